@@ -1,0 +1,1 @@
+"""On-policy context distillation of a prompt into a LoRA adapter."""

@@ -1,0 +1,91 @@
+"""Checkpoints: adapter, optimiser moments and what the checks found. Tensors are safetensors, the rest JSON."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+
+from gepa_loop.models import Adapter, read_adapter, write_adapter
+from gepa_loop.runs import read_json, write_bytes, write_json
+
+
+@dataclass(frozen=True)
+class Check:
+    """A held-out score of the student without a prompt."""
+
+    step: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The whole state of a distillation after `step` steps; seeds are derived, so there is no generator state."""
+
+    step: int
+    adapter: Adapter
+    moments: Mapping[str, torch.Tensor]
+    """AdamW's moments and step counts, as "<parameter number>.<name>"."""
+    checks: tuple[Check, ...]
+
+    @property
+    def best(self) -> Check:
+        """The check with the highest score; the later one of equals, which is closer to the teacher."""
+        return max(self.checks, key=lambda check: (check.score, check.step))
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, base_name: str) -> None:
+    """Write `folder`/step_NNNNNN, complete when its state.json exists, and drop those no longer needed."""
+    target = folder / f"step_{checkpoint.step:06d}"
+    write_adapter(target / "adapter", checkpoint.adapter, base_name)
+    write_bytes(target / "optimizer.safetensors", save(dict(checkpoint.moments)))
+    write_json(target / "state.json", {"step": checkpoint.step, "checks": [asdict(c) for c in checkpoint.checks]})
+    keep = {checkpoint.step, checkpoint.best.step}
+    for old in folder.glob("step_*"):
+        if int(old.name.removeprefix("step_")) not in keep:
+            shutil.rmtree(old)
+
+
+def load_checkpoint(folder: Path, step: int | None = None) -> Checkpoint | None:
+    """The checkpoint of one step, or the last complete one; None when there is none."""
+    states = sorted(folder.glob("step_*/state.json"))
+    if step is not None:
+        states = [s for s in states if s.parent.name == f"step_{step:06d}"]
+    if not states:
+        return None
+    state = read_json(states[-1])
+    target = states[-1].parent
+    return Checkpoint(
+        step=state["step"],
+        adapter=read_adapter(target / "adapter"),
+        moments=load_file(target / "optimizer.safetensors"),
+        checks=tuple(Check(**check) for check in state["checks"]),
+    )
+
+
+def optimizer_moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """A copy of the optimiser's per-parameter state as flat named tensors on the CPU."""
+    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+    return {
+        f"{number}.{name}": torch.as_tensor(value).detach().cpu().clone()
+        for number, entry in state.items()
+        for name, value in entry.items()
+    }
+
+
+def restore_moments(optimizer: torch.optim.Optimizer, moments: Mapping[str, torch.Tensor]) -> None:
+    """Put back what `optimizer_moments` took, in place."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in moments.items():
+        number, name = key.split(".", 1)
+        state.setdefault(int(number), {})[name] = value
+    whole = optimizer.state_dict()
+    whole["state"] = state
+    optimizer.load_state_dict(whole)
+
+

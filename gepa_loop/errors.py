@@ -1,0 +1,88 @@
+"""Every error a user can cause or meet, with the exit code of each.
+
+GepaLoopError
+├── ConfigError        2    a flag, a key, a value, a prompt or a task that cannot be used
+│   ├── PromptError    2    a prompt file or text
+│   └── TaskError      2    a task, its options, its splits
+├── EnvironmentFault   3    something outside the config: a model, a key, a device, a disk
+│   ├── ModelError     3    a model that cannot be loaded or is not what it should be
+│   ├── ReflectionError 3   the reflection model refused, failed or cannot be reached
+│   └── Diverged       3    a loss that is not finite
+├── BudgetReached      4    a budget that ends before there is a result
+├── NoGain             5    finished, and no candidate is better (only with --require-gain)
+├── RunDirectoryError  6    a run directory that is in use or belongs to another config
+└── Interrupted        130  Ctrl-C; what was finished is saved
+"""
+
+from __future__ import annotations
+
+
+class GepaLoopError(Exception):
+    """Base of all errors that `cli` prints as one message instead of a traceback.
+
+    Args:
+        message: What is wrong, with the offending value and where it came from.
+        hint: How to mend it; printed below the message.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(GepaLoopError):
+    """A flag, a key or a value that cannot be used."""
+
+    exit_code = 2
+
+
+class PromptError(ConfigError):
+    """A prompt that is missing, empty, unreadable or too long."""
+
+
+class TaskError(ConfigError):
+    """A task that does not exist, cannot fill its splits or has malformed items."""
+
+
+class EnvironmentFault(GepaLoopError):
+    """Something outside the config that is missing or broken."""
+
+    exit_code = 3
+
+
+class ModelError(EnvironmentFault):
+    """A model that cannot be loaded or is not what it should be."""
+
+
+class ReflectionError(EnvironmentFault):
+    """The reflection model refused, failed or cannot be reached."""
+
+
+class Diverged(EnvironmentFault):
+    """A loss that is not finite; the last good checkpoint is kept."""
+
+
+class BudgetReached(GepaLoopError):
+    """A budget that ends before there is a result."""
+
+    exit_code = 4
+
+
+class NoGain(GepaLoopError):
+    """The run is finished and no student is significantly better than the base."""
+
+    exit_code = 5
+
+
+class RunDirectoryError(GepaLoopError):
+    """A run directory that is in use, torn beyond repair or made by another config."""
+
+    exit_code = 6
+
+
+class Interrupted(GepaLoopError):
+    """The user pressed Ctrl-C; the state on disk is complete."""
+
+    exit_code = 130

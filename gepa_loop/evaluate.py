@@ -1,0 +1,62 @@
+"""Score a (prompt, adapter) pair on a split: one JSONL row for each (item, sample)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gepa_loop.config import Config
+from gepa_loop.models import Adapter
+from gepa_loop.rollouts import Rollouts
+from gepa_loop.runs import append_jsonl, disk_errors, read_jsonl, write_jsonl
+from gepa_loop.sampling.base import Sampling
+
+
+def evaluate(
+    config: Config,
+    rollouts: Rollouts,
+    split: str,
+    prompt: str,
+    adapter: Adapter | None,
+    path: Path,
+    progress: Callable[[int, int], None],
+) -> list[dict[str, Any]]:
+    """Rows of every item of a split; common random numbers make them comparable item by item.
+
+    Args:
+        config: The run's configuration.
+        rollouts: Where completions come from; its sampler is given `adapter`.
+        split: Name of the split.
+        prompt: The prompt's text; empty for none.
+        adapter: The student's; None is the base model.
+        path: The finished file. While it is being made it is `<name>.part`, from which a killed run goes on;
+            batches are always the same ones, so the rows are too.
+        progress: Called with (rows done, rows in all).
+
+    Returns:
+        The rows of the file.
+    """
+    if path.exists():
+        return read_jsonl(path)
+    part = path.with_name(path.name + ".part")
+    items = rollouts.task.splits[split]
+    samples = config.evaluate.samples
+    sampling = Sampling(config.evaluate.temperature, config.sampling.max_tokens)
+    per_batch = max(1, config.sampling.batch // samples)
+    rows = read_jsonl(part)
+    whole_batches = len(rows) // samples // per_batch
+    if len(rows) != whole_batches * per_batch * samples:
+        rows = rows[: whole_batches * per_batch * samples]
+        write_jsonl(part, rows)
+    rollouts.sampler.set_student(adapter)
+    for start in range(whole_batches * per_batch, len(items), per_batch):
+        batch = items[start : start + per_batch]
+        new = [row.as_dict() for row in rollouts.rows(prompt, batch, samples, sampling, "evaluate")]
+        append_jsonl(part, new)
+        rows += new
+        progress(len(rows), len(items) * samples)
+    with disk_errors(path):
+        os.replace(part, path)
+    return rows

@@ -1,0 +1,86 @@
+"""Everything a command works with, loaded once from a config: model, sampler, task, and the run's identity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from gepa_loop.config import Config
+from gepa_loop.models import Base, load_base
+from gepa_loop.prompts import Candidate, Renderer, candidate, read_prompt
+from gepa_loop.rollouts import Rollouts
+from gepa_loop.runs import flatten
+from gepa_loop.task import SPLITS, Task, load_task
+
+PACKAGES = ("gepa-loop", "torch", "transformers", "peft", "tokenizers", "dspy", "gepa", "reasoning-gym")
+"""Packages whose versions can change a result."""
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A model, a task, and the rollouts that join them."""
+
+    config: Config
+    base: Base
+    task: Task
+    rollouts: Rollouts
+
+    def identity(self, **more: str) -> dict[str, Any]:
+        """What results depend on, as flat values; a run continues only where all of them are equal."""
+        return {
+            **flatten(self.config.model_dump(mode="json")),
+            "model.fingerprint": self.base.fingerprint,
+            "model.resolved": f"{self.base.model.dtype} on {self.base.device.type}",
+            "task.fingerprint": self.task.fingerprint,
+            **{f"version.{name}": _version(name) for name in PACKAGES},
+            **more,
+        }
+
+    def facts(self) -> list[str]:
+        """What was resolved, in lines for a person, before anything is spent."""
+        splits = ", ".join(f"{name} {len(self.task.splits[name])}" for name in SPLITS)
+        answer, share = self.task.commonest
+        return [
+            f"model {self.base.name}: {self.base.model.dtype} on {self.base.device}".replace("torch.", ""),
+            f"task {self.task.name}: {splits}; at least {self.task.distinct} distinct questions, "
+            f"commonest answer {answer!r} {share:.1%}",
+        ]
+
+    def check_prompt(self, prompt: Candidate, source: str) -> None:
+        """Check a prompt against every item it may meet."""
+        items = [item for name in SPLITS for item in self.task.splits[name]]
+        longest = max(items, key=lambda item: sum(len(content) for _, content in item.messages))
+        self.rollouts.renderer.check(prompt.text, [items[0], longest], self.config.sampling.max_tokens, source)
+
+
+def open_lab(config: Config) -> Lab:
+    """Load the task and the model.
+
+    Raises:
+        TaskError: The task cannot be loaded or cannot fill its splits.
+        ModelError: The model cannot be loaded.
+    """
+    from gepa_loop.sampling.torch import TorchSampler
+
+    task = load_task(config.task, config.seed)
+    base = load_base(config.model)
+    sampler = TorchSampler(base, config.sampling.batch)
+    return Lab(config, base, task, Rollouts(sampler, Renderer(base.tokenizer, base.context), task, config.seed))
+
+
+def seed_prompt(config: Config) -> Candidate:
+    """The prompt that `optimize.seed_prompt` gives as text or names as a file."""
+    value = config.optimize.seed_prompt
+    if "\n" not in value and len(value) < 1024 and Path(value).is_file():
+        return read_prompt(Path(value))
+    return candidate(value, "optimize.seed_prompt")
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+

@@ -1,0 +1,244 @@
+"""The loop: search prompts, distil each, score the students without a prompt, keep the best, go on.
+
+Each round writes one directory and is a function of what the round before returned. Every stage is done when
+its output file exists, so the same command continues a run wherever it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from gepa_loop.config import Config
+from gepa_loop.evaluate import evaluate
+from gepa_loop.lab import Lab
+from gepa_loop.models import Adapter, read_adapter, stack_adapters, write_adapter
+from gepa_loop.prompts import NO_PROMPT, Candidate
+from gepa_loop.runs import Run, derive_seed, read_json, write_json
+from gepa_loop.select import Contender, Verdict, decide, difference, estimate, internalisation, item_scores
+
+
+class Observer(Protocol):
+    """Watches a run; the terminal's live view is one."""
+
+    def stage(self, name: str, *, round: int | None = None, candidate: str | None = None) -> None:
+        """A stage begins."""
+        ...
+
+    def progress(self, done: int, total: int, **facts: Any) -> None:
+        """The stage has done `done` of `total`; `facts` are named values worth showing."""
+        ...
+
+    def note(self, text: str) -> None:
+        """A line worth keeping."""
+        ...
+
+
+@dataclass(frozen=True)
+class RoundOutcome:
+    """What a round hands to the next."""
+
+    verdict: Verdict
+    stack: Adapter | None
+    """Adapters of all rounds so far, as one."""
+    adapter: Path | None
+    """Where that stack lies."""
+    best_prompt: Candidate
+    """The winner's prompt; without a winner the one that prompts best."""
+    summary: Mapping[str, Any]
+    """This round's part of result.json."""
+
+
+def run_loop(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer) -> dict[str, Any]:
+    """Run all rounds, score `test` once, and write result.json; returns its content."""
+    if (run.path / "result.json").exists():
+        return read_json(run.path / "result.json")
+    outcomes: list[RoundOutcome] = []
+    stack, adapter = None, None
+    for number in range(lab.config.loop.rounds):
+        run.event("round", round=number)
+        outcome = run_round(lab, seed_prompt, run, observer, number, stack, adapter)
+        observer.note(f"round {number}: {outcome.verdict.reason}")
+        outcomes.append(outcome)
+        stack, adapter = outcome.stack, outcome.adapter
+    prompt = next((o.best_prompt for o in reversed(outcomes) if o.verdict.winner), outcomes[-1].best_prompt)
+    test = run_test(lab, run, observer, prompt, stack)
+    result = {
+        "status": "done" if stack else "null",
+        "seed": lab.config.seed,
+        "adapter": None if adapter is None else os.path.relpath(adapter, run.path),
+        "prompt": prompt.id,
+        "rounds": [outcome.summary for outcome in outcomes],
+        **test,
+    }
+    write_json(run.path / "result.json", result)
+    run.event("done", status=result["status"])
+    return read_json(run.path / "result.json")
+
+
+def run_round(
+    lab: Lab,
+    seed_prompt: Candidate,
+    run: Run,
+    observer: Observer,
+    number: int,
+    stack: Adapter | None,
+    stack_path: Path | None,
+) -> RoundOutcome:
+    """One round on top of the earlier rounds' adapters: baseline, search, distil, evaluate, decide."""
+    from gepa_loop.distill.trainer import distill
+    from gepa_loop.optimize.engine import optimize
+    from gepa_loop.optimize.proposer import make_proposer
+
+    config, rollouts = lab.config, lab.rollouts
+    folder = run.path / f"round_{number:02d}"
+
+    def scores(name: str, split: str, prompt: str, adapter: Adapter | None) -> dict[str, float]:
+        rows = evaluate(config, rollouts, split, prompt, adapter, folder / f"{name}.jsonl", observer.progress)
+        return item_scores(rows)
+
+    # 1. Where we stand, without a prompt.
+    observer.stage("baseline", round=number)
+    base = scores("baseline/select", "select", NO_PROMPT, stack)
+    held_out = scores("baseline/pareto", "pareto", NO_PROMPT, stack)
+    before = sum(held_out.values()) / len(held_out)
+
+    # 2. Prompts that help this model.
+    observer.stage("optimize", round=number)
+    rollouts.sampler.set_student(stack)
+    search_seed = derive_seed(config.seed, "optimize", number)
+    proposer = make_proposer(
+        config.optimize.reflection, lab.task.splits["train"], search_seed, bool(os.environ.get("ANTHROPIC_API_KEY"))
+    )
+    front = optimize(
+        config,
+        rollouts,
+        proposer,
+        seed_prompt,
+        folder / "optimize",
+        lambda spent: observer.progress(spent.rollouts, config.optimize.max_rollouts, usd=spent.usd),
+        search_seed,
+    )
+    run.event("front", round=number, ids=[c.id for c in front.candidates], stopped_by=front.stopped_by)
+
+    # 3. Each prompt's effect, moved into an adapter.
+    contenders, students = [], {}
+    for candidate in front.candidates:
+        observer.stage("prompted", round=number, candidate=candidate.id)
+        prompted = scores(f"evaluate/{candidate.id}_prompted", "select", candidate.text, stack)
+        gap = difference(prompted, base)
+        if gap.mean <= config.loop.min_gap:
+            why = f"no teacher gap: the prompt changes the score by {gap.mean:+.3f} on {len(base)} items"
+            contenders.append(Contender(candidate.id, prompted, None, why))
+            observer.note(f"{candidate.id} is skipped: {why}")
+            continue
+        observer.stage("distill", round=number, candidate=candidate.id)
+        distilled = distill(
+            config,
+            lab.base,
+            rollouts,
+            candidate,
+            folder / "distill" / candidate.id,
+            stack=stack,
+            before=before,
+            progress=lambda row: observer.progress(
+                row["step"], config.distill.steps, kl=row["reverse_kl"], held_out=row.get("held_out_score")
+            ),
+        )
+        students[candidate.id] = distilled.adapter
+        observer.stage("student", round=number, candidate=candidate.id)
+        whole = _stacked(stack, distilled.adapter)
+        student = scores(f"evaluate/{candidate.id}", "select", NO_PROMPT, whole)
+        contenders.append(Contender(candidate.id, prompted, student, None))
+
+    # 4. The decision, and the stack with the winner on top.
+    verdict = decide(base, contenders, config.loop.alpha, config.seed)
+    best = max(contenders, key=lambda c: (c.id == verdict.winner, sum(c.prompted.values()), c.id)).id
+    adapter_path = stack_path
+    if verdict.winner is not None:
+        stack = _stacked(stack, students[verdict.winner])
+        adapter_path = folder / "distill" / verdict.winner / "adapter"
+        if number > 0 and stack_path is not None:
+            adapter_path = folder / "stack"
+            write_adapter(adapter_path, stack, lab.base.name)
+    summary = _summary(number, verdict, contenders)
+    write_json(folder / "decision.json", {**summary, **_details(verdict, base)})
+    prompt = next(c for c in front.candidates if c.id == best)
+    return RoundOutcome(verdict, stack, adapter_path, prompt, summary)
+
+
+def run_test(lab: Lab, run: Run, observer: Observer, prompt: Candidate, stack: Adapter | None) -> dict[str, Any]:
+    """Score `test` once: the base, the base with the prompt, and the student; the end of result.json."""
+    seed = lab.config.seed
+
+    def scores(name: str, text: str, adapter: Adapter | None) -> dict[str, float]:
+        observer.stage(f"test: {name}")
+        path = run.path / "test" / f"{name}.jsonl"
+        return item_scores(evaluate(lab.config, lab.rollouts, "test", text, adapter, path, observer.progress))
+
+    base = scores("base", NO_PROMPT, None)
+    prompted = scores("prompted", prompt.text, None)
+    test: dict[str, Any] = {
+        "base": estimate(base, seed).as_dict(),
+        "prompted": estimate(prompted, seed).as_dict(),
+        "student": None,
+        "student_minus_base": None,
+        "student_minus_prompted": None,
+    }
+    ratio = None
+    if stack is not None:
+        student = scores("student", NO_PROMPT, stack)
+        test["student"] = estimate(student, seed).as_dict()
+        test["student_minus_base"] = difference(student, base, seed).as_dict()
+        test["student_minus_prompted"] = difference(student, prompted, seed).as_dict()
+        ratio = internalisation(student, base, prompted, seed)
+    return {"test": test, "internalisation": None if ratio is None else {"mean": ratio.mean, "ci": list(ratio.ci)}}
+
+
+def _stacked(stack: Adapter | None, student: Adapter) -> Adapter:
+    return student if stack is None else stack_adapters([stack, student])
+
+
+def _summary(number: int, verdict: Verdict, contenders: Sequence[Contender]) -> dict[str, Any]:
+    return {
+        "round": number,
+        "winner": verdict.winner,
+        "reason": verdict.reason,
+        "candidates": [
+            {
+                "id": c.id,
+                "prompted": estimate(c.prompted).as_dict(),
+                "student": None if c.student is None else estimate(c.student).as_dict(),
+                "skipped": c.skipped,
+            }
+            for c in contenders
+        ],
+    }
+
+
+def _details(verdict: Verdict, base: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "base": estimate(base).as_dict(),
+        "ranking": list(verdict.ranking),
+        "differences": {id_: diff.as_dict() for id_, diff in verdict.differences.items()},
+        "adjusted_p": dict(verdict.adjusted_p),
+        "oracle": verdict.oracle,
+    }
+
+
+def require_gain(config: Config, result: Mapping[str, Any]) -> str | None:
+    """Why a finished run shows no significant gain on `test`, or None when it does."""
+    gain = result["test"]["student_minus_base"]
+    if gain is None:
+        return "no student was significantly better than the base on select"
+    if gain["mean"] <= 0 or gain["p"] >= config.loop.alpha:
+        return f"student - base = {gain['mean']:+.3f}, p = {gain['p']:.3f} on test"
+    return None
+
+
+def load_stack(paths: Sequence[Path]) -> Adapter | None:
+    """The adapters of folders as one, in order; None when there are none."""
+    return stack_adapters([read_adapter(path) for path in paths]) if paths else None

@@ -1,0 +1,260 @@
+"""Base models: loading, devices and types, stop tokens, fingerprints. Adapters are in `lora`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gepa_loop.bundled import SMOLLM, TINY, random_tiny, smollm_folder
+from gepa_loop.config import ModelConfig
+from gepa_loop.errors import ConfigError, ModelError
+from gepa_loop.lora import (
+    Adapter,
+    as_teacher,
+    hash_tensors,
+    load_student,
+    merge,
+    merged_linears,
+    read_adapter,
+    remove_lora,
+    stack_adapters,
+    student_adapter,
+    with_lora,
+    write_adapter,
+)
+from gepa_loop.runs import fingerprint
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = [
+    "Adapter",
+    "Base",
+    "as_teacher",
+    "load_base",
+    "load_student",
+    "merge",
+    "merged_linears",
+    "read_adapter",
+    "remove_lora",
+    "stack_adapters",
+    "student_adapter",
+    "with_lora",
+    "write_adapter",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """A base model in memory; its parameters are frozen and never changed."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    stop_ids: tuple[int, ...]
+    """Tokens that end an assistant turn."""
+    context: int
+    """Longest sequence, in tokens."""
+    fingerprint: str
+    """16 hex digits over weights, config, tokenizer and chat template."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        device: torch.device = self.model.device
+        return device
+
+
+def load_base(config: ModelConfig) -> Base:
+    """Load a base model: evaluation mode, frozen, SDPA attention.
+
+    Raises:
+        ConfigError: `model.device` is no device.
+        ModelError: The model, a part of it or the device is missing; the message says which.
+    """
+    device = _device(config.device)
+    dtype = _dtype(config.dtype, device)
+    model, tokenizer = _load(config.name, dtype)
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"model.name = {config.name!r}: its tokenizer has no chat template",
+            "Choose a chat (instruct) model.",
+        )
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(context, int):
+        raise ModelError(f"model.name = {config.name!r}: its config has no max_position_embeddings")
+    model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    return Base(
+        name=config.name,
+        model=model,
+        tokenizer=tokenizer,
+        stop_ids=_stop_ids(config.name, model, tokenizer),
+        context=context,
+        fingerprint=_base_fingerprint(model, tokenizer),
+    )
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ConfigError(f"model.device = {name!r}: no such device", "Use auto, cpu, cuda or cuda:N.")
+    found = torch.cuda.device_count()
+    if name == "auto":
+        name = "cuda" if found else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise ModelError(
+            f"model.device = {name!r}: this machine has {found} CUDA devices that torch {torch.__version__} can use",
+            "Set model.device to auto or cpu.",
+        )
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    import torch
+
+    if name != "auto":
+        return torch.bfloat16 if name == "bfloat16" else torch.float32
+    # Without these instructions bfloat16 is emulated: 7 times slower than float32 on an AVX2 machine.
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if device.type == "cuda" or native else torch.float32
+
+
+def _load(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if name == TINY:
+        return random_tiny()
+    if name == SMOLLM:
+        return _from_pretrained(name, str(smollm_folder()), dtype)
+    if name.startswith(("bundled:", "random:")):
+        raise ModelError(f"model.name = {name!r}: no such built-in model", f"There are {SMOLLM} and {TINY}.")
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        _check_folder(name, folder)
+        return _from_pretrained(name, str(folder), dtype)
+    _check_hub(name)
+    return _from_pretrained(name, name, dtype)
+
+
+def _from_pretrained(
+    name: str, place: str, dtype: torch.dtype
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            place,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ModelError(
+            f"model.name = {name!r} cannot be loaded: {reason}",
+            f"{place} must hold config, tokenizer and *.safetensors of a causal language model.",
+        ) from error
+    # transformers fills what a file lacks with random numbers and only warns.
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"model.name = {name!r}: the weights lack {len(missing)} tensors, {missing[0]} among them",
+            "Copy or download the model again.",
+        )
+    return model, tokenizer
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    hint = "It must hold config.json, the tokenizer's files and *.safetensors of a causal language model."
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"model.name = {name!r}: the folder has no config.json", hint)
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"model.name = {name!r}: the folder has no weights (*.safetensors)", hint)
+
+
+def _check_hub(name: str) -> None:
+    """Ask the hub for a model that is not cached, once: transformers would retry for 45 s."""
+    import httpx
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    try:
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return
+        HfApi().model_info(name, timeout=10)
+    except (HFValidationError, RepositoryNotFoundError):
+        raise ModelError(
+            f"model.name = {name!r}: neither a folder nor a model of the Hugging Face hub",
+            f"Check the spelling, or log in for a private model. Without a download: {SMOLLM}.",
+        ) from None
+    except (httpx.HTTPError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(
+            f"model.name = {name!r}: no such folder, and the Hugging Face hub cannot be asked: {reason}",
+            f"Connect to the network, or use a local folder or {SMOLLM}.",
+        ) from error
+
+
+def _stop_ids(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The token that the chat template ends a turn with, and the model's own end tokens."""
+    import jinja2
+
+    mark = "ANSWER"
+    question = {"role": "user", "content": "x"}
+
+    def render(turns: Sequence[Mapping[str, str]], generate: bool) -> str:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate))
+
+    def tokens(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    try:
+        answered = render([question, {"role": "assistant", "content": mark}], False)
+        closed, opened = tokens(render([question], False)), tokens(render([question], True))
+    except jinja2.TemplateError as error:
+        raise ModelError(f"model.name = {name!r}: its chat template refuses a plain chat: {error}") from error
+
+    special = {n for n, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special |= set(tokenizer.all_special_ids)
+    turn_end = [n for n in tokens(answered.rpartition(mark)[2]) if n in special][:1]
+    configured = model.generation_config.eos_token_id if model.generation_config else None
+    configured = configured if isinstance(configured, list) else [configured]
+    # Some readers of GGUF files give the token that starts a turn as the end token.
+    starts = opened[
+        sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(opened, closed, strict=False))) :
+    ]
+    own = [n for n in (tokenizer.eos_token_id, *configured) if n in special and n not in starts]
+    stop = tuple(dict.fromkeys([*turn_end, *own]))
+    if not stop:
+        raise ModelError(
+            f"model.name = {name!r}: neither its chat template nor its config names a token that ends a turn",
+            "Set eos_token in its tokenizer_config.json.",
+        )
+    return stop
+
+
+def _base_fingerprint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+    weights = hashlib.sha256()
+    hash_tensors(weights, model.state_dict(keep_vars=True).items())
+    config = json.loads(model.config.to_json_string(use_diff=False))
+    vocabulary = (
+        tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else sorted(tokenizer.get_vocab().items())
+    )
+    return fingerprint(
+        {
+            "weights": weights.hexdigest(),
+            "config": {k: v for k, v in config.items() if k not in {"_name_or_path", "transformers_version"}},
+            "tokenizer": [vocabulary, tokenizer.special_tokens_map],
+            "template": tokenizer.chat_template,
+        }
+    )

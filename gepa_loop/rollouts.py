@@ -1,0 +1,83 @@
+"""Scored completions: (prompt, item, sample) -> row. GEPA, the held-out checks and the evaluation share it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gepa_loop.prompts import Renderer
+from gepa_loop.runs import derive_seed
+from gepa_loop.sampling.base import Completion, Sampler, Sampling
+from gepa_loop.task import Item, Task
+
+
+@dataclass(frozen=True)
+class Row:
+    """One scored completion."""
+
+    item: str
+    sample: int
+    score: float
+    """1.0 for a full score, else 0.0."""
+    raw: float
+    """What the task's own scorer said."""
+    extracted: str | None
+    completion: str
+    tokens: int
+    finish_reason: str
+    feedback: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Turns (prompt, items) into scored rows with the sampler's present student."""
+
+    sampler: Sampler
+    renderer: Renderer
+    task: Task
+    seed: int
+
+    def completions(
+        self, prompt: str, items: Sequence[Item], samples: int, sampling: Sampling, purpose: str
+    ) -> list[Completion]:
+        """`samples` completions of each item, item by item, in one sampler call.
+
+        The random numbers of a completion depend on (seed, purpose, item, sample) and on nothing else, so two
+        prompts or two students are compared on common random numbers.
+        """
+        prompts = [self.renderer.tokens(prompt, item) for item in items for _ in range(samples)]
+        seeds = [derive_seed(self.seed, purpose, item.id, n) for item in items for n in range(samples)]
+        return self.sampler.generate(prompts, sampling, seeds)
+
+    def rows(
+        self, prompt: str, items: Sequence[Item], samples: int, sampling: Sampling, purpose: str
+    ) -> list[Row]:
+        """`completions`, scored by the task."""
+        completions = self.completions(prompt, items, samples, sampling, purpose)
+        owners = [(item, n) for item in items for n in range(samples)]
+        return [self._score(item, n, c) for (item, n), c in zip(owners, completions, strict=True)]
+
+    def _score(self, item: Item, sample: int, completion: Completion) -> Row:
+        text = self.renderer.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True)
+        cut = completion.finish_reason == "length"
+        score = self.task.score(item, text, truncated=cut)
+        return Row(
+            item=item.id,
+            sample=sample,
+            score=score.value,
+            raw=score.raw,
+            extracted=score.extracted,
+            completion=text,
+            tokens=len(completion.token_ids),
+            finish_reason=completion.finish_reason,
+            feedback=score.feedback,
+        )
+
+
+def mean_score(rows: Sequence[Row]) -> float:
+    """Mean score over rows."""
+    return sum(row.score for row in rows) / len(rows)

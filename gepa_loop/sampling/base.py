@@ -1,0 +1,48 @@
+"""The sampler's contract: token ids in, token ids out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from gepa_loop.models import Adapter
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn."""
+
+    temperature: float
+    """0 takes the most likely token."""
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One completion, as the sampler's own token ids."""
+
+    token_ids: tuple[int, ...]
+    """The sampled tokens, with the stop token when there was one."""
+    logprobs: tuple[float, ...]
+    """Log-probability of each token under the temperature-1 distribution, in nats, float32."""
+    finish_reason: Literal["stop", "length"]
+
+
+class Sampler(Protocol):
+    """Generates completions with the base model and one adapter.
+
+    Every sampled token is a function of the weights, its prompt and its row's seed; which rows share the
+    batch changes it only by rounding. What fails raises; it never becomes an empty completion.
+    """
+
+    def set_student(self, adapter: Adapter | None) -> None:
+        """Use the base model with this adapter from now on; None is the base alone."""
+        ...
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Completion]:
+        """One completion for each prompt, in order, drawn with that row's seed."""
+        ...

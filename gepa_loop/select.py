@@ -1,0 +1,356 @@
+"""Decide by what the students score: rows -> paired intervals, tests, a ranking, a reason in words.
+
+Pure functions. Everything is paired by item; the several samples of an item are averaged first. Scores lie
+in [0, 1], intervals are 95 % ones, and the same scores and seed give the same numbers in any item order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+ItemScores = Mapping[str, float]
+"""Item id -> mean score over that item's samples."""
+
+RESAMPLES = 9999
+BATCH = 1000
+"""Resamples held in memory at once; changes no number."""
+DIGITS = 12
+"""Decimals kept of differences and sums: 0.3 - 0.2 and 0.2 - 0.1 must count as the same difference."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean score over `n` items, with its interval."""
+
+    n: int
+    mean: float
+    ci: tuple[float, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"n": self.n, "mean": self.mean, "ci": list(self.ci)}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean of paired differences, with its interval and the p of no difference (two-sided)."""
+
+    mean: float
+    ci: tuple[float, float]
+    p: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"mean": self.mean, "ci": list(self.ci), "p": self.p}
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of two mean differences, with its interval."""
+
+    mean: float
+    ci: tuple[float, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"mean": self.mean, "ci": list(self.ci)}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A candidate on `select`: its prompt's scores, and its student's or why there is none."""
+
+    id: str
+    prompted: ItemScores
+    student: ItemScores | None
+    skipped: str | None
+
+    def __post_init__(self) -> None:
+        if self.student is None and self.skipped is None:
+            raise ValueError(f"contender {self.id} has neither a student nor a reason why not")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `decide` found; the mappings and the ranking hold the contenders that have a student.
+
+    `differences` are student − base with unadjusted p. `oracle` is the mean over items of the best student's
+    score on each; no student can be expected to reach it. It is None when there is no student.
+    """
+
+    winner: str | None
+    reason: str
+    ranking: tuple[str, ...]
+    differences: Mapping[str, Difference]
+    adjusted_p: Mapping[str, float]
+    oracle: float | None
+
+
+def item_scores(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Average the samples of each item; rows have `item` and `score`."""
+    samples: dict[str, list[float]] = {}
+    for row in rows:
+        samples.setdefault(str(row["item"]), []).append(float(row["score"]))
+    return {item: math.fsum(scores) / len(scores) for item, scores in samples.items()}
+
+
+def estimate(scores: ItemScores, seed: int = 0) -> Estimate:
+    """The mean score with a BCa bootstrap interval over items.
+
+    Where all items score the same, resampling shows no spread and BCa is not defined: the interval is then
+    Wilson's, with n × mean successes in n items. For scores between 0 and 1 that errs on the wide side, as
+    no score in [0, 1] has a greater variance than a 0/1 score of the same mean.
+
+    Raises:
+        ValueError: No items, or a score outside [0, 1].
+    """
+    values = _values(scores)
+    ci = _wilson(float(values[0]), values.size) if _constant(values) else _bca(values, seed)
+    return Estimate(values.size, _mean(values), ci)
+
+
+def difference(a: ItemScores, b: ItemScores, seed: int = 0) -> Difference:
+    """The mean of a − b, paired by item.
+
+    The interval is BCa over items. Where every item differs by the same amount it is Wilson's, with [-1, 1]
+    mapped to [0, 1]; for identical scores it is (0, 0). p is that of a two-sided test by sign flips: exact
+    with up to 13 items that differ, else from 9,999 random flips.
+
+    Raises:
+        ValueError: No items, different items, or a score outside [0, 1].
+    """
+    d = _paired(a, b)
+    if not d.any():
+        return Difference(0.0, (0.0, 0.0), 1.0)
+    if _constant(d):
+        low, high = _wilson((float(d[0]) + 1) / 2, d.size)
+        return Difference(_mean(d), (2 * low - 1, 2 * high - 1), _sign_flip_p(d, seed))
+    return Difference(_mean(d), _bca(d, seed), _sign_flip_p(d, seed))
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Holm's adjusted p, in the order given."""
+    from statsmodels.stats.multitest import multipletests
+
+    return tuple(float(p) for p in multipletests(p_values, method="holm")[1]) if p_values else ()
+
+
+def internalisation(
+    student: ItemScores, base: ItemScores, prompted: ItemScores, seed: int = 0
+) -> Ratio | None:
+    """(student − base) / (prompted − base): the share of the prompt's gain that the student has without it.
+
+    A ratio of means. The interval is the bootstrap's percentile interval over items, numerator and
+    denominator resampled together; in simulation it covers as often as BCa, and it stays defined when every
+    resample gives the same ratio. A resample in which the prompt's effect vanishes or changes sign counts as
+    an infinite ratio.
+
+    Returns:
+        None where the interval of the denominator contains 0, or the ratio's own has no bound.
+
+    Raises:
+        ValueError: No items, different items, or a score outside [0, 1].
+    """
+    import numpy as np
+
+    low, high = difference(prompted, base, seed).ci
+    if low <= 0 <= high:
+        return None
+    sign = 1.0 if low > 0 else -1.0
+    gain, gap = sign * _paired(student, base), sign * _paired(prompted, base)
+
+    def ratio(x: Floats, y: Floats, axis: int) -> Floats:
+        over, under = x.mean(axis=axis).round(DIGITS), y.mean(axis=axis).round(DIGITS)
+        quotient: Floats = over / np.where(under > 0, under, 1.0)
+        return np.where(under > 0, quotient, np.copysign(np.inf, over))
+
+    ci = _bootstrap((gain, gap), ratio, "percentile", seed)
+    return Ratio(_mean(gain) / _mean(gap), ci) if all(map(math.isfinite, ci)) else None
+
+
+def items_needed(a: ItemScores, b: ItemScores, power: float = 0.8, alpha: float = 0.05) -> int | None:
+    """Items with which a two-sided paired test would see the observed a − b with this power.
+
+    From the t test's power at the observed mean and standard deviation, and at least as many as a sign-flip
+    test needs for its smallest p, 2 / 2^n, to lie below `alpha`.
+
+    Returns:
+        None where a is not above b, or all items differ by the same amount.
+
+    Raises:
+        ValueError: No items, different items, or a score outside [0, 1].
+    """
+    from statsmodels.stats.power import TTestPower
+
+    d = _paired(a, b)
+    if _mean(d) <= 0 or _constant(d):
+        return None
+    least = max(2, math.floor(1 - math.log2(alpha)) + 1)
+    # From an effect of 2 on `least` decides, and further out statsmodels' power is nan.
+    test, effect = TTestPower(), min(_mean(d) / float(d.std(ddof=1)), 2.0)
+    # Asked first, as the solver does not converge where fewer than two items would do.
+    if test.power(effect, least, alpha, alternative="two-sided") >= power:
+        return least
+    return math.ceil(float(test.solve_power(effect, alpha=alpha, power=power, alternative="two-sided")))
+
+
+def decide(base: ItemScores, contenders: Sequence[Contender], alpha: float = 0.05, seed: int = 0) -> Verdict:
+    """Pick the student with the highest mean among those significantly above the base, both without prompt.
+
+    Holm's correction runs over the contenders that have a student. Equal means are ranked by the prompt's
+    mean, then by id. Without a significant student there is no winner, and the reason says how many items
+    would have been needed, at Holm's first step alpha / contenders.
+
+    Raises:
+        ValueError: No items, different items, a score outside [0, 1], or an id twice.
+    """
+    if len({c.id for c in contenders}) < len(contenders):
+        raise ValueError(f"contenders share an id: {[c.id for c in contenders]}")
+    students = {c.id: c.student for c in contenders if c.student is not None}
+    if not students:
+        why = "; ".join(f"{c.id}: {c.skipped}" for c in contenders) or "there was none"
+        return Verdict(None, f"Every candidate was skipped ({why}).", (), {}, {}, None)
+    differences = {id_: difference(scores, base, seed) for id_, scores in students.items()}
+    adjusted = dict(zip(students, holm([d.p for d in differences.values()]), strict=True))
+    prompted = {c.id: _mean(_values(c.prompted)) for c in contenders if c.id in students}
+    means = {id_: _mean(_values(scores)) for id_, scores in students.items()}
+    ranking = tuple(sorted(students, key=lambda id_: (-means[id_], -prompted[id_], id_)))
+    winner = next((i for i in ranking if differences[i].mean > 0 and adjusted[i] < alpha), None)
+    shown = winner or ranking[0]
+    reason = _compare(shown, students[shown], base, differences[shown], adjusted, seed)
+    if winner is None:
+        needed = items_needed(students[shown], base, alpha=alpha / len(students))
+        more = _more(differences[shown], needed)
+        reason = f"No student is significantly better than the base. The best is {reason} {more}"
+    elif winner != ranking[0]:
+        reason += f" {ranking[0]} scores higher, but not significantly: {_p(adjusted[ranking[0]])}."
+    oracle = math.fsum(max(s[item] for s in students.values()) for item in base) / len(base)
+    return Verdict(winner, reason, ranking, differences, adjusted, oracle)
+
+
+def _compare(
+    id_: str,
+    student: ItemScores,
+    base: ItemScores,
+    diff: Difference,
+    adjusted: Mapping[str, float],
+    seed: int,
+) -> str:
+    after, before = estimate(student, seed), estimate(base, seed)
+    plural = "s" if len(adjusted) > 1 else ""
+    return (
+        f"{id_}: student {_decimal(after.mean)} {_interval(after.ci)} against base "
+        f"{_decimal(before.mean)} {_interval(before.ci)} on {after.n} items; difference "
+        f"{_decimal(diff.mean, '+')} {_interval(diff.ci)}, {_p(adjusted[id_])} after Holm over "
+        f"{len(adjusted)} candidate{plural}."
+    )
+
+
+def _more(diff: Difference, needed: int | None) -> str:
+    if needed is not None:
+        return f"About {needed:,} items would have been needed to see this difference with 80 % power."
+    cause = "it is not above the base" if diff.mean <= 0 else "the difference is the same on every item"
+    return f"How many items would have been needed cannot be estimated: {cause}."
+
+
+def _decimal(x: float, sign: str = "-") -> str:
+    """Three decimals without the leading zero, as in +.083; there is no -.000."""
+    return f"{x:{sign}z.3f}".replace("0.", ".", 1)
+
+
+def _interval(ci: tuple[float, float]) -> str:
+    return f"[{_decimal(ci[0])}, {_decimal(ci[1])}]"
+
+
+def _p(p: float) -> str:
+    return "p < .001" if p < 0.001 else f"p = {_decimal(p)}"
+
+
+def _values(scores: ItemScores) -> Floats:
+    """Scores in the order of their item ids, so that the order of the rows changes no number."""
+    import numpy as np
+
+    if not scores:
+        raise ValueError("no items to compare: the scores are empty")
+    for item, score in scores.items():
+        if not 0 <= score <= 1:
+            raise ValueError(f"item {item} scores {score!r}, which is not in [0, 1]")
+    return np.array([scores[item] for item in sorted(scores)], dtype=np.float64)
+
+
+def _paired(a: ItemScores, b: ItemScores) -> Floats:
+    if a.keys() != b.keys():
+        lone = sorted(a.keys() ^ b.keys())
+        raise ValueError(
+            f"scores of different items cannot be paired: {len(lone)} on one side only, e.g. {lone[:3]}"
+        )
+    paired: Floats = (_values(a) - _values(b)).round(DIGITS)
+    return paired
+
+
+def _mean(values: Floats) -> float:
+    return round(math.fsum(values) / values.size, DIGITS)
+
+
+def _constant(values: Floats) -> bool:
+    return bool((values == values[0]).all())
+
+
+def _wilson(mean: float, n: int) -> tuple[float, float]:
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(mean * n, n, method="wilson")
+    return float(low), float(high)
+
+
+def _bca(values: Floats, seed: int) -> tuple[float, float]:
+    import numpy as np
+
+    return _bootstrap((values,), np.mean, "BCa", seed)
+
+
+def _bootstrap(
+    samples: tuple[Floats, ...], statistic: Callable[..., Any], method: str, seed: int
+) -> tuple[float, float]:
+    import numpy as np
+    from scipy.stats import bootstrap
+
+    with np.errstate(invalid="ignore"):  # infinite ratios: inf - inf in the standard error, which is not used
+        result = bootstrap(
+            samples,
+            statistic,
+            paired=True,
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            batch=BATCH,
+            method=method,
+            rng=np.random.default_rng(seed),
+        )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def _sign_flip_p(d: Floats, seed: int) -> float:
+    import numpy as np
+    from scipy.stats import permutation_test
+
+    flipped = d[d != 0]  # flipping a 0 changes nothing; without them the test is exact more often
+    if flipped.size < 2:
+        return 1.0
+    result = permutation_test(
+        (flipped,),
+        lambda x, axis: np.abs(x.sum(axis=axis)).round(DIGITS - 3),
+        permutation_type="samples",
+        alternative="greater",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=BATCH,
+        axis=-1,
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)

@@ -1,0 +1,379 @@
+"""Tasks: items in four splits that share no question, answer extraction, scores and textual feedback.
+
+A task comes from reasoning-gym, from a JSONL file or from a Python factory. Each JSONL line and each object of a
+factory is a record: `question` (a text, or chat turns `{"role": ..., "content": ...}` of which the last is the
+user's), `answer` (a text or a number) and any other fields. A field `split` puts records into splits by hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from numbers import Real
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from gepa_loop.answers import MISSING, equal
+from gepa_loop.answers import extract as extract
+from gepa_loop.config import TaskConfig
+from gepa_loop.errors import TaskError
+from gepa_loop.runs import derive_seed, fingerprint
+
+SPLITS = ("train", "pareto", "select", "test")
+FILL_ORDER = ("test", "select", "pareto", "train")
+"""The test split comes first, so that no other split's size changes it."""
+
+BLOCK = 10**7
+"""Seeds between the first examples of two splits: reasoning-gym's example i is `Random(seed + i)`."""
+
+PROBE = 2_000
+"""Examples drawn beyond the splits to count distinct questions."""
+
+FOREIGN = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+"""What reasoning-gym raises for options and for answers that it cannot use."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question. `id` is stable and unique in its task: `lcm:train:1000017`, `jsonl:12` (the line)."""
+
+    id: str
+    messages: tuple[tuple[str, str], ...]
+    """(role, content) turns; the last one is the user's."""
+    answer: str
+    """Empty where a task has many solutions and only its scorer knows."""
+    entry: Mapping[str, Any] = field(compare=False, repr=False)
+    """The task's own record."""
+
+    @property
+    def question(self) -> str:
+        """Content of the last turn."""
+        return self.messages[-1][1]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a completion is worth."""
+
+    value: float
+    """1.0 only for a full score, else 0.0."""
+    raw: float
+    """What the task's own scorer said."""
+    extracted: str | None
+    """The answer that was read; None where there was none to read."""
+    feedback: str
+    """Sentences for the reflection."""
+
+
+Scorer = Callable[[Item, str | None, str], tuple[float, str]]
+"""(item, extracted answer, completion text) -> (raw score, the task's own feedback or an empty text)."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Items in splits, and how a completion is scored. Make it with `load_task`."""
+
+    name: str
+    extract: str
+    splits: Mapping[str, tuple[Item, ...]]
+    distinct: int
+    """Distinct questions found in `drawn` examples: a lower bound of what the task has."""
+    drawn: int
+    commonest: tuple[str, float]
+    """The commonest answer over all splits, and its share of the items."""
+    fingerprint: str
+    """Over `extract` and the ids, messages and answers of all splits."""
+    scorer: Scorer = field(compare=False, repr=False)
+
+    def score(self, item: Item, completion: str, *, truncated: bool = False) -> Score:
+        """Score one completion.
+
+        Args:
+            item: The item that was asked.
+            completion: The reply as text, without special tokens.
+            truncated: The reply was cut at the token limit; only the feedback depends on it.
+
+        Raises:
+            TaskError: The factory's own scorer returned something that is no score.
+        """
+        extracted = extract(self.extract, completion)
+        raw, own = self.scorer(item, extracted, completion)
+        value = 1.0 if raw >= 1 - 1e-9 else 0.0
+        expected = _short(item.answer)
+        sentences = []
+        if value:
+            shown = expected or _short(extracted or "")
+            sentences.append(f"Correct: {shown}." if shown else "Correct.")
+        elif extracted is None:
+            sentences.append(f"The expected answer is {expected}." if expected else "")
+        else:
+            wanted = f"; the expected answer is {expected}" if expected else ""
+            read = _short(extracted)
+            sentences.append(f"The answer read from the reply was {read}, which is wrong{wanted}.")
+        if raw > 0 and not value:
+            sentences.append(f"The task's own scorer gave {raw:.2f} of 1.")
+        if truncated:
+            sentences.append("The reply was cut off at the token limit before it ended.")
+        if extracted is None and not value:
+            sentences.append(MISSING[self.extract])
+        return Score(value, raw, extracted, " ".join(s for s in (*sentences, own) if s))
+
+    def warnings(self) -> tuple[str, ...]:
+        """Reasons not to trust a score on this task: one answer dominates, or most draws are repeats."""
+        found = []
+        answer, share = self.commonest
+        if answer and share > 0.30:
+            found.append(
+                f"task {self.name}: {share:.0%} of the answers are {_short(answer)!r}; "
+                f"saying that every time scores {share:.2f}"
+            )
+        if self.drawn > 2 * self.distinct:
+            used = sum(len(items) for items in self.splits.values())
+            found.append(
+                f"task {self.name}: {self.drawn:,} draws found only {self.distinct:,} distinct questions, and the "
+                f"splits use {used:,} of them; a model can learn the questions instead of the task"
+            )
+        return tuple(found)
+
+
+def load_task(config: TaskConfig, seed: int) -> Task:
+    """The task of a configuration, its items dealt out to the splits.
+
+    The items are a function of (config, seed); `test` does not depend on the sizes of the other splits. Only a
+    few reasoning-gym tasks (`word_ladder`, `ransom_note` and others that iterate over sets) also depend on
+    Python's PYTHONHASHSEED.
+
+    Raises:
+        TaskError: No such task, options it does not take, a malformed record, or fewer distinct questions than
+            the splits ask for.
+    """
+    match config.kind:
+        case "reasoning_gym":
+            return _reasoning_gym(config, seed)
+        case "jsonl":
+            return _from_records(config, seed, _json_lines(Path(config.name)), _exact)
+        case "python":
+            return _from_records(config, seed, *_made(config))
+
+
+def _reasoning_gym(config: TaskConfig, seed: int) -> Task:
+    import reasoning_gym
+    from reasoning_gym.factory import DATASETS
+
+    name = config.name
+    if name not in DATASETS:
+        near = difflib.get_close_matches(name, DATASETS, n=3, cutoff=0)
+        raise TaskError(
+            f"task.name = {name!r}: reasoning-gym has no such task", f"Nearest: {', '.join(near)}."
+        )
+    # numpy, which some tasks use, takes seeds below 2**32 only.
+    first = derive_seed(seed, "task") % (2**31 - (len(SPLITS) + 1) * BLOCK)
+
+    def draws(split: str) -> Iterator[Item]:
+        start, size = first + BLOCK * (*FILL_ORDER, "probe").index(split), 64
+        try:
+            while True:
+                data = reasoning_gym.create_dataset(name, size=size, seed=start, **config.options)
+                for n in range(size):
+                    entry = data[n]
+                    answer = "" if entry["answer"] is None else str(entry["answer"])
+                    yield Item(f"{name}:{split}:{start + n}", (("user", entry["question"]),), answer, entry)
+                start, size = start + size, min(2 * size, 4096)
+        except FOREIGN as error:
+            known = {f.name for f in dataclasses.fields(DATASETS[name][1])} - {"seed", "size"}
+            raise TaskError(
+                f"task.options = {config.options}: refused by {name}: {type(error).__name__}: {error}",
+                f"Options of {name}: {', '.join(sorted(known))}.",
+            ) from error
+
+    splits, seen, drawn = _fill(config, lambda split: islice(draws(split), BLOCK), patience=1_000)
+    # No repeat so far means far more questions than the splits take; some tasks need 0.2 seconds for one.
+    if drawn > len(seen):
+        seen.update(item.messages for item in islice(draws("probe"), PROBE))
+        drawn += PROBE
+    judge = reasoning_gym.create_dataset(name, size=1, seed=first, **config.options)
+
+    def score(item: Item, extracted: str | None, _completion: str) -> tuple[float, str]:
+        if extracted is None:
+            return 0.0, ""
+        try:
+            return float(judge.score_answer(extracted, dict(item.entry))), ""
+        except FOREIGN:
+            # Some scorers parse the answer unguarded (prime_factorization: `int("abc")`).
+            return 0.0, "The task's scorer could not read this answer."
+
+    return _task(config, splits, len(seen), drawn, score)
+
+
+Splits = dict[str, tuple[Item, ...]]
+Messages = tuple[tuple[str, str], ...]
+
+
+def _fill(
+    config: TaskConfig, draws: Callable[[str], Iterator[Item]], patience: float
+) -> tuple[Splits, set[Messages], int]:
+    """Take each split's items from its draws, no question twice: (splits, questions seen, examples drawn).
+
+    A split gives up after `patience` repeats in a row, but not before 20 draws for each item asked for.
+    """
+    splits: Splits = {}
+    seen: set[Messages] = set()
+    drawn = 0
+    for split in FILL_ORDER:
+        size: int = getattr(config.splits, split)
+        chosen: list[Item] = []
+        tried = repeats = 0
+        for item in draws(split):
+            tried += 1
+            repeats = repeats + 1 if item.messages in seen else 0
+            if not repeats:
+                seen.add(item.messages)
+                chosen.append(item)
+            if len(chosen) == size or (repeats >= patience and tried >= 20 * size):
+                break
+        drawn += tried
+        if len(chosen) < size:
+            raise TaskError(
+                f"task.splits.{split} = {size}: only {len(chosen)} questions were found for it; {config.name} gave "
+                f"{len(seen)} distinct questions in {drawn} examples, and none may be in two splits",
+                f"Lower task.splits.{split} or the other sizes, or choose a task with more questions.",
+            )
+        splits[split] = tuple(chosen)
+    return splits, seen, drawn
+
+
+Record = tuple[str, str, object]
+"""(id, where it came from, the record)."""
+
+
+def _json_lines(path: Path) -> Iterator[Record]:
+    number = 0
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield f"jsonl:{number}", f"{path}:{number}", json.loads(line)
+    except json.JSONDecodeError as error:
+        raise TaskError(f"{path}:{number}: not JSON: {error}", "Each line is one JSON object.") from None
+    except UnicodeDecodeError:
+        raise TaskError(f"{path}: not UTF-8 text", "Save it as UTF-8.") from None
+    except OSError as error:
+        raise TaskError(f"task.name = {str(path)!r}: {error.strerror}", "Name an existing file.") from None
+
+
+def _made(config: TaskConfig) -> tuple[Iterator[Record], Scorer]:
+    """Records of a factory, and its own scorer where it has one."""
+    where = f"task.name = {config.name!r}"
+    module_name, _, attribute = config.name.partition(":")
+    if not attribute or not module_name or module_name.startswith("."):
+        raise TaskError(f"{where}: not of the form package.module:factory")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute, None)
+    except ImportError as error:
+        raise TaskError(f"{where}: {error}", "Install it, or put its folder on PYTHONPATH.") from error
+    if not callable(factory):
+        raise TaskError(f"{where}: {module_name} has no function {attribute!r}")
+    signature = inspect.signature(factory)
+    try:
+        signature.bind(**config.options)
+    except TypeError as error:
+        raise TaskError(f"task.options = {config.options}: {error}", f"{attribute}{signature}") from None
+    made = factory(**config.options)
+    own = getattr(made, "score", None)
+    records = made.items if callable(own) else made
+    if not isinstance(records, Iterable):
+        raise TaskError(
+            f"{where}: the factory returned {type(made).__name__}",
+            "Return an iterable of records, or an object with `items` and `score`.",
+        )
+    numbered = ((f"python:{n}", f"{config.name} record {n}", record) for n, record in enumerate(records, 1))
+    return numbered, _own_scorer(own, where) if callable(own) else _exact
+
+
+def _own_scorer(own: Callable[[dict[str, Any], str], object], where: str) -> Scorer:
+    def score(item: Item, _extracted: str | None, completion: str) -> tuple[float, str]:
+        result = own(dict(item.entry), completion)
+        raw, said = result if isinstance(result, tuple) and len(result) == 2 else (result, "")
+        if not isinstance(raw, Real) or not math.isfinite(raw) or not isinstance(said, str):
+            raise TaskError(
+                f"{where}: score gave {result!r} for {item.id}", "Return a number, or (number, text)."
+            )
+        return float(raw), said
+
+    return score
+
+
+def _from_records(config: TaskConfig, seed: int, records: Iterable[Record], scorer: Scorer) -> Task:
+    """Shuffle records by seed and deal them out; a record's own `split` is kept."""
+    items: list[Item] = []
+    by_hand = None
+    for id, where, record in records:
+        item = _item(id, record, where)
+        items.append(item)
+        split = item.entry.get("split")
+        by_hand = by_hand if by_hand is not None else split is not None
+        if (split is not None) != by_hand or (by_hand and split not in SPLITS):
+            hint = f"Give every record one of {', '.join(SPLITS)}, or give none a split."
+            raise TaskError(f"{where}: split is {split!r}", hint)
+    Random(derive_seed(seed, "task")).shuffle(items)
+    rest = iter(items)
+
+    def draws(split: str) -> Iterator[Item]:
+        return (item for item in items if item.entry["split"] == split) if by_hand else rest
+
+    splits, _, _ = _fill(config, draws, patience=math.inf)
+    return _task(config, splits, len({item.messages for item in items}), len(items), scorer)
+
+
+def _item(id: str, record: object, where: str) -> Item:
+    if not isinstance(record, Mapping):
+        raise TaskError(f"{where}: not an object with question and answer, but {type(record).__name__}")
+    for key in ("question", "answer"):
+        if key not in record:
+            raise TaskError(f"{where}: no field {key!r}", f"Its fields: {', '.join(map(str, record))}.")
+    question, answer = record["question"], record["answer"]
+    turns = [{"role": "user", "content": question}] if isinstance(question, str) else question
+    if not isinstance(turns, list | tuple) or not turns or not all(map(_is_turn, turns)):
+        raise TaskError(
+            f"{where}: question is {_short(repr(question))}",
+            'It is a text, or a list of turns {"role": "system, user or assistant", "content": a text}.',
+        )
+    messages = tuple((turn["role"], turn["content"]) for turn in turns)
+    if messages[-1][0] != "user" or not messages[-1][1].strip():
+        raise TaskError(f"{where}: question does not end with a user's turn that has a text")
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float) or not str(answer).strip():
+        raise TaskError(f"{where}: answer is {answer!r}", "It is a number or a text that is not empty.")
+    return Item(id, messages, str(answer), record)
+
+
+def _is_turn(turn: object) -> bool:
+    if not isinstance(turn, Mapping) or not isinstance(turn.get("content"), str):
+        return False
+    return turn.get("role") in ("system", "user", "assistant")
+
+
+def _task(config: TaskConfig, splits: Splits, distinct: int, drawn: int, scorer: Scorer) -> Task:
+    ordered = {split: splits[split] for split in SPLITS}
+    answers = Counter(item.answer for items in ordered.values() for item in items)
+    answer, count = answers.most_common(1)[0]
+    content = {split: [[i.id, i.messages, i.answer] for i in items] for split, items in ordered.items()}
+    mark = fingerprint({"extract": config.extract, "splits": content})
+    commonest = (answer, count / answers.total())
+    return Task(config.name, config.extract, ordered, distinct, drawn, commonest, mark, scorer)
+
+
+def _exact(item: Item, extracted: str | None, _completion: str) -> tuple[float, str]:
+    return float(extracted is not None and equal(extracted, item.answer)), ""
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 300 else f"{text[:150]} ... {text[-150:]}"

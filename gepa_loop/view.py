@@ -1,0 +1,136 @@
+"""What a person sees: a live panel on a terminal, plain lines when piped, and one table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+PLAIN_SECONDS = 10.0
+"""Least time between two progress lines of one stage when there is no terminal."""
+
+
+class View:
+    """Shows a run's stages as they happen; implements `loop.Observer`.
+
+    On a terminal it is one live line: round, stage, candidate, a bar, facts, time spent and left. Elsewhere each
+    stage prints a line, and its progress at most every `PLAIN_SECONDS`.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._live = Live(self._bar, console=console, refresh_per_second=4, transient=True)
+        self._task: Any = None
+        self._title = ""
+        self._kept: dict[str, str] = {}
+        self._began = self._printed = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._close_stage(kind is None)
+        if self.console.is_terminal:
+            self._live.stop()
+
+    def stage(self, name: str, *, round: int | None = None, candidate: str | None = None) -> None:
+        """A stage begins; the one before it becomes a line with its duration and last facts."""
+        self._close_stage(True)
+        parts = ["" if round is None else f"round {round}", name, candidate or ""]
+        self._title = " · ".join(part for part in parts if part)
+        self._began = self._printed = time.monotonic()
+        self._kept = {}
+        if self.console.is_terminal:
+            self._task = self._bar.add_task(self._title, total=None, facts="")
+        else:
+            self.console.print(self._title, highlight=False)
+
+    def progress(self, done: int, total: int, **facts: Any) -> None:
+        """The stage has done `done` of `total`; facts that are None keep their last value."""
+        self._kept.update({name: _fact(name, value) for name, value in facts.items() if value is not None})
+        text = "  ".join(self._kept.values())
+        if self._task is not None:
+            self._bar.update(self._task, completed=done, total=total, facts=text)
+        elif time.monotonic() - self._printed >= PLAIN_SECONDS or done >= total:
+            self._printed = time.monotonic()
+            self.console.print(f"  {done}/{total}  {text}".rstrip(), highlight=False)
+
+    def note(self, text: str) -> None:
+        """A line worth keeping."""
+        self.console.print(f"  {text}", highlight=False, markup=False)
+
+    def _close_stage(self, finished: bool) -> None:
+        if self._task is None:
+            return
+        self._bar.remove_task(self._task)
+        self._task = None
+        if finished:
+            facts = "  ".join(self._kept.values())
+            seconds = time.monotonic() - self._began
+            self.console.print(f"[green]✓[/] {self._title}  [dim]{seconds:.0f} s[/]  {facts}", highlight=False)
+
+
+def _fact(name: str, value: Any) -> str:
+    if name == "kl":
+        return f"KL {value:.3f}"
+    if name == "held_out":
+        return f"held-out {score(value)}"
+    if name == "usd":
+        return f"${value:.2f}" if value else ""
+    return f"{name} {value}"
+
+
+def score(value: float) -> str:
+    """A score between 0 and 1 with three decimals and no leading zero, as papers print it."""
+    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
+
+
+def signed(value: float) -> str:
+    """A difference of scores with its sign."""
+    return f"{'+' if value >= 0 else '-'}{score(abs(value))}"
+
+
+def estimate_text(estimate: Mapping[str, Any]) -> tuple[str, str]:
+    """Mean and interval of a SCORE or DIFF."""
+    low, high = estimate["ci"]
+    return score(estimate["mean"]), f"[{signed_or_plain(low)}, {signed_or_plain(high)}]"
+
+
+def signed_or_plain(value: float) -> str:
+    return signed(value) if value < 0 else score(value)
+
+
+def result_table(result: Mapping[str, Any]) -> Table:
+    """The end of a run: base, base + prompt and student on `test`, with intervals and differences."""
+    test = result["test"]
+    table = Table(title=f"test, {test['base']['n']} items, 95 % intervals", title_justify="left")
+    for name, justify in (("", "left"), ("score", "right"), ("interval", "left"), ("against base", "left"), ("p", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_row("base, no prompt", *estimate_text(test["base"]), "", "")
+    table.add_row(f"base + prompt {result['prompt']}", *estimate_text(test["prompted"]), "", "")
+    if test["student"] is None:
+        table.add_row("student, no prompt", "-", "no student was better on select", "", "")
+    else:
+        gain = test["student_minus_base"]
+        low, high = gain["ci"]
+        shown = f"{signed(gain['mean'])} [{signed(low)}, {signed(high)}]"
+        table.add_row("student, no prompt", *estimate_text(test["student"]), shown, f"{gain['p']:.4f}")
+    return table

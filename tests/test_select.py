@@ -1,0 +1,371 @@
+"""`select`: intervals, tests and the decision, against hand-made numbers, brute force and scipy itself."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+import time
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest, bootstrap
+
+from gepa_loop.select import (
+    Contender,
+    Difference,
+    Estimate,
+    decide,
+    difference,
+    estimate,
+    holm,
+    internalisation,
+    item_scores,
+    items_needed,
+)
+
+pytestmark = pytest.mark.filterwarnings("error")  # no warning of scipy, numpy or statsmodels may escape
+
+
+def scored(values):
+    return {f"item-{i:03d}": float(value) for i, value in enumerate(values)}
+
+
+def ones(hits, n):
+    """`n` items of which those in `hits` score 1."""
+    return scored(float(i in hits) for i in range(n))
+
+
+def draws(seed, n, rate):
+    return scored(np.random.default_rng(seed).random(n) < rate)
+
+
+def contender(id_, student, prompted=None):
+    return Contender(id_, prompted or student, student, None)
+
+
+def test_item_scores_averages_the_samples_of_each_item():
+    rows = [{"item": "a", "score": 1.0}, {"item": "b", "score": 0}, {"item": "a", "score": 0.0}]
+    assert item_scores(rows) == {"a": 0.5, "b": 0.0}
+    assert item_scores([]) == {}
+
+
+def test_estimate_is_scipys_bca_interval_over_items():
+    scores = draws(1, 80, 0.2)
+    expected = bootstrap(
+        (np.array(list(scores.values())),),
+        np.mean,
+        method="BCa",
+        n_resamples=9999,
+        rng=np.random.default_rng(3),
+    ).confidence_interval
+    found = estimate(scores, seed=3)
+    assert (found.n, found.mean) == (80, sum(scores.values()) / 80)
+    assert found.ci == pytest.approx((expected.low, expected.high))
+    assert expected.low < found.mean < expected.high
+
+
+@pytest.mark.parametrize(("value", "n"), [(0.0, 10), (1.0, 10), (0.5, 8), (1.0, 1)])
+def test_equal_scores_get_a_wilson_interval(value, n):
+    z2 = 1.959963984540054**2
+    centre = (value * n + z2 / 2) / (n + z2)
+    half = math.sqrt(z2) / (n + z2) * math.sqrt(n * value * (1 - value) + z2 / 4)
+    found = estimate(scored([value] * n))
+    assert (found.n, found.mean) == (n, value)
+    assert found.ci == pytest.approx((centre - half, centre + half), abs=1e-9)
+
+
+def test_every_small_binary_pattern_has_a_finite_interval():
+    for n in (1, 2, 3, 4):
+        for bits in itertools.product((0, 1), repeat=n):
+            low, high = estimate(scored(bits)).ci
+            assert 0 <= low <= sum(bits) / n <= high <= 1
+
+
+def test_difference_is_paired():
+    a, b = scored([1, 1, 0, 1, 0, 1]), scored([0, 1, 0, 0, 0, 1])
+    found = difference(a, b)
+    expected = bootstrap(
+        (np.array([1.0, 0, 0, 1, 0, 0]),),
+        np.mean,
+        method="BCa",
+        n_resamples=9999,
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    assert found.mean == pytest.approx(2 / 6)
+    assert found.ci == pytest.approx((expected.low, expected.high))
+    assert found.p == 0.5  # both items that differ are won: 2 / 2^2
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_small_p_is_exact(seed):
+    rng = random.Random(seed)
+    a = [rng.randint(0, 4) / 4 for _ in range(10)]
+    b = [rng.randint(0, 4) / 4 for _ in range(10)]
+    d = [x - y for x, y in zip(a, b, strict=True)]  # quarters: these sums have no rounding
+    sums = [
+        abs(sum(s * x for s, x in zip(signs, d, strict=True)))
+        for signs in itertools.product((1, -1), repeat=10)
+    ]
+    expected = sum(s >= abs(sum(d)) for s in sums) / 1024
+    assert difference(scored(a), scored(b)).p == pytest.approx(expected, abs=1e-12)
+
+
+def test_p_counts_ties_that_rounding_hides():
+    # Differences of ±.1 whose floats are not equal: 0.3 - 0.2 < 0.1. Two won, one lost: every sum ties or wins.
+    assert difference(scored([0.3, 0.2, 0.5]), scored([0.2, 0.1, 0.6])).p == 1.0
+
+
+def test_sampled_p_is_close_to_the_exact_sign_test():
+    a, b = ones(range(40), 200), ones(range(30, 50), 200)  # 30 won, 10 lost
+    assert difference(a, b).p == pytest.approx(binomtest(30, 40).pvalue, abs=0.002)
+
+
+def test_identical_scores_do_not_differ():
+    scores = draws(0, 20, 0.5)
+    assert difference(scores, dict(scores)) == Difference(0.0, (0.0, 0.0), 1.0)
+
+
+def test_a_constant_difference_keeps_an_interval():
+    found = difference(scored([1] * 5), scored([0] * 5))
+    assert (found.mean, found.p) == (1.0, 2 / 2**5)
+    assert found.ci == pytest.approx((2 * 5 / (5 + 1.959963984540054**2) - 1, 1.0))  # Wilson of 5 in 5
+    one = difference(scored([1]), scored([0]))
+    assert one.p == 1.0
+    assert one.ci[0] < 0 < one.ci[1]
+
+
+def test_difference_swaps_sign_with_its_arguments():
+    a, b = draws(1, 60, 0.4), draws(2, 60, 0.2)
+    there, back = difference(a, b), difference(b, a)
+    assert there.mean == -back.mean
+    assert there.p == pytest.approx(back.p, abs=0.01)
+
+
+def test_item_order_and_call_order_change_nothing():
+    a, b = draws(1, 60, 0.4), draws(2, 60, 0.2)
+    shuffled = dict(random.Random(0).sample(list(a.items()), len(a)))
+    assert list(shuffled) != list(a)
+    assert difference(shuffled, b, seed=5) == difference(a, b, seed=5)
+    assert estimate(shuffled, seed=5) == estimate(a, seed=5)
+    assert difference(a, b, seed=5) != difference(a, b, seed=6)
+
+
+@pytest.mark.parametrize("function", [difference, items_needed])
+def test_different_items_cannot_be_paired(function):
+    with pytest.raises(ValueError, match=r"1 on one side only, e\.g\. \['item-002'\]"):
+        function(scored([1, 0]), scored([1, 0, 0]))
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [({}, "no items"), ({"x": 1.5}, "item x scores 1.5"), ({"x": math.nan}, "item x scores nan")],
+)
+def test_scores_that_are_none_are_refused(scores, message):
+    with pytest.raises(ValueError, match=message):
+        estimate(scores)
+
+
+def test_holm_by_hand():
+    # Sorted .01 .02 .03 .04 times 4 3 2 1, then never below the one before.
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx((0.06, 0.04, 0.06, 0.06))
+    assert holm([0.7, 0.6]) == (1.0, 1.0)
+    assert holm([0.3]) == (0.3,)
+    assert holm([]) == ()
+
+
+def test_internalisation_is_the_share_of_the_gap():
+    base, prompted, student = ones(range(10), 100), ones(range(50), 100), ones(range(40), 100)
+    found = internalisation(student, base, prompted)
+    assert found is not None
+    assert found.mean == pytest.approx(30 / 40)
+    # Given 40 items of the gap, the share is a binomial proportion of 30 in 40, give or take its size.
+    assert found.ci == pytest.approx((0.6, 0.88), abs=0.04)
+    assert internalisation(student, base, prompted) == found
+
+
+def test_internalisation_of_the_teacher_itself_is_one():
+    base, prompted = draws(3, 60, 0.1), draws(4, 60, 0.6)
+    found = internalisation(prompted, base, prompted)
+    assert found is not None
+    assert (found.mean, *found.ci) == (1.0, 1.0, 1.0)
+
+
+def test_internalisation_of_a_prompt_that_hurts():
+    base, prompted, student = ones(range(50), 100), ones(range(10), 100), ones(range(30), 100)
+    found = internalisation(student, base, prompted)
+    assert found is not None
+    assert found.mean == 0.5
+    assert 0 < found.ci[0] < 0.5 < found.ci[1] < 1
+
+
+def test_internalisation_is_left_out_without_a_gap():
+    base, student = ones(range(10), 100), ones(range(5, 25), 100)
+    prompted = ones(range(5, 17), 100)  # 7 won, 5 lost
+    low, high = difference(prompted, base).ci
+    assert low < 0 < high
+    assert internalisation(student, base, prompted) is None
+    assert internalisation(student, base, base) is None
+
+
+def test_internalisation_with_a_gap_of_almost_nothing_is_left_out():
+    # Few enough items that the gap vanishes in some resamples: the ratio has no upper bound.
+    base, prompted = scored([0] * 8), ones({0, 1}, 8)
+    assert difference(prompted, base).ci[0] >= 0
+    assert internalisation(ones({2, 3}, 8), base, prompted) is None
+
+
+def test_items_needed_is_the_paired_t_tests_number():
+    # 17 won, 1 lost of 64: mean .25, so sd = sqrt((18 - 64 / 16) / 63) = .4714 and the effect is .5303;
+    # the normal approximation (1.96 + .8416)^2 / .5303^2 + 1.96^2 / 2 = 29.8.
+    a, b = ones(range(17), 64), ones({63}, 64)
+    assert items_needed(a, b) == 30
+    assert items_needed(a, b, power=0.9) == pytest.approx(
+        (1.96 + 1.2816) ** 2 / 0.5303**2 + 1.96**2 / 2, abs=1.5
+    )
+    assert items_needed(a, b, alpha=0.01) > 30
+
+
+def test_items_needed_is_at_least_what_a_sign_flip_test_can_use():
+    a, b = scored([1.0, 1.0, 0.9, 1.0]), scored([0.0, 0.0, 0.0, 0.1])
+    assert difference(a, b).p == 2 / 2**4
+    assert items_needed(a, b) == 6  # the smallest p is 2 / 2^5 = .0625 with 5 items, 2 / 2^6 = .031 with 6
+
+
+def test_items_needed_is_none_without_a_gain_or_a_spread():
+    a, b = ones(range(10), 30), ones(range(5), 30)
+    assert items_needed(b, a) is None
+    assert items_needed(a, a) is None
+    assert items_needed(scored([1] * 5), scored([0] * 5)) is None
+    assert items_needed(scored([1]), scored([0])) is None
+
+
+def test_decide_picks_the_good_candidate():
+    base = ones(range(10), 100)
+    good, idle = ones(range(5, 40), 100), ones(range(1, 12), 100)
+    verdict = decide(
+        base, [contender("idle", idle), Contender("none", idle, None, "no gap"), contender("good", good)]
+    )
+    assert verdict.winner == "good"
+    assert verdict.ranking == ("good", "idle")
+    assert set(verdict.differences) == set(verdict.adjusted_p) == {"good", "idle"}
+    assert verdict.differences["good"] == difference(good, base)
+    assert verdict.adjusted_p["good"] == pytest.approx(2 * verdict.differences["good"].p)
+    assert verdict.oracle == pytest.approx(0.39)  # items 1 to 39
+    assert verdict.reason.startswith("good: student .350 [.")
+    assert "against base .100 [." in verdict.reason
+    assert "on 100 items; difference +.250 [." in verdict.reason
+    assert verdict.reason.endswith("p < .001 after Holm over 2 candidates.")
+
+
+def test_decide_without_a_true_gain_says_how_many_items():
+    base, best, worse = ones(range(10), 100), ones(range(5, 18), 100), ones(range(8), 100)
+    verdict = decide(base, [contender("w", worse), contender("b", best)])
+    needed = items_needed(best, base, alpha=0.05 / 2)
+    assert verdict.winner is None
+    assert verdict.ranking == ("b", "w")
+    assert verdict.reason.startswith(
+        "No student is significantly better than the base. The best is b: student .130"
+    )
+    assert "difference +.030 [-." in verdict.reason
+    assert f"p = {verdict.adjusted_p['b']:.3f}".replace("0.", ".") in verdict.reason
+    assert f"About {needed:,} items would have been needed" in verdict.reason
+
+
+def test_decide_with_students_below_or_at_the_base():
+    base = ones(range(40), 100)
+    verdict = decide(base, [contender("low", ones(range(5), 100)), contender("same", base)])
+    assert verdict.adjusted_p["low"] < 0.001  # significantly worse must not win
+    assert verdict.winner is None
+    assert "The best is same: student .400" in verdict.reason
+    assert "difference +.000 [.000, .000], p = 1.000" in verdict.reason
+    assert verdict.reason.endswith("cannot be estimated: it is not above the base.")
+
+
+def test_decide_with_too_few_items_to_estimate():
+    verdict = decide(scored([0, 0]), [contender("a", scored([1, 1]))])
+    assert verdict.winner is None
+    assert "student 1.000" in verdict.reason
+    assert "after Holm over 1 candidate." in verdict.reason
+    assert verdict.reason.endswith("the difference is the same on every item.")
+
+
+def test_decide_takes_a_significant_student_over_a_higher_noisy_one():
+    base = ones(range(40), 100)
+    noisy = ones(range(24, 75), 100)  # 35 won, 24 lost: +.11
+    steady = ones(range(50), 100)  # 10 won, none lost: +.10
+    verdict = decide(base, [contender("noisy", noisy), contender("steady", steady)])
+    assert verdict.ranking == ("noisy", "steady")
+    assert verdict.winner == "steady"
+    assert verdict.reason.startswith("steady: ")
+    assert "noisy scores higher, but not significantly: p = ." in verdict.reason
+
+
+def test_ties_go_to_the_better_prompt_then_to_the_id():
+    base, student = ones([], 50), ones(range(20), 50)
+    contenders = [
+        contender("c", student, prompted=ones(range(5), 50)),
+        contender("b", student, prompted=ones(range(30), 50)),
+        contender("a", student, prompted=ones(range(5), 50)),
+    ]
+    for order in itertools.permutations(contenders):
+        verdict = decide(base, order)
+        assert verdict.ranking == ("b", "a", "c")
+        assert verdict.winner == "b"
+
+
+def test_decide_without_students_says_why():
+    scores = ones(range(3), 10)
+    skipped = [Contender("a", scores, None, "no gap"), Contender("b", scores, None, "the loss diverged")]
+    verdict = decide(scores, skipped)
+    assert verdict.reason == "Every candidate was skipped (a: no gap; b: the loss diverged)."
+    assert (verdict.winner, verdict.ranking, verdict.oracle) == (None, (), None)
+    assert decide(scores, []).winner is None
+
+
+def test_contenders_that_contradict_themselves_are_refused():
+    scores = ones(range(3), 10)
+    with pytest.raises(ValueError, match="neither a student nor a reason"):
+        Contender("a", scores, None, None)
+    with pytest.raises(ValueError, match="share an id"):
+        decide(scores, [contender("a", scores), contender("a", scores)])
+
+
+def test_decide_corrects_for_the_number_of_candidates():
+    base, student = ones([], 60), ones(range(6), 60)  # 6 won, none lost: p = 2 / 64 = .031
+    others = [contender(f"x{i}", ones(range(i), 60)) for i in (1, 2)]
+    assert decide(base, [contender("a", student)]).winner == "a"
+    assert decide(base, [contender("a", student), *others]).winner is None
+    assert decide(base, [contender("a", student), *others], alpha=0.1).winner == "a"
+
+
+def test_few_null_comparisons_are_significant():
+    rng = np.random.default_rng(0)
+    ps = [
+        difference(scored(rng.integers(0, 3, 60) / 2), scored(rng.integers(0, 3, 60) / 2)).p
+        for _ in range(200)
+    ]
+    assert sum(p < 0.05 for p in ps) <= 18  # the 99 % quantile of 200 draws at 5 %
+    assert sum(p < 0.5 for p in ps) == pytest.approx(100, abs=20)
+
+
+def test_shapes_of_the_result_file():
+    assert json.loads(json.dumps(Estimate(3, 0.5, (0.1, 0.9)).as_dict())) == {
+        "n": 3,
+        "mean": 0.5,
+        "ci": [0.1, 0.9],
+    }
+    assert Difference(0.5, (0.1, 0.9), 0.02).as_dict() == {"mean": 0.5, "ci": [0.1, 0.9], "p": 0.02}
+    found = internalisation(ones(range(40), 100), ones(range(10), 100), ones(range(50), 100))
+    assert found is not None
+    assert set(found.as_dict()) == {"mean", "ci"}
+    json.dumps(found.as_dict(), allow_nan=False)
+
+
+def test_a_comparison_of_300_items_is_fast():
+    a, b = draws(1, 300, 0.5), draws(2, 300, 0.4)
+    difference(a, b)  # imports
+    start = time.process_time()
+    difference(a, b)
+    assert time.process_time() - start < 2  # seconds; measured 0.15 to 0.25
