@@ -53,7 +53,9 @@ def grouped_sdpa(
     batch, heads, length, width = query.shape
     groups = heads // key.shape[1]
     if attention_mask is None:
-        out = sdpa(query, key, value, dropout_p=dropout, is_causal=length > 1, scale=scaling, enable_gqa=groups > 1)
+        out = sdpa(
+            query, key, value, dropout_p=dropout, is_causal=length > 1, scale=scaling, enable_gqa=groups > 1
+        )
     else:
         folded = query.reshape(batch, heads // groups, groups * length, width)
         mask = attention_mask.repeat(1, 1, groups, 1) if length > 1 else attention_mask

@@ -15,6 +15,7 @@ from filelock import FileLock
 from gepa_loop.errors import ModelError
 
 if TYPE_CHECKING:
+    import torch
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -85,8 +86,8 @@ def smollm_folder() -> Path:
     return folder
 
 
-def random_tiny() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A two-layer Llama with fixed random weights in float32, and a tokenizer with one token a byte."""
+def random_tiny(dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A two-layer Llama with fixed random weights, and a tokenizer with one token a byte."""
     import torch
     from tokenizers import pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -109,6 +110,8 @@ def random_tiny() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         model = LlamaForCausalLM(config)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
     return model, _wrapped(_tokenizer({token: n for n, token in enumerate(tokens)}, [], digits=False))
 
 

@@ -294,11 +294,15 @@ def _pair(text: str, label: str) -> tuple[str, dict[str, Any]]:
     return label, layer
 
 
-def _merge(target: dict[str, Any], layer: Mapping[str, Any], label: str, origin: dict[str, str], at: str = "") -> None:
+def _merge(
+    target: dict[str, Any], layer: Mapping[str, Any], label: str, origin: dict[str, str], at: str = ""
+) -> None:
     """Lay `layer` over `target`, in place, and note in `origin` where each key came from, in place."""
     for key, value in layer.items():
         path = f"{at}{key}"
         origin[path] = label
+        if path in ("task.name", "task.kind") and target.get(key) not in (None, value):
+            target.pop("options", None)  # options belong to the task that they were written for
         if isinstance(value, Mapping) and isinstance(target.get(key), dict):
             _merge(target[key], value, label, origin, f"{path}.")
         elif isinstance(value, Mapping):
@@ -313,7 +317,9 @@ def _explain(error: ValidationError, origin: Mapping[str, str], source: str) -> 
     for item in error.errors():
         loc = [str(part) for part in item["loc"]]
         path = ".".join(loc)
-        label = next((origin[p] for n in range(len(loc), 0, -1) if (p := ".".join(loc[:n])) in origin), source)
+        label = next(
+            (origin[p] for n in range(len(loc), 0, -1) if (p := ".".join(loc[:n])) in origin), source
+        )
         if item["type"] == "extra_forbidden":
             near = difflib.get_close_matches(path, all_keys(), n=1, cutoff=0.0)
             siblings = [k for k in all_keys() if k.rpartition(".")[0] == ".".join(loc[:-1])]
@@ -355,3 +361,23 @@ def _resolve_paths(config: Config, cwd: Path, origin: Mapping[str, str]) -> Conf
     if task.kind == "jsonl":
         task = task.model_copy(update={"name": absolute(task.name, "task.name")})
     return config.model_copy(update={"optimize": optimize, "task": task})
+
+
+def iteration_rollouts(config: Config) -> int:
+    """Most completions that one GEPA iteration samples: parent and child on a minibatch, the child on `pareto`."""
+    return (2 * config.optimize.minibatch + config.task.splits.pareto) * config.optimize.samples
+
+
+def check_budget(config: Config) -> None:
+    """Refuse a rollout budget that is spent before the first proposal is judged.
+
+    Raises:
+        ConfigError: Names the smallest budget that works.
+    """
+    least = config.task.splits.pareto * config.optimize.samples + iteration_rollouts(config)
+    if config.optimize.max_rollouts < least:
+        raise ConfigError(
+            f"optimize.max_rollouts = {config.optimize.max_rollouts} allows no proposal: the seed prompt and one "
+            f"candidate take up to {least}",
+            f"Raise it to {least} or more, or lower optimize.samples, optimize.minibatch or task.splits.pareto.",
+        )

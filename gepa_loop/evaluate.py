@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gepa_loop.config import Config
-from gepa_loop.models import Adapter
+from gepa_loop.lora import Adapter
 from gepa_loop.rollouts import Rollouts
 from gepa_loop.runs import append_jsonl, disk_errors, read_jsonl, write_jsonl
 from gepa_loop.sampling.base import Sampling

@@ -48,11 +48,39 @@ class Lab:
             f"commonest answer {answer!r} {share:.1%}",
         ]
 
+    def data_facts(self) -> dict[str, Any]:
+        """What is known of the data before a run starts, for its journal."""
+        answer, share = self.task.commonest
+        return {
+            "items": {name: len(self.task.splits[name]) for name in SPLITS},
+            "distinct_questions": self.task.distinct,
+            "commonest_answer": answer,
+            "commonest_share": share,
+            "warnings": list(self.task.warnings()),
+        }
+
+    def plan(self, command: str) -> list[str]:
+        """What a command will do at most, in lines for a person."""
+        c = self.config
+        search = f"search: up to {c.optimize.max_rollouts} rollouts, a front of up to {c.optimize.max_front}"
+        train = (
+            f"distil: {c.distill.steps} steps of {c.distill.rollouts} rollouts, "
+            f"up to {c.distill.steps * c.distill.rollouts * c.sampling.max_tokens} completion tokens for each prompt"
+        )
+        steps = {
+            "optimize": [search],
+            "distill": [train],
+            "loop": [f"rounds: {c.loop.rounds}", search, train],
+        }
+        return steps.get(command, [])
+
     def check_prompt(self, prompt: Candidate, source: str) -> None:
         """Check a prompt against every item it may meet."""
         items = [item for name in SPLITS for item in self.task.splits[name]]
         longest = max(items, key=lambda item: sum(len(content) for _, content in item.messages))
-        self.rollouts.renderer.check(prompt.text, [items[0], longest], self.config.sampling.max_tokens, source)
+        self.rollouts.renderer.check(
+            prompt.text, [items[0], longest], self.config.sampling.max_tokens, source
+        )
 
 
 def open_lab(config: Config) -> Lab:
@@ -62,12 +90,18 @@ def open_lab(config: Config) -> Lab:
         TaskError: The task cannot be loaded or cannot fill its splits.
         ModelError: The model cannot be loaded.
     """
+    import transformers
+
     from gepa_loop.sampling.torch import TorchSampler
+
+    transformers.utils.logging.disable_progress_bar()
 
     task = load_task(config.task, config.seed)
     base = load_base(config.model)
     sampler = TorchSampler(base, config.sampling.batch)
-    return Lab(config, base, task, Rollouts(sampler, Renderer(base.tokenizer, base.context), task, config.seed))
+    return Lab(
+        config, base, task, Rollouts(sampler, Renderer(base.tokenizer, base.context), task, config.seed)
+    )
 
 
 def seed_prompt(config: Config) -> Candidate:
@@ -83,4 +117,3 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
-

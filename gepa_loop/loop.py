@@ -7,18 +7,32 @@ its output file exists, so the same command continues a run wherever it stopped.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gepa_loop.config import Config
 from gepa_loop.evaluate import evaluate
 from gepa_loop.lab import Lab
-from gepa_loop.models import Adapter, read_adapter, stack_adapters, write_adapter
-from gepa_loop.prompts import NO_PROMPT, Candidate
+from gepa_loop.lora import Adapter, read_adapter, stack_adapters, write_adapter
+from gepa_loop.prompts import NO_PROMPT, Candidate, read_prompt
 from gepa_loop.runs import Run, derive_seed, read_json, write_json
-from gepa_loop.select import Contender, Verdict, decide, difference, estimate, internalisation, item_scores
+from gepa_loop.select import (
+    Contender,
+    Difference,
+    Estimate,
+    Verdict,
+    decide,
+    difference,
+    estimate,
+    internalisation,
+    item_scores,
+)
+
+if TYPE_CHECKING:
+    from gepa_loop.distill.trainer import Distilled
+    from gepa_loop.optimize.engine import Front, Spent
 
 
 class Observer(Protocol):
@@ -90,8 +104,6 @@ def run_round(
 ) -> RoundOutcome:
     """One round on top of the earlier rounds' adapters: baseline, search, distil, evaluate, decide."""
     from gepa_loop.distill.trainer import distill
-    from gepa_loop.optimize.engine import optimize
-    from gepa_loop.optimize.proposer import make_proposer
 
     config, rollouts = lab.config, lab.rollouts
     folder = run.path / f"round_{number:02d}"
@@ -107,21 +119,7 @@ def run_round(
     before = sum(held_out.values()) / len(held_out)
 
     # 2. Prompts that help this model.
-    observer.stage("optimize", round=number)
-    rollouts.sampler.set_student(stack)
-    search_seed = derive_seed(config.seed, "optimize", number)
-    proposer = make_proposer(
-        config.optimize.reflection, lab.task.splits["train"], search_seed, bool(os.environ.get("ANTHROPIC_API_KEY"))
-    )
-    front = optimize(
-        config,
-        rollouts,
-        proposer,
-        seed_prompt,
-        folder / "optimize",
-        lambda spent: observer.progress(spent.rollouts, config.optimize.max_rollouts, usd=spent.usd),
-        search_seed,
-    )
+    front = search(lab, seed_prompt, folder / "optimize", observer, number=number, stack=stack)
     run.event("front", round=number, ids=[c.id for c in front.candidates], stopped_by=front.stopped_by)
 
     # 3. Each prompt's effect, moved into an adapter.
@@ -144,9 +142,7 @@ def run_round(
             folder / "distill" / candidate.id,
             stack=stack,
             before=before,
-            progress=lambda row: observer.progress(
-                row["step"], config.distill.steps, kl=row["reverse_kl"], held_out=row.get("held_out_score")
-            ),
+            progress=_training_progress(config, observer),
         )
         students[candidate.id] = distilled.adapter
         observer.stage("student", round=number, candidate=candidate.id)
@@ -170,7 +166,122 @@ def run_round(
     return RoundOutcome(verdict, stack, adapter_path, prompt, summary)
 
 
-def run_test(lab: Lab, run: Run, observer: Observer, prompt: Candidate, stack: Adapter | None) -> dict[str, Any]:
+def search(
+    lab: Lab, seed_prompt: Candidate, folder: Path, observer: Observer, *, number: int, stack: Adapter | None
+) -> Front:
+    """GEPA's search of round `number` for prompts that help the base with `stack`."""
+    from gepa_loop.optimize.engine import optimize
+    from gepa_loop.optimize.proposer import make_proposer
+
+    settings = lab.config.optimize
+    observer.stage("optimize", round=number)
+    lab.rollouts.sampler.set_student(stack)
+    seed = derive_seed(lab.config.seed, "optimize", number)
+    has_key = bool(os.environ.get("ANTHROPIC_API_KEY"))
+    proposer = make_proposer(settings.reflection, lab.task.splits["train"], seed, has_key)
+    observer.note(f"reflection: {proposer.about}")
+
+    def progress(spent: Spent) -> None:
+        observer.progress(
+            spent.rollouts, settings.max_rollouts, candidates=spent.proposals + 1, usd=spent.usd
+        )
+
+    return optimize(lab.config, lab.rollouts, proposer, seed_prompt, folder, progress, seed)
+
+
+def distil_alone(lab: Lab, teacher: Candidate, run: Run, observer: Observer) -> Distilled:
+    """The `distill` command: the held-out score without a prompt, then the distillation."""
+    from gepa_loop.distill.trainer import distill
+
+    observer.stage("baseline")
+    rows = evaluate(
+        lab.config,
+        lab.rollouts,
+        "pareto",
+        NO_PROMPT,
+        None,
+        run.path / "baseline" / "pareto.jsonl",
+        observer.progress,
+    )
+    held_out = item_scores(rows)
+    observer.stage("distill", candidate=teacher.id)
+    return distill(
+        lab.config,
+        lab.base,
+        lab.rollouts,
+        teacher,
+        run.path / "distill" / teacher.id,
+        stack=None,
+        before=sum(held_out.values()) / len(held_out),
+        progress=_training_progress(lab.config, observer),
+    )
+
+
+def _training_progress(config: Config, observer: Observer) -> Callable[[Mapping[str, Any]], None]:
+    def progress(row: Mapping[str, Any]) -> None:
+        observer.progress(
+            row["step"], config.distill.steps, kl=row["reverse_kl"], held_out=row.get("held_out_score")
+        )
+
+    return progress
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A prompt and an adapter that are scored together; either may be missing."""
+
+    candidate: Candidate | None
+    adapter: Adapter | None
+    label: str
+
+    @property
+    def id(self) -> str:
+        prompt = "none" if self.candidate is None else self.candidate.id
+        return f"{prompt}+{'base' if self.adapter is None else self.adapter.fingerprint}"
+
+
+def subject(prompt: Path | None, adapter: Path | None) -> Subject:
+    """Read the files of a subject.
+
+    Raises:
+        PromptError: The prompt cannot be read.
+        ModelError: The adapter cannot be read.
+    """
+    label = f"{adapter or 'base'}, {prompt or 'no prompt'}"
+    return Subject(
+        None if prompt is None else read_prompt(prompt),
+        None if adapter is None else read_adapter(adapter),
+        label,
+    )
+
+
+def compare(
+    lab: Lab, subjects: Sequence[Subject], split: str, run: Run, observer: Observer
+) -> tuple[list[Estimate], Difference | None]:
+    """Score subjects on a split, and the first against the second where there are two; writes result.json."""
+    scores = []
+    for one in subjects:
+        observer.stage("evaluate", candidate=one.label)
+        text = NO_PROMPT if one.candidate is None else one.candidate.text
+        path = run.path / "evaluate" / f"{one.id}.jsonl"
+        rows = evaluate(lab.config, lab.rollouts, split, text, one.adapter, path, observer.progress)
+        scores.append(item_scores(rows))
+    estimates = [estimate(s, lab.config.seed) for s in scores]
+    paired = difference(scores[0], scores[1], lab.config.seed) if len(scores) == 2 else None
+    write_json(
+        run.path / "result.json",
+        {
+            "split": split,
+            "subjects": [{"id": one.id, **e.as_dict()} for one, e in zip(subjects, estimates, strict=True)],
+            "difference": None if paired is None else paired.as_dict(),
+        },
+    )
+    return estimates, paired
+
+
+def run_test(
+    lab: Lab, run: Run, observer: Observer, prompt: Candidate, stack: Adapter | None
+) -> dict[str, Any]:
     """Score `test` once: the base, the base with the prompt, and the student; the end of result.json."""
     seed = lab.config.seed
 
@@ -195,7 +306,10 @@ def run_test(lab: Lab, run: Run, observer: Observer, prompt: Candidate, stack: A
         test["student_minus_base"] = difference(student, base, seed).as_dict()
         test["student_minus_prompted"] = difference(student, prompted, seed).as_dict()
         ratio = internalisation(student, base, prompted, seed)
-    return {"test": test, "internalisation": None if ratio is None else {"mean": ratio.mean, "ci": list(ratio.ci)}}
+    return {
+        "test": test,
+        "internalisation": None if ratio is None else {"mean": ratio.mean, "ci": list(ratio.ci)},
+    }
 
 
 def _stacked(stack: Adapter | None, student: Adapter) -> Adapter:
@@ -229,7 +343,7 @@ def _details(verdict: Verdict, base: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def require_gain(config: Config, result: Mapping[str, Any]) -> str | None:
+def missing_gain(config: Config, result: Mapping[str, Any]) -> str | None:
     """Why a finished run shows no significant gain on `test`, or None when it does."""
     gain = result["test"]["student_minus_base"]
     if gain is None:
@@ -237,8 +351,3 @@ def require_gain(config: Config, result: Mapping[str, Any]) -> str | None:
     if gain["mean"] <= 0 or gain["p"] >= config.loop.alpha:
         return f"student - base = {gain['mean']:+.3f}, p = {gain['p']:.3f} on test"
     return None
-
-
-def load_stack(paths: Sequence[Path]) -> Adapter | None:
-    """The adapters of folders as one, in order; None when there are none."""
-    return stack_adapters([read_adapter(path) for path in paths]) if paths else None

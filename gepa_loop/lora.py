@@ -231,11 +231,6 @@ def merge(weights: Mapping[str, Tensor], adapter: Adapter) -> dict[str, Tensor]:
     return merged
 
 
-def merged_linears(base: Base, adapter: Adapter | None) -> dict[str, Tensor]:
-    """`merge` with a base model's weights: "<module>.weight" -> changed weight; nothing without an adapter."""
-    return {} if adapter is None else merge(dict(base.model.named_parameters()), adapter)
-
-
 # ---------------------------------------------------------------------------------- adapters in training
 
 

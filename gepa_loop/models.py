@@ -11,44 +11,16 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gepa_loop.attention import use_grouped_attention
 from gepa_loop.bundled import SMOLLM, TINY, random_tiny, smollm_folder
 from gepa_loop.config import ModelConfig
 from gepa_loop.errors import ConfigError, ModelError
-from gepa_loop.lora import (
-    Adapter,
-    as_teacher,
-    hash_tensors,
-    load_student,
-    merge,
-    merged_linears,
-    read_adapter,
-    remove_lora,
-    stack_adapters,
-    student_adapter,
-    with_lora,
-    write_adapter,
-)
+from gepa_loop.lora import hash_tensors
 from gepa_loop.runs import fingerprint
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-__all__ = [
-    "Adapter",
-    "Base",
-    "as_teacher",
-    "load_base",
-    "load_student",
-    "merge",
-    "merged_linears",
-    "read_adapter",
-    "remove_lora",
-    "stack_adapters",
-    "student_adapter",
-    "with_lora",
-    "write_adapter",
-]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +45,7 @@ class Base:
 
 
 def load_base(config: ModelConfig) -> Base:
-    """Load a base model: evaluation mode, frozen, SDPA attention.
+    """Load a base model: evaluation mode, frozen, with `attention.grouped_sdpa`.
 
     Raises:
         ConfigError: `model.device` is no device.
@@ -90,7 +62,9 @@ def load_base(config: ModelConfig) -> Base:
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(context, int):
         raise ModelError(f"model.name = {config.name!r}: its config has no max_position_embeddings")
-    model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    # Moved only: `to(dtype)` would also round the rotary frequencies, which stay float32.
+    model = model.to(device).eval().requires_grad_(False)
+    use_grouped_attention(model)
     return Base(
         name=config.name,
         model=model,
@@ -130,7 +104,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 def _load(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if name == TINY:
-        return random_tiny()
+        return random_tiny(dtype)
     if name == SMOLLM:
         return _from_pretrained(name, str(smollm_folder()), dtype)
     if name.startswith(("bundled:", "random:")):

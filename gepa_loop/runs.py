@@ -68,7 +68,9 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object atomically, with its `schema_version`."""
-    text = json.dumps({"schema_version": SCHEMA_VERSION, **value}, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(
+        {"schema_version": SCHEMA_VERSION, **value}, indent=2, ensure_ascii=False, allow_nan=False
+    )
     write_text(path, text + "\n")
 
 
@@ -84,7 +86,9 @@ def read_json(path: Path) -> dict[str, Any]:
         raise RunDirectoryError(f"{path} cannot be read: {error}", "Start again with --fresh.") from None
     if not isinstance(value, dict) or value.get("schema_version") != SCHEMA_VERSION:
         found = value.get("schema_version") if isinstance(value, dict) else type(value).__name__
-        raise RunDirectoryError(f"{path}: schema_version is {found!r}, not {SCHEMA_VERSION}", "Start again with --fresh.")
+        raise RunDirectoryError(
+            f"{path}: schema_version is {found!r}, not {SCHEMA_VERSION}", "Start again with --fresh."
+        )
     return value
 
 
@@ -163,7 +167,11 @@ def open_run(path: Path, identity: Mapping[str, Any], *, fresh: bool = False) ->
     if path.exists() and not path.is_dir():
         raise RunDirectoryError(f"{path} is a file, not a run directory", "Choose another --run-name.")
     manifest = path / "manifest.json"
-    if path.is_dir() and not manifest.exists() and any(f.name != ".lock" for f in path.iterdir() if not f.name.startswith(".")):
+    if (
+        path.is_dir()
+        and not manifest.exists()
+        and any(f.name != ".lock" for f in path.iterdir() if not f.name.startswith("."))
+    ):
         raise RunDirectoryError(f"{path} is not empty and no run directory", "Choose another --run-name.")
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)

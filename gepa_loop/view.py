@@ -9,7 +9,14 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 PLAIN_SECONDS = 10.0
@@ -46,7 +53,9 @@ class View:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
         self._close_stage(kind is None)
         if self.console.is_terminal:
             self._live.stop()
@@ -85,7 +94,9 @@ class View:
         if finished:
             facts = "  ".join(self._kept.values())
             seconds = time.monotonic() - self._began
-            self.console.print(f"[green]✓[/] {self._title}  [dim]{seconds:.0f} s[/]  {facts}", highlight=False)
+            self.console.print(
+                f"[green]✓[/] {self._title}  [dim]{seconds:.0f} s[/]  {facts}", highlight=False
+            )
 
 
 def _fact(name: str, value: Any) -> str:
@@ -122,7 +133,13 @@ def result_table(result: Mapping[str, Any]) -> Table:
     """The end of a run: base, base + prompt and student on `test`, with intervals and differences."""
     test = result["test"]
     table = Table(title=f"test, {test['base']['n']} items, 95 % intervals", title_justify="left")
-    for name, justify in (("", "left"), ("score", "right"), ("interval", "left"), ("against base", "left"), ("p", "right")):
+    for name, justify in (
+        ("", "left"),
+        ("score", "right"),
+        ("interval", "left"),
+        ("against base", "left"),
+        ("p", "right"),
+    ):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     table.add_row("base, no prompt", *estimate_text(test["base"]), "", "")
     table.add_row(f"base + prompt {result['prompt']}", *estimate_text(test["prompted"]), "", "")

@@ -113,8 +113,13 @@ def test_small_p_is_exact(seed):
 
 
 def test_p_counts_ties_that_rounding_hides():
-    # Differences of ±.1 whose floats are not equal: 0.3 - 0.2 < 0.1. Two won, one lost: every sum ties or wins.
-    assert difference(scored([0.3, 0.2, 0.5]), scored([0.2, 0.1, 0.6])).p == 1.0
+    # The sum is 0 in decimals, 2.8e-17 in floats; flips that also sum to 0 come out smaller.
+    assert difference(scored([0, 0.2, 0, 0.2, 0, 0.2]), scored([0.3, 0, 0.1, 0, 0.2, 0])).p == 1.0
+
+
+def test_p_is_exact_when_few_of_many_items_differ():
+    a, b = ones(range(11), 200), ones({199}, 200)  # 11 won, 1 lost, 188 equal
+    assert difference(a, b).p == pytest.approx(binomtest(11, 12).pvalue, abs=1e-12)
 
 
 def test_sampled_p_is_close_to_the_exact_sign_test():
@@ -131,9 +136,20 @@ def test_a_constant_difference_keeps_an_interval():
     found = difference(scored([1] * 5), scored([0] * 5))
     assert (found.mean, found.p) == (1.0, 2 / 2**5)
     assert found.ci == pytest.approx((2 * 5 / (5 + 1.959963984540054**2) - 1, 1.0))  # Wilson of 5 in 5
+    half = difference(scored([0.5] * 4), scored([0] * 4))
+    assert half.mean == 0.5
+    z2 = 1.959963984540054**2  # Wilson of 3 in 4, on a scale twice as long
+    assert half.ci[1] - half.ci[0] == pytest.approx(4 * math.sqrt(z2) / (4 + z2) * math.sqrt(3 / 4 + z2 / 4))
     one = difference(scored([1]), scored([0]))
     assert one.p == 1.0
     assert one.ci[0] < 0 < one.ci[1]
+
+
+def test_differences_that_only_rounding_tells_apart_are_equal():
+    assert 0.3 - 0.2 != 0.2 - 0.1
+    assert difference(scored([0.3, 0.2]), scored([0.2, 0.1])) == difference(
+        scored([0.1, 0.1]), scored([0, 0])
+    )
 
 
 def test_difference_swaps_sign_with_its_arguments():
@@ -209,11 +225,11 @@ def test_internalisation_is_left_out_without_a_gap():
     assert internalisation(student, base, base) is None
 
 
-def test_internalisation_with_a_gap_of_almost_nothing_is_left_out():
-    # Few enough items that the gap vanishes in some resamples: the ratio has no upper bound.
-    base, prompted = scored([0] * 8), ones({0, 1}, 8)
-    assert difference(prompted, base).ci[0] >= 0
-    assert internalisation(ones({2, 3}, 8), base, prompted) is None
+def test_internalisation_without_an_upper_bound_is_left_out():
+    # The gap is 0 in (9 / 12)^12 = 3.2 % of the resamples: more than the 2.5 % above the interval.
+    base, prompted = scored([0] * 12), ones({0, 1, 2}, 12)
+    assert difference(prompted, base).ci[0] > 0
+    assert internalisation(ones({0, 5}, 12), base, prompted) is None
 
 
 def test_items_needed_is_the_paired_t_tests_number():
@@ -225,6 +241,7 @@ def test_items_needed_is_the_paired_t_tests_number():
         (1.96 + 1.2816) ** 2 / 0.5303**2 + 1.96**2 / 2, abs=1.5
     )
     assert items_needed(a, b, alpha=0.01) > 30
+    assert items_needed(ones(range(4), 8), ones([], 8)) == 12  # 10 if sd divided by n
 
 
 def test_items_needed_is_at_least_what_a_sign_flip_test_can_use():
@@ -244,9 +261,12 @@ def test_items_needed_is_none_without_a_gain_or_a_spread():
 def test_decide_picks_the_good_candidate():
     base = ones(range(10), 100)
     good, idle = ones(range(5, 40), 100), ones(range(1, 12), 100)
-    verdict = decide(
-        base, [contender("idle", idle), Contender("none", idle, None, "no gap"), contender("good", good)]
-    )
+    contenders = [
+        contender("idle", idle, prompted=ones(range(60), 100)),
+        Contender("none", idle, None, "no gap"),
+        contender("good", good),
+    ]
+    verdict = decide(base, contenders)
     assert verdict.winner == "good"
     assert verdict.ranking == ("good", "idle")
     assert set(verdict.differences) == set(verdict.adjusted_p) == {"good", "idle"}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 
-from gepa_loop.models import Adapter, read_adapter, write_adapter
+from gepa_loop.lora import Adapter, read_adapter, write_adapter
 from gepa_loop.runs import read_json, write_bytes, write_json
 
 
@@ -44,7 +44,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, base_name: str) -> Non
     target = folder / f"step_{checkpoint.step:06d}"
     write_adapter(target / "adapter", checkpoint.adapter, base_name)
     write_bytes(target / "optimizer.safetensors", save(dict(checkpoint.moments)))
-    write_json(target / "state.json", {"step": checkpoint.step, "checks": [asdict(c) for c in checkpoint.checks]})
+    write_json(
+        target / "state.json", {"step": checkpoint.step, "checks": [asdict(c) for c in checkpoint.checks]}
+    )
     keep = {checkpoint.step, checkpoint.best.step}
     for old in folder.glob("step_*"):
         if int(old.name.removeprefix("step_")) not in keep:
@@ -87,5 +89,3 @@ def restore_moments(optimizer: torch.optim.Optimizer, moments: Mapping[str, torc
     whole = optimizer.state_dict()
     whole["state"] = state
     optimizer.load_state_dict(whole)
-
-

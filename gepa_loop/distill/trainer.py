@@ -31,9 +31,8 @@ from gepa_loop.distill.checkpoint import (
 from gepa_loop.distill.objectives import TokenStats, full_kl
 from gepa_loop.distill.teacher import Prefix, common_length, hidden_states, read_prefix
 from gepa_loop.errors import Diverged
-from gepa_loop.models import (
+from gepa_loop.lora import (
     Adapter,
-    Base,
     as_teacher,
     load_student,
     read_adapter,
@@ -43,6 +42,7 @@ from gepa_loop.models import (
     with_lora,
     write_adapter,
 )
+from gepa_loop.models import Base
 from gepa_loop.prompts import NO_PROMPT, Candidate
 from gepa_loop.rollouts import Rollouts, mean_score
 from gepa_loop.runs import append_jsonl, derive_seed, read_json, read_jsonl, write_json, write_jsonl
@@ -148,7 +148,10 @@ def distill(
                     f"step {checkpoint.step} is kept in {folder / 'checkpoints'}",
                     "Lower distill.lr or distill.max_norm; a run with other values needs another --run-name.",
                 )
-            append_jsonl(folder / "samples.jsonl", _samples(step + 1, batch, completions, stats, rollouts, settings.group))
+            append_jsonl(
+                folder / "samples.jsonl",
+                _samples(step + 1, batch, completions, stats, rollouts, settings.group),
+            )
 
             # 3. Held-out check.
             done = step + 1
@@ -255,7 +258,12 @@ def _update(
 
 
 def _metrics(
-    step: int, completions: Sequence[Completion], stats: TokenStats, grad_norm: float, config: Config, clock: _Clock
+    step: int,
+    completions: Sequence[Completion],
+    stats: TokenStats,
+    grad_norm: float,
+    config: Config,
+    clock: _Clock,
 ) -> dict[str, Any]:
     """One row of metrics.jsonl; a value that is not finite becomes null."""
 

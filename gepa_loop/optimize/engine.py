@@ -20,8 +20,8 @@ from dspy.teleprompt.gepa.gepa_utils import DspyAdapter, LoggerAdapter
 from gepa.core.adapter import EvaluationBatch
 from gepa.gepa_utils import find_dominator_programs
 
-from gepa_loop.config import Config
-from gepa_loop.errors import ConfigError, GepaLoopError, ReflectionError
+from gepa_loop.config import Config, check_budget, iteration_rollouts
+from gepa_loop.errors import GepaLoopError, ReflectionError
 from gepa_loop.optimize.adapter import COMPONENT, disable_caches, example, program, prompt_of, save_program
 from gepa_loop.optimize.proposer import Proposal, Proposer, excerpt, refusal
 from gepa_loop.prompts import Candidate, normalise
@@ -39,6 +39,8 @@ class Front:
     """Prompts that no other dominates on `pareto`, the best mean first."""
 
     candidates: tuple[Candidate, ...]
+    means: tuple[float, ...]
+    """Mean scores on `pareto`; the winner's is optimistic, since it was chosen on it."""
     rollouts: int
     """Completions sampled."""
     usd: float
@@ -119,11 +121,17 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         self.known: set[str] = set()
         self.failure: GepaLoopError | None = None
         super().__init__(
-            student_module=program(Candidate("unused")), metric_fn=lambda *_: 0.0, feedback_map={COMPONENT: _feedback}
+            student_module=program(Candidate("unused")),
+            metric_fn=lambda *_: 0.0,
+            feedback_map={COMPONENT: _feedback},
         )
 
     def evaluate(
-        self, batch: list[Any], candidate: dict[str, str], capture_traces: bool = False, num_threads: int | None = None
+        self,
+        batch: list[Any],
+        candidate: dict[str, str],
+        capture_traces: bool = False,
+        num_threads: int | None = None,
     ) -> EvaluationBatch:
         """Score a candidate on a batch; items it has been scored on are read from the journal."""
         predict = self.build_program(candidate)
@@ -160,7 +168,9 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
             self.spent.seconds += scored.seconds
         return scored.rows
 
-    def batch_evaluate(self, items: Sequence[tuple[dict[str, str], list[Any]]], *, capture_traces: bool = True) -> list[EvaluationBatch]:
+    def batch_evaluate(
+        self, items: Sequence[tuple[dict[str, str], list[Any]]], *, capture_traces: bool = True
+    ) -> list[EvaluationBatch]:
         """`evaluate` of each pair, in order."""
         return [self.evaluate(batch, candidate, capture_traces) for candidate, batch in items]
 
@@ -176,7 +186,10 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         return dataset
 
     def propose_new_texts(
-        self, candidate: dict[str, str], reflective_dataset: dict[str, list[dict[str, Any]]], components_to_update: list[str]
+        self,
+        candidate: dict[str, str],
+        reflective_dataset: dict[str, list[dict[str, Any]]],
+        components_to_update: list[str],
     ) -> dict[str, str]:
         """The next proposal, from the journal or from the proposer; {} when it is refused."""
         parent, number = candidate[COMPONENT], self.spent.proposals
@@ -270,26 +283,6 @@ IDLE_ITERATIONS = 20
 """Iterations without a rollout or a proposal after which a search ends, as when every minibatch is perfect."""
 
 
-def iteration_rollouts(config: Config) -> int:
-    """Most completions that one GEPA iteration samples: parent and child on a minibatch, the child on `pareto`."""
-    return (2 * config.optimize.minibatch + config.task.splits.pareto) * config.optimize.samples
-
-
-def check_budget(config: Config) -> None:
-    """Refuse a rollout budget that is spent before the first proposal is judged.
-
-    Raises:
-        ConfigError: Names the smallest budget that works.
-    """
-    least = config.task.splits.pareto * config.optimize.samples + iteration_rollouts(config)
-    if config.optimize.max_rollouts < least:
-        raise ConfigError(
-            f"optimize.max_rollouts = {config.optimize.max_rollouts} allows no proposal: the seed prompt and one "
-            f"candidate take up to {least}",
-            f"Raise it to {least} or more, or lower optimize.samples, optimize.minibatch or task.splits.pareto.",
-        )
-
-
 def optimize(
     config: Config,
     rollouts: Rollouts,
@@ -364,7 +357,11 @@ def _front(result: Any) -> list[int]:
 def _read_front(folder: Path) -> Front:
     rows = read_jsonl(folder / "front.jsonl")
     return Front(
-        tuple(Candidate(row["text"]) for row in rows), rows[0]["rollouts"], rows[0]["usd"], rows[0]["stopped_by"]
+        tuple(Candidate(row["text"]) for row in rows),
+        tuple(row["pareto_mean"] for row in rows),
+        rows[0]["rollouts"],
+        rows[0]["usd"],
+        rows[0]["stopped_by"],
     )
 
 
@@ -380,7 +377,9 @@ def _write_candidates(folder: Path, result: Any, adapter: BatchedAdapter, pareto
         if index is None and not entry:
             continue
         id_ = Candidate(text).id
-        scores = {item: [r.score for r in s.rows] for (c, item), s in adapter.journal.scored.items() if c == id_}
+        scores = {
+            item: [r.score for r in s.rows] for (c, item), s in adapter.journal.scored.items() if c == id_
+        }
         rows.append(
             {
                 "id": id_,
@@ -411,4 +410,3 @@ def _write_candidates(folder: Path, result: Any, adapter: BatchedAdapter, pareto
             }
         )
     write_jsonl(folder / "candidates.jsonl", rows)
-

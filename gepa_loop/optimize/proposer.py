@@ -35,6 +35,8 @@ class Proposer(Protocol):
     """Writes a new prompt from a parent and examples of how it fared."""
 
     name: str
+    about: str
+    """What it is, for a person."""
 
     def propose(self, parent: str, examples: Sequence[Mapping[str, Any]], number: int) -> Proposal:
         """The `number`-th proposal of the search, from the parent's reflective dataset.
@@ -53,9 +55,7 @@ def excerpt(text: str, limit: int = EXCERPT_CHARS) -> str:
     return f"{text[:half]}\n[{len(text) - 2 * half} characters left out]\n{text[-half:]}"
 
 
-def refusal(
-    text: str, known: Collection[str], tokens: Callable[[str], int], max_tokens: int
-) -> str | None:
+def refusal(text: str, known: Collection[str], tokens: Callable[[str], int], max_tokens: int) -> str | None:
     """Why a normalised text cannot become a candidate, or None when it can.
 
     Args:
@@ -89,6 +89,7 @@ class OfflineProposer:
     train: tuple[Item, ...]
     seed: int
     name: str = OFFLINE
+    about: str = "offline: edits by rules from the failures it sees, no language model"
 
     def propose(self, parent: str, examples: Sequence[Mapping[str, Any]], number: int) -> Proposal:
         rng = random.Random(derive_seed(self.seed, "offline", number))
@@ -136,7 +137,14 @@ class LMProposer:
 
     model: str
     max_tokens: int
-    name: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.model
+
+    @property
+    def about(self) -> str:
+        return self.model
 
     def propose(self, parent: str, examples: Sequence[Mapping[str, Any]], number: int) -> Proposal:
         import dspy
@@ -174,4 +182,4 @@ def make_proposer(config: ReflectionConfig, train: tuple[Item, ...], seed: int, 
         model = config.auto_model if has_key else OFFLINE
     if model == OFFLINE:
         return OfflineProposer(config.sections, config.examples, train, seed)
-    return LMProposer(model, config.max_tokens, model)
+    return LMProposer(model, config.max_tokens)

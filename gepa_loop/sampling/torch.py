@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from gepa_loop.models import Adapter, Base, merge
+from gepa_loop.lora import Adapter, merge
+from gepa_loop.models import Base
 from gepa_loop.sampling.base import Completion, Sampling
 from gepa_loop.sampling.kv import KVCache, empty_cache
 
@@ -42,7 +43,9 @@ class TorchSampler:
         for name in touched:
             module, _, leaf = name.rpartition(".")
             weight = merged.get(name)
-            parameter = self._weights[name] if weight is None else torch.nn.Parameter(weight, requires_grad=False)
+            parameter = (
+                self._weights[name] if weight is None else torch.nn.Parameter(weight, requires_grad=False)
+            )
             setattr(self._model.get_submodule(module), leaf, parameter)
         self._adapter = adapter
 
@@ -84,7 +87,9 @@ class TorchSampler:
         unique = list(dict.fromkeys(tuple(p[skip:]) for p in prompts))
         row_of = {suffix: n for n, suffix in enumerate(unique)}
         index_B = torch.tensor([row_of[tuple(p[skip:])] for p in prompts], device=device)
-        uniforms_BT = torch.from_numpy(np.stack([_uniforms(s, sampling.max_tokens) for s in seeds])).to(device)
+        uniforms_BT = torch.from_numpy(np.stack([_uniforms(s, sampling.max_tokens) for s in seeds])).to(
+            device
+        )
 
         logits_UV, cache, valid_US = self._read(unique, prefix, skip)
         room = skip + valid_US.shape[1] + sampling.max_tokens
@@ -146,7 +151,9 @@ class TorchSampler:
         mask = torch.cat([mask_USS.new_ones(len(suffixes), size, skip), mask_USS], dim=2)
         return self._forward(ids_US, cache, positions_US, mask[:, None]), cache, valid_US
 
-    def _step(self, token_B: Tensor, cache: KVCache, skip: int, valid_BS: Tensor, positions_B: Tensor) -> Tensor:
+    def _step(
+        self, token_B: Tensor, cache: KVCache, skip: int, valid_BS: Tensor, positions_B: Tensor
+    ) -> Tensor:
         """Logits [B, V] after one more token of each row."""
         mask = None
         if not bool(valid_BS.all()):
