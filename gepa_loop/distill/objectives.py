@@ -51,7 +51,7 @@ def full_kl(student_NH: Tensor, teacher_NH: Tensor, head_VH: Tensor, tokens_N: T
         head_VH: Weight of the output layer, which both share.
         tokens_N: The sampled tokens.
     """
-    return TokenStats(*_FullKL.apply(student_NH, teacher_NH, head_VH, tokens_N))
+    return TokenStats(*_FullKL.apply(student_NH, teacher_NH, head_VH, tokens_N))  # type: ignore[no-untyped-call]
 
 
 class _FullKL(torch.autograd.Function):
@@ -78,6 +78,6 @@ class _FullKL(torch.autograd.Function):
         return kl_N, *rest
 
     @staticmethod
-    def backward(ctx: Any, grad_kl_N: Tensor, *_: Any) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_kl_N: Tensor, *_: Any) -> Any:
         (grad_NH,) = ctx.saved_tensors
         return (grad_NH * grad_kl_N[:, None]).to(grad_NH.dtype), None, None, None

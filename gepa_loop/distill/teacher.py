@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gepa_loop.distill.batch import Packed
-from gepa_loop.sampling.kv import KVCache, empty_cache
+from gepa_loop.sampling.kv import KVCache, empty_cache, shared_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,7 +32,7 @@ def common_length(prompt: str, rendered: Sequence[Sequence[int]]) -> int:
     """
     if not prompt:
         return 0
-    return min(len(os.path.commonprefix([list(r) for r in rendered])), min(map(len, rendered)) - 1)
+    return shared_length(rendered)
 
 
 @torch.no_grad()

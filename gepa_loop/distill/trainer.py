@@ -246,7 +246,7 @@ def _update(
         clock.lap("forward")
         stats = full_kl(student_NH, teacher_NH, head_VH, completion_tokens(part, base.device))
         clock.lap("loss")
-        (stats.reverse_kl_N.sum() / total).backward()
+        (stats.reverse_kl_N.sum() / total).backward()  # type: ignore[no-untyped-call]
         clock.lap("backward")
         parts.append(TokenStats(*(value.detach() for value in stats)))
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -131,7 +131,7 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         batch: list[Any],
         candidate: dict[str, str],
         capture_traces: bool = False,
-        num_threads: int | None = None,
+        num_threads: int | None = None,  # noqa: ARG002 (the signature is DSPy's)
     ) -> EvaluationBatch:
         """Score a candidate on a batch; items it has been scored on are read from the journal."""
         predict = self.build_program(candidate)
@@ -178,7 +178,9 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         self, candidate: dict[str, str], eval_batch: EvaluationBatch, components_to_update: list[str]
     ) -> dict[str, list[dict[str, Any]]]:
         """DSPy's records, with completions cut to an excerpt and the kind of failure named."""
-        dataset = super().make_reflective_dataset(candidate, eval_batch, components_to_update)
+        dataset: dict[str, list[dict[str, Any]]] = super().make_reflective_dataset(
+            candidate, eval_batch, components_to_update
+        )
         rows = [trajectory["example"].row for trajectory in eval_batch.trajectories]
         for record, row in zip(dataset[COMPONENT], rows, strict=True):
             record["Generated Outputs"] = {"answer": excerpt(row.completion)}
@@ -189,7 +191,7 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         self,
         candidate: dict[str, str],
         reflective_dataset: dict[str, list[dict[str, Any]]],
-        components_to_update: list[str],
+        components_to_update: list[str],  # noqa: ARG002 (the signature is DSPy's)
     ) -> dict[str, str]:
         """The next proposal, from the journal or from the proposer; {} when it is refused."""
         parent, number = candidate[COMPONENT], self.spent.proposals

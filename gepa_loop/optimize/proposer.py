@@ -34,9 +34,13 @@ class Proposal:
 class Proposer(Protocol):
     """Writes a new prompt from a parent and examples of how it fared."""
 
-    name: str
-    about: str
-    """What it is, for a person."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def about(self) -> str:
+        """What it is, for a person."""
+        ...
 
     def propose(self, parent: str, examples: Sequence[Mapping[str, Any]], number: int) -> Proposal:
         """The `number`-th proposal of the search, from the parent's reflective dataset.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ import torch
 from gepa_loop.lora import Adapter, merge
 from gepa_loop.models import Base
 from gepa_loop.sampling.base import Completion, Sampling
-from gepa_loop.sampling.kv import KVCache, empty_cache
+from gepa_loop.sampling.kv import KVCache, empty_cache, shared_length
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +68,7 @@ class TorchSampler:
 
     def _shared_prefix(self, prompts: Sequence[Sequence[int]]) -> tuple[KVCache | None, int]:
         """The past of what all prompts begin with, as one row, and its length; the last token is left to read."""
-        length = min(len(os.path.commonprefix([list(p) for p in prompts])), min(map(len, prompts)) - 1)
+        length = shared_length(prompts)
         if length < 1:
             return None, 0
         cache = empty_cache(self._model.config, length)

