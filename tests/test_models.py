@@ -81,14 +81,23 @@ def test_chat_has_no_system_turn_unless_given(smollm: Base) -> None:
     assert render(system, user) == "<|im_start|>system\nS<|im_end|>\n" + student
 
 
+def logprobs(base: Base, text: str) -> torch.Tensor:
+    """Log-probability of each token after the first."""
+    ids = base.tokenizer(text)["input_ids"]
+    return logits(base, ids)[:-1].log_softmax(-1).gather(-1, torch.tensor(ids[1:])[:, None])[:, 0]
+
+
 def test_converted_weights_predict_english(smollm: Base) -> None:
-    ids = smollm.tokenizer(SENTENCE)["input_ids"]
-    logprobs = logits(smollm, ids)[:-1].log_softmax(-1)
-    mean = logprobs.gather(-1, torch.tensor(ids[1:])[:, None]).mean().item()
-    # -1.9 nats a token; with q and k left in llama.cpp's order it is below -5.
-    assert -2.5 < mean < -1.5
+    assert logprobs(smollm, SENTENCE).mean() > -2.2  # -1.9
     assert smollm.model.config.rope_parameters["rope_theta"] == 100_000
     assert smollm.model.config.rms_norm_eps == 1e-5
+
+
+def test_converted_weights_know_positions(smollm: Base) -> None:
+    # English hardly needs positions: with q and k in llama.cpp's order the sentence above still gets -2.4.
+    # Repeating a list does: -0.2 in the right order, -4.6 in llama.cpp's, -4.5 when it is undone twice.
+    values = logprobs(smollm, "zebra lamp 4071 quilt orange. " * 6)
+    assert values[len(values) // 2 :].mean() > -1.0
 
 
 def test_two_conversions_at_once_beside_a_half_written_one(

