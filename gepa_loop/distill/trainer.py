@@ -143,11 +143,7 @@ def distill(
             stats, grad_norm = _update(base, model, optimizer, groups, prefix, config, clock)
             row = _metrics(step + 1, completions, stats, grad_norm, config, clock)
             if row["reverse_kl"] is None or row["grad_norm"] is None:
-                raise Diverged(
-                    f"distilling {candidate.id}: the loss is not finite at step {step + 1}; "
-                    f"step {checkpoint.step} is kept in {folder / 'checkpoints'}",
-                    "Lower distill.lr or distill.max_norm; a run with other values needs another --run-name.",
-                )
+                raise Diverged("the loss or its gradient is not finite")
             append_jsonl(
                 folder / "samples.jsonl",
                 _samples(step + 1, batch, completions, stats, rollouts, settings.group),
@@ -165,6 +161,12 @@ def distill(
                 checkpoint = Checkpoint(done, student_adapter(model), optimizer_moments(optimizer), checks)
                 save_checkpoint(folder / "checkpoints", checkpoint, base.name)
             progress(row)
+    except Diverged as error:
+        raise Diverged(
+            f"distilling {candidate.id}, step {step + 1}: {error}; "
+            f"step {checkpoint.step} is kept in {folder / 'checkpoints'}",
+            "Lower distill.lr or distill.max_norm; a run with other values needs another --run-name.",
+        ) from error
     finally:
         remove_lora(model)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from gepa_loop.errors import Diverged
 from gepa_loop.lora import Adapter, merge
 from gepa_loop.models import Base
 from gepa_loop.sampling.base import Completion, Sampling
@@ -55,6 +57,7 @@ class TorchSampler:
         """One completion for each prompt, in order, drawn with that row's seed.
 
         Raises:
+            Diverged: Logits that are not finite.
             ValueError: A prompt is empty, or prompts and seeds differ in number.
         """
         if len(prompts) != len(seeds) or not all(prompts):
@@ -107,6 +110,10 @@ class TorchSampler:
                 alive_B.tolist(), token_B.tolist(), logprob_B.tolist(), ended_B.tolist(), strict=True
             ):
                 if not stopped[row]:
+                    if not math.isfinite(logprob):
+                        raise Diverged(
+                            "the model's logits are not finite", "Its weights or adapter are broken."
+                        )
                     tokens[row].append(token)
                     logprobs[row].append(logprob)
                     stopped[row] = ended
@@ -200,6 +207,9 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tens
         below_B = torch.nextafter(total_B, torch.zeros_like(total_B))
         target_B = torch.minimum(uniform_B * total_B, below_B)
         token_B = torch.searchsorted(cdf_BV, target_B[:, None], right=True)[:, 0]
+        token_B = token_B.clamp(
+            max=logits_BV.shape[-1] - 1
+        )  # NaN logits have no token; the log-probability tells
     logprob_B = logits_BV.gather(-1, token_B[:, None])[:, 0] - logits_BV.logsumexp(-1)
     return token_B, logprob_B
 

@@ -1,0 +1,206 @@
+"""The commands as a user meets them: real processes, exit codes, messages, kills."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peft import PeftModel
+from transformers import AutoModelForCausalLM  # noqa: F401 (imported once here, not in each test's time)
+
+from gepa_loop.bundled import random_tiny
+
+GEPA_LOOP = [sys.executable, "-c", "from gepa_loop.cli import main; main()"]
+LOOP = ["loop", "--config", "smoke", "--run-name", "r"]
+
+
+def gepa_loop(cwd: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*GEPA_LOOP, *args], cwd=cwd, capture_output=True, text=True, env={**os.environ, **env}, timeout=240
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working directory of a finished two-round smoke run `r`."""
+    cwd = tmp_path_factory.mktemp("finished")
+    done = gepa_loop(cwd, *LOOP, "--rounds", "2")
+    assert done.returncode == 0, done.stderr
+    return cwd
+
+
+def result(cwd: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((cwd / "runs" / "r" / "result.json").read_text())
+    return value
+
+
+def test_help_is_quick_and_loads_no_torch() -> None:
+    code = (
+        "import sys, time; t = time.perf_counter()\n"
+        "from gepa_loop.cli import run; code = run(['--help'])\n"
+        "print(code, time.perf_counter() - t, [m for m in ('torch', 'transformers', 'dspy', 'litellm', 'scipy') if m in sys.modules])"
+    )
+    best = 9.0
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        last = done.stdout.strip().splitlines()[-1]
+        assert last.startswith("0 ") and last.endswith("[]"), last
+        best = min(best, float(last.split()[1]))
+    assert "optimize" in done.stdout and "distill" in done.stdout
+    assert best < 0.5
+
+
+def test_a_run_directory_holds_what_its_readme_says(finished: Path) -> None:
+    run = finished / "runs" / "r"
+    for name in ("config.json", "manifest.json", "events.jsonl", "result.json"):
+        assert (run / name).is_file(), name
+    for number in (0, 1):
+        folder = run / f"round_{number:02d}"
+        decision = json.loads((folder / "decision.json").read_text())
+        assert decision["winner"] is None and "No student is significantly better" in decision["reason"]
+        ids = [c["id"] for c in decision["candidates"]]
+        assert ids
+        for id_ in ids:
+            assert (folder / "evaluate" / f"{id_}.jsonl").is_file()
+            assert (folder / "distill" / id_ / "adapter" / "adapter_config.json").is_file()
+            assert (folder / "optimize" / "prompts" / f"{id_}.txt").is_file()
+    outcome = result(finished)
+    assert outcome["status"] == "null" and outcome["test"]["student"] is None
+    assert outcome["test"]["base"]["n"] == 16
+    start = json.loads((run / "events.jsonl").read_text().splitlines()[0])
+    assert (
+        start["items"]["test"] == 16
+        and start["distinct_questions"] >= 56
+        and 0 < start["commonest_share"] < 1
+    )
+
+
+def test_the_adapter_loads_with_plain_peft(finished: Path) -> None:
+    (adapter, *_) = (finished / "runs" / "r").glob("round_00/distill/*/adapter")
+    model, _ = random_tiny()
+    PeftModel.from_pretrained(model, str(adapter))
+
+
+def test_a_finished_run_is_read_and_not_run_again(finished: Path) -> None:
+    path = finished / "runs" / "r" / "result.json"
+    before = path.stat().st_mtime_ns
+    done = gepa_loop(finished, *LOOP, "--rounds", "2")
+    assert done.returncode == 0 and "base, no prompt" in done.stdout
+    assert path.stat().st_mtime_ns == before
+
+
+def test_a_changed_config_is_refused_with_its_name(finished: Path) -> None:
+    done = gepa_loop(finished, *LOOP, "--rounds", "2", "--set", "distill.lr=0.5")
+    assert done.returncode == 6
+    assert "distill.lr: 0.001 in the run, now 0.5" in done.stderr and "--fresh" in done.stderr
+
+
+def test_require_gain_exits_with_5(finished: Path) -> None:
+    done = gepa_loop(finished, *LOOP, "--rounds", "2", "--require-gain")
+    assert done.returncode == 5 and "no significant gain" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "after", ["round_00/baseline/select.jsonl", "round_00/optimize/front.jsonl", "metrics.jsonl"]
+)
+def test_kill_9_then_the_same_command_gives_the_same_result(
+    finished: Path, tmp_path: Path, after: str
+) -> None:
+    process = subprocess.Popen([*GEPA_LOOP, *LOOP, "--rounds", "2"], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    run = tmp_path / "runs" / "r"
+    while process.poll() is None and not any(run.glob(f"**/{after}")):
+        time.sleep(0.01)  # the process is watched, not waited for
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (run / "result.json").exists()
+    done = gepa_loop(tmp_path, *LOOP, "--rounds", "2")
+    assert done.returncode == 0, done.stderr
+    assert result(tmp_path) == result(finished)
+
+
+def test_ctrl_c_saves_and_prints_the_command(finished: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*GEPA_LOOP, *LOOP, "--rounds", "2"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and not any(
+        (tmp_path / "runs").glob("r/round_00/optimize/gepa/evaluations.jsonl")
+    ):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "gepa-loop loop --config smoke --run-name r --rounds 2" in stderr and "Traceback" not in stderr
+    done = gepa_loop(tmp_path, *LOOP, "--rounds", "2")
+    assert done.returncode == 0 and result(tmp_path) == result(finished)
+
+
+def test_distill_and_evaluate(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("Answer with {one} number.\n")
+    smoke = ["--config", "smoke", "--run-name"]
+    done = gepa_loop(tmp_path, "distill", "--prompt", "p.txt", *smoke, "d")
+    assert done.returncode == 0, done.stderr
+    (adapter,) = (tmp_path / "runs" / "d").glob("distill/*/adapter")
+    assert str(adapter.relative_to(tmp_path)) in done.stdout
+    done = gepa_loop(tmp_path, "evaluate", "--adapter", str(adapter), "--against", "p.txt:", *smoke, "e")
+    assert done.returncode == 0, done.stderr
+    assert "difference:" in done.stdout and "paired by item" in done.stdout
+    written = json.loads((tmp_path / "runs" / "e" / "result.json").read_text())
+    assert [s["n"] for s in written["subjects"]] == [16, 16] and written["difference"]["p"] == 1.0
+
+
+def test_dry_run_writes_nothing(tmp_path: Path) -> None:
+    done = gepa_loop(tmp_path, "loop", "--config", "smoke", "--dry-run")
+    assert done.returncode == 0 and "would write runs/loop-smoke-" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["distill", "--prompt", "none.txt"], 2, "none.txt: No such file"),
+        (["distill", "--prompt", "empty.txt"], 2, "empty.txt: the prompt is empty"),
+        (["distill", "--prompt", "long.txt", "--config", "smoke"], 2, "over the model's context of 2048"),
+        (["loop", "--config", "smoke", "--set", "distill.lrr=1"], 2, "the nearest is distill.lr"),
+        (["loop", "--config", "smoke", "--set", "task.name=lmc"], 2, "lcm"),
+        (
+            [
+                "loop",
+                "--config",
+                "smoke",
+                "--set",
+                "task.splits.train=200000",
+                "--set",
+                "task.options.max_value=9",
+            ],
+            2,
+            "train",
+        ),
+        (["loop", "--config", "smoke", "--set", "optimize.max_rollouts=5"], 2, "allows no proposal"),
+        (["loop", "--config", "smoke", "--set", "model.name=folder"], 3, "has no weights"),
+        (["loop", "--config", "smoke", "--set", "model.name=bundled:x"], 3, "no such built-in model"),
+        (["loop", "--config", "smoke", "--run-name", "a/b"], 2, "not a plain folder name"),
+        (["evaluate", "--config", "smoke", "--split", "tset"], 2, "no such split"),
+        (["evaluate", "--config", "smoke", "--adapter", "folder"], 3, "no adapter can be read there"),
+        (["fly"], 2, "No such command"),
+    ],
+)
+def test_bad_input_is_a_clear_error_and_writes_nothing(
+    tmp_path: Path, args: list[str], code: int, message: str
+) -> None:
+    (tmp_path / "empty.txt").write_text("\n  \n")
+    (tmp_path / "long.txt").write_text("word " * 100_000)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "config.json").write_text("{}")
+    done = gepa_loop(tmp_path, *args)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,88 @@
+"""Precedence, and errors that name the key, the value and the source."""
+
+from pathlib import Path
+
+import pytest
+
+from gepa_loop.config import all_keys, load_config, presets
+from gepa_loop.errors import ConfigError
+
+
+def test_every_preset_loads() -> None:
+    assert {"demo", "smoke"} <= set(presets())
+    for name, about in presets().items():
+        load_config(name, env={})
+        assert len(about) > 20
+
+
+def test_precedence(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('preset = "smoke"\n[distill]\nlr = 0.2\nsteps = 7\ngroup = 2\n')
+    env = {
+        "GEPA_LOOP_DISTILL__LR": "0.3",
+        "GEPA_LOOP_DISTILL__STEPS": "8",
+        "GEPA_LOOP_CACHE": "/x",
+        "OTHER": "1",
+    }
+    config = load_config(str(file), ["distill.lr=4e-1"], env)
+    assert (config.distill.lr, config.distill.steps, config.distill.group) == (0.4, 8, 2)
+    assert config.distill.rollouts == load_config("smoke", env={}).distill.rollouts
+
+
+def test_the_default_is_the_local_file_then_the_demo(tmp_path: Path) -> None:
+    assert load_config(env={}, cwd=tmp_path) == load_config("demo", env={})
+    (tmp_path / "gepa-loop.toml").write_text('preset = "smoke"\nseed = 5\n')
+    assert load_config(env={}, cwd=tmp_path).seed == 5
+
+
+def test_a_files_paths_start_at_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "seed.txt").write_text("Hello.")
+    (tmp_path / "c.toml").write_text('preset = "smoke"\n[optimize]\nseed_prompt = "seed.txt"\n')
+    config = load_config(str(tmp_path / "c.toml"), env={}, cwd=Path("/"))
+    assert config.optimize.seed_prompt == str(tmp_path / "seed.txt")
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["distil.lr=1"], r"--set distil.lr=1: unknown key distil; the nearest is distill"),
+        (["distill.lrr=1"], r"unknown key distill.lrr; the nearest is distill.lr"),
+        (["distill.lr=fast"], r"--set distill.lr=fast: distill.lr = 'fast'"),
+        (["distill.lr=nan"], "distill.lr"),
+        (["distill.group=3"], r"rollouts \(8\) must be a multiple of group \(3\)"),
+        (["distill.steps"], "not of the form key.path=value"),
+        (["task.splits.tset=3"], "nearest is task.splits.test"),
+        (["model.dtype=int8"], "model.dtype = 'int8'"),
+    ],
+)
+def test_bad_values_name_key_value_and_source(sets: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config("smoke", sets, env={})
+    assert caught.value.exit_code == 2
+
+
+def test_bad_sources(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="neither a file nor a preset") as caught:
+        load_config("smke", env={})
+    assert "Did you mean smoke?" in caught.value.hint
+    with pytest.raises(ConfigError, match=r"GEPA_LOOP_DISTILL__LRR: unknown key distill\.lrr"):
+        load_config("smoke", env={"GEPA_LOOP_DISTILL__LRR": "1"})
+    (tmp_path / "broken.toml").write_text("[distill\n")
+    with pytest.raises(ConfigError, match=r"broken.toml: not valid TOML"):
+        load_config(str(tmp_path / "broken.toml"), env={})
+    (tmp_path / "typo.toml").write_text('preset = "smoke"\n[optimize.reflection]\nmodle = "x"\n')
+    with pytest.raises(
+        ConfigError, match=r"typo.toml: unknown key optimize.reflection.modle; .* optimize\.reflection\.model"
+    ):
+        load_config(str(tmp_path / "typo.toml"), env={})
+
+
+def test_another_task_does_not_inherit_the_presets_options() -> None:
+    assert load_config("smoke", env={}).task.options
+    assert load_config("smoke", ["task.name=chain_sum"], env={}).task.options == {}
+    kept = load_config("smoke", ["task.options.max_value=20"], env={}).task.options
+    assert kept == {"min_value": 1, "max_value": 20}
+
+
+def test_all_keys_reach_the_leaves() -> None:
+    assert {"seed", "distill.lr", "task.splits.train", "optimize.reflection.model"} <= set(all_keys())
