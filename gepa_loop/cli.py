@@ -71,30 +71,17 @@ def main() -> None:
 
 def run(argv: list[str]) -> int:
     """Run one command and return its exit code; the only place that catches what a user can cause."""
-    import click
-
     try:
-        code = app(argv, standalone_mode=False)
-    except click.exceptions.Abort:
-        err.print("interrupted")
-        return Interrupted.exit_code
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except KeyboardInterrupt:
-        command = shlex.join(["gepa-loop", *(a for a in argv if a != "--fresh")])
-        err.print(
-            f"\n[bold]interrupted[/]; what was finished is saved. Continue with:\n  {command}",
-            highlight=False,
-        )
-        return Interrupted.exit_code
+        app(argv)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
     except GepaLoopError as error:
-        err.print("[bold red]error[/]: ", end="")
+        err.print("[bold red]error[/]: " if error.exit_code != Interrupted.exit_code else "", end="")
         err.print(str(error), markup=False, highlight=False)
         if error.hint:
             err.print(error.hint, markup=False, highlight=False, style="dim")
         return error.exit_code
-    return code if isinstance(code, int) else 0
+    return 0
 
 
 def _version(value: bool) -> None:
@@ -275,6 +262,18 @@ def config_presets() -> None:
 
 
 @contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn Ctrl-C into `Interrupted`, before Typer makes a bare "Aborted" of it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        command = shlex.join(["gepa-loop", *(a for a in sys.argv[1:] if a != "--fresh")])
+        raise Interrupted(
+            "\ninterrupted; what was finished is saved. Continue with:", f"  {command}"
+        ) from None
+
+
+@contextmanager
 def _open(
     command: str,
     config: str | None,
@@ -286,44 +285,47 @@ def _open(
     more: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[Lab, Candidate, Run, View] | None]:
     """What every command begins with: config, model, task, checks, run directory, view. None on a dry run."""
-    from gepa_loop.config import load_config
-    from gepa_loop.lab import open_lab, seed_prompt
-    from gepa_loop.runs import fingerprint, open_run, write_json
-    from gepa_loop.view import View
+    with _interruptible():
+        from gepa_loop.config import load_config
+        from gepa_loop.lab import open_lab, seed_prompt
+        from gepa_loop.runs import fingerprint, open_run, write_json
+        from gepa_loop.view import View
 
-    settings = load_config(config, sets or ())
-    first = seed_prompt(settings)
-    prompts = prompts or {"optimize.seed_prompt": first}
-    extra = {"command": command, "prompts": " ".join(p.id for p in prompts.values()), **(more or {})}
-    if command in ("optimize", "loop"):
-        from gepa_loop.config import check_budget
+        settings = load_config(config, sets or ())
+        first = seed_prompt(settings)
+        prompts = prompts or {"optimize.seed_prompt": first}
+        extra = {"command": command, "prompts": " ".join(p.id for p in prompts.values()), **(more or {})}
+        if command in ("optimize", "loop"):
+            from gepa_loop.config import check_budget
 
-        check_budget(settings)
-    label = Path(config).stem if config else "default"
-    resolved = settings.model_dump(mode="json")
-    name = run_name or f"{command}-{label}-{fingerprint([resolved, extra])[:6]}"
-    if Path(name).name != name or name.startswith("."):
-        raise ConfigError(f"--run-name {name}: not a plain folder name", "It becomes a folder below runs/.")
-    path = Path.cwd() / "runs" / name
-    lab = open_lab(settings)
-    for source, candidate in prompts.items():
-        lab.check_prompt(candidate, source)
-    for line in lab.facts():
-        out.print(line, highlight=False, markup=False)
-    for line in lab.task.warnings():
-        out.print(f"[yellow]warning:[/] {escape(line)}", highlight=False)
-    if dry_run:
-        for line in lab.plan(command):
+            check_budget(settings)
+        label = Path(config).stem if config else "default"
+        resolved = settings.model_dump(mode="json")
+        name = run_name or f"{command}-{label}-{fingerprint([resolved, extra])[:6]}"
+        if Path(name).name != name or name.startswith("."):
+            raise ConfigError(
+                f"--run-name {name}: not a plain folder name", "It becomes a folder below runs/."
+            )
+        path = Path.cwd() / "runs" / name
+        lab = open_lab(settings)
+        for source, candidate in prompts.items():
+            lab.check_prompt(candidate, source)
+        for line in lab.facts():
             out.print(line, highlight=False, markup=False)
-        out.print(f"would write {_shown(path)}", highlight=False)
-        yield None
-        return
-    with open_run(path, lab.identity(**extra), fresh=fresh) as run:
-        write_json(run.path / "config.json", resolved)
-        out.print(f"run {_shown(path)}", highlight=False)
-        run.event("start", command=command, **lab.data_facts())
-        with View(out) as view:
-            yield lab, first, run, view
+        for line in lab.task.warnings():
+            out.print(f"[yellow]warning:[/] {escape(line)}", highlight=False)
+        if dry_run:
+            for line in lab.plan(command):
+                out.print(line, highlight=False, markup=False)
+            out.print(f"would write {_shown(path)}", highlight=False)
+            yield None
+            return
+        with open_run(path, lab.identity(**extra), fresh=fresh) as run:
+            write_json(run.path / "config.json", resolved)
+            out.print(f"run {_shown(path)}", highlight=False)
+            run.event("start", command=command, **lab.data_facts())
+            with View(out) as view:
+                yield lab, first, run, view
 
 
 def _shown(path: Path) -> str:

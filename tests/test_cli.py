@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM  # noqa: F401 (imported once here, not in each test's time)
 
 from gepa_loop.bundled import random_tiny
+from gepa_loop.cli import run
 
 GEPA_LOOP = [sys.executable, "-c", "from gepa_loop.cli import main; main()"]
 LOOP = ["loop", "--config", "smoke", "--run-name", "r"]
@@ -23,6 +25,22 @@ def gepa_loop(cwd: Path, *args: str, **env: str) -> subprocess.CompletedProcess[
     return subprocess.run(
         [*GEPA_LOOP, *args], cwd=cwd, capture_output=True, text=True, env={**os.environ, **env}, timeout=240
     )
+
+
+Here = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """The same as `gepa_loop` within this process, without the seconds of its imports."""
+
+    def command(cwd: Path, *args: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(cwd)
+        code = run(list(args))
+        shown = capsys.readouterr()
+        return subprocess.CompletedProcess(args, code, shown.out, shown.err)
+
+    return command
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +74,11 @@ def test_help_is_quick_and_loads_no_torch() -> None:
 
 
 def test_a_run_directory_holds_what_its_readme_says(finished: Path) -> None:
-    run = finished / "runs" / "r"
+    root = finished / "runs" / "r"
     for name in ("config.json", "manifest.json", "events.jsonl", "result.json"):
-        assert (run / name).is_file(), name
+        assert (root / name).is_file(), name
     for number in (0, 1):
-        folder = run / f"round_{number:02d}"
+        folder = root / f"round_{number:02d}"
         decision = json.loads((folder / "decision.json").read_text())
         assert decision["winner"] is None and "No student is significantly better" in decision["reason"]
         ids = [c["id"] for c in decision["candidates"]]
@@ -72,7 +90,7 @@ def test_a_run_directory_holds_what_its_readme_says(finished: Path) -> None:
     outcome = result(finished)
     assert outcome["status"] == "null" and outcome["test"]["student"] is None
     assert outcome["test"]["base"]["n"] == 16
-    start = json.loads((run / "events.jsonl").read_text().splitlines()[0])
+    start = json.loads((root / "events.jsonl").read_text().splitlines()[0])
     assert (
         start["items"]["test"] == 16
         and start["distinct_questions"] >= 56
@@ -82,26 +100,26 @@ def test_a_run_directory_holds_what_its_readme_says(finished: Path) -> None:
 
 def test_the_adapter_loads_with_plain_peft(finished: Path) -> None:
     (adapter, *_) = (finished / "runs" / "r").glob("round_00/distill/*/adapter")
-    model, _ = random_tiny()
+    model, _ = random_tiny(torch.float32)
     PeftModel.from_pretrained(model, str(adapter))
 
 
-def test_a_finished_run_is_read_and_not_run_again(finished: Path) -> None:
+def test_a_finished_run_is_read_and_not_run_again(here: Here, finished: Path) -> None:
     path = finished / "runs" / "r" / "result.json"
     before = path.stat().st_mtime_ns
-    done = gepa_loop(finished, *LOOP, "--rounds", "2")
+    done = here(finished, *LOOP, "--rounds", "2")
     assert done.returncode == 0 and "base, no prompt" in done.stdout
     assert path.stat().st_mtime_ns == before
 
 
-def test_a_changed_config_is_refused_with_its_name(finished: Path) -> None:
-    done = gepa_loop(finished, *LOOP, "--rounds", "2", "--set", "distill.lr=0.5")
+def test_a_changed_config_is_refused_with_its_name(here: Here, finished: Path) -> None:
+    done = here(finished, *LOOP, "--rounds", "2", "--set", "distill.lr=0.5")
     assert done.returncode == 6
     assert "distill.lr: 0.001 in the run, now 0.5" in done.stderr and "--fresh" in done.stderr
 
 
-def test_require_gain_exits_with_5(finished: Path) -> None:
-    done = gepa_loop(finished, *LOOP, "--rounds", "2", "--require-gain")
+def test_require_gain_exits_with_5(here: Here, finished: Path) -> None:
+    done = here(finished, *LOOP, "--rounds", "2", "--require-gain")
     assert done.returncode == 5 and "no significant gain" in done.stderr
 
 
@@ -112,12 +130,12 @@ def test_kill_9_then_the_same_command_gives_the_same_result(
     finished: Path, tmp_path: Path, after: str
 ) -> None:
     process = subprocess.Popen([*GEPA_LOOP, *LOOP, "--rounds", "2"], cwd=tmp_path, stdout=subprocess.DEVNULL)
-    run = tmp_path / "runs" / "r"
-    while process.poll() is None and not any(run.glob(f"**/{after}")):
+    root = tmp_path / "runs" / "r"
+    while process.poll() is None and not any(root.glob(f"**/{after}")):
         time.sleep(0.01)  # the process is watched, not waited for
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (run / "result.json").exists()
+    assert not (root / "result.json").exists()
     done = gepa_loop(tmp_path, *LOOP, "--rounds", "2")
     assert done.returncode == 0, done.stderr
     assert result(tmp_path) == result(finished)
@@ -143,22 +161,22 @@ def test_ctrl_c_saves_and_prints_the_command(finished: Path, tmp_path: Path) -> 
     assert done.returncode == 0 and result(tmp_path) == result(finished)
 
 
-def test_distill_and_evaluate(tmp_path: Path) -> None:
+def test_distill_and_evaluate(here: Here, tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("Answer with {one} number.\n")
     smoke = ["--config", "smoke", "--run-name"]
-    done = gepa_loop(tmp_path, "distill", "--prompt", "p.txt", *smoke, "d")
+    done = here(tmp_path, "distill", "--prompt", "p.txt", *smoke, "d")
     assert done.returncode == 0, done.stderr
     (adapter,) = (tmp_path / "runs" / "d").glob("distill/*/adapter")
     assert str(adapter.relative_to(tmp_path)) in done.stdout
-    done = gepa_loop(tmp_path, "evaluate", "--adapter", str(adapter), "--against", "p.txt:", *smoke, "e")
+    done = here(tmp_path, "evaluate", "--adapter", str(adapter), "--against", "p.txt:", *smoke, "e")
     assert done.returncode == 0, done.stderr
     assert "difference:" in done.stdout and "paired by item" in done.stdout
     written = json.loads((tmp_path / "runs" / "e" / "result.json").read_text())
     assert [s["n"] for s in written["subjects"]] == [16, 16] and written["difference"]["p"] == 1.0
 
 
-def test_dry_run_writes_nothing(tmp_path: Path) -> None:
-    done = gepa_loop(tmp_path, "loop", "--config", "smoke", "--dry-run")
+def test_dry_run_writes_nothing(here: Here, tmp_path: Path) -> None:
+    done = here(tmp_path, "loop", "--config", "smoke", "--dry-run")
     assert done.returncode == 0 and "would write runs/loop-smoke-" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
@@ -177,7 +195,7 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
                 "--config",
                 "smoke",
                 "--set",
-                "task.splits.train=200000",
+                "task.splits.train=2000",
                 "--set",
                 "task.options.max_value=9",
             ],
@@ -194,13 +212,13 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_a_clear_error_and_writes_nothing(
-    tmp_path: Path, args: list[str], code: int, message: str
+    here: Here, tmp_path: Path, args: list[str], code: int, message: str
 ) -> None:
     (tmp_path / "empty.txt").write_text("\n  \n")
     (tmp_path / "long.txt").write_text("word " * 100_000)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "config.json").write_text("{}")
-    done = gepa_loop(tmp_path, *args)
+    done = here(tmp_path, *args)
     assert done.returncode == code, done.stderr
-    assert message in done.stderr and "Traceback" not in done.stderr
+    assert message in " ".join(done.stderr.split())
     assert not (tmp_path / "runs").exists()

@@ -164,7 +164,7 @@ def distill(
     except Diverged as error:
         raise Diverged(
             f"distilling {candidate.id}, step {step + 1}: {error}; "
-            f"step {checkpoint.step} is kept in {folder / 'checkpoints'}",
+            f"step {checks[-1].step} is kept in {folder / 'checkpoints'}",
             "Lower distill.lr or distill.max_norm; a run with other values needs another --run-name.",
         ) from error
     finally:
