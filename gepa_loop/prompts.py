@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import itertools
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -140,17 +141,21 @@ class Renderer:
                     f"over the model's context of {self.context}",
                     "Shorten the prompt or lower sampling.max_tokens; nothing is ever cut.",
                 )
-            if teacher[-len(suffix) :] != suffix or student[-len(suffix) :] != suffix:
+            if not suffix or teacher[-len(suffix) :] != suffix or student[-len(suffix) :] != suffix:
                 raise PromptError(f"{source}: the chat template ends differently with and without the prompt")
 
     def _generation_suffix(self, item: Item) -> list[int]:
         messages = self.messages(NO_PROMPT, item)
-        without = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return list(self.tokenizer(text[len(without) :], add_special_tokens=False)["input_ids"])
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
+        closed = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        opened = self.encode(messages)
+        # Token by token: some templates close a chat with a token that the generation prompt replaces.
+        same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(opened, closed, strict=False))
+        return opened[sum(1 for _ in same) :]
 
     def _refuse_special_tokens(self, texts: Sequence[str], source: str) -> None:
-        for token in self.tokenizer.all_special_tokens:
+        special = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
+        for token in sorted(special.union(self.tokenizer.all_special_tokens)):
             if any(token in text for text in texts):
                 raise PromptError(
                     f"{source}: contains {token!r}, a special token of the model",

@@ -1,5 +1,6 @@
 """Prompts as bytes, and the one renderer."""
 
+import copy
 import inspect
 from pathlib import Path
 
@@ -94,3 +95,21 @@ def test_shipped_prompts_are_in_normal_form() -> None:
     assert len(files) == 7
     for file in files:
         assert file.read_text() == read_prompt(file).text + "\n"
+
+
+def test_every_special_token_is_refused(smollm: Base) -> None:
+    renderer = Renderer(smollm.tokenizer, smollm.context)
+    for token in ("<|im_end|>", "<|endoftext|>", "<jupyter_code>"):
+        with pytest.raises(PromptError, match="special token"):
+            renderer.check(f"a {token} b", [ASKED], 16, "here")
+
+
+def test_teacher_and_student_must_start_their_replies_alike(tiny: Base) -> None:
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    loop = "{% for m in messages %}<|im_start|>{{ m.role }}:{{ m.content }}<|im_end|>{% endfor %}"
+    tokenizer.chat_template = loop + "{% if add_generation_prompt %}A{% else %}<|endoftext|>{% endif %}"
+    Renderer(tokenizer, 2048).check("P", [ASKED], 16, "here")
+    odd = "{% if add_generation_prompt %}{{ 'A' if messages|length == 1 else 'B' }}{% endif %}"
+    tokenizer.chat_template = loop + odd
+    with pytest.raises(PromptError, match="ends differently with and without the prompt"):
+        Renderer(tokenizer, 2048).check("P", [ASKED], 16, "here")
