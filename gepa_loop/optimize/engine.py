@@ -23,10 +23,11 @@ from gepa.gepa_utils import find_dominator_programs
 from gepa_loop.config import Config, check_budget, iteration_rollouts
 from gepa_loop.errors import GepaLoopError, ReflectionError
 from gepa_loop.optimize.adapter import COMPONENT, disable_caches, example, program, prompt_of, save_program
+from gepa_loop.optimize.journal import Journal
 from gepa_loop.optimize.proposer import Proposal, Proposer, excerpt, refusal
 from gepa_loop.prompts import Candidate, normalise
 from gepa_loop.rollouts import Rollouts, Row
-from gepa_loop.runs import append_jsonl, derive_seed, read_jsonl, write_jsonl, write_text
+from gepa_loop.runs import derive_seed, read_jsonl, write_jsonl, write_text
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.task import Item
 
@@ -45,39 +46,6 @@ class Front:
     """Completions sampled."""
     usd: float
     stopped_by: str
-
-
-@dataclass(frozen=True)
-class _Scored:
-    """A candidate's rows on one item, and the seconds that they took."""
-
-    rows: list[Row]
-    seconds: float
-
-
-class _Journal:
-    """What a search has paid for, on disk and in memory."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.scored: dict[tuple[str, str], _Scored] = {}
-        self.proposals: list[dict[str, Any]] = read_jsonl(folder / "proposals.jsonl")
-        for entry in read_jsonl(folder / "evaluations.jsonl"):
-            self._add(entry["candidate"], [Row(**row) for row in entry["rows"]], entry["seconds"])
-
-    def add_rows(self, candidate: str, rows: list[Row], seconds: float) -> None:
-        entry = {"candidate": candidate, "seconds": seconds, "rows": [row.as_dict() for row in rows]}
-        append_jsonl(self.folder / "evaluations.jsonl", [entry])
-        self._add(candidate, rows, seconds)
-
-    def add_proposal(self, entry: dict[str, Any]) -> None:
-        append_jsonl(self.folder / "proposals.jsonl", [entry])
-        self.proposals.append(entry)
-
-    def _add(self, candidate: str, rows: list[Row], seconds: float) -> None:
-        for item in dict.fromkeys(row.item for row in rows):
-            own = [row for row in rows if row.item == item]
-            self.scored[candidate, item] = _Scored(own, seconds * len(own) / len(rows))
 
 
 @dataclass
@@ -106,7 +74,7 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         config: Config,
         rollouts: Rollouts,
         proposer: Proposer,
-        journal: _Journal,
+        journal: Journal,
         progress: Callable[[Spent], None],
     ) -> None:
         self.settings = config.optimize
@@ -313,7 +281,7 @@ def optimize(
         return _read_front(folder)
     check_budget(config)
     disable_caches()
-    journal = _Journal(folder / "gepa")
+    journal = Journal(folder / "gepa")
     adapter = BatchedAdapter(config, rollouts, proposer, journal, progress)
     budget = _Budget(config, adapter, iteration_rollouts(config))
     result = gepa.optimize(
