@@ -230,15 +230,19 @@ def loop(
         if opened is None:
             return
         from gepa_loop.loop import missing_gain, run_loop
+        from gepa_loop.report.page import write_report
 
         lab, seed_prompt, run, view = opened
         result = run_loop(lab, seed_prompt, run, view)
+        report = write_report(run.path)
     from gepa_loop.view import result_table
 
     out.print()
     out.print(result_table(result))
+    out.print(f"prompt:  {_shown(run.path / result['prompt'])}", highlight=False)
     if result["adapter"] is not None:
         out.print(f"adapter: {_shown(run.path / result['adapter'])}", highlight=False)
+    out.print(f"report:  {_shown(report)}", highlight=False)
     why = missing_gain(lab.config, result)
     if require_gain and why is not None:
         raise NoGain(f"no significant gain: {why}", "The run is complete; see its result.json.")
@@ -312,7 +316,8 @@ def _open(
             lab.check_prompt(candidate, source)
         for line in lab.facts():
             out.print(line, highlight=False, markup=False)
-        for line in lab.task.warnings():
+        overlaps = (lab.overlap(candidate, source) for source, candidate in prompts.items())
+        for line in (*lab.task.warnings(), *filter(None, overlaps)):
             out.print(f"[yellow]warning:[/] {escape(line)}", highlight=False)
         if dry_run:
             for line in lab.plan(command):

@@ -88,7 +88,7 @@ class SamplingConfig(Section):
     engine: Literal["auto", "torch"] = "auto"
     """What generates; `torch` is the in-process sampler."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
-    """Temperature of rollouts: GEPA's and the distillation's. 0 is greedy."""
+    """Temperature of the distillation's rollouts. 0 is greedy."""
     max_tokens: Positive = 32
     """Longest completion, in tokens."""
     batch: Positive = 64
@@ -126,13 +126,20 @@ class OptimizeConfig(Section):
     """Budget: minutes of one `optimize` stage."""
     minibatch: Positive = 8
     """Items of `train` on which a new candidate must beat its parent."""
-    samples: Positive = 2
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """Temperature of the completions that score candidates. 0 is greedy, as `evaluate` is by default."""
+    samples: Positive = 1
     """Completions for each item, on the same random numbers for every candidate."""
     max_front: Positive = 3
     """Most candidates handed on to distillation."""
     max_prompt_tokens: Positive = 1024
     """Longest prompt a proposal may have."""
     reflection: ReflectionConfig = ReflectionConfig()
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> OptimizeConfig:
+        _refuse_equal_samples(self.samples, self.temperature)
+        return self
 
 
 class DistillConfig(Section):
@@ -171,7 +178,21 @@ class TeacherConfig(Section):
 
 class EvaluateConfig(Section):
     samples: Positive = 1
+    """Completions for each item."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0 is greedy."""
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> EvaluateConfig:
+        _refuse_equal_samples(self.samples, self.temperature)
+        return self
+
+
+def _refuse_equal_samples(samples: int, temperature: float) -> None:
+    if samples > 1 and temperature == 0:
+        raise ValueError(
+            f"samples = {samples} at temperature 0 are {samples} equal completions; raise temperature"
+        )
 
 
 class LoopConfig(Section):

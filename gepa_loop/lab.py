@@ -82,6 +82,17 @@ class Lab:
             prompt.text, [items[0], longest], self.config.sampling.max_tokens, source
         )
 
+    def overlap(self, prompt: Candidate, source: str) -> str | None:
+        """A warning when a prompt holds questions of the splits that judge it, as worked examples may."""
+        found = {
+            split: sum(item.question in prompt.text for item in self.task.splits[split])
+            for split in ("select", "test")
+        }
+        if not any(found.values()):
+            return None
+        shown = " and ".join(f"{count} of {split}" for split, count in found.items() if count)
+        return f"{source} holds questions it will be judged by: {shown}; its scores are too good"
+
 
 def open_lab(config: Config) -> Lab:
     """Load the task and the model.

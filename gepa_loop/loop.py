@@ -78,13 +78,13 @@ def run_loop(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer) -> 
         observer.note(f"round {number}: {outcome.verdict.reason}")
         outcomes.append(outcome)
         stack, adapter = outcome.stack, outcome.adapter
-    prompt = next((o.best_prompt for o in reversed(outcomes) if o.verdict.winner), outcomes[-1].best_prompt)
-    test = run_test(lab, run, observer, prompt, stack)
+    last = next((o for o in reversed(outcomes) if o.verdict.winner), outcomes[-1])
+    test = run_test(lab, run, observer, last.best_prompt, stack)
     result = {
         "status": "done" if stack else "null",
         "seed": lab.config.seed,
         "adapter": None if adapter is None else os.path.relpath(adapter, run.path),
-        "prompt": prompt.id,
+        "prompt": f"round_{last.summary['round']:02d}/optimize/prompts/{last.best_prompt.id}.txt",
         "rounds": [outcome.summary for outcome in outcomes],
         **test,
     }
@@ -284,11 +284,15 @@ def run_test(
 ) -> dict[str, Any]:
     """Score `test` once: the base, the base with the prompt, and the student; the end of result.json."""
     seed = lab.config.seed
+    render, first = lab.rollouts.renderer.tokens, lab.task.splits["test"][0]
+    tokens: dict[str, float] = {"prompt": len(render(prompt.text, first)) - len(render(NO_PROMPT, first))}
 
     def scores(name: str, text: str, adapter: Adapter | None) -> dict[str, float]:
         observer.stage(f"test: {name}")
         path = run.path / "test" / f"{name}.jsonl"
-        return item_scores(evaluate(lab.config, lab.rollouts, "test", text, adapter, path, observer.progress))
+        rows = evaluate(lab.config, lab.rollouts, "test", text, adapter, path, observer.progress)
+        tokens[name] = round(sum(row["tokens"] for row in rows) / len(rows), 1)
+        return item_scores(rows)
 
     base = scores("base", NO_PROMPT, None)
     prompted = scores("prompted", prompt.text, None)
@@ -308,6 +312,7 @@ def run_test(
         ratio = internalisation(student, base, prompted, seed)
     return {
         "test": test,
+        "tokens": tokens,
         "internalisation": None if ratio is None else {"mean": ratio.mean, "ci": list(ratio.ci)},
     }
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.progress import (
@@ -130,24 +131,34 @@ def signed_or_plain(value: float) -> str:
 
 
 def result_table(result: Mapping[str, Any]) -> Table:
-    """The end of a run: base, base + prompt and student on `test`, with intervals and differences."""
-    test = result["test"]
-    table = Table(title=f"test, {test['base']['n']} items, 95 % intervals", title_justify="left")
-    for name, justify in (
-        ("", "left"),
-        ("score", "right"),
-        ("interval", "left"),
-        ("against base", "left"),
-        ("p", "right"),
-    ):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    table.add_row("base, no prompt", *estimate_text(test["base"]), "", "")
-    table.add_row(f"base + prompt {result['prompt']}", *estimate_text(test["prompted"]), "", "")
+    """The end of a run: base, base + prompt and student on `test`, with intervals, differences and tokens."""
+    test, tokens = result["test"], result["tokens"]
+    table = Table(
+        title=f"test, {test['base']['n']} items; 95 % intervals; tokens of the system turn and of a mean reply",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
+    table.add_column("")
+    table.add_column("score", justify="right")
+    table.add_column("interval")
+    table.add_column("against base")
+    table.add_column("p", justify="right")
+    table.add_column("system", justify="right")
+    table.add_column("reply", justify="right")
+
+    def add(name: str, key: str, gain: Mapping[str, Any] | None, system: int) -> None:
+        more = ("", "")
+        if gain is not None:
+            low, high = gain["ci"]
+            more = f"{signed(gain['mean'])} [{signed(low)}, {signed(high)}]", f"{gain['p']:.4f}"
+        table.add_row(name, *estimate_text(test[key]), *more, str(system), f"{tokens[key]:.1f}")
+
+    add("base", "base", None, 0)
+    add("base + prompt", "prompted", None, tokens["prompt"])
     if test["student"] is None:
-        table.add_row("student, no prompt", "-", "no student was better on select", "", "")
+        table.add_row("student", "-", "none was better on select")
     else:
-        gain = test["student_minus_base"]
-        low, high = gain["ci"]
-        shown = f"{signed(gain['mean'])} [{signed(low)}, {signed(high)}]"
-        table.add_row("student, no prompt", *estimate_text(test["student"]), shown, f"{gain['p']:.4f}")
+        add("student", "student", test["student_minus_base"], 0)
     return table

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -12,10 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from peft import PeftModel
 
 from gepa_loop.bundled import random_tiny
 from gepa_loop.cli import run
+from gepa_loop.config import load_config
+from gepa_loop.task import load_task
 
 GEPA_LOOP = [sys.executable, "-c", "from gepa_loop.cli import main; main()"]
 LOOP = ["loop", "--config", "smoke", "--run-name", "r"]
@@ -75,7 +79,7 @@ def test_help_is_quick_and_loads_no_torch() -> None:
 
 def test_a_run_directory_holds_what_its_readme_says(finished: Path) -> None:
     root = finished / "runs" / "r"
-    for name in ("config.json", "manifest.json", "events.jsonl", "result.json"):
+    for name in ("config.json", "manifest.json", "events.jsonl", "result.json", "report.html"):
         assert (root / name).is_file(), name
     for number in (0, 1):
         folder = root / f"round_{number:02d}"
@@ -108,7 +112,7 @@ def test_a_finished_run_is_read_and_not_run_again(here: Here, finished: Path) ->
     path = finished / "runs" / "r" / "result.json"
     before = path.stat().st_mtime_ns
     done = here(finished, *LOOP, "--rounds", "2")
-    assert done.returncode == 0 and "base, no prompt" in done.stdout
+    assert done.returncode == 0 and "base + prompt" in done.stdout
     assert path.stat().st_mtime_ns == before
 
 
@@ -173,6 +177,52 @@ def test_distill_and_evaluate(here: Here, tmp_path: Path) -> None:
     assert "difference:" in done.stdout and "paired by item" in done.stdout
     written = json.loads((tmp_path / "runs" / "e" / "result.json").read_text())
     assert [s["n"] for s in written["subjects"]] == [16, 16] and written["difference"]["p"] == 1.0
+
+
+def test_a_full_disk_is_an_error_and_the_same_command_continues(finished: Path, tmp_path: Path) -> None:
+    def limit() -> None:  # the process may write files of 30 kB: enough for all but an adapter
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+
+    full = subprocess.run(
+        [*GEPA_LOOP, *LOOP, "--rounds", "2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+        timeout=240,
+    )
+    assert full.returncode == 3 and "Traceback" not in full.stderr
+    assert "cannot write" in full.stderr and "Free some space" in full.stderr
+    assert not (tmp_path / "runs" / "r" / "result.json").exists()
+    done = gepa_loop(tmp_path, *LOOP, "--rounds", "2")
+    assert done.returncode == 0 and result(tmp_path) == result(finished)
+
+
+def test_a_run_in_use_is_refused(here: Here, finished: Path) -> None:
+    with FileLock(finished / "runs" / "r" / ".lock"):
+        done = here(finished, *LOOP, "--rounds", "2")
+    assert done.returncode == 6 and "in use by another process" in done.stderr
+
+
+def test_a_budget_that_ends_before_a_proposal_exits_with_4(here: Here, tmp_path: Path) -> None:
+    done = here(tmp_path, "optimize", "--config", "smoke", "--set", "optimize.max_minutes=1e-9")
+    assert done.returncode == 4 and "before the first proposal" in done.stderr
+
+
+def test_an_answer_that_dominates_is_warned_of(here: Here, tmp_path: Path) -> None:
+    task = ["--set", "task.name=letter_counting", "--set", "task.options={min_words=1,max_words=3}"]
+    done = here(tmp_path, "loop", "--config", "smoke", *task, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "warning: task letter_counting:" in done.stdout and "of the answers are '1'" in done.stdout
+
+
+def test_a_prompt_that_holds_test_questions_is_warned_of(here: Here, tmp_path: Path) -> None:
+    config = load_config("smoke", env={})
+    item = load_task(config.task, config.seed).splits["test"][0]
+    (tmp_path / "p.txt").write_text(f"Example: {item.question} The answer is {item.answer}.")
+    done = here(tmp_path, "distill", "--prompt", "p.txt", "--config", "smoke", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "p.txt holds questions it will be judged by: 1 of test" in done.stdout
 
 
 def test_dry_run_writes_nothing(here: Here, tmp_path: Path) -> None:

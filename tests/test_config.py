@@ -86,3 +86,11 @@ def test_another_task_does_not_inherit_the_presets_options() -> None:
 
 def test_all_keys_reach_the_leaves() -> None:
     assert {"seed", "distill.lr", "task.splits.train", "optimize.reflection.model"} <= set(all_keys())
+
+
+@pytest.mark.parametrize("section", ["optimize", "evaluate"])
+def test_equal_samples_are_refused(section: str) -> None:
+    greedy = [f"{section}.samples=4", f"{section}.temperature=0.0"]
+    with pytest.raises(ConfigError, match=rf"{section}.*4 equal completions"):
+        load_config("demo", greedy, env={})
+    load_config("demo", [f"{section}.samples=4", f"{section}.temperature=0.7"], env={})

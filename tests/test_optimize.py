@@ -1,18 +1,23 @@
 """GEPA over the tiny model: one reader of prompts, replay after a kill, budgets, the front."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import dspy
 import pytest
 
 from gepa_loop.config import Config, check_budget, load_config
-from gepa_loop.errors import ConfigError, ReflectionError
+from gepa_loop.errors import BudgetReached, ConfigError, ReflectionError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.optimize.adapter import FieldAdapter, example, program, save_program
 from gepa_loop.optimize.engine import Front, optimize
-from gepa_loop.optimize.proposer import OfflineProposer, Proposal, excerpt, make_proposer, refusal
+from gepa_loop.optimize.proposer import LMProposer, OfflineProposer, Proposal, excerpt, make_proposer, refusal
 from gepa_loop.prompts import Candidate
 from gepa_loop.runs import read_jsonl
 from gepa_loop.task import Item
@@ -169,7 +174,14 @@ def test_refused_proposals_are_recorded_with_the_reason(lab: Lab, tmp_path: Path
 
 
 def test_candidates_hold_scores_by_item_and_sample(lab: Lab, tmp_path: Path) -> None:
-    front = search(lab, tmp_path, proposer(lab), "optimize.samples=2", "optimize.max_rollouts=60")
+    front = search(
+        lab,
+        tmp_path,
+        proposer(lab),
+        "optimize.samples=2",
+        "optimize.temperature=1.0",
+        "optimize.max_rollouts=60",
+    )
     rows = read_jsonl(tmp_path / "candidates.jsonl")
     assert rows[0]["proposer"] == "seed" and rows[0]["id"] == SEED.id
     assert {len(scores) for scores in rows[0]["pareto_scores"].values()} == {2}
@@ -200,3 +212,114 @@ def test_excerpt_and_refusal() -> None:
     assert excerpt("a" * 50 + "b" * 50, 10) == "aaaaa\n[90 characters left out]\nbbbbb"
     assert refusal("x y z", {"a"}, lambda text: len(text.split()), 3) is None
     assert "4 tokens" in str(refusal("x y z w", set(), lambda text: len(text.split()), 3))
+
+
+def test_minutes_that_end_before_a_proposal_are_an_error(lab: Lab, tmp_path: Path) -> None:
+    with pytest.raises(BudgetReached, match=r"max_minutes = 1e-09 was reached before the first proposal"):
+        search(lab, tmp_path, proposer(lab), "optimize.max_minutes=1e-9")
+
+
+def test_a_perfect_seed_prompt_ends_the_search(lab: Lab, tmp_path: Path) -> None:
+    perfect = replace(lab.task, scorer=lambda *_: (1.0, ""))
+    rollouts = replace(lab.rollouts, task=perfect)
+    config = load_config("smoke", ["optimize.max_rollouts=9999"], env={})
+    front = optimize(config, rollouts, proposer(lab), SEED, tmp_path, lambda _: None, 0)
+    assert front.candidates == (SEED,) and front.means == (1.0,)
+
+
+class Provider(BaseHTTPRequestHandler):
+    """An OpenAI-compatible endpoint that proposes one prompt, or refuses every key."""
+
+    status = 200
+    text = json.dumps({"new_instruction": "Add {up} carefully."})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        message = {
+            "role": "assistant",
+            "content": self.text,
+        }
+        usage = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
+        reply: dict[str, Any] = {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": "m",
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": usage,
+        }
+        if self.status != 200:
+            reply = {"error": {"message": "bad key: sk-secret", "code": "invalid_api_key"}}
+        body = json.dumps(reply).encode()
+        self.send_response(self.status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+class Refusing(Provider):
+    status = 401
+
+
+class Babbling(Provider):
+    text = "I would rather not."
+
+
+@contextmanager
+def provider(handler: type[Provider], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A real server on loopback that litellm's `openai/` models reach."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("OPENAI_API_BASE", f"http://127.0.0.1:{server.server_port}/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_reflection_model_proposes_through_litellm(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with provider(Provider, monkeypatch):
+        search(lab, tmp_path, LMProposer("openai/m", 100), "optimize.max_rollouts=30")
+    rows = read_jsonl(tmp_path / "candidates.jsonl")
+    assert rows[1]["text"] == "Add {up} carefully." and rows[1]["proposer"] == "openai/m"
+
+
+def test_a_reply_without_an_instruction_is_a_refused_proposal(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with provider(Babbling, monkeypatch):
+        front = search(lab, tmp_path, LMProposer("openai/m", 100))
+    assert front.stopped_by == "nothing new in 20 iterations" and front.candidates == (SEED,)
+    (row,) = {r["reason"] for r in read_jsonl(tmp_path / "candidates.jsonl") if r["status"] == "refused"}
+    assert row == "empty"
+
+
+def test_a_refused_key_ends_the_search_and_is_not_printed(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        provider(Refusing, monkeypatch),
+        pytest.raises(ReflectionError, match="its API key is missing or refused") as caught,
+    ):
+        search(lab, tmp_path, LMProposer("openai/m", 100))
+    assert "sk-secret" not in f"{caught.value} {caught.value.hint}"
+    assert not (tmp_path / "front.jsonl").exists()
+
+
+def test_a_missing_key_ends_the_search(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    auto = make_proposer(
+        load_config("smoke", env={}).optimize.reflection.model_copy(update={"model": "auto"}), (), 0, True
+    )
+    with pytest.raises(ReflectionError, match=r"anthropic/.*its API key is missing or refused"):
+        search(lab, tmp_path, auto)

@@ -21,7 +21,7 @@ from gepa.core.adapter import EvaluationBatch
 from gepa.gepa_utils import find_dominator_programs
 
 from gepa_loop.config import Config, check_budget, iteration_rollouts
-from gepa_loop.errors import GepaLoopError, ReflectionError
+from gepa_loop.errors import BudgetReached
 from gepa_loop.optimize.adapter import COMPONENT, disable_caches, example, program, prompt_of, save_program
 from gepa_loop.optimize.journal import Journal
 from gepa_loop.optimize.proposer import Proposal, Proposer, excerpt, refusal
@@ -78,7 +78,7 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         progress: Callable[[Spent], None],
     ) -> None:
         self.settings = config.optimize
-        self.sampling = Sampling(config.sampling.temperature, config.sampling.max_tokens)
+        self.sampling = Sampling(config.optimize.temperature, config.sampling.max_tokens)
         self.rollouts = rollouts
         self.proposer = proposer
         self.journal = journal
@@ -87,7 +87,7 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         self._used: set[tuple[str, str]] = set()
         self.refused: list[dict[str, Any]] = []
         self.known: set[str] = set()
-        self.failure: GepaLoopError | None = None
+        self.failure: Exception | None = None
         super().__init__(
             student_module=program(Candidate("unused")),
             metric_fn=lambda *_: 0.0,
@@ -169,8 +169,8 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
             start = time.perf_counter()
             try:
                 made = self.proposer.propose(parent, reflective_dataset[COMPONENT], number)
-            except ReflectionError as error:
-                # GEPA logs and swallows what a proposer raises; the stopper raises it again.
+            except Exception as error:
+                # GEPA logs what a proposer raises, goes on and ends as if all were well; the stopper raises it again.
                 self.failure = error
                 raise
             entry = self._entry(made, parent, time.perf_counter() - start)
@@ -228,29 +228,33 @@ class _Budget:
         self.adapter = adapter
         self.iteration_rollouts = iteration_rollouts
         self.idle = 0
-        self.before = (0, 0)
+        self.before = 0
         self.reason = ""
 
     def __call__(self, state: Any) -> bool:  # noqa: ARG002 (the signature is GEPA's)
         if self.adapter.failure is not None:
             raise self.adapter.failure
         spent, settings = self.adapter.spent, self.settings
-        now = spent.rollouts, spent.proposals
-        self.idle = self.idle + 1 if now == self.before else 0
-        self.before = now
+        self.idle = self.idle + 1 if spent.rollouts == self.before else 0
+        self.before = spent.rollouts
         if spent.rollouts + self.iteration_rollouts > settings.max_rollouts:
             self.reason = f"rollouts: {spent.rollouts} of {settings.max_rollouts}"
         elif spent.usd >= settings.max_usd > 0:
             self.reason = f"usd: {spent.usd:.2f} of {settings.max_usd:.2f}"
         elif spent.seconds >= settings.max_minutes * 60:
             self.reason = f"minutes: {spent.seconds / 60:.1f} of {settings.max_minutes:g}"
+            if not spent.proposals:
+                raise BudgetReached(
+                    f"optimize.max_minutes = {settings.max_minutes:g} was reached before the first proposal",
+                    "Raise it with --set and start again with --fresh.",
+                )
         elif self.idle >= IDLE_ITERATIONS:
             self.reason = f"nothing new in {IDLE_ITERATIONS} iterations"
         return bool(self.reason)
 
 
 IDLE_ITERATIONS = 20
-"""Iterations without a rollout or a proposal after which a search ends, as when every minibatch is perfect."""
+"""Iterations without a rollout after which a search ends: every minibatch is perfect, or every proposal refused."""
 
 
 def optimize(
@@ -274,7 +278,8 @@ def optimize(
         seed: The search's own seed.
 
     Raises:
-        ConfigError: The budget allows no proposal.
+        ConfigError: `max_rollouts` allows no proposal.
+        BudgetReached: `max_minutes` was reached before the first proposal.
         ReflectionError: The reflection model cannot be used.
     """
     if (folder / "front.jsonl").exists():

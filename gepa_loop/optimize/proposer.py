@@ -6,6 +6,7 @@ cannot become a candidate.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from gepa_loop.task import Item
 
 EXCERPT_CHARS = 600
 """Longest completion that the reflection model reads, head and tail together."""
+
+RETRIES = 5
+"""Times a call is repeated after a transient failure, with growing pauses."""
 
 OFFLINE = "offline"
 
@@ -151,25 +155,42 @@ class LMProposer:
         return self.model
 
     def propose(self, parent: str, examples: Sequence[Mapping[str, Any]], number: int) -> Proposal:
+        # Prices come from the package; otherwise litellm and dspy each fetch a list from GitHub first.
+        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         import dspy
-        import litellm
         from dspy.teleprompt.gepa.instruction_proposal import InstructionProposer
+        from dspy.utils.exceptions import AdapterParseError, LMAuthError, LMError, LMNotConfiguredError
 
         from gepa_loop.optimize.adapter import COMPONENT
 
-        lm = dspy.LM(self.model, max_tokens=self.max_tokens, temperature=1.0, cache=False, num_retries=5)
+        lm = dspy.LM(
+            self.model,
+            max_tokens=self.max_tokens,
+            temperature=1.0,
+            cache=False,
+            num_retries=RETRIES,
+            engine="litellm",
+        )
         shown = [{k: v for k, v in e.items() if k != "Failure"} for e in examples]
         try:
             with dspy.context(lm=lm):
                 texts = InstructionProposer()({COMPONENT: parent}, {COMPONENT: shown}, [COMPONENT])
-        except (litellm.exceptions.OpenAIError, dspy.utils.exceptions.AdapterParseError, ValueError) as error:
+        except AdapterParseError:
+            return Proposal("", _cost(lm), f"{self.model} gave no instruction")
+        except LMError as error:
+            # Not the provider's own words: they may repeat a part of the key.
+            no_key = isinstance(error, LMAuthError | LMNotConfiguredError)
+            why = "its API key is missing or refused" if no_key else type(error).__name__
             raise ReflectionError(
-                f"optimize.reflection.model = {self.model!r}, proposal {number}: {type(error).__name__}",
+                f"optimize.reflection.model = {self.model!r}, proposal {number}: {why}",
                 "Check the model's name, its API key in the environment and the network; "
                 "or use --set optimize.reflection.model=offline.",
             ) from error
-        usd = sum(call.get("cost") or 0.0 for call in lm.history)
-        return Proposal(texts[COMPONENT], usd, f"reflection by {self.model}")
+        return Proposal(texts[COMPONENT], _cost(lm), f"reflection by {self.model}")
+
+
+def _cost(lm: Any) -> float:
+    return sum(call.get("cost") or 0.0 for call in lm.history)
 
 
 def make_proposer(config: ReflectionConfig, train: tuple[Item, ...], seed: int, has_key: bool) -> Proposer:

@@ -1,0 +1,1 @@
+"""The page of a run. It reads nothing but the run directory."""

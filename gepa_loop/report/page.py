@@ -1,0 +1,84 @@
+"""A finished run as one HTML page that needs no network and no other file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from gepa_loop.runs import read_json, read_jsonl, write_text
+
+WIDTH, HEIGHT, MARGIN = 360, 120, 24
+"""Of a chart, in pixels."""
+
+
+def write_report(run: Path) -> Path:
+    """Write report.html into a run directory that holds a result.json; returns its path.
+
+    Raises:
+        RunDirectoryError: A file of the run cannot be read.
+        EnvironmentFault: The page cannot be written.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    source = (resources.files("gepa_loop.report") / "page.html.j2").read_text("utf-8")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["score"] = _score
+    environment.filters["interval"] = _interval
+    result = read_json(run / "result.json")
+    page = environment.from_string(source).render(
+        name=run.name,
+        result=result,
+        prompt=(run / result["prompt"]).read_text("utf-8"),
+        facts=read_jsonl(run / "events.jsonl")[0],
+        rounds=[_round(run / f"round_{r['round']:02d}", r) for r in result["rounds"]],
+        config=(run / "config.json").read_text("utf-8"),
+    )
+    write_text(run / "report.html", page)
+    return run / "report.html"
+
+
+def _round(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
+    texts = {row["id"]: row["text"] for row in read_jsonl(folder / "optimize" / "front.jsonl")}
+    proposed = read_jsonl(folder / "optimize" / "candidates.jsonl")
+    candidates = [
+        {
+            **c,
+            "text": texts[c["id"]],
+            "chart": _chart(read_jsonl(folder / "distill" / c["id"] / "metrics.jsonl")),
+        }
+        for c in summary["candidates"]
+    ]
+    return {**read_json(folder / "decision.json"), "candidates": candidates, "proposed": proposed}
+
+
+def _chart(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Points of the held-out score and the KL by step, each scaled to its own largest value."""
+    if not metrics:
+        return None
+    last = metrics[-1]["step"]
+    lines = {}
+    for key in ("held_out_score", "reverse_kl"):
+        known = [(row["step"], row[key]) for row in metrics if row.get(key) is not None]
+        top = max((value for _, value in known), default=0.0) or 1.0
+        points = [
+            (
+                round(MARGIN + (WIDTH - 2 * MARGIN) * step / last, 1),
+                round(HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * value / top, 1),
+            )
+            for step, value in known
+        ]
+        lines[key] = {"points": " ".join(f"{x},{y}" for x, y in points), "dots": points, "top": top}
+    return {"lines": lines, "steps": last, "width": WIDTH, "height": HEIGHT, "margin": MARGIN}
+
+
+def _score(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _interval(estimate: Mapping[str, Any]) -> str:
+    low, high = estimate["ci"]
+    return f"[{low:.3f}, {high:.3f}]"

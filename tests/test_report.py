@@ -1,0 +1,81 @@
+"""The page of a run: made from the run directory alone, everything in it escaped."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gepa_loop.errors import RunDirectoryError
+from gepa_loop.report.page import write_report
+from gepa_loop.runs import write_json, write_jsonl, write_text
+
+PROMPT = 'Say <b>"four"</b> & stop {now}.'
+
+
+def score(mean: float) -> dict[str, Any]:
+    return {"n": 40, "mean": mean, "ci": [mean - 0.1, mean + 0.1]}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A finished run of one round: one student, and one candidate that was skipped."""
+    one = {"id": "aaaaaaaa", "prompted": score(0.5), "student": score(0.6), "skipped": None}
+    two = {"id": "bbbbbbbb", "prompted": score(0.2), "student": None, "skipped": "no teacher gap <here>"}
+    summary = {"round": 0, "winner": "aaaaaaaa", "reason": "aaaaaaaa won.", "candidates": [one, two]}
+    folder = tmp_path / "round_00"
+    write_json(folder / "decision.json", {**summary, "oracle": 0.625})
+    rows = [{"id": "aaaaaaaa", "text": PROMPT}, {"id": "bbbbbbbb", "text": "Two."}]
+    write_jsonl(folder / "optimize" / "front.jsonl", rows)
+    more = {"status": "front", "reason": None, "pareto_mean": 0.25, "how": "the seed prompt"}
+    write_jsonl(folder / "optimize" / "candidates.jsonl", [{**row, **more} for row in rows])
+    write_text(folder / "optimize" / "prompts" / "aaaaaaaa.txt", PROMPT)
+    steps = [{"step": 1, "reverse_kl": 0.4}, {"step": 2, "reverse_kl": 0.2, "held_out_score": 0.5}]
+    write_jsonl(folder / "distill" / "aaaaaaaa" / "metrics.jsonl", steps)
+    write_text(tmp_path / "config.json", '{"seed": 0}')
+    facts = {"distinct_questions": 99, "commonest_answer": "4", "commonest_share": 0.125}
+    write_jsonl(tmp_path / "events.jsonl", [{"event": "start", **facts, "warnings": ["mind the <gap>"]}])
+    difference = {"mean": 0.3, "ci": [0.2, 0.4], "p": 0.0123}
+    result = {
+        "status": "done",
+        "adapter": "round_00/distill/aaaaaaaa/adapter",
+        "prompt": "round_00/optimize/prompts/aaaaaaaa.txt",
+        "rounds": [summary],
+        "test": {
+            "base": score(0.3),
+            "prompted": score(0.5),
+            "student": score(0.6),
+            "student_minus_base": difference,
+            "student_minus_prompted": {"mean": 0.1, "ci": [0.0, 0.2], "p": 0.5},
+        },
+        "tokens": {"prompt": 17, "base": 9.5, "prompted": 4.0, "student": 3.5},
+        "internalisation": {"mean": 1.5, "ci": [1.0, 2.0]},
+    }
+    write_json(tmp_path / "result.json", result)
+    return tmp_path
+
+
+def test_the_page_tells_what_happened(run: Path) -> None:
+    page = write_report(run).read_text()
+    assert "difference 0.300 [0.200, 0.400], p = 0.0123" in page
+    assert "gain: 1.500 [1.000, 2.000]" in page
+    assert "aaaaaaaa · winner" in page and "bbbbbbbb · winner" not in page
+    assert "oracle" in page and "0.625" in page and "12.5 %" in page
+    # Steps 1 and 2 of 2 lie at the middle and the right end; the larger KL at the top, half of it half as high.
+    assert 'points="180.0,24.0 336.0,60.0"' in page
+
+
+def test_everything_is_escaped(run: Path) -> None:
+    page = write_report(run).read_text()
+    assert '<b>"four"' not in page
+    assert "Say &lt;b&gt;&#34;four&#34;&lt;/b&gt; &amp; stop {now}." in page
+    assert "no teacher gap &lt;here&gt;" in page and "mind the &lt;gap&gt;" in page
+
+
+def test_nothing_is_fetched(run: Path) -> None:
+    page = write_report(run).read_text()
+    assert "http" not in page and "<script" not in page and "src=" not in page
+
+
+def test_a_run_without_a_result_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match=r"result\.json"):
+        write_report(tmp_path)
