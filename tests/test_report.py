@@ -61,7 +61,7 @@ def test_the_page_tells_what_happened(run: Path) -> None:
     assert "aaaaaaaa · winner" in page and "bbbbbbbb · winner" not in page
     assert "oracle" in page and "0.625" in page and "12.5 %" in page
     # Steps 1 and 2 of 2 lie at the middle and the right end; the larger KL at the top, half of it half as high.
-    assert 'points="180.0,24.0 336.0,60.0"' in page
+    assert 'points="210.0,24.0 396.0,60.0"' in page
 
 
 def test_everything_is_escaped(run: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from gepa_loop.runs import read_json, read_jsonl, write_text
 
-WIDTH, HEIGHT, MARGIN = 360, 120, 24
+WIDTH, HEIGHT, MARGIN = 420, 120, 24
 """Of a chart, in pixels."""
 
 
