@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -268,37 +266,15 @@ def config_presets() -> None:
 
 
 @contextmanager
-def _interruptible() -> Iterator[Callable[[], None]]:
-    """Turn Ctrl-C into `Interrupted`, before Typer makes a bare "Aborted" of it.
-
-    Yields a function that raises again an interrupt that was lost: one that reaches Python within a finaliser or
-    a callback from C is printed and ignored, and the run would go on (seen once in a test, under load).
-    """
-    pressed = False
-
-    def press(signum: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        pressed = True
-        signal.default_int_handler(signum, frame)
-
-    def check() -> None:
-        if pressed:
-            raise KeyboardInterrupt
-
-    # A shell's background job ignores Ctrl-C, and goes on doing so.
-    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if ours:
-        signal.signal(signal.SIGINT, press)
+def _interruptible() -> Iterator[None]:
+    """Turn Ctrl-C into `Interrupted`, before Typer makes a bare "Aborted" of it."""
     try:
-        yield check
+        yield
     except KeyboardInterrupt:
         command = shlex.join(["gepa-loop", *(a for a in sys.argv[1:] if a != "--fresh")])
         raise Interrupted(
             "\ninterrupted; what was finished is saved. Continue with:", f"  {command}"
         ) from None
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
@@ -313,7 +289,7 @@ def _open(
     more: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[Lab, Candidate, Run, View] | None]:
     """What every command begins with: config, model, task, checks, run directory, view. None on a dry run."""
-    with _interruptible() as check:
+    with _interruptible():
         from gepa_loop.config import load_config
         from gepa_loop.lab import open_lab, seed_prompt
         from gepa_loop.runs import fingerprint, open_run, write_json
@@ -353,7 +329,7 @@ def _open(
             write_json(run.path / "config.json", resolved)
             out.print(f"run {_shown(path)}", highlight=False)
             run.event("start", command=command, **lab.data_facts())
-            with View(out, check) as view:
+            with View(out) as view:
                 yield lab, first, run, view
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,15 +29,10 @@ class View:
 
     On a terminal it is one live line: round, stage, candidate, a bar, facts, time spent and left. Elsewhere each
     stage prints a line, and its progress at most every `PLAIN_SECONDS`.
-
-    Args:
-        console: Where it prints.
-        check: Called with every report; raises what must end the run.
     """
 
-    def __init__(self, console: Console, check: Callable[[], None]) -> None:
+    def __init__(self, console: Console) -> None:
         self.console = console
-        self._check = check
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=24),
@@ -68,7 +63,6 @@ class View:
 
     def stage(self, name: str, *, round: int | None = None, candidate: str | None = None) -> None:
         """A stage begins; the one before it becomes a line with its duration and last facts."""
-        self._check()
         self._close_stage(True)
         parts = ["" if round is None else f"round {round}", name, candidate or ""]
         self._title = " · ".join(part for part in parts if part)
@@ -81,7 +75,6 @@ class View:
 
     def progress(self, done: int, total: int, **facts: Any) -> None:
         """The stage has done `done` of `total`; facts that are None keep their last value."""
-        self._check()
         self._kept.update({name: _fact(name, value) for name, value in facts.items() if value is not None})
         text = "  ".join(self._kept.values())
         if self._task is not None:

@@ -8,8 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,11 @@ import pytest
 import torch
 from filelock import FileLock
 from peft import PeftModel
-from rich.console import Console
 
 from gepa_loop.bundled import random_tiny
-from gepa_loop.cli import _interruptible, run
+from gepa_loop.cli import run
 from gepa_loop.config import load_config
-from gepa_loop.errors import Interrupted
 from gepa_loop.task import load_task
-from gepa_loop.view import View
 
 GEPA_LOOP = [sys.executable, "-c", "from gepa_loop.cli import main; main()"]
 LOOP = ["loop", "--config", "smoke", "--run-name", "r"]
@@ -168,19 +163,6 @@ def test_ctrl_c_saves_and_prints_the_command(finished: Path, tmp_path: Path) -> 
     assert "gepa-loop loop --config smoke --run-name r --rounds 2" in stderr and "Traceback" not in stderr
     done = gepa_loop(tmp_path, *LOOP, "--rounds", "2")
     assert done.returncode == 0 and result(tmp_path) == result(finished)
-
-
-def test_an_interrupt_that_was_lost_ends_the_run_at_the_next_report() -> None:
-    def command() -> None:
-        with _interruptible() as check:
-            View(Console(file=StringIO()), check).progress(1, 2)
-            with suppress(KeyboardInterrupt):  # as the interpreter does for one within a finaliser
-                os.kill(os.getpid(), signal.SIGINT)
-            View(Console(file=StringIO()), check).progress(2, 2)
-
-    with pytest.raises(Interrupted, match="Continue with"):
-        command()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_distill_and_evaluate(here: Here, tmp_path: Path) -> None:
