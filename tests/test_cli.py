@@ -152,6 +152,8 @@ def test_ctrl_c_saves_and_prints_the_command(finished: Path, tmp_path: Path) -> 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A background job of a shell, as these tests may be, hands on that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while process.poll() is None and not any(
         (tmp_path / "runs").glob("r/round_00/optimize/gepa/evaluations.jsonl")
