@@ -111,7 +111,7 @@ def optimize(
     with _open("optimize", config, sets, run_name, dry_run, fresh) as opened:
         if opened is None:
             return
-        from gepa_loop.loop import search
+        from gepa_loop.stages import search
 
         lab, seed_prompt, run, view = opened
         front = search(lab, seed_prompt, run.path / "optimize", view, number=0, stack=None)
@@ -137,7 +137,7 @@ def distill(
     with _open("distill", config, sets, run_name, dry_run, fresh, {str(prompt): teacher}) as opened:
         if opened is None:
             return
-        from gepa_loop.loop import distil_alone
+        from gepa_loop.stages import distil_alone
 
         lab, _, run, view = opened
         done = distil_alone(lab, teacher, run, view)
@@ -173,7 +173,7 @@ def evaluate(
     fresh: FreshOption = False,
 ) -> None:
     """Score a prompt and an adapter on a split, alone or paired against a second pair."""
-    from gepa_loop.loop import Subject, compare, subject
+    from gepa_loop.stages import Subject, compare, subject
     from gepa_loop.task import SPLITS
 
     if split not in SPLITS:

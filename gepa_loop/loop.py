@@ -7,48 +7,18 @@ its output file exists, so the same command continues a run wherever it stopped.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from gepa_loop.config import Config
-from gepa_loop.evaluate import evaluate
 from gepa_loop.lab import Lab
-from gepa_loop.lora import Adapter, read_adapter, stack_adapters, write_adapter
-from gepa_loop.prompts import NO_PROMPT, Candidate, read_prompt
-from gepa_loop.runs import Run, derive_seed, read_json, write_json
-from gepa_loop.select import (
-    Contender,
-    Difference,
-    Estimate,
-    Verdict,
-    decide,
-    difference,
-    estimate,
-    internalisation,
-    item_scores,
-)
-
-if TYPE_CHECKING:
-    from gepa_loop.distill.trainer import Distilled
-    from gepa_loop.optimize.engine import Front, Spent
-
-
-class Observer(Protocol):
-    """Watches a run; the terminal's live view is one."""
-
-    def stage(self, name: str, *, round: int | None = None, candidate: str | None = None) -> None:
-        """A stage begins."""
-        ...
-
-    def progress(self, done: int, total: int, **facts: Any) -> None:
-        """The stage has done `done` of `total`; `facts` are named values worth showing."""
-        ...
-
-    def note(self, text: str) -> None:
-        """A line worth keeping."""
-        ...
+from gepa_loop.lora import Adapter, stack_adapters, write_adapter
+from gepa_loop.prompts import NO_PROMPT, Candidate
+from gepa_loop.runs import Run, read_json, read_jsonl, write_json
+from gepa_loop.select import Contender, Verdict, decide, difference, estimate, internalisation
+from gepa_loop.stages import Observer, distil, scores, search
 
 
 @dataclass(frozen=True)
@@ -103,19 +73,15 @@ def run_round(
     stack_path: Path | None,
 ) -> RoundOutcome:
     """One round on top of the earlier rounds' adapters: baseline, search, distil, evaluate, decide."""
-    from gepa_loop.distill.trainer import distill
+    config, folder = lab.config, run.path / f"round_{number:02d}"
 
-    config, rollouts = lab.config, lab.rollouts
-    folder = run.path / f"round_{number:02d}"
-
-    def scores(name: str, split: str, prompt: str, adapter: Adapter | None) -> dict[str, float]:
-        rows = evaluate(config, rollouts, split, prompt, adapter, folder / f"{name}.jsonl", observer.progress)
-        return item_scores(rows)
+    def scored(name: str, split: str, prompt: str, adapter: Adapter | None) -> dict[str, float]:
+        return scores(lab, split, prompt, adapter, folder / f"{name}.jsonl", observer)
 
     # 1. Where we stand, without a prompt.
     observer.stage("baseline", round=number)
-    base = scores("baseline/select", "select", NO_PROMPT, stack)
-    held_out = scores("baseline/pareto", "pareto", NO_PROMPT, stack)
+    base = scored("baseline/select", "select", NO_PROMPT, stack)
+    held_out = scored("baseline/pareto", "pareto", NO_PROMPT, stack)
     before = sum(held_out.values()) / len(held_out)
 
     # 2. Prompts that help this model.
@@ -126,28 +92,19 @@ def run_round(
     contenders, students = [], {}
     for candidate in front.candidates:
         observer.stage("prompted", round=number, candidate=candidate.id)
-        prompted = scores(f"evaluate/{candidate.id}_prompted", "select", candidate.text, stack)
+        prompted = scored(f"evaluate/{candidate.id}_prompted", "select", candidate.text, stack)
         gap = difference(prompted, base)
         if gap.mean <= config.loop.min_gap:
             why = f"no teacher gap: the prompt changes the score by {gap.mean:+.3f} on {len(base)} items"
             contenders.append(Contender(candidate.id, prompted, None, why))
             observer.note(f"{candidate.id} is skipped: {why}")
             continue
-        observer.stage("distill", round=number, candidate=candidate.id)
-        distilled = distill(
-            config,
-            lab.base,
-            rollouts,
-            candidate,
-            folder / "distill" / candidate.id,
-            stack=stack,
-            before=before,
-            progress=_training_progress(config, observer),
-        )
+        target = folder / "distill" / candidate.id
+        distilled = distil(lab, candidate, target, observer, number=number, stack=stack, before=before)
         students[candidate.id] = distilled.adapter
         observer.stage("student", round=number, candidate=candidate.id)
         whole = _stacked(stack, distilled.adapter)
-        student = scores(f"evaluate/{candidate.id}", "select", NO_PROMPT, whole)
+        student = scored(f"evaluate/{candidate.id}", "select", NO_PROMPT, whole)
         contenders.append(Contender(candidate.id, prompted, student, None))
 
     # 4. The decision, and the stack with the winner on top.
@@ -166,119 +123,6 @@ def run_round(
     return RoundOutcome(verdict, stack, adapter_path, prompt, summary)
 
 
-def search(
-    lab: Lab, seed_prompt: Candidate, folder: Path, observer: Observer, *, number: int, stack: Adapter | None
-) -> Front:
-    """GEPA's search of round `number` for prompts that help the base with `stack`."""
-    from gepa_loop.optimize.engine import optimize
-    from gepa_loop.optimize.proposer import make_proposer
-
-    settings = lab.config.optimize
-    observer.stage("optimize", round=number)
-    lab.rollouts.sampler.set_student(stack)
-    seed = derive_seed(lab.config.seed, "optimize", number)
-    has_key = bool(os.environ.get("ANTHROPIC_API_KEY"))
-    proposer = make_proposer(settings.reflection, lab.task.splits["train"], seed, has_key)
-    observer.note(f"reflection: {proposer.about}")
-
-    def progress(spent: Spent) -> None:
-        observer.progress(
-            spent.rollouts, settings.max_rollouts, candidates=spent.proposals + 1, usd=spent.usd
-        )
-
-    return optimize(lab.config, lab.rollouts, proposer, seed_prompt, folder, progress, seed)
-
-
-def distil_alone(lab: Lab, teacher: Candidate, run: Run, observer: Observer) -> Distilled:
-    """The `distill` command: the held-out score without a prompt, then the distillation."""
-    from gepa_loop.distill.trainer import distill
-
-    observer.stage("baseline")
-    rows = evaluate(
-        lab.config,
-        lab.rollouts,
-        "pareto",
-        NO_PROMPT,
-        None,
-        run.path / "baseline" / "pareto.jsonl",
-        observer.progress,
-    )
-    held_out = item_scores(rows)
-    observer.stage("distill", candidate=teacher.id)
-    return distill(
-        lab.config,
-        lab.base,
-        lab.rollouts,
-        teacher,
-        run.path / "distill" / teacher.id,
-        stack=None,
-        before=sum(held_out.values()) / len(held_out),
-        progress=_training_progress(lab.config, observer),
-    )
-
-
-def _training_progress(config: Config, observer: Observer) -> Callable[[Mapping[str, Any]], None]:
-    def progress(row: Mapping[str, Any]) -> None:
-        observer.progress(
-            row["step"], config.distill.steps, kl=row["reverse_kl"], held_out=row.get("held_out_score")
-        )
-
-    return progress
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A prompt and an adapter that are scored together; either may be missing."""
-
-    candidate: Candidate | None
-    adapter: Adapter | None
-    label: str
-
-    @property
-    def id(self) -> str:
-        prompt = "none" if self.candidate is None else self.candidate.id
-        return f"{prompt}+{'base' if self.adapter is None else self.adapter.fingerprint}"
-
-
-def subject(prompt: Path | None, adapter: Path | None) -> Subject:
-    """Read the files of a subject.
-
-    Raises:
-        PromptError: The prompt cannot be read.
-        ModelError: The adapter cannot be read.
-    """
-    label = f"{adapter or 'base'}, {prompt or 'no prompt'}"
-    return Subject(
-        None if prompt is None else read_prompt(prompt),
-        None if adapter is None else read_adapter(adapter),
-        label,
-    )
-
-
-def compare(
-    lab: Lab, subjects: Sequence[Subject], split: str, run: Run, observer: Observer
-) -> tuple[list[Estimate], Difference | None]:
-    """Score subjects on a split, and the first against the second where there are two; writes result.json."""
-    scores = []
-    for one in subjects:
-        observer.stage("evaluate", candidate=one.label)
-        text = NO_PROMPT if one.candidate is None else one.candidate.text
-        path = run.path / "evaluate" / f"{one.id}.jsonl"
-        rows = evaluate(lab.config, lab.rollouts, split, text, one.adapter, path, observer.progress)
-        scores.append(item_scores(rows))
-    estimates = [estimate(s, lab.config.seed) for s in scores]
-    paired = difference(scores[0], scores[1], lab.config.seed) if len(scores) == 2 else None
-    write_json(
-        run.path / "result.json",
-        {
-            "split": split,
-            "subjects": [{"id": one.id, **e.as_dict()} for one, e in zip(subjects, estimates, strict=True)],
-            "difference": None if paired is None else paired.as_dict(),
-        },
-    )
-    return estimates, paired
-
-
 def run_test(
     lab: Lab, run: Run, observer: Observer, prompt: Candidate, stack: Adapter | None
 ) -> dict[str, Any]:
@@ -287,15 +131,16 @@ def run_test(
     render, first = lab.rollouts.renderer.tokens, lab.task.splits["test"][0]
     tokens: dict[str, float] = {"prompt": len(render(prompt.text, first)) - len(render(NO_PROMPT, first))}
 
-    def scores(name: str, text: str, adapter: Adapter | None) -> dict[str, float]:
+    def scored(name: str, text: str, adapter: Adapter | None) -> dict[str, float]:
         observer.stage(f"test: {name}")
         path = run.path / "test" / f"{name}.jsonl"
-        rows = evaluate(lab.config, lab.rollouts, "test", text, adapter, path, observer.progress)
-        tokens[name] = round(sum(row["tokens"] for row in rows) / len(rows), 1)
-        return item_scores(rows)
+        found = scores(lab, "test", text, adapter, path, observer)
+        lengths = [row["tokens"] for row in read_jsonl(path)]
+        tokens[name] = round(sum(lengths) / len(lengths), 1)
+        return found
 
-    base = scores("base", NO_PROMPT, None)
-    prompted = scores("prompted", prompt.text, None)
+    base = scored("base", NO_PROMPT, None)
+    prompted = scored("prompted", prompt.text, None)
     test: dict[str, Any] = {
         "base": estimate(base, seed).as_dict(),
         "prompted": estimate(prompted, seed).as_dict(),
@@ -305,7 +150,7 @@ def run_test(
     }
     ratio = None
     if stack is not None:
-        student = scores("student", NO_PROMPT, stack)
+        student = scored("student", NO_PROMPT, stack)
         test["student"] = estimate(student, seed).as_dict()
         test["student_minus_base"] = difference(student, base, seed).as_dict()
         test["student_minus_prompted"] = difference(student, prompted, seed).as_dict()
