@@ -9,198 +9,42 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from gepa_loop.errors import ConfigError
+from gepa_loop.recipe import (
+    BaseTeacher,
+    DistillConfig,
+    FullKL,
+    ObjectiveConfig,
+    TeacherConfig,
+    on_policy_share,
+)
+from gepa_loop.schema import (
+    EvaluateConfig,
+    LoopConfig,
+    LoraConfig,
+    ModelConfig,
+    OptimizeConfig,
+    SamplingConfig,
+    Section,
+    TaskConfig,
+)
 
 ENV_PREFIX = "GEPA_LOOP_"
 ENV_OTHER = {"GEPA_LOOP_CACHE"}
 """Variables with our prefix that are not configuration keys."""
 
+TAGS = {"objective": ("type", "full_kl"), "teacher": ("kind", "base")}
+"""Tables that are one of several: the key that says which, and its default."""
+
 LOCAL_FILE = "gepa-loop.toml"
 DEFAULT_PRESET = "demo"
-
-Positive = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(min_length=1)]
-
-
-class Section(BaseModel):
-    """A table of the configuration: frozen, and unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
-
-class ModelConfig(Section):
-    name: Name = "bundled:smollm2-135m-instruct"
-    """A hub id, a local folder, `bundled:smollm2-135m-instruct` or `random:tiny`."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto`: bfloat16 on a GPU and on processors with bfloat16 arithmetic, float32 on others."""
-    device: Name = "auto"
-    """`auto`, `cpu`, `cuda` or `cuda:N`."""
-
-
-class LoraConfig(Section):
-    rank: Positive = 16
-    alpha: Annotated[float, Field(gt=0)] = 32.0
-    """The adapter's output is scaled by alpha / rank."""
-    targets: tuple[Name, ...] = (
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-    )
-    """Names of the linear layers that get an adapter."""
-
-
-class SplitSizes(Section):
-    """Items in each split; no question is in two of them."""
-
-    train: Positive = 256
-    """Feeds the reflection and the distillation's rollouts."""
-    pareto: Positive = 64
-    """GEPA's validation set, and the held-out check that picks the best checkpoint."""
-    select: Positive = 128
-    """Ranks the prompts of the front and their students."""
-    test: Positive = 300
-    """Scored once, at the end of a run."""
-
-
-class TaskConfig(Section):
-    kind: Literal["reasoning_gym", "jsonl", "python"] = "reasoning_gym"
-    name: Name
-    """A reasoning-gym task, the path of a JSONL file, or `package.module:factory`."""
-    options: dict[str, Any] = {}
-    """Options of the reasoning-gym task or of the factory."""
-    extract: Literal["tags", "boxed", "last_number", "last_line", "whole"] = "last_number"
-    """How the answer is read from a completion; `tags` is `<answer>...</answer>`."""
-    splits: SplitSizes = SplitSizes()
-
-
-class SamplingConfig(Section):
-    engine: Literal["auto", "torch"] = "auto"
-    """What generates; `torch` is the in-process sampler."""
-    temperature: Annotated[float, Field(ge=0)] = 1.0
-    """Temperature of the distillation's rollouts. 0 is greedy."""
-    max_tokens: Positive = 32
-    """Longest completion, in tokens."""
-    batch: Positive = 64
-    """Rows generated together."""
-
-
-class PromptSection(Section):
-    """A piece of text that the offline proposer may put into a prompt."""
-
-    mends: Literal["content", "format", "cut"]
-    """The failure it is meant to mend: a wrong answer, no readable answer, or a cut completion."""
-    text: Name
-
-
-class ReflectionConfig(Section):
-    model: Name = "auto"
-    """`offline`, any litellm model string, or `auto`: `auto_model` when ANTHROPIC_API_KEY is set, else offline."""
-    auto_model: Name = "anthropic/claude-opus-5-5"
-    max_tokens: Positive = 4096
-    """Longest reply of the reflection model, in tokens."""
-    sections: tuple[PromptSection, ...] = ()
-    """Section texts for the offline proposer."""
-    examples: Annotated[int, Field(ge=0)] = 3
-    """Most worked examples that the offline proposer adds to one prompt."""
-
-
-class OptimizeConfig(Section):
-    seed_prompt: Name
-    """The first prompt: a text, or the path of a text file."""
-    max_rollouts: Positive = 400
-    """Budget: completions sampled for scoring candidates."""
-    max_usd: Annotated[float, Field(ge=0)] = 5.0
-    """Budget: dollars for the reflection model."""
-    max_minutes: Annotated[float, Field(gt=0)] = 60.0
-    """Budget: minutes of one `optimize` stage."""
-    minibatch: Positive = 8
-    """Items of `train` on which a new candidate must beat its parent."""
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    """Temperature of the completions that score candidates. 0 is greedy, as `evaluate` is by default."""
-    samples: Positive = 1
-    """Completions for each item, on the same random numbers for every candidate."""
-    max_front: Positive = 3
-    """Most candidates handed on to distillation."""
-    max_prompt_tokens: Positive = 1024
-    """Longest prompt a proposal may have."""
-    reflection: ReflectionConfig = ReflectionConfig()
-
-    @model_validator(mode="after")
-    def _samples_differ(self) -> OptimizeConfig:
-        _refuse_equal_samples(self.samples, self.temperature)
-        return self
-
-
-class DistillConfig(Section):
-    steps: Positive = 20
-    rollouts: Positive = 32
-    """Completions in one step."""
-    group: Positive = 4
-    """Completions of one item; must divide `rollouts`."""
-    lr: Annotated[float, Field(gt=0)] = 1e-4
-    """Learning rate; constant."""
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_norm: Annotated[float, Field(gt=0)] = 1.0
-    """Gradient norm above which gradients are scaled down."""
-    check_every: Positive = 5
-    """Steps between held-out checks on `pareto`; each is also a checkpoint."""
-    micro_tokens: Positive = 2048
-    """Tokens in one forward and backward pass; changes memory, not the result."""
-
-    @model_validator(mode="after")
-    def _group_divides_rollouts(self) -> DistillConfig:
-        if self.rollouts % self.group:
-            raise ValueError(f"rollouts ({self.rollouts}) must be a multiple of group ({self.group})")
-        return self
-
-
-class ObjectiveConfig(Section):
-    type: Literal["full_kl"] = "full_kl"
-    """`full_kl`: KL(student || teacher) over the whole vocabulary at every completion token."""
-
-
-class TeacherConfig(Section):
-    kind: Literal["base"] = "base"
-    """`base`: the model without the new adapter, with the prompt."""
-
-
-class EvaluateConfig(Section):
-    samples: Positive = 1
-    """Completions for each item."""
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    """0 is greedy."""
-
-    @model_validator(mode="after")
-    def _samples_differ(self) -> EvaluateConfig:
-        _refuse_equal_samples(self.samples, self.temperature)
-        return self
-
-
-def _refuse_equal_samples(samples: int, temperature: float) -> None:
-    if samples > 1 and temperature == 0:
-        raise ValueError(
-            f"samples = {samples} at temperature 0 are {samples} equal completions; raise temperature"
-        )
-
-
-class LoopConfig(Section):
-    rounds: Positive = 1
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """Level of the tests, after Holm's correction."""
-    min_gap: Annotated[float, Field(ge=-1, le=1)] = 0.0
-    """A candidate whose prompt gains no more than this over no prompt on `select` is not distilled."""
 
 
 class Config(Section):
@@ -213,10 +57,15 @@ class Config(Section):
     sampling: SamplingConfig = SamplingConfig()
     optimize: OptimizeConfig
     distill: DistillConfig = DistillConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
-    teacher: TeacherConfig = TeacherConfig()
+    objective: ObjectiveConfig = FullKL()
+    teacher: TeacherConfig = BaseTeacher()
     evaluate: EvaluateConfig = EvaluateConfig()
     loop: LoopConfig = LoopConfig()
+
+    @model_validator(mode="after")
+    def _recipe_fits(self) -> Config:
+        on_policy_share(self.distill, self.objective)
+        return self
 
 
 def presets() -> dict[str, str]:
@@ -258,6 +107,8 @@ def load_config(
         *(_pair(text, f"--set {text}") for text in sets),
     ]:
         _merge(merged, layer, label, origin)
+    for table, (tag, default) in TAGS.items():
+        merged.setdefault(table, {}).setdefault(tag, default)
     try:
         config = Config.model_validate(merged)
     except ValidationError as error:
@@ -322,8 +173,13 @@ def _merge(
     for key, value in layer.items():
         path = f"{at}{key}"
         origin[path] = label
+        # A table's other keys belong to the task, objective or teacher that they were written for.
         if path in ("task.name", "task.kind") and target.get(key) not in (None, value):
-            target.pop("options", None)  # options belong to the task that they were written for
+            target.pop("options", None)
+        if path in TAGS and isinstance(value, Mapping):
+            tag, default = TAGS[path]
+            if tag in value and value[tag] != target.get(key, {}).get(tag, default):
+                target[key] = {}
         if isinstance(value, Mapping) and isinstance(target.get(key), dict):
             _merge(target[key], value, label, origin, f"{path}.")
         elif isinstance(value, Mapping):
@@ -337,11 +193,19 @@ def _explain(error: ValidationError, origin: Mapping[str, str], source: str) -> 
     lines = []
     for item in error.errors():
         loc = [str(part) for part in item["loc"]]
+        if loc and loc[0] in TAGS:
+            loc[1:] = [TAGS[loc[0]][0]] if item["type"] == "union_tag_invalid" else loc[2:]
         path = ".".join(loc)
         label = next(
             (origin[p] for n in range(len(loc), 0, -1) if (p := ".".join(loc[:n])) in origin), source
         )
-        if item["type"] == "extra_forbidden":
+        if item["type"] == "union_tag_invalid":
+            given, known = item["ctx"]["tag"], item["ctx"]["expected_tags"].replace("'", "")
+            lines.append(f"{label}: {path} = {given!r}: there are {known}")
+        elif item["type"] == "extra_forbidden" and path in all_keys():
+            kind = item["loc"][1]
+            lines.append(f"{label}: {path} does not belong to {loc[0]}.{TAGS[loc[0]][0]} = {str(kind)!r}")
+        elif item["type"] == "extra_forbidden":
             near = difflib.get_close_matches(path, all_keys(), n=1, cutoff=0.0)
             siblings = [k for k in all_keys() if k.rpartition(".")[0] == ".".join(loc[:-1])]
             near = difflib.get_close_matches(path, siblings, n=1, cutoff=0.6) or near
@@ -351,7 +215,8 @@ def _explain(error: ValidationError, origin: Mapping[str, str], source: str) -> 
         else:
             message = item["msg"].removeprefix("Value error, ")
             shown = "" if isinstance(item["input"], dict) else f" = {item['input']!r}"
-            lines.append(f"{label}: {path}{shown}: {message[:1].lower() + message[1:]}")
+            shown = f"{path}{shown}: " if path else ""
+            lines.append(f"{label}: {shown}{message[:1].lower() + message[1:]}")
     return "\n".join(lines)
 
 
@@ -363,17 +228,17 @@ def all_keys(model: type[BaseModel] = Config, at: str = "") -> list[str]:
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, Section):
                 keys += all_keys(kind, f"{at}{name}.")
-    return keys
+    return list(dict.fromkeys(keys))
 
 
 def _resolve_paths(config: Config, cwd: Path, origin: Mapping[str, str]) -> Config:
     """Make file names absolute: those of a TOML file start at its folder, others at the working directory."""
 
-    def absolute(value: str, key: str) -> str:
+    def absolute(value: str, key: str, there: Callable[[Path], bool] = Path.is_file) -> str:
         label = origin.get(key, "")
         base = Path(label).parent if label.endswith(".toml") else cwd
         path = base / value
-        return str(path.resolve()) if "\n" not in value and len(value) < 1024 and path.is_file() else value
+        return str(path.resolve()) if "\n" not in value and len(value) < 1024 and there(path) else value
 
     optimize = config.optimize.model_copy(
         update={"seed_prompt": absolute(config.optimize.seed_prompt, "optimize.seed_prompt")}
@@ -381,7 +246,10 @@ def _resolve_paths(config: Config, cwd: Path, origin: Mapping[str, str]) -> Conf
     task = config.task
     if task.kind == "jsonl":
         task = task.model_copy(update={"name": absolute(task.name, "task.name")})
-    return config.model_copy(update={"optimize": optimize, "task": task})
+    teacher = config.teacher
+    if teacher.kind == "adapter":
+        teacher = teacher.model_copy(update={"path": absolute(teacher.path, "teacher.path", Path.is_dir)})
+    return config.model_copy(update={"optimize": optimize, "task": task, "teacher": teacher})
 
 
 def iteration_rollouts(config: Config) -> int:

@@ -16,9 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gepa_loop.config import LoraConfig
 from gepa_loop.errors import ConfigError, ModelError
 from gepa_loop.runs import disk_errors, write_bytes, write_text
+from gepa_loop.schema import LoraConfig
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from gepa_loop.attention import use_grouped_attention
 from gepa_loop.bundled import SMOLLM, TINY, random_tiny, smollm_folder
-from gepa_loop.config import ModelConfig
 from gepa_loop.errors import ConfigError, ModelError
 from gepa_loop.lora import hash_tensors
 from gepa_loop.runs import fingerprint
+from gepa_loop.schema import ModelConfig
 
 if TYPE_CHECKING:
     import torch

@@ -24,9 +24,9 @@ from typing import Any
 
 from gepa_loop.answers import MISSING, equal
 from gepa_loop.answers import extract as extract
-from gepa_loop.config import TaskConfig
 from gepa_loop.errors import TaskError
 from gepa_loop.runs import derive_seed, fingerprint
+from gepa_loop.schema import TaskConfig
 
 SPLITS = ("train", "pareto", "select", "test")
 FILL_ORDER = ("test", "select", "pareto", "train")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gepa_loop.bundled import SMOLLM, TINY
-from gepa_loop.config import ModelConfig
 from gepa_loop.models import Base, load_base
+from gepa_loop.schema import ModelConfig
 
 
 @pytest.fixture(scope="session")

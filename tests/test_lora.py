@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gepa_loop.config import LoraConfig, ModelConfig
 from gepa_loop.errors import ConfigError, ModelError
 from gepa_loop.lora import (
     Adapter,
@@ -27,6 +26,7 @@ from gepa_loop.lora import (
     write_adapter,
 )
 from gepa_loop.models import Base, load_base
+from gepa_loop.schema import LoraConfig, ModelConfig
 
 LORA = LoraConfig(rank=4, alpha=8.0, targets=("q_proj", "v_proj", "up_proj"))
 IDS = torch.tensor([[1, 50, 60, 70, 80, 2, 90]])

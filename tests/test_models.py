@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gepa_loop.bundled import SMOLLM, smollm_folder
-from gepa_loop.config import ModelConfig
 from gepa_loop.errors import ConfigError, ModelError
 from gepa_loop.models import Base, load_base
+from gepa_loop.schema import ModelConfig
 
 SENTENCE = "The capital of France is Paris, and the river that flows through it is called the Seine."
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gepa_loop.config import TaskConfig
 from gepa_loop.errors import TaskError
+from gepa_loop.schema import TaskConfig
 from gepa_loop.task import SPLITS, Item, Task, extract, load_task
 
 SMALL = {"train": 40, "pareto": 10, "select": 20, "test": 30}

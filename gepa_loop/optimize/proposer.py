@@ -12,9 +12,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gepa_loop.config import PromptSection, ReflectionConfig
 from gepa_loop.errors import ReflectionError
 from gepa_loop.runs import derive_seed
+from gepa_loop.schema import PromptSection, ReflectionConfig
 from gepa_loop.task import Item
 
 EXCERPT_CHARS = 600

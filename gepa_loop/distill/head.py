@@ -1,0 +1,163 @@
+"""From hidden states to statistics of tokens, without ever holding the logits of all tokens.
+
+The gradients with respect to the student's hidden states are made in the forward pass, chunk by chunk, so that a
+chunk's logits are computed once and then forgotten. The output layers and the teacher get none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gepa_loop.distill.objectives import Kind, from_logprobs, with_gradient, with_tail
+
+CHUNK_TOKENS = 128
+"""Tokens whose logits are in memory together; a few tens of MB for a vocabulary of 150,000."""
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Which divergence of student and teacher carries a gradient."""
+
+    kind: Kind = "reverse_kl"
+    beta: float = 0.5
+    clip: float | None = None
+    """Highest value, in nats; above it there is no gradient."""
+    top_k: int | None = None
+    """Only the student's K likeliest tokens, and the rest as one outcome; None is the whole vocabulary."""
+
+
+class Dense(NamedTuple):
+    """The teacher's last hidden states and its output layer."""
+
+    hidden_NH: Tensor
+    head_VH: Tensor
+
+
+class TokenStats(NamedTuple):
+    """What is known of each completion token, all [N] and float32."""
+
+    divergence_N: Tensor
+    """The divergence that was asked for; carries a gradient. 0 when none was."""
+    logprob_N: Tensor
+    """Student's log-probability of the token; may carry a gradient."""
+    entropy_N: Tensor
+    """Entropy of the student."""
+    reverse_kl_N: Tensor
+    """KL(student || teacher) over the whole vocabulary; NaN without a teacher."""
+    teacher_logprob_N: Tensor
+    """NaN without a teacher."""
+
+
+def token_stats(
+    student_NH: Tensor,
+    head_VH: Tensor,
+    tokens_N: Tensor,
+    teacher: Dense | None = None,
+    asked: Divergence | None = None,
+    policy: bool = False,
+) -> TokenStats:
+    """Statistics of completion tokens from the hidden states that predict them.
+
+    Args:
+        student_NH: Last hidden states of the student.
+        head_VH: Weight of its output layer.
+        tokens_N: The sampled tokens.
+        teacher: What the teacher made of the same tokens.
+        asked: The divergence that gets a gradient; needs a teacher.
+        policy: The log-probabilities get a gradient.
+    """
+    return TokenStats(*_TokenStats.apply(student_NH, head_VH, tokens_N, teacher, asked, policy))  # type: ignore[no-untyped-call]
+
+
+@torch.no_grad()
+def token_logprobs(hidden_NH: Tensor, head_VH: Tensor, tokens_N: Tensor) -> Tensor:
+    """Log-probability of each token, [N] float32."""
+    parts = [
+        _log_softmax(hidden_NH[rows], head_VH).gather(-1, tokens_N[rows, None])[:, 0]
+        for rows in _chunks(len(hidden_NH))
+    ]
+    return torch.cat(parts).float()
+
+
+class _TokenStats(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        student_NH: Tensor,
+        head_VH: Tensor,
+        tokens_N: Tensor,
+        teacher: Dense | None,
+        asked: Divergence | None,
+        policy: bool,
+    ) -> Any:
+        divergence_NH = torch.empty_like(student_NH) if asked else None
+        logprob_NH = torch.empty_like(student_NH) if policy else None
+        stats = student_NH.new_zeros(5, len(student_NH), dtype=_wide(student_NH))
+        stats[3:] = torch.nan
+        for rows in _chunks(len(student_NH)):
+            log_p = _log_softmax(student_NH[rows], head_VH)
+            p = log_p.exp()
+            picked = tokens_N[rows, None]
+            stats[1, rows] = log_p.gather(-1, picked)[:, 0]
+            stats[2, rows] = -torch.linalg.vecdot(p, log_p)
+            if teacher is not None:
+                log_q = _log_softmax(teacher.hidden_NH[rows], teacher.head_VH)
+                stats[4, rows] = log_q.gather(-1, picked)[:, 0]
+                if asked is not None and divergence_NH is not None:
+                    stats[0, rows], slope = _asked(asked, log_p, log_q)
+                    divergence_NH[rows] = slope.to(head_VH.dtype) @ head_VH
+                full = (
+                    asked is not None
+                    and asked.kind == "reverse_kl"
+                    and asked.top_k is None
+                    and not asked.clip
+                )
+                stats[3, rows] = stats[0, rows] if full else from_logprobs(log_p, log_q, "reverse_kl")
+            if logprob_NH is not None:
+                # d log p[token] / d logits = onehot(token) - p
+                logprob_NH[rows] = head_VH[tokens_N[rows]] - p.to(head_VH.dtype) @ head_VH
+        ctx.save_for_backward(divergence_NH, logprob_NH)
+        divergence_N, logprob_N, *rest = stats.unbind()
+        fixed = [*rest, *([] if asked else [divergence_N]), *([] if policy else [logprob_N])]
+        ctx.mark_non_differentiable(*fixed)
+        return divergence_N, logprob_N, *rest
+
+    @staticmethod
+    def backward(ctx: Any, grad_divergence_N: Tensor, grad_logprob_N: Tensor, *_: Any) -> Any:
+        gradients = zip((grad_divergence_N, grad_logprob_N), ctx.saved_tensors, strict=True)
+        parts = [grad_N[:, None] * slope_NH for grad_N, slope_NH in gradients if slope_NH is not None]
+        return (sum(parts).to(parts[0].dtype), *[None] * 5)  # type: ignore[union-attr]
+
+
+def _asked(asked: Divergence, log_p_NV: Tensor, log_q_NV: Tensor) -> tuple[Tensor, Tensor]:
+    """The divergence [N] and its gradient with respect to the student's logits [N, V]."""
+    if asked.top_k is None or asked.top_k >= log_p_NV.shape[-1]:
+        value_N, slope_NV = with_gradient(log_p_NV, log_q_NV, asked.kind, asked.beta)
+    else:
+        top_NK = log_p_NV.topk(asked.top_k, sorted=False)
+        buckets_p = with_tail(top_NK.values)
+        buckets_q = with_tail(log_q_NV.gather(-1, top_NK.indices))
+        value_N, slope_NB = with_gradient(buckets_p, buckets_q, asked.kind, asked.beta)
+        # The tail's gradient falls to its tokens by their share of the tail.
+        share_NV = (log_p_NV - buckets_p[:, -1:]).exp()
+        slope_NV = (share_NV * slope_NB[:, -1:]).scatter(-1, top_NK.indices, slope_NB[:, :-1])
+    if asked.clip is not None:
+        slope_NV = slope_NV * (value_N <= asked.clip)[:, None]
+        value_N = value_N.clamp(max=asked.clip)
+    return value_N, slope_NV
+
+
+def _log_softmax(hidden_NH: Tensor, head_VH: Tensor) -> Tensor:
+    return (hidden_NH @ head_VH.T).to(_wide(hidden_NH)).log_softmax(-1)
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def _chunks(count: int) -> list[slice]:
+    return [slice(start, start + CHUNK_TOKENS) for start in range(0, count, CHUNK_TOKENS)]

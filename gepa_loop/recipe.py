@@ -1,0 +1,241 @@
+"""The configuration's tables of a distillation: the trainer, the objective and the teacher."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from gepa_loop.schema import Name, Positive, Section
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+Above0 = Annotated[float, Field(gt=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Bounds = tuple[Weight, Weight]
+
+
+class DistillConfig(Section):
+    steps: Positive = 20
+    rollouts: Positive = 32
+    """Completions in one step."""
+    group: Positive = 4
+    """Completions of one item; must divide `rollouts`."""
+    on_policy: Share | None = None
+    """Share of the groups that the student samples; the teacher samples the others, with its prompt. None: 0 for
+    the objective `sft`, 1 for all others."""
+    updates: Positive = 1
+    """Optimiser steps on one step's rollouts, each on its own share of the groups."""
+    horizon: tuple[tuple[Annotated[int, Field(ge=0)], Positive], ...] = ()
+    """Progressive horizon: pairs (step, longest completion from there on), the first for step 0. Empty:
+    `sampling.max_tokens` throughout."""
+    lr: Above0 = 1e-4
+    """Highest learning rate."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """`cosine` falls from `lr` after the warm-up to 0 at the last step."""
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Optimiser steps over which the learning rate rises linearly to `lr`."""
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
+    weight_decay: Weight = 0.0
+    max_norm: Above0 = 1.0
+    """Gradient norm above which gradients are scaled down."""
+    check_every: Positive = 5
+    """Steps between held-out checks on `pareto`; each is also a checkpoint."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Stop after this many checks in a row that are no better than the best before them; 0 goes on to the end."""
+    micro_tokens: Positive = 2048
+    """Tokens in one forward and backward pass; changes memory, not the result."""
+
+    @model_validator(mode="after")
+    def _groups_fit(self) -> DistillConfig:
+        if self.rollouts % self.group:
+            raise ValueError(f"rollouts ({self.rollouts}) must be a multiple of group ({self.group})")
+        if self.updates > self.rollouts // self.group:
+            raise ValueError(
+                f"updates ({self.updates}) is over the number of groups ({self.rollouts // self.group})"
+            )
+        steps = [step for step, _ in self.horizon]
+        if steps and (steps[0] != 0 or steps != sorted(set(steps))):
+            raise ValueError(f"horizon's steps {steps} must begin with 0 and rise")
+        return self
+
+    def max_tokens(self, step: int, default: int) -> int:
+        """Longest completion of a step (from 0); `default` without a progressive horizon."""
+        return next((tokens for first, tokens in reversed(self.horizon) if first <= step), default)
+
+
+class Objective(Section):
+    """What the objectives share."""
+
+    adv_tau: Weight = 0.0
+    """Weight of the task reward's advantage: the reward minus its group's mean."""
+    reward_std: bool = False
+    """Divide that advantage by the group's standard deviation."""
+    normalise: Literal["token", "sequence"] = "token"
+    """`token`: mean over all trained tokens of the update; `sequence`: mean over completions of their means."""
+    truncated: Literal["keep", "mask", "zero_reward"] = "keep"
+    """Completions cut at the horizon: trained like others, not trained, or trained with a reward of 0."""
+    skip_tokens: Annotated[int, Field(ge=0)] = 0
+    """Tokens at the beginning of each completion that are not trained."""
+    token_mask: Bounds | None = None
+    """Tokens whose ratio student / sampler lies outside are not trained."""
+    geo_mask: Bounds | None = None
+    """Completions whose geometric mean ratio lies outside are not trained."""
+    sequence_mask: Bounds | None = None
+    """Completions with any token's ratio outside are not trained."""
+    ratio_cap: Above0 | None = None
+    """Truncated importance sampling: ratios count as at most this."""
+
+
+class FullKL(Objective):
+    """A divergence over the whole vocabulary at every completion token (GKD, OPSD, SDFT, OPCD)."""
+
+    type: Literal["full_kl"] = "full_kl"
+    divergence: Literal["reverse_kl", "forward_kl", "jsd"] = "reverse_kl"
+    """KL(student || teacher), KL(teacher || student), or the generalised Jensen-Shannon divergence of GKD."""
+    beta: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """The teacher's share in the mixture of `jsd`."""
+    clip: Above0 | None = None
+    """Highest divergence of a token, in nats; above it a token has no gradient."""
+    top_k: Positive | None = None
+    """Only the student's K likeliest tokens, and all others as one more outcome."""
+    teacher_tau: Weight = 1.0
+    """Weight of the divergence beside the task reward."""
+
+
+class TokenKL(Objective):
+    """The sampled token's log-ratio as its advantage (Thinking Machines, SkyRL, MiniLLM)."""
+
+    type: Literal["token_kl"] = "token_kl"
+    teacher_tau: Weight = 1.0
+    student_tau: Weight = 1.0
+    """The advantage of a token is teacher_tau * teacher's - student_tau * student's log-probability."""
+    student: Literal["sampler", "trainer"] = "sampler"
+    """Whose log-probability of the student: the sampler's, or the training forward's."""
+    discount: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """0: each token's own log-ratio; above: the discounted sum of those that follow, too."""
+    centre: Literal["none", "group", "running"] = "none"
+    """What is subtracted from the advantages: nothing, the mean of the group's tokens, or a running mean."""
+
+    @model_validator(mode="after")
+    def _needs_the_sampler(self) -> TokenKL:
+        if self.student == "trainer" and (self.discount > 0 or self.centre != "none"):
+            raise ValueError("student = 'trainer' allows neither a discount nor centring")
+        return self
+
+
+class SequenceKL(Objective):
+    """One reward for each completion, from the sums of log-probabilities (the prime-rl fork)."""
+
+    type: Literal["sequence_kl"] = "sequence_kl"
+    teacher_tau: Weight = 1.0
+    student_tau: Weight = 1.0
+    kl_tau: Weight = 0.0
+    """Weight of the log-ratio student / sampler in a token's coefficient."""
+    use_full_reward_baseline: bool = True
+    """The group's mean is taken of the whole reward; otherwise of the task reward alone, and the log-probabilities
+    count for each token."""
+    ratio: Literal["token", "sequence"] = "token"
+    """Importance ratio of a token: its own, or its completion's product, which counts as at most 10."""
+
+
+class GRPO(Objective):
+    """The task reward alone (GRPO, DAPO)."""
+
+    type: Literal["grpo"] = "grpo"
+    adv_tau: Weight = 1.0
+    reward_std: bool = True
+    clip: tuple[Share, Weight] = (0.2, 0.2)
+    """The surrogate is clipped outside [1 - low, 1 + high]."""
+    kl_tau: Weight = 0.0
+    """Weight of the k3 estimate of KL(student || base), both without a prompt."""
+    redraw: Annotated[int, Field(ge=0)] = 0
+    """Dynamic sampling: how often groups whose rewards are all equal are replaced by other items."""
+    drop_equal: bool = False
+    """Groups whose rewards are all equal are not trained and not counted."""
+    overlong: Annotated[int, Field(ge=0)] = 0
+    """Soft overlong penalty: over the last so many tokens of the horizon the reward falls linearly by 1."""
+
+
+class SFT(Objective):
+    """The teacher samples with the prompt, the student imitates without (context distillation)."""
+
+    type: Literal["sft"] = "sft"
+    loss: Literal["cross_entropy", "forward_kl"] = "cross_entropy"
+    """Of the teacher's tokens, or of its whole distribution at each."""
+    only_correct: bool = False
+    """Rejection sampling: train only completions with a full score."""
+
+
+ObjectiveConfig = Annotated[FullKL | TokenKL | SequenceKL | GRPO | SFT, Field(discriminator="type")]
+
+
+class Teacher(Section):
+    """What the teachers share."""
+
+    privileged: str = ""
+    """A field of the item (`answer`, or any field of its record) that only the teacher reads, after its prompt."""
+    privileged_text: Annotated[str, Field(pattern=r"\{value\}")] = (
+        "For your eyes only, the reference: {value}"
+    )
+    """How it is shown; {value} stands for the field."""
+
+
+class BaseTeacher(Teacher):
+    """The model as the round found it, without the new adapter."""
+
+    kind: Literal["base"] = "base"
+
+
+class LiveTeacher(Teacher):
+    """The student's present weights."""
+
+    kind: Literal["live"] = "live"
+
+
+class EmaTeacher(Teacher):
+    """A moving average of the student's weights."""
+
+    kind: Literal["ema"] = "ema"
+    rate: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """After each step: rate * student + (1 - rate) * average."""
+
+
+class AdapterTeacher(Teacher):
+    """The base model with another LoRA adapter."""
+
+    kind: Literal["adapter"] = "adapter"
+    path: Name
+    """The adapter's folder."""
+
+
+class ModelTeacher(Teacher):
+    """A second model with the same vocabulary."""
+
+    kind: Literal["model"] = "model"
+    name: Name
+    """As `model.name`."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Name = "auto"
+
+
+TeacherConfig = Annotated[
+    BaseTeacher | LiveTeacher | EmaTeacher | AdapterTeacher | ModelTeacher, Field(discriminator="kind")
+]
+
+
+def on_policy_share(distill: DistillConfig, objective: ObjectiveConfig) -> float:
+    """The share of groups that the student samples.
+
+    Raises:
+        ValueError: The objective cannot be trained on such rollouts, or on groups of one.
+    """
+    natural = 0.0 if objective.type == "sft" else 1.0
+    share = natural if distill.on_policy is None else distill.on_policy
+    if share != natural and objective.type != "full_kl":
+        raise ValueError(f"distill.on_policy = {share}: objective {objective.type} needs {natural:g}")
+    if objective.adv_tau > 0 and distill.group < 2:
+        raise ValueError(
+            "a task reward (objective.adv_tau > 0) is centred by group: distill.group must be 2 or more"
+        )
+    return share

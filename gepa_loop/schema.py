@@ -1,0 +1,150 @@
+"""The configuration's tables: frozen models whose docstrings are the reference of every key."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A table of the configuration: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class ModelConfig(Section):
+    name: Name = "bundled:smollm2-135m-instruct"
+    """A hub id, a local folder, `bundled:smollm2-135m-instruct` or `random:tiny`."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 on a GPU and on processors with bfloat16 arithmetic, float32 on others."""
+    device: Name = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+
+
+class LoraConfig(Section):
+    rank: Positive = 16
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """The adapter's output is scaled by alpha / rank."""
+    targets: tuple[Name, ...] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
+    """Names of the linear layers that get an adapter."""
+
+
+class SplitSizes(Section):
+    """Items in each split; no question is in two of them."""
+
+    train: Positive = 256
+    """Feeds the reflection and the distillation's rollouts."""
+    pareto: Positive = 64
+    """GEPA's validation set, and the held-out check that picks the best checkpoint."""
+    select: Positive = 128
+    """Ranks the prompts of the front and their students."""
+    test: Positive = 300
+    """Scored once, at the end of a run."""
+
+
+class TaskConfig(Section):
+    kind: Literal["reasoning_gym", "jsonl", "python"] = "reasoning_gym"
+    name: Name
+    """A reasoning-gym task, the path of a JSONL file, or `package.module:factory`."""
+    options: dict[str, Any] = {}
+    """Options of the reasoning-gym task or of the factory."""
+    extract: Literal["tags", "boxed", "last_number", "last_line", "whole"] = "last_number"
+    """How the answer is read from a completion; `tags` is `<answer>...</answer>`."""
+    splits: SplitSizes = SplitSizes()
+
+
+class SamplingConfig(Section):
+    engine: Literal["auto", "torch"] = "auto"
+    """What generates; `torch` is the in-process sampler."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """Temperature of the distillation's rollouts. 0 is greedy."""
+    max_tokens: Positive = 32
+    """Longest completion, in tokens."""
+    batch: Positive = 64
+    """Rows generated together."""
+
+
+class PromptSection(Section):
+    """A piece of text that the offline proposer may put into a prompt."""
+
+    mends: Literal["content", "format", "cut"]
+    """The failure it is meant to mend: a wrong answer, no readable answer, or a cut completion."""
+    text: Name
+
+
+class ReflectionConfig(Section):
+    model: Name = "auto"
+    """`offline`, any litellm model string, or `auto`: `auto_model` when ANTHROPIC_API_KEY is set, else offline."""
+    auto_model: Name = "anthropic/claude-opus-5-5"
+    max_tokens: Positive = 4096
+    """Longest reply of the reflection model, in tokens."""
+    sections: tuple[PromptSection, ...] = ()
+    """Section texts for the offline proposer."""
+    examples: Annotated[int, Field(ge=0)] = 3
+    """Most worked examples that the offline proposer adds to one prompt."""
+
+
+class OptimizeConfig(Section):
+    seed_prompt: Name
+    """The first prompt: a text, or the path of a text file."""
+    max_rollouts: Positive = 400
+    """Budget: completions sampled for scoring candidates."""
+    max_usd: Annotated[float, Field(ge=0)] = 5.0
+    """Budget: dollars for the reflection model."""
+    max_minutes: Annotated[float, Field(gt=0)] = 60.0
+    """Budget: minutes of one `optimize` stage."""
+    minibatch: Positive = 8
+    """Items of `train` on which a new candidate must beat its parent."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """Temperature of the completions that score candidates. 0 is greedy, as `evaluate` is by default."""
+    samples: Positive = 1
+    """Completions for each item, on the same random numbers for every candidate."""
+    max_front: Positive = 3
+    """Most candidates handed on to distillation."""
+    max_prompt_tokens: Positive = 1024
+    """Longest prompt a proposal may have."""
+    reflection: ReflectionConfig = ReflectionConfig()
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> OptimizeConfig:
+        _refuse_equal_samples(self.samples, self.temperature)
+        return self
+
+
+class EvaluateConfig(Section):
+    samples: Positive = 1
+    """Completions for each item."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0 is greedy."""
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> EvaluateConfig:
+        _refuse_equal_samples(self.samples, self.temperature)
+        return self
+
+
+def _refuse_equal_samples(samples: int, temperature: float) -> None:
+    if samples > 1 and temperature == 0:
+        raise ValueError(
+            f"samples = {samples} at temperature 0 are {samples} equal completions; raise temperature"
+        )
+
+
+class LoopConfig(Section):
+    rounds: Positive = 1
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Level of the tests, after Holm's correction."""
+    min_gap: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    """A candidate whose prompt gains no more than this over no prompt on `select` is not distilled."""
