@@ -1,7 +1,7 @@
 """LoRA adapters: as values, on disk in PEFT's format, and in training.
 
 A base model's weights are never written to. In training the student is the PEFT adapter "student", beside
-the frozen PEFT adapter "stack" of the earlier rounds.
+the frozen PEFT adapter "stack" of the earlier rounds and, for some teachers, an adapter "teacher".
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from gepa_loop.models import Base
 
-STUDENT, STACK = "student", "stack"
-"""Names of the two adapters in a PEFT model."""
+STUDENT, STACK, TEACHER = "student", "stack", "teacher"
+"""Names of the adapters in a PEFT model; only a moving average or an adapter of its own needs the third."""
 
 _PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 _WEIGHTS_FILE, _CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
@@ -269,14 +269,27 @@ def with_lora(base: Base, lora: LoraConfig, seed: int, stack: Adapter | None) ->
     return model.eval()
 
 
+def add_teacher(peft_model: PeftModel, adapter: Adapter) -> None:
+    """Put one more frozen adapter on the model, in place, which computes only in `as_teacher`.
+
+    Raises:
+        ModelError: The adapter does not fit the base.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        peft_model.add_adapter(TEACHER, _peft_config(adapter.rank, adapter.alpha, adapter.targets))
+    _put(peft_model, TEACHER, adapter)
+    _activate(peft_model, [*_stack(peft_model), STUDENT])
+
+
 def student_adapter(peft_model: PeftModel) -> Adapter:
     """A copy of the student's present weights."""
-    config = peft_model.peft_config[STUDENT]
-    tensors = {
-        name: parameter.detach().to("cpu", copy=True)
-        for name, parameter in _parameters(peft_model, STUDENT).items()
-    }
-    return Adapter(config.r, float(config.lora_alpha), tuple(sorted(config.target_modules)), tensors)
+    return _value(peft_model, STUDENT)
+
+
+def teacher_adapter(peft_model: PeftModel) -> Adapter:
+    """A copy of the present weights of the adapter that `add_teacher` added."""
+    return _value(peft_model, TEACHER)
 
 
 def load_student(peft_model: PeftModel, adapter: Adapter) -> None:
@@ -288,15 +301,46 @@ def load_student(peft_model: PeftModel, adapter: Adapter) -> None:
     _put(peft_model, STUDENT, adapter)
 
 
+def load_teacher(peft_model: PeftModel, adapter: Adapter) -> None:
+    """Copy an adapter's values into the teacher's, in place; raises as `load_student` does."""
+    _put(peft_model, TEACHER, adapter)
+
+
+def follow_student(peft_model: PeftModel, rate: float) -> None:
+    """Move the teacher's adapter towards the student's, in place: rate * student + (1 - rate) * teacher, A and B each."""
+    import torch
+
+    student, teacher = _parameters(peft_model, STUDENT), _parameters(peft_model, TEACHER)
+    with torch.no_grad():
+        for name, parameter in teacher.items():
+            parameter.lerp_(student[name], rate)
+
+
 @contextmanager
-def as_teacher(peft_model: PeftModel) -> Iterator[None]:
-    """Within the block the model computes without the student: the base, with the stack where there is one."""
-    stack = [STACK] if STACK in peft_model.peft_config else []
-    _activate(peft_model, stack)
+def as_teacher(peft_model: PeftModel, names: Sequence[str] | None = None) -> Iterator[None]:
+    """Within the block the model computes with these adapters only.
+
+    By default without the student: the base, with the stack where there is one.
+    """
+    stack = _stack(peft_model)
+    _activate(peft_model, stack if names is None else list(names))
     try:
         yield
     finally:
         _activate(peft_model, [*stack, STUDENT])
+
+
+def _stack(peft_model: PeftModel) -> list[str]:
+    return [STACK] if STACK in peft_model.peft_config else []
+
+
+def _value(peft_model: PeftModel, name: str) -> Adapter:
+    config = peft_model.peft_config[name]
+    tensors = {
+        key: parameter.detach().to("cpu", copy=True)
+        for key, parameter in _parameters(peft_model, name).items()
+    }
+    return Adapter(config.r, float(config.lora_alpha), tuple(sorted(config.target_modules)), tensors)
 
 
 def remove_lora(peft_model: PeftModel) -> None:

@@ -132,7 +132,7 @@ class Renderer:
             self._refuse_special_tokens([content for _, content in item.messages], f"item {item.id}")
             try:
                 teacher, student = self.tokens(prompt, item), self.tokens(NO_PROMPT, item)
-                suffix = self._generation_suffix(item)
+                suffix = self.suffix(item)
             except jinja2.TemplateError as error:
                 raise PromptError(f"{source}: the model's chat template refuses it: {error}") from None
             if len(teacher) + horizon > self.context:
@@ -144,7 +144,8 @@ class Renderer:
             if not suffix or teacher[-len(suffix) :] != suffix or student[-len(suffix) :] != suffix:
                 raise PromptError(f"{source}: the chat template ends differently with and without the prompt")
 
-    def _generation_suffix(self, item: Item) -> list[int]:
+    def suffix(self, item: Item) -> list[int]:
+        """The tokens that start the assistant's reply."""
         messages = self.messages(NO_PROMPT, item)
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
         closed = self.tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -84,7 +84,8 @@ class Objective(Section):
     sequence_mask: Bounds | None = None
     """Completions with any token's ratio outside are not trained."""
     ratio_cap: Above0 | None = None
-    """Truncated importance sampling: ratios count as at most this."""
+    """Truncated importance sampling: ratios count as at most this. `full_kl` weighs its divergence by the ratio only
+    where this is set."""
 
 
 class FullKL(Objective):

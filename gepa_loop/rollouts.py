@@ -49,9 +49,22 @@ class Rollouts:
         The random numbers of a completion depend on (seed, purpose, item, sample) and on nothing else, so two
         prompts or two students are compared on common random numbers.
         """
-        prompts = [self.renderer.tokens(prompt, item) for item in items for _ in range(samples)]
+        prompts = [self.renderer.tokens(prompt, item) for item in items]
+        return self.sample(self.sampler, prompts, items, samples, sampling, purpose)
+
+    def sample(
+        self,
+        sampler: Sampler,
+        prompts: Sequence[Sequence[int]],
+        items: Sequence[Item],
+        samples: int,
+        sampling: Sampling,
+        purpose: str,
+    ) -> list[Completion]:
+        """`completions` from prompts that are rendered already, one for each item, and from any sampler."""
+        repeated = [prompt for prompt in prompts for _ in range(samples)]
         seeds = [derive_seed(self.seed, purpose, item.id, n) for item in items for n in range(samples)]
-        return self.sampler.generate(prompts, sampling, seeds)
+        return sampler.generate(repeated, sampling, seeds)
 
     def rows(
         self, prompt: str, items: Sequence[Item], samples: int, sampling: Sampling, purpose: str
@@ -59,9 +72,10 @@ class Rollouts:
         """`completions`, scored by the task."""
         completions = self.completions(prompt, items, samples, sampling, purpose)
         owners = [(item, n) for item in items for n in range(samples)]
-        return [self._score(item, n, c) for (item, n), c in zip(owners, completions, strict=True)]
+        return [self.score(item, n, c) for (item, n), c in zip(owners, completions, strict=True)]
 
-    def _score(self, item: Item, sample: int, completion: Completion) -> Row:
+    def score(self, item: Item, sample: int, completion: Completion) -> Row:
+        """One completion, scored by the task."""
         text = self.renderer.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True)
         cut = completion.finish_reason == "length"
         score = self.task.score(item, text, truncated=cut)

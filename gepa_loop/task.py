@@ -59,6 +59,20 @@ class Item:
         """Content of the last turn."""
         return self.messages[-1][1]
 
+    def read_field(self, name: str) -> str:
+        """A field of the item's record, or of a reasoning-gym record's `metadata`, as text.
+
+        Raises:
+            TaskError: There is no such field, or it is empty.
+        """
+        metadata = self.entry.get("metadata")
+        fields = {**(metadata if isinstance(metadata, Mapping) else {}), **self.entry, "answer": self.answer}
+        value = fields.get(name)
+        if value is None or value == "":
+            names = ", ".join(sorted(key for key, found in fields.items() if found not in (None, "")))
+            raise TaskError(f"item {self.id} has no field {name!r}", f"Its fields are {names}.")
+        return str(value)
+
 
 @dataclass(frozen=True)
 class Score:

@@ -1,18 +1,24 @@
-"""Objective, packing and trainer on the tiny model."""
+"""Packing, teachers and trainer on the tiny model."""
 
+import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from gepa_loop.bundled import random_tiny
 from gepa_loop.config import Config, load_config
 from gepa_loop.distill.batch import Group, completion_tokens, micro_batches, pack
-from gepa_loop.distill.objectives import full_kl, reverse_kl
-from gepa_loop.distill.teacher import Prefix, hidden_states, read_prefix
+from gepa_loop.distill.collect import collect
+from gepa_loop.distill.teacher import Prefix, hidden_states, open_reader, read_prefix
 from gepa_loop.distill.trainer import distill
-from gepa_loop.errors import Diverged
+from gepa_loop.distill.update import learning_rate
+from gepa_loop.errors import Diverged, ModelError, PromptError, TaskError
 from gepa_loop.lab import Lab, open_lab
+from gepa_loop.lora import remove_lora, student_adapter, with_lora
 from gepa_loop.models import Base
 from gepa_loop.prompts import Candidate
 from gepa_loop.runs import read_jsonl
@@ -25,6 +31,13 @@ def smoke(*sets: str) -> Config:
 @pytest.fixture(scope="module")
 def lab() -> Lab:
     return open_lab(smoke())
+
+
+@pytest.fixture(scope="module")
+def scored(lab: Lab) -> Lab:
+    """The same lab, but about half of a random model's replies score: those of even length."""
+    task = replace(lab.task, scorer=lambda item, extracted, text: (float(len(text) % 2 == 0), ""))
+    return replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))
 
 
 def train(
@@ -41,37 +54,6 @@ def train(
         before=0.0,
         progress=progress or (lambda row: None),
     )
-
-
-def test_reverse_kl_by_hand() -> None:
-    p, q = torch.tensor([[0.75, 0.25]]), torch.tensor([[0.5, 0.5]])
-    expected = 0.75 * torch.tensor(1.5).log() + 0.25 * torch.tensor(0.5).log()
-    torch.testing.assert_close(reverse_kl(p.log(), q.log())[0], expected)
-    assert reverse_kl(p.log(), p.log() + 0.0).item() == 0.0
-
-
-def test_full_kl_and_its_gradient_equal_the_dense_one() -> None:
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    student, teacher, head = normal(300, 8).requires_grad_(), normal(300, 8), normal(50, 8)
-    tokens = torch.randint(50, (300,), generator=generator)
-    weight = torch.rand(300, generator=generator)
-    stats = full_kl(student, teacher, head, tokens)
-    (gradient,) = torch.autograd.grad((stats.reverse_kl_N * weight).sum(), student)
-
-    double = student.detach().double().requires_grad_()
-    logits = double @ head.double().T
-    dense = reverse_kl(logits, teacher.double() @ head.double().T)
-    (expected,) = torch.autograd.grad((dense * weight.double()).sum(), double)
-    torch.testing.assert_close(stats.reverse_kl_N.double(), dense, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=1e-5)
-    log_p = logits.log_softmax(-1)
-    torch.testing.assert_close(stats.entropy_N.double(), -(log_p.exp() * log_p).sum(-1), rtol=1e-4, atol=1e-5)
-    picked = log_p.gather(-1, tokens[:, None])[:, 0]
-    torch.testing.assert_close(stats.student_logprob_N.double(), picked, rtol=1e-4, atol=1e-5)
 
 
 GROUPS = [
@@ -170,3 +152,220 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(lab: Lab,
         train(lab, tmp_path, "distill.lr=1e30", "distill.steps=6", "distill.check_every=1")
     assert caught.value.exit_code == 3
     assert list((tmp_path / "checkpoints").glob("step_*/state.json"))
+
+
+RECIPES = [
+    ("objective.type=full_kl", "objective.divergence=forward_kl"),
+    ("objective.divergence=jsd", "objective.clip=0.05", "objective.top_k=8"),
+    ("objective.adv_tau=0.5", "objective.ratio_cap=2.0", "distill.updates=2"),
+    ("distill.on_policy=0.5",),
+    ("objective.type=token_kl",),
+    ("objective.type=token_kl", "objective.discount=0.9", "objective.centre=running"),
+    ("objective.type=token_kl", "objective.student=trainer", "objective.adv_tau=1"),
+    ("objective.type=sequence_kl", "objective.token_mask=[0.125, 8]", "objective.geo_mask=[0.1, 10]"),
+    ("objective.type=sequence_kl", "objective.use_full_reward_baseline=false", "objective.adv_tau=1"),
+    ("objective.type=grpo", "objective.kl_tau=0.1", "objective.overlong=4", "objective.normalise=sequence"),
+    ("objective.type=grpo", "objective.redraw=2", "objective.drop_equal=true"),
+    ("objective.type=sft",),
+    ("objective.type=sft", "objective.loss=forward_kl", "objective.skip_tokens=1"),
+    (
+        "objective.truncated=zero_reward",
+        "objective.adv_tau=1",
+        "distill.horizon=[[0, 4], [2, 8]]",
+        "distill.schedule=cosine",
+        "distill.warmup=1",
+    ),
+]
+"""Every objective, with what surrounds it, for the tests below."""
+
+
+VARYING = "seconds", "tokens_per_second", "peak_memory_gib"
+
+
+def steady(path: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl without what differs from run to run; null as NaN."""
+    rows = read_jsonl(path / "metrics.jsonl")
+    return [{k: math.nan if v is None else v for k, v in row.items() if k not in VARYING} for row in rows]
+
+
+@pytest.mark.parametrize("sets", RECIPES, ids=" ".join)
+def test_micro_batches_and_packing_change_nothing_for_any_objective(
+    scored: Lab, tmp_path: Path, sets: tuple[str, ...]
+) -> None:
+    for name, limit in (("one", 1), ("all", 10**6)):
+        train(
+            scored,
+            tmp_path / name,
+            f"distill.micro_tokens={limit}",
+            "distill.steps=2",
+            "distill.rollouts=16",
+            *sets,
+        )
+    rows = steady(tmp_path / "one")
+    for one, all_ in zip(rows, steady(tmp_path / "all"), strict=True):
+        assert one == pytest.approx(all_, rel=1e-4, abs=1e-5, nan_ok=True)
+    assert max(row["grad_norm"] for row in rows) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ("teacher.kind=live",),
+        ("teacher.kind=ema", "teacher.rate=0.3"),
+        ("teacher.kind=adapter",),
+        ("teacher.kind=model", "teacher.name=random:tiny", "teacher.dtype=float32", "teacher.device=cpu"),
+        ("teacher.kind=ema", "objective.type=sft"),
+        *RECIPES,
+    ],
+    ids=" ".join,
+)
+def test_resume_equals_an_uninterrupted_run_for_any_recipe(
+    scored: Lab, tmp_path: Path, sets: tuple[str, ...]
+) -> None:
+    lab = scored
+    if sets == ("teacher.kind=adapter",):
+        train(lab, tmp_path / "other", "distill.steps=1", "distill.lr=0.1", "lora.rank=2")
+        sets = (*sets, f"teacher.path={tmp_path / 'other' / 'adapter'}")
+    sets = ("distill.steps=4", "distill.check_every=1", *sets)
+    whole = train(lab, tmp_path / "whole", *sets)
+
+    def kill_at_2(row: dict[str, Any]) -> None:
+        if row["step"] == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(lab, tmp_path / "torn", *sets, progress=kill_at_2)
+    resumed = train(lab, tmp_path / "torn", *sets)
+    assert resumed.adapter.fingerprint == whole.adapter.fingerprint
+    kept = steady(tmp_path / "torn"), steady(tmp_path / "whole")
+    assert json.dumps(kept[0]) == json.dumps(kept[1]) and len(kept[0]) == 4
+
+
+def first_row(lab: Lab, folder: Path, *sets: str, prompt: str = "Answer with one number.") -> dict[str, Any]:
+    train(lab, folder, "distill.steps=1", *sets, prompt=prompt)
+    return read_jsonl(folder / "metrics.jsonl")[0]
+
+
+def test_teachers_differ_as_they_should(lab: Lab, tmp_path: Path) -> None:
+    """At step 1 the student is the base, so base, live, average and a second copy of the model say the same."""
+    kinds = {
+        "base": (),
+        "live": ("teacher.kind=live",),
+        "ema": ("teacher.kind=ema",),
+        "model": (
+            "teacher.kind=model",
+            "teacher.name=random:tiny",
+            "teacher.dtype=float32",
+            "teacher.device=cpu",
+        ),
+    }
+    first = {name: first_row(lab, tmp_path / name, *sets)["reverse_kl"] for name, sets in kinds.items()}
+    assert first["base"] > 0
+    assert first["live"] == first["ema"] == first["base"] == pytest.approx(first["model"], rel=1e-5)
+
+    third = {}
+    for name, sets in kinds.items():
+        train(lab, tmp_path / f"{name}3", "distill.steps=3", "distill.lr=0.05", *sets)
+        third[name] = read_jsonl(tmp_path / f"{name}3" / "metrics.jsonl")[2]["reverse_kl"]
+    assert len({third["base"], third["live"], third["ema"]}) == 3
+    assert third["model"] == pytest.approx(third["base"], rel=1e-4)
+
+
+def test_an_adapter_as_teacher_is_read_from_its_folder(lab: Lab, tmp_path: Path) -> None:
+    train(lab, tmp_path / "other", "distill.steps=1", "distill.lr=0.1", "lora.rank=2")
+    sets = "teacher.kind=adapter", f"teacher.path={tmp_path / 'other' / 'adapter'}"
+    assert first_row(lab, tmp_path / "a", *sets, prompt="")["reverse_kl"] > 0
+    assert first_row(lab, tmp_path / "b", prompt="")["reverse_kl"] == 0
+
+
+@pytest.mark.parametrize("objective", ["token_kl", "sequence_kl"])
+def test_equal_teacher_and_student_move_nothing(lab: Lab, tmp_path: Path, objective: str) -> None:
+    row = first_row(lab, tmp_path, f"objective.type={objective}", prompt="")
+    assert row["reverse_kl"] == pytest.approx(0, abs=1e-9) and row["grad_norm"] < 1e-4
+
+
+def test_the_privileged_field_reaches_the_teacher_only(lab: Lab, tmp_path: Path) -> None:
+    plain = first_row(lab, tmp_path / "a", prompt="")
+    told = first_row(lab, tmp_path / "b", "teacher.privileged=answer", prompt="")
+    assert plain["reverse_kl"] == 0 < told["reverse_kl"]
+    assert plain["reward_mean"] == told["reward_mean"]  # the student answered as before
+    with pytest.raises(TaskError, match="has no field 'solution'"):
+        first_row(lab, tmp_path / "c", "teacher.privileged=solution")
+
+
+def test_off_policy_groups_are_the_teachers(lab: Lab, tmp_path: Path) -> None:
+    train(lab, tmp_path, "objective.type=sft", "distill.steps=2", prompt="Say A.")
+    samples = read_jsonl(tmp_path / "samples.jsonl")
+    assert {row["by"] for row in samples} == {"teacher"}
+    rows = read_jsonl(tmp_path / "metrics.jsonl")
+    assert rows[0]["geo_ratio"] is None and rows[0]["mismatch_kl"] is None  # no token of the student's
+
+    mixed = smoke("distill.on_policy=0.25", "distill.rollouts=16")
+    model = with_lora(lab.base, mixed.lora, 0, None)
+    try:
+        items = lab.task.splits["train"]
+        reader = open_reader(mixed, lab.base, model, lab.rollouts.renderer, "Say A.", items)
+        drawn = [
+            one.by_student
+            for step in range(3)
+            for one in collect(mixed, lab.rollouts, reader, student_adapter(model), None, step).drawn
+        ]
+    finally:
+        remove_lora(model)
+    assert drawn == [False, False, False, True] * 3
+
+
+def test_sampler_and_trainer_agree(lab: Lab, tmp_path: Path) -> None:
+    row = first_row(lab, tmp_path)
+    assert 0 <= row["mismatch_kl"] < 1e-9
+    assert row["geo_ratio"] == pytest.approx(1, abs=1e-4)
+    assert row["ratio_masked_share"] == 0
+
+
+def test_a_group_of_equal_rewards_is_drawn_again_and_then_left_out(lab: Lab, tmp_path: Path) -> None:
+    """The random model scores 0 throughout, so nothing is trained and the adapter stays where it began."""
+    sets = "objective.type=grpo", "objective.redraw=1", "objective.drop_equal=true"
+    rows: list[dict[str, Any]] = []
+    train(lab, tmp_path, *sets, progress=rows.append)
+    assert [row["trained_share"] for row in rows] == [0.0] * 3
+    assert [row["grad_norm"] for row in rows] == [0.0] * 3
+
+
+def test_early_stop_after_checks_without_gain(lab: Lab, tmp_path: Path) -> None:
+    done = train(lab, tmp_path, "distill.steps=9", "distill.check_every=1", "distill.patience=2")
+    assert done.last.step == 2  # the score is 0 from the first check on
+
+
+def test_learning_rates_by_hand() -> None:
+    config = smoke("distill.steps=6", "distill.warmup=2", "distill.schedule=cosine", "distill.lr=1.0")
+    rates = [learning_rate(config, done) for done in range(6)]
+    assert rates == pytest.approx([0.5, 1.0, 1.0, 0.5 * (1 + 0.5**0.5), 0.5, 0.5 * (1 - 0.5**0.5)])
+    assert learning_rate(smoke("distill.lr=1.0"), 100) == 1.0
+
+
+def test_a_teacher_that_does_not_fit_is_refused_before_the_first_step(lab: Lab, tmp_path: Path) -> None:
+    other, tokenizer = random_tiny(torch.float32)
+    tokenizer.add_tokens(["<more>"])
+    other.resize_token_embeddings(len(tokenizer))
+    other.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    sets = "teacher.kind=model", f"teacher.name={tmp_path / 'other'}", "teacher.device=cpu"
+    with pytest.raises(ModelError, match="its vocabulary is not that of random:tiny"):
+        train(lab, tmp_path / "a", *sets)
+
+    same, tokenizer = random_tiny(torch.float32)
+    tokenizer.chat_template = tokenizer.chat_template.replace("assistant", "robot")
+    same.save_pretrained(tmp_path / "same")
+    tokenizer.save_pretrained(tmp_path / "same")
+    with pytest.raises(PromptError, match="starts a reply with other tokens"):
+        train(
+            lab,
+            tmp_path / "b",
+            "teacher.kind=model",
+            f"teacher.name={tmp_path / 'same'}",
+            "teacher.device=cpu",
+        )
+
+    with pytest.raises(PromptError, match="over its context"):
+        train(lab, tmp_path / "c", "distill.horizon=[[0, 8], [2, 100000]]")
+    assert not any((tmp_path / name / "metrics.jsonl").exists() for name in "abc")

@@ -20,7 +20,7 @@ class Group:
 
     student_prompt: tuple[int, ...]
     teacher_prompt: tuple[int, ...]
-    """Without the cached prefix."""
+    """Without the cached prefix; that of whatever reads besides the student."""
     completions: tuple[tuple[int, ...], ...]
 
     @property

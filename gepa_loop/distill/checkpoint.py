@@ -32,21 +32,35 @@ class Checkpoint:
     moments: Mapping[str, torch.Tensor]
     """AdamW's moments and step counts, as "<parameter number>.<name>"."""
     checks: tuple[Check, ...]
+    teacher: Adapter | None = None
+    """Of a teacher that follows the student."""
+    baseline: float = 0.0
+    """Running mean of the advantages."""
 
     @property
     def best(self) -> Check:
         """The check with the highest score; the later one of equals, which is closer to the teacher."""
         return max(self.checks, key=lambda check: (check.score, check.step))
 
+    def stale(self, patience: int) -> bool:
+        """The last `patience` checks are all no better than the best before them; never for 0."""
+        before, last = self.checks[:-patience], self.checks[-patience:]
+        return bool(patience and before) and max(c.score for c in last) <= max(c.score for c in before)
+
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, base_name: str) -> None:
     """Write `folder`/step_NNNNNN, complete when its state.json exists, and drop those no longer needed."""
     target = folder / f"step_{checkpoint.step:06d}"
     write_adapter(target / "adapter", checkpoint.adapter, base_name)
+    if checkpoint.teacher is not None:
+        write_adapter(target / "teacher", checkpoint.teacher, base_name)
     write_bytes(target / "optimizer.safetensors", save(dict(checkpoint.moments)))
-    write_json(
-        target / "state.json", {"step": checkpoint.step, "checks": [asdict(c) for c in checkpoint.checks]}
-    )
+    state = {
+        "step": checkpoint.step,
+        "checks": [asdict(c) for c in checkpoint.checks],
+        "baseline": checkpoint.baseline,
+    }
+    write_json(target / "state.json", state)
     keep = {checkpoint.step, checkpoint.best.step}
     for old in folder.glob("step_*"):
         if int(old.name.removeprefix("step_")) not in keep:
@@ -67,6 +81,8 @@ def load_checkpoint(folder: Path, step: int | None = None) -> Checkpoint | None:
         adapter=read_adapter(target / "adapter"),
         moments=load_file(target / "optimizer.safetensors"),
         checks=tuple(Check(**check) for check in state["checks"]),
+        teacher=read_adapter(target / "teacher") if (target / "teacher").is_dir() else None,
+        baseline=state["baseline"],
     )
 
 

@@ -130,7 +130,7 @@ class _TokenStats(torch.autograd.Function):
     def backward(ctx: Any, grad_divergence_N: Tensor, grad_logprob_N: Tensor, *_: Any) -> Any:
         gradients = zip((grad_divergence_N, grad_logprob_N), ctx.saved_tensors, strict=True)
         parts = [grad_N[:, None] * slope_NH for grad_N, slope_NH in gradients if slope_NH is not None]
-        return (sum(parts).to(parts[0].dtype), *[None] * 5)  # type: ignore[union-attr]
+        return (sum(parts).to(parts[0].dtype), *[None] * 5)
 
 
 def _asked(asked: Divergence, log_p_NV: Tensor, log_q_NV: Tensor) -> tuple[Tensor, Tensor]:

@@ -288,8 +288,11 @@ def loss(
     if isinstance(objective, SFT):
         return (weight_N * (divergence_N if objective.loss == "forward_kl" else -logprob_N)).sum()
     if isinstance(objective, FullKL):
-        task_N = advantage_N * logprob_N if objective.adv_tau else 0.0
-        return (weight_N * found.ratio_N * (objective.teacher_tau * divergence_N - task_N)).sum()
+        kl_N = objective.teacher_tau * divergence_N
+        if objective.ratio_cap is not None:
+            kl_N = found.ratio_N * kl_N
+        task_N = found.ratio_N * advantage_N * logprob_N if objective.adv_tau else 0.0
+        return (weight_N * (kl_N - task_N)).sum()
     if isinstance(objective, GRPO):
         return (
             weight_N * _clipped_surrogate(objective, logprob_N, found, advantage_N, reference_logprob_N)

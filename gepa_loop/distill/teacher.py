@@ -1,18 +1,46 @@
-"""The teacher: the same model without the new adapter, reading the prompt. Its past is computed once."""
+"""The teacher: a model that reads the prompt and then the student's own tokens. Its past is computed once.
+
+Most teachers are the student's own model with other adapters; one is a second model.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from gepa_loop.distill.batch import Packed
+from gepa_loop.config import Config
+from gepa_loop.distill.batch import Group, Packed, completion_tokens, pack
+from gepa_loop.distill.head import Dense, token_logprobs
+from gepa_loop.errors import ModelError, PromptError
+from gepa_loop.lora import (
+    STACK,
+    STUDENT,
+    TEACHER,
+    Adapter,
+    add_teacher,
+    as_teacher,
+    follow_student,
+    read_adapter,
+    stack_adapters,
+    student_adapter,
+    teacher_adapter,
+)
+from gepa_loop.models import Base, load_base
+from gepa_loop.prompts import NO_PROMPT, Renderer
+from gepa_loop.recipe import GRPO, SFT, SequenceKL, Teacher, TokenKL
+from gepa_loop.sampling.base import Sampler
 from gepa_loop.sampling.kv import KVCache, empty_cache, shared_length
+from gepa_loop.schema import ModelConfig
+from gepa_loop.task import Item
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
 
@@ -24,15 +52,167 @@ class Prefix:
     cache: KVCache | None = None
 
 
-def common_length(prompt: str, rendered: Sequence[Sequence[int]]) -> int:
-    """How many tokens all rendered prompts begin with, at least one token of each left out.
+@dataclass
+class Reader:
+    """Reads completions after prompts of its own, without gradients; mutable only in its cached past."""
 
-    0 for the empty prompt: then teacher and student read the same tokens in the same shapes, and their
-    divergence is exactly 0 rather than 0 up to rounding.
+    base: Base
+    """The model that reads: the student's, or another."""
+    model: PeftModel | None
+    """What holds the adapters; None for another model."""
+    adapters: tuple[str, ...]
+    """Those it computes with."""
+    prompts: Mapping[str, tuple[int, ...]]
+    """Item id -> the whole prompt."""
+    shared: int
+    """How many tokens all prompts begin with."""
+    rate: float = 0.0
+    """How fast its adapter follows the student's."""
+    _prefix: Prefix | None = field(default=None, repr=False)
+
+    @property
+    def moves(self) -> bool:
+        """Its weights change while the student trains."""
+        return self.rate > 0 or STUDENT in self.adapters
+
+    def rest(self, item: Item) -> tuple[int, ...]:
+        """An item's prompt without the part that is computed once."""
+        return self.prompts[item.id][self.shared :]
+
+    @torch.no_grad()
+    def read(self, groups: Sequence[Group], device: torch.device) -> Dense:
+        """Its hidden states at the positions that predict the groups' completion tokens, and its head, on `device`."""
+        with self._weights():
+            if self._prefix is None:
+                first = next(iter(self.prompts.values()))
+                self._prefix = read_prefix(self.base.model, first[: self.shared])
+            packed = pack(
+                [g.teacher_prompt for g in groups],
+                [g.completions for g in groups],
+                self._prefix.length,
+                self.base.device,
+            )
+            states = hidden_states(self.base.model, packed, self._prefix)
+        return Dense(states.to(device), self.base.model.get_output_embeddings().weight.to(device))
+
+    def logprobs(self, groups: Sequence[Group], device: torch.device) -> Tensor:
+        """Its log-probability of each completion token, [N] float32 on `device`."""
+        dense = self.read(groups, device)
+        return token_logprobs(*dense, completion_tokens(groups, device))
+
+    def follow(self) -> None:
+        """Take note that the student has moved."""
+        if self.rate > 0 and self.model is not None:
+            follow_student(self.model, self.rate)
+        if self.moves:
+            self._prefix = None
+
+    def sampler(self, own: Sampler, stack: Adapter | None, batch: int) -> Sampler:
+        """What samples from it: the run's own sampler with its adapters, or one for the other model."""
+        if self.model is None:
+            from gepa_loop.sampling.torch import TorchSampler
+
+            return TorchSampler(self.base, batch)
+        values = {STUDENT: student_adapter, TEACHER: teacher_adapter}
+        parts = [stack if name == STACK else values[name](self.model) for name in self.adapters]
+        own.set_student(stack_adapters([part for part in parts if part is not None]) if parts else None)
+        return own
+
+    @contextmanager
+    def _weights(self) -> Iterator[None]:
+        with nullcontext() if self.model is None else as_teacher(self.model, self.adapters):
+            yield
+
+
+def open_reader(
+    config: Config, base: Base, model: PeftModel, renderer: Renderer, prompt: str, items: Sequence[Item]
+) -> Reader | None:
+    """What reads besides the student: the teacher with its prompt, the base without one for `grpo`, or nothing.
+
+    Raises:
+        ModelError: The teacher cannot be loaded, or its vocabulary is not the student's.
+        PromptError: A prompt and the horizon do not fit a context, or the replies would start differently.
+        TaskError: An item lacks the privileged field.
     """
-    if not prompt:
-        return 0
-    return shared_length(rendered)
+    objective, teacher = config.objective, config.teacher
+    stack = (STACK,) if STACK in model.peft_config else ()
+    if isinstance(objective, GRPO):
+        if not objective.kl_tau:
+            return None
+        prompts = {item.id: tuple(renderer.tokens(NO_PROMPT, item)) for item in items}
+        return Reader(base, model, stack, prompts, 0)
+    reads, names, rate = base, stack, 0.0
+    owner: PeftModel | None = model
+    if teacher.kind == "live":
+        names = (*stack, STUDENT)
+    elif teacher.kind == "ema":
+        add_teacher(model, student_adapter(model))
+        names, rate = (*stack, TEACHER), teacher.rate
+    elif teacher.kind == "adapter":
+        add_teacher(model, read_adapter(Path(teacher.path)))
+        names = (TEACHER,)
+    elif teacher.kind == "model":
+        reads = load_base(ModelConfig(name=teacher.name, dtype=teacher.dtype, device=teacher.device))
+        owner, names = None, ()
+        renderer = _renderer(reads, base, renderer, items[0])
+    texts = {item.id: teacher_text(teacher, prompt, item) for item in items}
+    prompts = {item.id: tuple(renderer.tokens(texts[item.id], item)) for item in items}
+    _check_room(config, renderer, prompts)
+    # The empty prompt shares nothing: then teacher and student read the same tokens in the same shapes, and their
+    # divergence is exactly 0 rather than 0 up to rounding.
+    same = shared_length(list(prompts.values())) if any(texts.values()) else 0
+    return Reader(reads, owner, names, prompts, same, rate)
+
+
+def teacher_text(teacher: Teacher, prompt: str, item: Item) -> str:
+    """The teacher's system turn for an item: the prompt, then the privileged field where there is one."""
+    if not teacher.privileged:
+        return prompt
+    shown = teacher.privileged_text.replace("{value}", item.read_field(teacher.privileged))
+    return f"{prompt}\n\n{shown}" if prompt else shown
+
+
+def reads_while_training(config: Config) -> bool:
+    """Whether the loss needs the teacher's whole distribution; otherwise its log-probabilities, or nothing."""
+    objective = config.objective
+    return objective.type == "full_kl" or (isinstance(objective, SFT) and objective.loss == "forward_kl")
+
+
+def reads_before(config: Config) -> bool:
+    """Whether log-probabilities of the step's tokens are needed before the student trains on them."""
+    return isinstance(config.objective, TokenKL | SequenceKL | GRPO)
+
+
+def _renderer(teacher: Base, student: Base, renderer: Renderer, item: Item) -> Renderer:
+    where = f"teacher.name = {teacher.name!r}"
+    if teacher.tokenizer.get_vocab() != student.tokenizer.get_vocab():
+        raise ModelError(
+            f"{where}: its vocabulary is not that of {student.name}",
+            "Its probabilities are of other tokens; choose a teacher of the same family.",
+        )
+    own = Renderer(teacher.tokenizer, teacher.context)
+    sides = [own.suffix(item), renderer.suffix(item)]
+    if sides[0] != sides[1]:
+        raise PromptError(
+            f"{where}: its chat template starts a reply with other tokens than {student.name}'s"
+        )
+    if (
+        teacher.model.get_output_embeddings().weight.shape[0]
+        != student.model.get_output_embeddings().weight.shape[0]
+    ):
+        raise ModelError(f"{where}: its output layer has another size than that of {student.name}")
+    return own
+
+
+def _check_room(config: Config, renderer: Renderer, prompts: Mapping[str, tuple[int, ...]]) -> None:
+    horizon = max((tokens for _, tokens in config.distill.horizon), default=config.sampling.max_tokens)
+    longest = max(map(len, prompts.values()))
+    if longest + horizon > renderer.context:
+        raise PromptError(
+            f"the teacher's prompt takes {longest} tokens and a completion up to {horizon}, over its context of "
+            f"{renderer.context}",
+            "Shorten the prompt, or lower sampling.max_tokens or distill.horizon; nothing is ever cut.",
+        )
 
 
 @torch.no_grad()

@@ -1,0 +1,177 @@
+"""One step's rollouts: which items, who answers them, and what the answers are worth."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from gepa_loop.config import Config
+from gepa_loop.distill.batch import Group
+from gepa_loop.distill.objectives import Completions, overlong_penalty
+from gepa_loop.distill.teacher import Reader
+from gepa_loop.lora import Adapter
+from gepa_loop.prompts import NO_PROMPT
+from gepa_loop.recipe import GRPO, SFT, on_policy_share
+from gepa_loop.rollouts import Rollouts, Row
+from gepa_loop.runs import derive_seed
+from gepa_loop.sampling.base import Completion, Sampling
+from gepa_loop.task import Item
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One item's completions with their scores."""
+
+    item: Item
+    by_student: bool
+    completions: tuple[Completion, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def equal(self) -> bool:
+        """All completions are worth the same, so that the group teaches a reward nothing."""
+        return len({row.score for row in self.rows}) == 1
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The rollouts of one step, as training reads them."""
+
+    drawn: tuple[Drawn, ...]
+    groups: tuple[Group, ...]
+    """The same as token ids."""
+    batch: Completions
+    trained_C: torch.Tensor
+    """Completions that count."""
+
+    @property
+    def completions(self) -> list[Completion]:
+        return [completion for one in self.drawn for completion in one.completions]
+
+
+def collect(
+    config: Config,
+    rollouts: Rollouts,
+    reader: Reader | None,
+    student: Adapter,
+    stack: Adapter | None,
+    step: int,
+) -> Collected:
+    """Sample and score the rollouts of one step, counted from 0.
+
+    Args:
+        config: The run's configuration.
+        rollouts: Its sampler is left with whoever sampled last.
+        reader: Samples the groups that the student does not.
+        student: The present student, with the stack where there is one.
+        stack: Adapter of the earlier rounds.
+        step: Items, seeds and horizon depend on it and on nothing that came before.
+    """
+    settings, objective = config.distill, config.objective
+    count = settings.rollouts // settings.group
+    items = items_of_step(rollouts.task.splits["train"], step, count, config.seed)
+    share = on_policy_share(settings, objective)
+    by_student = [
+        int((place + 1) * share) > int(place * share) for place in range(step * count, (step + 1) * count)
+    ]
+    horizon = settings.max_tokens(step, config.sampling.max_tokens)
+    sampling = Sampling(config.sampling.temperature, horizon)
+
+    def draw(wanted: Sequence[Item], student_draws: bool, purpose: str) -> list[Drawn]:
+        if not wanted:
+            return []
+        if student_draws:
+            rollouts.sampler.set_student(student)
+            sampler, prompts = (
+                rollouts.sampler,
+                [rollouts.renderer.tokens(NO_PROMPT, item) for item in wanted],
+            )
+        else:
+            assert reader is not None
+            sampler = reader.sampler(rollouts.sampler, stack, config.sampling.batch)
+            prompts = [list(reader.prompts[item.id]) for item in wanted]
+        flat = rollouts.sample(sampler, prompts, wanted, settings.group, sampling, purpose)
+        return [
+            _scored(rollouts, item, student_draws, flat[n * settings.group : (n + 1) * settings.group])
+            for n, item in enumerate(wanted)
+        ]
+
+    own = draw([item for item, yes in zip(items, by_student, strict=True) if yes], True, f"train/{step}")
+    others = draw(
+        [item for item, yes in zip(items, by_student, strict=True) if not yes], False, f"teacher/{step}"
+    )
+    drawn = [(own if yes else others).pop(0) for yes in by_student]
+    if isinstance(objective, GRPO):
+        for attempt in range(objective.redraw):
+            dull = [n for n, one in enumerate(drawn) if one.equal]
+            fresh = _other_items(
+                rollouts.task.splits["train"], drawn, len(dull), (config.seed, step, attempt)
+            )
+            for n, one in zip(dull, draw(fresh, True, f"train/{step}/{attempt}"), strict=False):
+                drawn[n] = one
+    return _as_tensors(config, rollouts, reader, drawn, horizon)
+
+
+def items_of_step(items: Sequence[Item], step: int, count: int, seed: int) -> list[Item]:
+    """The items of one step: shuffled anew each epoch, each read once an epoch."""
+    picked = []
+    for place in range(step * count, (step + 1) * count):
+        epoch, index = divmod(place, len(items))
+        order = list(range(len(items)))
+        random.Random(derive_seed(seed, "epoch", epoch)).shuffle(order)
+        picked.append(items[order[index]])
+    return picked
+
+
+def _other_items(
+    items: Sequence[Item], drawn: Sequence[Drawn], count: int, path: tuple[int, int, int]
+) -> list[Item]:
+    """Up to `count` items that are not drawn yet."""
+    taken = {one.item.id for one in drawn}
+    free = [item for item in items if item.id not in taken]
+    return random.Random(derive_seed(path[0], "redraw", *path[1:])).sample(free, min(count, len(free)))
+
+
+def _scored(rollouts: Rollouts, item: Item, by_student: bool, completions: Sequence[Completion]) -> Drawn:
+    rows = tuple(rollouts.score(item, n, completion) for n, completion in enumerate(completions))
+    return Drawn(item, by_student, tuple(completions), rows)
+
+
+def _as_tensors(
+    config: Config, rollouts: Rollouts, reader: Reader | None, drawn: Sequence[Drawn], horizon: int
+) -> Collected:
+    objective, size = config.objective, config.distill.group
+    completions = [completion for one in drawn for completion in one.completions]
+    lengths_C = torch.tensor([len(c.token_ids) for c in completions])
+    truncated_C = torch.tensor([c.finish_reason == "length" for c in completions])
+    score_C = torch.tensor([row.score for one in drawn for row in one.rows])
+    reward_C = score_C
+    if objective.truncated == "zero_reward":
+        reward_C = reward_C * ~truncated_C
+    trained_C = torch.ones(len(completions), dtype=torch.bool)
+    if isinstance(objective, GRPO):
+        reward_C = reward_C + overlong_penalty(lengths_C, horizon, objective.overlong)
+        if objective.drop_equal:
+            trained_C = torch.tensor([not one.equal for one in drawn]).repeat_interleave(size)
+    if isinstance(objective, SFT) and objective.only_correct:
+        trained_C = score_C == 1
+    groups = [
+        Group(
+            tuple(rollouts.renderer.tokens(NO_PROMPT, one.item)),
+            () if reader is None else reader.rest(one.item),
+            tuple(c.token_ids for c in one.completions),
+        )
+        for one in drawn
+    ]
+    batch = Completions(
+        lengths_C=lengths_C,
+        groups_C=torch.arange(len(drawn)).repeat_interleave(size),
+        reward_C=reward_C,
+        truncated_C=truncated_C,
+        sampler_logprob_N=torch.tensor([lp for c in completions for lp in c.logprobs]),
+        by_student_C=torch.tensor([one.by_student for one in drawn]).repeat_interleave(size),
+    )
+    return Collected(tuple(drawn), tuple(groups), batch, trained_C)

@@ -1,0 +1,108 @@
+"""What is written of each step: a row of metrics.jsonl and a few samples. Names, signs and units are in runs/README.md."""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gepa_loop.distill.objectives import k3
+from gepa_loop.rollouts import Rollouts
+
+if TYPE_CHECKING:
+    from gepa_loop.distill.collect import Collected
+    from gepa_loop.distill.update import Updated
+
+SAMPLES_KEPT = 2
+"""Completions of each step that go into samples.jsonl."""
+
+
+class Clock:
+    """Seconds by phase of one step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> float:
+        """Book the time since the last lap under `phase`; returns the phase's total."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
+        self._last = now
+        return self.seconds[phase]
+
+
+def metrics(step: int, collected: Collected, done: Updated, lr: float, clock: Clock) -> dict[str, Any]:
+    """One row of metrics.jsonl; a value that is not finite, or that the objective has none of, is null."""
+    batch, stats, found = collected.batch, done.stats, done.found
+    counted_N = done.weight_N > 0
+    own_N = batch.by_student_C[batch.owner_N]
+    tokens = len(batch.sampler_logprob_N)
+    row = {
+        "loss": done.loss,
+        "reverse_kl": float(_reverse_kl(done).mean()),
+        "reward_mean": float(batch.reward_C.mean()),
+        "advantage_std": float(done.advantage_N.std(correction=0)),
+        "trained_share": float(counted_N.float().mean()),
+        "ratio_masked_share": float(found.masked_N[counted_N].float().mean()),
+        "geo_ratio": float(found.geo_C[batch.by_student_C].mean()),
+        "mismatch_kl": float(k3(-found.log_ratio_N, torch.zeros(tokens))[own_N].mean()),
+        "entropy": float(stats.entropy_N.mean()),
+        "completion_tokens_mean": tokens / len(batch.lengths_C),
+        "truncated_share": float(batch.truncated_C.float().mean()),
+        "grad_norm": done.grad_norm,
+        "lr": lr,
+    }
+    return {
+        "step": step,
+        **{name: value if math.isfinite(value) else None for name, value in row.items()},
+        "seconds": clock.seconds,
+        "tokens_per_second": tokens / sum(clock.seconds.values()),
+        "peak_memory_gib": _peak_memory_gib(),
+    }
+
+
+def samples(step: int, collected: Collected, done: Updated, rollouts: Rollouts) -> list[dict[str, Any]]:
+    """The step's first completions with the log-probabilities of their tokens; no teacher's where none read."""
+    teacher_N = done.stats.teacher_logprob_N if done.reference_logprob_N is None else done.reference_logprob_N
+    size = len(collected.drawn[0].completions)
+    rows, end = [], 0
+    for number, completion in enumerate(collected.completions[:SAMPLES_KEPT]):
+        span = slice(end, end + len(completion.token_ids))
+        end = span.stop
+        drawn = collected.drawn[number // size]
+        rows.append(
+            {
+                "step": step,
+                "item": drawn.item.id,
+                "by": "student" if drawn.by_student else "teacher",
+                "reward": float(collected.batch.reward_C[number]),
+                "completion": rollouts.renderer.tokenizer.decode(list(completion.token_ids)),
+                "finish_reason": completion.finish_reason,
+                "token_ids": list(completion.token_ids),
+                "student_logprobs": [round(x, 4) for x in done.stats.logprob_N[span].tolist()],
+                "teacher_logprobs": [
+                    None if math.isnan(x) else round(x, 4) for x in teacher_N[span].tolist()
+                ],
+            }
+        )
+    return rows
+
+
+def _reverse_kl(done: Updated) -> torch.Tensor:
+    """KL(student || teacher) of each token; estimated from the sampled tokens where the distribution is not read."""
+    if done.reference_logprob_N is None:
+        return done.stats.reverse_kl_N
+    return k3(done.stats.logprob_N, done.reference_logprob_N)
+
+
+def _peak_memory_gib() -> float:
+    """Highest memory so far: of the GPU where there is one, else of the process (`ru_maxrss` is in KiB)."""
+    if torch.cuda.is_available():
+        return float(torch.cuda.max_memory_allocated() / 2**30)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,0 +1,218 @@
+"""The optimiser steps on one step's rollouts, in micro-batches that sum to the gradient of the whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gepa_loop.config import Config
+from gepa_loop.distill.batch import Group, completion_tokens, micro_batches, pack
+from gepa_loop.distill.collect import Collected
+from gepa_loop.distill.head import Divergence, TokenStats, token_stats
+from gepa_loop.distill.metrics import Clock
+from gepa_loop.distill.objectives import Completions, Ratios, advantages, loss, ratios, token_weights
+from gepa_loop.distill.teacher import Prefix, Reader, hidden_states, reads_before, reads_while_training
+from gepa_loop.models import Base
+from gepa_loop.recipe import FullKL, Objective
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+@dataclass(frozen=True)
+class Updated:
+    """What the updates of one step saw; tensors are on the CPU, tokens in the order of the rollouts."""
+
+    loss: float
+    """Mean over the updates."""
+    grad_norm: float
+    """Before clipping; the largest of the updates."""
+    stats: TokenStats
+    found: Ratios
+    advantage_N: Tensor
+    reference_logprob_N: Tensor | None
+    weight_N: Tensor
+    baseline: float
+    """Running mean of the advantages."""
+
+
+def update(
+    config: Config,
+    base: Base,
+    model: PeftModel,
+    optimizer: torch.optim.Optimizer,
+    reader: Reader | None,
+    collected: Collected,
+    baseline: float,
+    first: int,
+    clock: Clock,
+) -> Updated:
+    """Train on one step's rollouts; model, optimiser and a following teacher change in place.
+
+    An update whose loss or gradient is not finite, or in which no token counts, leaves the weights as they are.
+
+    Args:
+        config: The run's configuration.
+        base: The model, with the student's adapter active.
+        model: What holds the adapters.
+        optimizer: Over the student's parameters.
+        reader: What reads besides the student.
+        collected: The rollouts.
+        baseline: Running mean of earlier steps' advantages.
+        first: Optimiser steps taken before.
+        clock: Gets the seconds of each phase.
+    """
+    objective, batch = config.objective, collected.batch
+    reference_N = None
+    if reads_before(config) and reader is not None:
+        parts = micro_batches(collected.groups, config.distill.micro_tokens)
+        reference_N = torch.cat([reader.logprobs(part, base.device).cpu() for part in parts])
+        clock.lap("teacher")
+    advantage_N, baseline = advantages(objective, batch, reference_N, baseline)
+
+    losses, norms, seen, weights = [], [], [], []
+    for number, (share, tokens, rollouts) in enumerate(_shares(collected, config.distill.updates)):
+        weight_N = token_weights(objective, _slice(batch, tokens, rollouts), collected.trained_C[rollouts])
+        optimizer.zero_grad(set_to_none=True)
+        total, start = 0.0, tokens.start
+        for part in micro_batches(share, config.distill.micro_tokens):
+            here = slice(start, start + sum(group.tokens for group in part))
+            inside = slice(here.start - tokens.start, here.stop - tokens.start)
+            value, stats, found = _micro(
+                config,
+                base,
+                reader,
+                part,
+                batch,
+                here,
+                advantage_N[here],
+                weight_N[inside],
+                reference_N,
+                clock,
+            )
+            total, start = total + value, here.stop
+            seen.append((stats, found))
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.distill.max_norm))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, first + number)
+        if math.isfinite(norm) and math.isfinite(total) and bool(weight_N.any()):
+            optimizer.step()
+            if reader is not None:
+                reader.follow()
+        clock.lap("optimizer")
+        losses.append(total)
+        norms.append(norm)
+        weights.append(weight_N)
+    return Updated(
+        loss=sum(losses) / len(losses),
+        grad_norm=max(norms, key=lambda norm: math.inf if math.isnan(norm) else norm),
+        stats=TokenStats(*(torch.cat(values) for values in zip(*(s for s, _ in seen), strict=True))),
+        found=Ratios(*(torch.cat(values) for values in zip(*(f for _, f in seen), strict=True))),
+        advantage_N=advantage_N,
+        reference_logprob_N=reference_N,
+        weight_N=torch.cat(weights),
+        baseline=baseline,
+    )
+
+
+def learning_rate(config: Config, done: int) -> float:
+    """The learning rate after `done` optimiser steps: linear warm-up, then constant or half a cosine down to 0."""
+    settings = config.distill
+    if done < settings.warmup:
+        return settings.lr * (done + 1) / settings.warmup
+    if settings.schedule == "constant":
+        return settings.lr
+    rest = max(1, settings.steps * settings.updates - settings.warmup)
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, (done - settings.warmup) / rest)))
+
+
+def asked_divergence(objective: Objective) -> Divergence | None:
+    """The divergence that the objective trains, if it does."""
+    if isinstance(objective, FullKL):
+        return Divergence(objective.divergence, objective.beta, objective.clip, objective.top_k)
+    return Divergence("forward_kl")
+
+
+def _micro(
+    config: Config,
+    base: Base,
+    reader: Reader | None,
+    part: Sequence[Group],
+    batch: Completions,
+    here: slice,
+    advantage_N: Tensor,
+    weight_N: Tensor,
+    reference_N: Tensor | None,
+    clock: Clock,
+) -> tuple[float, TokenStats, Ratios]:
+    """Forward and backward of one micro-batch, whose tokens are `here` among all; gradients add up in place."""
+    objective, device = config.objective, base.device
+    whole = reads_while_training(config)
+    dense = reader.read(part, device) if whole and reader is not None else None
+    clock.lap("teacher")
+    packed = pack([g.student_prompt for g in part], [g.completions for g in part], 0, device)
+    student_NH = hidden_states(base.model, packed, Prefix())
+    clock.lap("forward")
+    stats = token_stats(
+        student_NH,
+        base.model.get_output_embeddings().weight,
+        completion_tokens(part, device),
+        dense,
+        asked_divergence(objective) if whole else None,
+        policy=not whole or objective.adv_tau > 0,
+    )
+    owner_N = batch.owner_N[here]
+    found = ratios(
+        objective,
+        stats.logprob_N,
+        batch.sampler_logprob_N[here].to(device),
+        (owner_N - owner_N[0]).to(device),
+        batch.by_student_C[owner_N].to(device),
+    )
+    value = loss(
+        objective,
+        stats.logprob_N,
+        stats.divergence_N,
+        found,
+        advantage_N.to(device),
+        weight_N.to(device),
+        None if reference_N is None else reference_N[here].to(device),
+    )
+    clock.lap("loss")
+    value.backward()  # type: ignore[no-untyped-call]
+    clock.lap("backward")
+    return (
+        float(value.detach()),
+        TokenStats(*(tensor.detach().cpu() for tensor in stats)),
+        Ratios(*(tensor.cpu() for tensor in found)),
+    )
+
+
+def _shares(collected: Collected, updates: int) -> list[tuple[tuple[Group, ...], slice, slice]]:
+    """The groups of each update with the places of their tokens and completions."""
+    out, token, rollout = [], 0, 0
+    for number in range(updates):
+        first, last = (round(len(collected.groups) * n / updates) for n in (number, number + 1))
+        share = collected.groups[first:last]
+        tokens = slice(token, token + sum(group.tokens for group in share))
+        rollouts = slice(rollout, rollout + sum(len(group.completions) for group in share))
+        out.append((share, tokens, rollouts))
+        token, rollout = tokens.stop, rollouts.stop
+    return out
+
+
+def _slice(batch: Completions, tokens: slice, rollouts: slice) -> Completions:
+    return Completions(
+        batch.lengths_C[rollouts],
+        batch.groups_C[rollouts] - batch.groups_C[rollouts][0],
+        batch.reward_C[rollouts],
+        batch.truncated_C[rollouts],
+        batch.sampler_logprob_N[tokens],
+        batch.by_student_C[rollouts],
+    )
