@@ -1,7 +1,7 @@
 """The configuration: frozen models, one order of precedence, and errors that name key and source.
 
-Values come from, each over the one before: a preset, a TOML file (which may name its preset with a
-top-level `preset = "..."`), the environment (`GEPA_LOOP_DISTILL__LR=1e-4`) and `--set distill.lr=1e-4`.
+Values come from, each over the one before: a preset, a TOML file (which, as a preset may too, names the one it
+builds on with a top-level `preset = "..."`), the environment (`GEPA_LOOP_DISTILL__LR=1e-4`) and `--set distill.lr=1e-4`.
 """
 
 from __future__ import annotations
@@ -118,23 +118,24 @@ def load_config(
 
 def _file_layers(source: str, cwd: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if source in presets():
+        label = f"preset {source}"
         text = (resources.files("gepa_loop") / "presets" / f"{source}.toml").read_text("utf-8")
-        yield f"preset {source}", _toml(text, f"preset {source}")
-        return
-    path = cwd / source
-    if not path.is_file():
-        near = difflib.get_close_matches(source, presets(), n=3, cutoff=0.4)
-        raise ConfigError(
-            f"--config {source}: neither a file nor a preset",
-            f"Presets: {', '.join(presets())}." + (f" Did you mean {near[0]}?" if near else ""),
-        )
-    layer = _toml(path.read_text("utf-8"), str(path))
+    else:
+        path = cwd / source
+        if not path.is_file():
+            near = difflib.get_close_matches(source, presets(), n=3, cutoff=0.4)
+            raise ConfigError(
+                f"--config {source}: neither a file nor a preset",
+                f"Presets: {', '.join(presets())}." + (f" Did you mean {near[0]}?" if near else ""),
+            )
+        label, text = str(path), path.read_text("utf-8")
+    layer = _toml(text, label)
     base = layer.pop("preset", None)
     if base is not None:
-        if base not in presets():
-            raise ConfigError(f"{path}: preset = {base!r} is no preset", f"Presets: {', '.join(presets())}.")
+        if base not in presets() or base == source:
+            raise ConfigError(f"{label}: preset = {base!r} is no preset", f"Presets: {', '.join(presets())}.")
         yield from _file_layers(base, cwd)
-    yield str(path), layer
+    yield label, layer
 
 
 def _toml(text: str, label: str) -> dict[str, Any]:

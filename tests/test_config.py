@@ -1,11 +1,13 @@
 """Precedence, and errors that name the key, the value and the source."""
 
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
 from gepa_loop.config import all_keys, load_config, presets
 from gepa_loop.errors import ConfigError
+from gepa_loop.recipe import FullKL, TokenKL
 
 
 def test_every_preset_loads() -> None:
@@ -94,3 +96,56 @@ def test_equal_samples_are_refused(section: str) -> None:
     with pytest.raises(ConfigError, match=rf"{section}.*4 equal completions"):
         load_config("demo", greedy, env={})
     load_config("demo", [f"{section}.samples=4", f"{section}.temperature=0.7"], env={})
+
+
+def test_every_recipe_names_its_source() -> None:
+    folder = resources.files("gepa_loop") / "presets"
+    for name in presets():
+        text = (folder / f"{name}.toml").read_text("utf-8")
+        assert name in ("demo", "smoke") or "\n# Source: " in text, name
+
+
+def test_a_preset_may_build_on_another() -> None:
+    plain, hybrid = load_config("sokoban-qwen3-4b", env={}), load_config("sokoban-hybrid", env={})
+    assert hybrid.objective.adv_tau == 0.5 and plain.objective.adv_tau == 0
+    assert hybrid.model_copy(update={"objective": plain.objective}) == plain
+
+
+def test_another_objective_does_not_inherit_the_presets_keys() -> None:
+    config = load_config("opsd", ["objective.type=token_kl", "objective.discount=0.5"], env={})
+    assert isinstance(config.objective, TokenKL) and config.objective.discount == 0.5
+    same = load_config("opsd", ["objective.type=full_kl", "objective.clip=0.1"], env={})
+    assert isinstance(same.objective, FullKL) and (same.objective.clip, same.objective.divergence) == (
+        0.1,
+        "jsd",
+    )
+    assert load_config("sdft", ["teacher.kind=live"], env={}).teacher.privileged == ""
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["objective.type=kl"], "objective.type = 'kl': there are full_kl, token_kl"),
+        (
+            ["objective.type=sft", "objective.beta=0.5"],
+            "objective.beta does not belong to objective.type = 'sft'",
+        ),
+        (["objective.bta=0.5"], "unknown key objective.bta; the nearest is objective.beta"),
+        (["teacher.rate=0.5"], "teacher.rate does not belong to teacher.kind = 'base'"),
+        (["teacher.kind=adapter"], "teacher.path is required"),
+        (["teacher.privileged_text=look"], "teacher.privileged_text"),
+        (["objective.type=token_kl", "distill.on_policy=0.5"], "objective token_kl needs 1"),
+        (["objective.type=sft", "distill.on_policy=1"], "objective sft needs 0"),
+        (["objective.type=grpo", "distill.group=1"], "distill.group must be 2 or more"),
+        (
+            ["objective.type=token_kl", "objective.student=trainer", "objective.discount=1"],
+            "neither a discount",
+        ),
+        (["distill.updates=9"], "updates (9) is over the number of groups (2)"),
+        (["distill.horizon=[[1, 4]]"], "must begin with 0"),
+    ],
+)
+def test_recipes_that_make_no_sense_are_refused(sets: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("smoke", sets, env={})
+    assert message in str(caught.value)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gepa_loop.bundled import random_tiny
-from gepa_loop.config import Config, load_config
+from gepa_loop.config import Config, load_config, presets
 from gepa_loop.distill.batch import Group, completion_tokens, micro_batches, pack
 from gepa_loop.distill.collect import collect
 from gepa_loop.distill.teacher import Prefix, hidden_states, open_reader, read_prefix
@@ -369,3 +369,32 @@ def test_a_teacher_that_does_not_fit_is_refused_before_the_first_step(lab: Lab, 
     with pytest.raises(PromptError, match="over its context"):
         train(lab, tmp_path / "c", "distill.horizon=[[0, 8], [2, 100000]]")
     assert not any((tmp_path / name / "metrics.jsonl").exists() for name in "abc")
+
+
+@pytest.mark.parametrize("name", sorted(presets()))
+def test_two_steps_of_every_preset(scored: Lab, tmp_path: Path, name: str) -> None:
+    recipe = load_config(name, env={})
+    sets = ["distill.steps=2", "distill.check_every=2", "sampling.max_tokens=8"]
+    sets.append(f"distill.rollouts={recipe.distill.group * max(4, recipe.distill.updates)}")
+    if recipe.distill.horizon:
+        sets.append("distill.horizon=[[0, 4], [1, 8]]")
+    if recipe.teacher.kind == "model":
+        sets += ["teacher.name=random:tiny", "teacher.dtype=float32", "teacher.device=cpu"]
+    if name == "opsd":
+        sets.append(
+            "objective.clip=1.0"
+        )  # a random model is further from its teacher than 0.05 nats everywhere
+    done = distill(
+        load_config(name, sets, env={}),
+        scored.base,
+        scored.rollouts,
+        Candidate("Answer with one number."),
+        tmp_path,
+        stack=None,
+        before=0.0,
+        progress=lambda row: None,
+    )
+    rows = read_jsonl(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2]
+    assert max(row["grad_norm"] for row in rows) > 0
+    assert any(bool(tensor.any()) for key, tensor in done.adapter.tensors.items() if "lora_B" in key)
