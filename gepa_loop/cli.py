@@ -248,6 +248,44 @@ def loop(
         raise NoGain(f"no significant gain: {why}", "The run is complete; see its result.json.")
 
 
+@app.command()
+def sweep(
+    preset: Annotated[
+        str, typer.Option("--preset", metavar="GRID", help="A grid's name, or a TOML file with one.")
+    ],
+    prompt: Annotated[Path, typer.Option("--prompt", metavar="FILE", help="The teacher's prompt.")],
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="Seeds of each cell, from the config's on.")
+    ] = 1,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    run_name: NameOption = None,
+    dry_run: DryOption = False,
+    fresh: FreshOption = False,
+) -> None:
+    """Distil one prompt under every cell of a grid and compare the students with the baseline's."""
+    from gepa_loop.prompts import read_prompt
+    from gepa_loop.runs import fingerprint
+    from gepa_loop.sweep import cell_configs, load_grid, run_sweep
+
+    grid, teacher = load_grid(preset), read_prompt(prompt)
+    configs = cell_configs(grid, config, sets or (), seeds)
+    more = {"grid": fingerprint([one.model_dump(mode="json") for one in configs.values()])}
+    source = config or grid.config
+    with _open("sweep", source, sets, run_name, dry_run, fresh, {str(prompt): teacher}, more) as opened:
+        if opened is None:
+            for name, seed in configs:
+                out.print(f"cell {name}, seed {seed}: {' '.join(grid.cells[name])}", highlight=False)
+            return
+        lab, _, run, view = opened
+        result = run_sweep(lab, grid, configs, teacher, run, view)
+    from gepa_loop.view import sweep_table
+
+    out.print()
+    out.print(sweep_table(result))
+    out.print(f"rows and adapters: {_shown(run.path)}", highlight=False)
+
+
 @config_app.command("show")
 def config_show(config: ConfigOption = None, sets: SetOption = None) -> None:
     """Print the resolved configuration as JSON."""
@@ -258,11 +296,14 @@ def config_show(config: ConfigOption = None, sets: SetOption = None) -> None:
 
 @config_app.command("presets")
 def config_presets() -> None:
-    """List the presets that come with the program."""
+    """List the presets and the sweep's grids that come with the program."""
     from gepa_loop.config import presets
+    from gepa_loop.sweep import grids
 
-    for name, about in presets().items():
-        out.print(f"[bold]{name}[/]  {about}", highlight=False)
+    for title, found in (("presets (--config)", presets()), ("grids (sweep --preset)", grids())):
+        out.print(f"[underline]{title}[/]", highlight=False)
+        for name, about in found.items():
+            out.print(f"[bold]{name}[/]  {escape(about)}", highlight=False)
 
 
 @contextmanager

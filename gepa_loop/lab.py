@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from gepa_loop.config import Config
+from gepa_loop.lora import read_adapter
 from gepa_loop.models import Base, load_base
 from gepa_loop.prompts import Candidate, Renderer, candidate, read_prompt
 from gepa_loop.rollouts import Rollouts
@@ -35,8 +36,23 @@ class Lab:
             "model.resolved": f"{self.base.model.dtype} on {self.base.device.type}",
             "task.fingerprint": self.task.fingerprint,
             **{f"version.{name}": _version(name) for name in PACKAGES},
+            **self._teacher(),
             **more,
         }
+
+    def _teacher(self) -> dict[str, str]:
+        teacher = self.config.teacher
+        if teacher.kind != "adapter":
+            return {}
+        return {"teacher.fingerprint": read_adapter(Path(teacher.path)).fingerprint}
+
+    def under(self, config: Config) -> Lab:
+        """This lab under another config; the model and the task are loaded again only where they differ."""
+        mine = self.config
+        same = (mine.model, mine.task, mine.seed, mine.sampling.batch)
+        if same != (config.model, config.task, config.seed, config.sampling.batch):
+            return open_lab(config)
+        return replace(self, config=config)
 
     def facts(self) -> list[str]:
         """What was resolved, in lines for a person, before anything is spent."""

@@ -162,3 +162,30 @@ def result_table(result: Mapping[str, Any]) -> Table:
     else:
         add("student", "student", test["student_minus_base"], 0)
     return table
+
+
+def sweep_table(result: Mapping[str, Any]) -> Table:
+    """The end of a sweep: every cell's student on `select`, against the baseline cell."""
+    seeds = len(result["seeds"])
+    table = Table(
+        title=f"{result['grid']}: students without a prompt on {result['split']}, {seeds} seed{'s' * (seeds > 1)}, "
+        f"{result['base']['n']} items in all; 95 % intervals",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
+    table.add_column("cell")
+    table.add_column("score", justify="right")
+    table.add_column("interval")
+    table.add_column(f"against {result['baseline']}")
+    table.add_column("p (Holm)", justify="right")
+    table.add_row("[dim]base[/]", *estimate_text(result["base"]), "", "")
+    table.add_row("[dim]base + prompt[/]", *estimate_text(result["prompted"]), "", "")
+    for cell in result["cells"]:
+        gain, more = cell["difference"], ("", "")
+        if gain is not None:
+            low, high = gain["ci"]
+            more = f"{signed(gain['mean'])} [{signed(low)}, {signed(high)}]", f"{gain['p']:.4f}"
+        table.add_row(cell["cell"], *estimate_text(cell["student"]), *more)
+    return table

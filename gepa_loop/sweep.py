@@ -1,0 +1,168 @@
+"""Sweeps: one prompt distilled under each cell of a grid, the students compared with the baseline cell's.
+
+A grid is a TOML file: `config` (the preset it is made for), `baseline` (a cell) and `[cells]`, each a list of
+`key.path=value`. Every cell and seed is a run directory of its own, so a sweep goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from gepa_loop.config import Config, load_config
+from gepa_loop.errors import ConfigError
+from gepa_loop.lab import Lab
+from gepa_loop.prompts import NO_PROMPT, Candidate
+from gepa_loop.runs import Run, open_run, read_json, write_json
+from gepa_loop.select import ItemScores, difference, estimate, holm
+from gepa_loop.stages import Observer, distil_alone, scores
+
+SPLIT = "select"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Variants of a config."""
+
+    name: str
+    config: str
+    baseline: str
+    cells: Mapping[str, tuple[str, ...]]
+
+
+def grids() -> dict[str, str]:
+    """The shipped grids: name -> first comment line of its file."""
+    folder = resources.files("gepa_loop") / "sweeps"
+    texts = {
+        f.name.removesuffix(".toml"): f.read_text("utf-8")
+        for f in folder.iterdir()
+        if f.name.endswith(".toml")
+    }
+    return {name: texts[name].split("\n", 1)[0].lstrip("# ") for name in sorted(texts)}
+
+
+def load_grid(source: str) -> Grid:
+    """A shipped grid by name, or a TOML file.
+
+    Raises:
+        ConfigError: There is none, or it is no grid.
+    """
+    if source in grids():
+        text = (resources.files("gepa_loop") / "sweeps" / f"{source}.toml").read_text("utf-8")
+    elif Path(source).is_file():
+        text = Path(source).read_text("utf-8")
+    else:
+        near = difflib.get_close_matches(source, grids(), n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigError(
+            f"--preset {source}: neither a file nor a grid", f"Grids: {', '.join(grids())}.{hint}"
+        )
+    try:
+        table = tomllib.loads(text)
+        cells = {str(name): tuple(map(str, sets)) for name, sets in table.pop("cells").items()}
+        grid = Grid(Path(source).stem, table.pop("config"), table.pop("baseline"), cells)
+    except (tomllib.TOMLDecodeError, KeyError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"--preset {source}: not a grid: {error}",
+            'It needs config = "...", baseline = "..." and [cells] of name = ["key.path=value", ...].',
+        ) from None
+    if table or grid.baseline not in cells:
+        what = f"unknown key {next(iter(table))}" if table else f"baseline = {grid.baseline!r} is no cell"
+        raise ConfigError(f"--preset {source}: {what}", f"Its cells are {', '.join(cells)}.")
+    odd = [name for name in cells if Path(name).name != name or name.strip(".") == ""]
+    if odd:
+        raise ConfigError(f"--preset {source}: cell {odd[0]!r} is not a plain folder name")
+    return grid
+
+
+def cell_configs(
+    grid: Grid, source: str | None, sets: Sequence[str], seeds: int
+) -> dict[tuple[str, int], Config]:
+    """The config of each cell and seed; a cell's own values come last.
+
+    Raises:
+        ConfigError: A cell's values do not fit the config.
+    """
+    first = load_config(source or grid.config, sets).seed
+    return {
+        (name, seed): load_config(source or grid.config, [*sets, *own, f"seed={seed}"])
+        for seed in range(first, first + seeds)
+        for name, own in grid.cells.items()
+    }
+
+
+def run_sweep(
+    lab: Lab,
+    grid: Grid,
+    configs: Mapping[tuple[str, int], Config],
+    teacher: Candidate,
+    run: Run,
+    observer: Observer,
+) -> dict[str, Any]:
+    """Distil `teacher` under every config, score the students on `select`, and write result.json.
+
+    Scores are paired by item and seed: another seed draws other items.
+    """
+    if (run.path / "result.json").exists():
+        return read_json(run.path / "result.json")
+    base: dict[str, float] = {}
+    prompted: dict[str, float] = {}
+    students: dict[str, dict[str, float]] = {name: {} for name in grid.cells}
+    adapters: dict[str, list[str]] = {name: [] for name in grid.cells}
+    seen: set[int] = set()
+    for (name, seed), config in configs.items():
+        lab = lab.under(config)
+        if seed not in seen:
+            seen.add(seed)
+            for label, text, into in (("base", NO_PROMPT, base), ("prompted", teacher.text, prompted)):
+                observer.stage(label, candidate=f"seed {seed}")
+                path = run.path / "evaluate" / f"{label}_seed{seed}.jsonl"
+                into |= _by_seed(seed, scores(lab, SPLIT, text, None, path, observer))
+        folder = f"{name}_seed{seed}"
+        observer.note(f"cell {name}, seed {seed}")
+        with open_run(run.path / folder, lab.identity(command="sweep", prompts=teacher.id)) as cell:
+            write_json(cell.path / "config.json", config.model_dump(mode="json"))
+            done = distil_alone(lab, teacher, cell, observer)
+            observer.stage("student", candidate=folder)
+            path = cell.path / "evaluate" / f"{teacher.id}.jsonl"
+            students[name] |= _by_seed(seed, scores(lab, SPLIT, NO_PROMPT, done.adapter, path, observer))
+            adapters[name].append(f"{folder}/distill/{teacher.id}/adapter")
+    result = {
+        "grid": grid.name,
+        "split": SPLIT,
+        "seeds": sorted(seen),
+        "base": estimate(base).as_dict(),
+        "prompted": estimate(prompted).as_dict(),
+        "baseline": grid.baseline,
+        "cells": _compared(grid, students, adapters),
+    }
+    write_json(run.path / "result.json", result)
+    return read_json(run.path / "result.json")
+
+
+def _by_seed(seed: int, found: ItemScores) -> dict[str, float]:
+    return {f"seed {seed}, {item}": score for item, score in found.items()}
+
+
+def _compared(
+    grid: Grid, students: Mapping[str, ItemScores], adapters: Mapping[str, list[str]]
+) -> list[dict[str, Any]]:
+    """Each cell's score and its paired difference from the baseline's; p after Holm over the other cells."""
+    others = [name for name in grid.cells if name != grid.baseline]
+    gaps = {name: difference(students[name], students[grid.baseline]) for name in others}
+    adjusted = dict(zip(others, holm([gap.p for gap in gaps.values()]), strict=True))
+    return [
+        {
+            "cell": name,
+            "sets": list(grid.cells[name]),
+            "student": estimate(students[name]).as_dict(),
+            "difference": {**gaps[name].as_dict(), "p": adjusted[name]} if name in gaps else None,
+            "adapters": adapters[name],
+        }
+        for name in grid.cells
+    ]

@@ -1,0 +1,134 @@
+"""Grids and sweeps on the tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gepa_loop.cli import run as gepa_loop
+from gepa_loop.config import load_config
+from gepa_loop.errors import ConfigError
+from gepa_loop.lab import Lab, open_lab
+from gepa_loop.lora import read_adapter
+from gepa_loop.prompts import Candidate
+from gepa_loop.runs import open_run, read_json
+from gepa_loop.sweep import cell_configs, grids, load_grid, run_sweep
+from gepa_loop.view import sweep_table
+
+PROMPT = Candidate("Answer with one number.")
+
+GRID = """
+config = "smoke"
+baseline = "low"
+
+[cells]
+low = ["distill.lr=1e-3"]
+high = ["distill.lr=1e-1", "objective.type=token_kl"]
+"""
+
+
+class Silent:
+    """An observer that may stop a run at the n-th stage."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.stages: list[str] = []
+        self.stop_at = stop_at
+
+    def stage(self, name: str, *, round: int | None = None, candidate: str | None = None) -> None:
+        self.stages.append(name)
+        if len(self.stages) == self.stop_at:
+            raise KeyboardInterrupt
+
+    def progress(self, done: int, total: int, **facts: Any) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def lab() -> Lab:
+    return open_lab(load_config("smoke", env={}))
+
+
+def sweep(lab: Lab, file: Path, folder: Path, observer: Silent) -> dict[str, Any]:
+    grid = load_grid(str(file))
+    configs = cell_configs(grid, None, ["distill.steps=2"], seeds=2)
+    with open_run(folder, lab.identity(command="sweep")) as run:
+        return run_sweep(lab, grid, configs, PROMPT, run, observer)
+
+
+@pytest.mark.parametrize("name", sorted(grids()))
+def test_every_grid_fits_its_config(name: str) -> None:
+    grid = load_grid(name)
+    configs = cell_configs(grid, None, (), seeds=2)
+    assert len(configs) == 2 * len(grid.cells) and grid.baseline in grid.cells
+    assert len({config.model_dump_json() for config in configs.values()}) == len(configs)
+    assert len(grids()[name]) > 20
+
+
+def test_the_baseline_cells_are_the_recipe() -> None:
+    recipe = load_config("sokoban-qwen3-4b", env={})
+    for name in set(grids()) - {"objectives"}:
+        grid = load_grid(name)
+        assert cell_configs(grid, None, (), 1)[grid.baseline, 0] == recipe, name
+
+
+def test_a_sweep_goes_on_where_it_stopped(lab: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "lr.toml"
+    file.write_text(GRID)
+    whole = sweep(lab, file, tmp_path / "whole", Silent())
+    stages = Silent()
+    sweep(lab, file, tmp_path / "whole2", stages)
+    for stop in range(1, len(stages.stages) + 1, 3):
+        with pytest.raises(KeyboardInterrupt):
+            sweep(lab, file, tmp_path / "torn", Silent(stop))
+    assert sweep(lab, file, tmp_path / "torn", Silent()) == whole
+
+    assert whole["seeds"] == [0, 1] and whole["base"]["n"] == 32
+    low, high = whole["cells"]
+    assert low["difference"] is None and high["difference"]["p"] == 1.0
+    prints = [
+        read_adapter(tmp_path / "whole" / path).fingerprint for path in low["adapters"] + high["adapters"]
+    ]
+    assert len(set(prints)) == 4
+    configs = [read_json(tmp_path / "whole" / f"{cell}_seed1" / "config.json") for cell in ("low", "high")]
+    assert [(c["seed"], c["objective"]["type"]) for c in configs] == [(1, "full_kl"), (1, "token_kl")]
+    assert sweep_table(whole).row_count == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("baseline = ", "not a grid"),
+        ('config = "smoke"\nbaseline = "a"\n', "not a grid: 'cells'"),
+        ('config = "smoke"\nbaseline = "b"\n[cells]\na = []\n', "baseline = 'b' is no cell"),
+        ('config = "smoke"\nbaseline = "a"\nsplit = 1\n[cells]\na = []\n', "unknown key split"),
+        ('config = "smoke"\nbaseline = "../a"\n[cells]\n"../a" = []\n', "not a plain folder name"),
+    ],
+)
+def test_a_broken_grid_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "grid.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_grid(str(file))
+    assert message in str(caught.value)
+
+
+def test_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grid.toml").write_text(GRID)
+    (tmp_path / "prompt.txt").write_text(PROMPT.text)
+    argv = ["sweep", "--preset", "grid.toml", "--prompt", "prompt.txt", "--set", "distill.steps=1"]
+    assert gepa_loop([*argv, "--dry-run"]) == 0
+    assert not (tmp_path / "runs").exists()
+    assert gepa_loop(argv) == 0
+    assert "against low" in capsys.readouterr().out
+    (result,) = (tmp_path / "runs").glob("*/result.json")
+    assert [cell["cell"] for cell in json.loads(result.read_text())["cells"]] == ["low", "high"]
+    assert gepa_loop(["sweep", "--preset", "masc", "--prompt", "prompt.txt"]) == 2
