@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gepa_loop.schema import Name, Positive, Section
+from gepa_loop.schema import Name, Positive, Section, TaskConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -41,6 +41,10 @@ class DistillConfig(Section):
     """Gradient norm above which gradients are scaled down."""
     check_every: Positive = 5
     """Steps between held-out checks on `pareto`; each is also a checkpoint."""
+    pass_at: Annotated[int, Field(ge=0)] = 0
+    """k of pass@k at checks, from as many completions of each `pareto` item at `sampling.temperature`; 0: none."""
+    control: TaskConfig | None = None
+    """Another task whose `pareto` split is scored at checks, too: what the distillation costs elsewhere."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Stop after this many checks in a row that are no better than the best before them; 0 goes on to the end."""
     micro_tokens: Positive = 2048

@@ -18,7 +18,7 @@ from gepa_loop.distill.trainer import distill
 from gepa_loop.distill.update import learning_rate
 from gepa_loop.errors import Diverged, ModelError, PromptError, TaskError
 from gepa_loop.lab import Lab, open_lab
-from gepa_loop.lora import remove_lora, student_adapter, with_lora
+from gepa_loop.lora_training import remove_lora, student_adapter, with_lora
 from gepa_loop.models import Base
 from gepa_loop.prompts import Candidate
 from gepa_loop.runs import read_jsonl
@@ -398,3 +398,18 @@ def test_two_steps_of_every_preset(scored: Lab, tmp_path: Path, name: str) -> No
     assert [row["step"] for row in rows] == [1, 2]
     assert max(row["grad_norm"] for row in rows) > 0
     assert any(bool(tensor.any()) for key, tensor in done.adapter.tensors.items() if "lora_B" in key)
+
+
+def test_checks_show_pass_at_k_and_a_control_task(scored: Lab, tmp_path: Path) -> None:
+    sets = (
+        "distill.pass_at=4",
+        "distill.control={name = 'gcd', splits = {train = 1, pareto = 5, select = 1, test = 1}}",
+        "distill.check_every=1",
+        "distill.steps=1",
+    )
+    train(scored, tmp_path, *sets)
+    (row,) = read_jsonl(tmp_path / "metrics.jsonl")
+    assert (
+        row["held_out_score"] < row["pass_at_k"] <= 1
+    )  # about half of the replies score, four draws catch more
+    assert row["control_score"] == 0  # scored by its own task, which a random model does not solve

@@ -13,18 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gepa_loop.errors import ConfigError, ModelError
-from gepa_loop.lora import (
-    Adapter,
-    as_teacher,
-    load_student,
-    merge,
-    read_adapter,
-    remove_lora,
-    stack_adapters,
-    student_adapter,
-    with_lora,
-    write_adapter,
-)
+from gepa_loop.lora import Adapter, merge, read_adapter, stack_adapters, write_adapter
+from gepa_loop.lora_training import as_teacher, load_student, remove_lora, student_adapter, with_lora
 from gepa_loop.models import Base, load_base
 from gepa_loop.schema import LoraConfig, ModelConfig
 

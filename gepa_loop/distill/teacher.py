@@ -18,16 +18,14 @@ from gepa_loop.config import Config
 from gepa_loop.distill.batch import Group, Packed, completion_tokens, pack
 from gepa_loop.distill.head import Dense, token_logprobs
 from gepa_loop.errors import ModelError, PromptError
-from gepa_loop.lora import (
+from gepa_loop.lora import Adapter, read_adapter, stack_adapters
+from gepa_loop.lora_training import (
     STACK,
     STUDENT,
     TEACHER,
-    Adapter,
     add_teacher,
     as_teacher,
     follow_student,
-    read_adapter,
-    stack_adapters,
     student_adapter,
     teacher_adapter,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,23 +29,21 @@ from gepa_loop.distill.metrics import Clock, metrics, samples
 from gepa_loop.distill.teacher import open_reader
 from gepa_loop.distill.update import learning_rate, update
 from gepa_loop.errors import Diverged
-from gepa_loop.lora import (
-    Adapter,
+from gepa_loop.lora import Adapter, read_adapter, stack_adapters, write_adapter
+from gepa_loop.lora_training import (
     load_student,
     load_teacher,
-    read_adapter,
     remove_lora,
-    stack_adapters,
     student_adapter,
     teacher_adapter,
     with_lora,
-    write_adapter,
 )
 from gepa_loop.models import Base
 from gepa_loop.prompts import NO_PROMPT, Candidate
 from gepa_loop.rollouts import Rollouts, mean_score
 from gepa_loop.runs import append_jsonl, derive_seed, read_json, read_jsonl, write_json, write_jsonl
 from gepa_loop.sampling.base import Sampling
+from gepa_loop.task import load_task
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -99,7 +97,7 @@ def distill(
     checks: tuple[Check, ...] = (Check(0, before),)
     step = 0
     try:
-        items = rollouts.task.splits["train"]
+        items, control = rollouts.task.splits["train"], _control(config, rollouts)
         reader = open_reader(config, base, model, rollouts.renderer, candidate.text, items)
         optimizer = torch.optim.AdamW(
             [p for p in model.parameters() if p.requires_grad],
@@ -138,8 +136,8 @@ def distill(
             checked = step % settings.check_every == 0 or step == settings.steps
             if checked:
                 rollouts.sampler.set_student(_whole(model, stack))
-                checks = (*checks, Check(step, _held_out_score(config, rollouts)))
-                row["held_out_score"] = checks[-1].score
+                row |= _scores(config, rollouts, control)
+                checks = (*checks, Check(step, row["held_out_score"]))
                 row["seconds"]["check"] = clock.lap("check")
             append_jsonl(folder / "metrics.jsonl", [row])
             if checked:
@@ -213,7 +211,28 @@ def _restore(checkpoint: Checkpoint, model: PeftModel, optimizer: torch.optim.Op
         load_teacher(model, checkpoint.teacher)
 
 
-def _held_out_score(config: Config, rollouts: Rollouts) -> float:
+def _control(config: Config, rollouts: Rollouts) -> Rollouts | None:
+    """The same sampler on the task that shows what the distillation costs elsewhere."""
+    task = config.distill.control
+    return None if task is None else replace(rollouts, task=load_task(task, config.seed))
+
+
+def _scores(config: Config, rollouts: Rollouts, control: Rollouts | None) -> dict[str, float]:
+    """What a check finds of the sampler's student, without a prompt: held-out score, pass@k, score on the control."""
     sampling = Sampling(config.evaluate.temperature, config.sampling.max_tokens)
-    items = rollouts.task.splits["pareto"]
-    return mean_score(rollouts.rows(NO_PROMPT, items, config.evaluate.samples, sampling, "evaluate"))
+    items, count = rollouts.task.splits["pareto"], config.distill.pass_at
+    found = {
+        "held_out_score": mean_score(
+            rollouts.rows(NO_PROMPT, items, config.evaluate.samples, sampling, "evaluate")
+        )
+    }
+    if count:
+        warm = replace(sampling, temperature=config.sampling.temperature)
+        rows = rollouts.rows(NO_PROMPT, items, count, warm, "pass")
+        found["pass_at_k"] = len({row.item for row in rows if row.score == 1}) / len(items)
+    if control is not None:
+        others = control.task.splits["pareto"]
+        found["control_score"] = mean_score(
+            control.rows(NO_PROMPT, others, config.evaluate.samples, sampling, "evaluate")
+        )
+    return found

@@ -1,0 +1,211 @@
+"""LoRA adapters in training: PEFT's adapters on a base model whose weights are never written to.
+
+The student is the PEFT adapter "student", beside the frozen PEFT adapter "stack" of the earlier rounds and, for some
+teachers, an adapter "teacher".
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from gepa_loop.errors import ConfigError, ModelError
+from gepa_loop.lora import LORA_A, LORA_B, Adapter
+from gepa_loop.schema import LoraConfig
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor
+
+    from gepa_loop.models import Base
+
+STUDENT, STACK, TEACHER = "student", "stack", "teacher"
+"""Names of the adapters in a PEFT model; only a moving average or an adapter of its own needs the third."""
+
+
+def with_lora(base: Base, lora: LoraConfig, seed: int, stack: Adapter | None) -> PeftModel:
+    """Put a new student, whose B is zero, and the earlier rounds' stack on a base model.
+
+    The base's modules are wrapped in place, not copied: `base.model` computes with the active adapters until
+    `remove_lora`. Only the student is trainable; it is float32 and depends on the seed alone.
+
+    Raises:
+        ConfigError: A name in `lora.targets` is no linear layer.
+        ModelError: The stack does not fit the base.
+        ValueError: The base already has adapters.
+    """
+    import peft
+    import torch
+
+    if hasattr(base.model, "peft_config"):
+        raise ValueError(f"{base.name} already has adapters; call remove_lora first")
+    _check_targets(base, lora.targets, "lora.targets")
+    if stack is not None:
+        _check_targets(base, stack.targets, "the targets of the earlier rounds' adapter")
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # peft 0.21 reads a property that transformers 5.23 has renamed.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        torch.default_generator.manual_seed(seed)
+        model = peft.get_peft_model(base.model, _peft_config(lora.rank, lora.alpha, lora.targets), STUDENT)
+        if stack is not None:
+            model.add_adapter(STACK, _peft_config(stack.rank, stack.alpha, stack.targets))
+            try:
+                _put(model, STACK, stack)
+            except ModelError:
+                remove_lora(model)
+                raise
+    _activate(model, [STUDENT] if stack is None else [STACK, STUDENT])
+    return model.eval()
+
+
+def add_teacher(peft_model: PeftModel, adapter: Adapter) -> None:
+    """Put one more frozen adapter on the model, in place, which computes only in `as_teacher`.
+
+    Raises:
+        ModelError: The adapter does not fit the base.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        peft_model.add_adapter(TEACHER, _peft_config(adapter.rank, adapter.alpha, adapter.targets))
+    _put(peft_model, TEACHER, adapter)
+    _activate(peft_model, [*_stack(peft_model), STUDENT])
+
+
+def student_adapter(peft_model: PeftModel) -> Adapter:
+    """A copy of the student's present weights."""
+    return _value(peft_model, STUDENT)
+
+
+def teacher_adapter(peft_model: PeftModel) -> Adapter:
+    """A copy of the present weights of the adapter that `add_teacher` added."""
+    return _value(peft_model, TEACHER)
+
+
+def load_student(peft_model: PeftModel, adapter: Adapter) -> None:
+    """Copy an adapter's values into the student, in place; an optimiser keeps its parameters.
+
+    Raises:
+        ModelError: The adapter has another alpha, other modules or other shapes.
+    """
+    _put(peft_model, STUDENT, adapter)
+
+
+def load_teacher(peft_model: PeftModel, adapter: Adapter) -> None:
+    """Copy an adapter's values into the teacher's, in place; raises as `load_student` does."""
+    _put(peft_model, TEACHER, adapter)
+
+
+def follow_student(peft_model: PeftModel, rate: float) -> None:
+    """Move the teacher's adapter towards the student's, in place: rate * student + (1 - rate) * teacher, A and B each."""
+    import torch
+
+    student, teacher = _parameters(peft_model, STUDENT), _parameters(peft_model, TEACHER)
+    with torch.no_grad():
+        for name, parameter in teacher.items():
+            parameter.lerp_(student[name], rate)
+
+
+@contextmanager
+def as_teacher(peft_model: PeftModel, names: Sequence[str] | None = None) -> Iterator[None]:
+    """Within the block the model computes with these adapters only.
+
+    By default without the student: the base, with the stack where there is one.
+    """
+    stack = _stack(peft_model)
+    _activate(peft_model, stack if names is None else list(names))
+    try:
+        yield
+    finally:
+        _activate(peft_model, [*stack, STUDENT])
+
+
+def _stack(peft_model: PeftModel) -> list[str]:
+    return [STACK] if STACK in peft_model.peft_config else []
+
+
+def _value(peft_model: PeftModel, name: str) -> Adapter:
+    config = peft_model.peft_config[name]
+    tensors = {
+        key: parameter.detach().to("cpu", copy=True)
+        for key, parameter in _parameters(peft_model, name).items()
+    }
+    return Adapter(config.r, float(config.lora_alpha), tuple(sorted(config.target_modules)), tensors)
+
+
+def remove_lora(peft_model: PeftModel) -> None:
+    """Take all adapters off the base model, in place; its weights are those it was loaded with."""
+    peft_model.unload()
+
+
+def _peft_config(rank: int, alpha: float, targets: Sequence[str]) -> Any:
+    import peft
+
+    return peft.LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        target_modules=list(targets),
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def _check_targets(base: Base, targets: Sequence[str], source: str) -> None:
+    from torch import nn
+
+    # The output layer is read as a plain matrix by the objective, so an adapter there would train nothing.
+    head = base.model.get_output_embeddings()
+    linears = [n for n, m in base.model.named_modules() if isinstance(m, nn.Linear) and m is not head]
+    unknown = [t for t in targets if not any(n == t or n.endswith(f".{t}") for n in linears)]
+    if unknown:
+        names = ", ".join(dict.fromkeys(n.rpartition(".")[2] for n in linears))
+        raise ConfigError(
+            f"{source}: {', '.join(map(repr, unknown))} names no linear layer of {base.name} that can have an adapter",
+            f"Its linear layers are {names}.",
+        )
+
+
+def _parameters(peft_model: PeftModel, adapter: str) -> dict[str, Tensor]:
+    """The live tensors of one adapter under their names on disk."""
+    ends = {f".lora_A.{adapter}.weight": LORA_A, f".lora_B.{adapter}.weight": LORA_B}
+    return {
+        name.removesuffix(end) + on_disk: parameter
+        for name, parameter in peft_model.named_parameters()
+        for end, on_disk in ends.items()
+        if name.endswith(end)
+    }
+
+
+def _put(peft_model: PeftModel, name: str, adapter: Adapter) -> None:
+    import torch
+
+    parameters = _parameters(peft_model, name)
+    if peft_model.peft_config[name].lora_alpha != adapter.alpha:
+        raise ModelError(
+            f"adapter {name!r}: alpha is {adapter.alpha}, not {peft_model.peft_config[name].lora_alpha}"
+        )
+    if odd := sorted(parameters.keys() ^ adapter.tensors.keys()):
+        raise ModelError(f"adapter {name!r} and the model differ in {len(odd)} tensors, {odd[0]} among them")
+    for key, parameter in parameters.items():
+        if parameter.shape != adapter.tensors[key].shape:
+            found, needed = tuple(adapter.tensors[key].shape), tuple(parameter.shape)
+            raise ModelError(f"adapter {name!r}: {key} is {found}, not {needed}")
+    with torch.no_grad():
+        for key, parameter in parameters.items():
+            parameter.copy_(adapter.tensors[key])
+
+
+def _activate(peft_model: PeftModel, names: list[str]) -> None:
+    """Compute with these adapters only, in place."""
+    tuner = peft_model.base_model
+    if names:
+        tuner.enable_adapter_layers()
+        tuner.set_adapter(names)
+    else:
+        tuner.disable_adapter_layers()
+    # peft makes every active adapter trainable.
+    for adapter in peft_model.peft_config:
+        for parameter in _parameters(peft_model, adapter).values():
+            parameter.requires_grad_(adapter == STUDENT and STUDENT in names)
