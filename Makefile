@@ -4,7 +4,7 @@ ROUNDS ?= 1
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: loop smoke test check format clean
+.PHONY: loop smoke test check check-peers format clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -24,6 +24,9 @@ check: $(VENV)/.dev ## format, lint, types and the import contract
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check-peers: $(VENV)/.bench ## our losses and gradients against TRL's; installs TRL
+	$(BIN)/python -m pytest -s benchmarks/test_peers.py
 
 format: $(VENV)/.dev ## rewrite the code as `make check` wants it
 	$(BIN)/ruff format .
@@ -45,4 +48,8 @@ $(VENV)/.base: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: $(VENV)/.base
 	$(PIP) -e '.[dev]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(PIP) -e '.[bench]'
 	touch $@
