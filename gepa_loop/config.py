@@ -23,7 +23,7 @@ from gepa_loop.recipe import (
     FullKL,
     ObjectiveConfig,
     TeacherConfig,
-    on_policy_share,
+    check_recipe,
 )
 from gepa_loop.schema import (
     EvaluateConfig,
@@ -64,7 +64,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _recipe_fits(self) -> Config:
-        on_policy_share(self.distill, self.objective)
+        check_recipe(self.distill, self.objective, self.teacher)
         return self
 
 

@@ -108,8 +108,14 @@ class Renderer:
 
     def encode(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of chat messages with the generation suffix."""
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(self.tokenizer(self._template(messages), add_special_tokens=False)["input_ids"])
+
+    def text(self, prompt: str, item: Item) -> str:
+        """What `tokens` encodes."""
+        return self._template(self.messages(prompt, item))
+
+    def _template(self, messages: list[dict[str, str]]) -> str:
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def check(self, prompt: str, items: Sequence[Item], horizon: int, source: str) -> None:
         """Check, before anything is spent, that the prompt can be read with every item.

@@ -137,11 +137,20 @@ class SequenceKL(Objective):
     student_tau: Weight = 1.0
     kl_tau: Weight = 0.0
     """Weight of the log-ratio student / sampler in a token's coefficient."""
+    kl_std: bool = False
+    """Divide the log-probabilities' part of the advantage by its group's standard deviation, too; the two parts are
+    normalised apart and then added. Needs `use_full_reward_baseline`."""
     use_full_reward_baseline: bool = True
     """The group's mean is taken of the whole reward; otherwise of the task reward alone, and the log-probabilities
     count for each token."""
     ratio: Literal["token", "sequence"] = "token"
     """Importance ratio of a token: its own, or its completion's product, which counts as at most 10."""
+
+    @model_validator(mode="after")
+    def _kl_has_a_group(self) -> SequenceKL:
+        if self.kl_std and not self.use_full_reward_baseline:
+            raise ValueError("kl_std = true needs use_full_reward_baseline = true")
+        return self
 
 
 class GRPO(Objective):
@@ -224,23 +233,50 @@ class ModelTeacher(Teacher):
     device: Name = "auto"
 
 
+class ServerTeacher(Teacher):
+    """A model with the same vocabulary on a vLLM server; a key is read from VLLM_API_KEY."""
+
+    kind: Literal["server"] = "server"
+    url: Annotated[str, Field(pattern=r"^https?://")]
+    """Where it is, without a path."""
+    name: Name
+    """The model's name there."""
+    top_k: Positive = 20
+    """How many of its likeliest tokens it gives at each position; all others count as one outcome."""
+    seconds: Above0 = 300.0
+    """Longest wait for an answer."""
+
+
 TeacherConfig = Annotated[
-    BaseTeacher | LiveTeacher | EmaTeacher | AdapterTeacher | ModelTeacher, Field(discriminator="kind")
+    BaseTeacher | LiveTeacher | EmaTeacher | AdapterTeacher | ModelTeacher | ServerTeacher,
+    Field(discriminator="kind"),
 ]
+
+
+def check_recipe(distill: DistillConfig, objective: ObjectiveConfig, teacher: TeacherConfig) -> None:
+    """Refuse combinations that cannot be trained.
+
+    Raises:
+        ValueError: Names the values that contradict each other.
+    """
+    share = on_policy_share(distill, objective)
+    if teacher.kind == "server" and share < 1:
+        raise ValueError(f"teacher.kind = 'server' does not sample, but distill.on_policy is {share:g}")
+    if teacher.kind == "server" and isinstance(objective, FullKL) and objective.top_k is not None:
+        raise ValueError("objective.top_k: a server gives its own likeliest tokens; set teacher.top_k")
+    centred = isinstance(objective, SequenceKL) and objective.use_full_reward_baseline
+    if (objective.adv_tau > 0 or centred) and distill.group < 2:
+        raise ValueError("the reward is centred by group: distill.group must be 2 or more")
 
 
 def on_policy_share(distill: DistillConfig, objective: ObjectiveConfig) -> float:
     """The share of groups that the student samples.
 
     Raises:
-        ValueError: The objective cannot be trained on such rollouts, or on groups of one.
+        ValueError: The objective cannot be trained on such rollouts.
     """
     natural = 0.0 if objective.type == "sft" else 1.0
     share = natural if distill.on_policy is None else distill.on_policy
     if share != natural and objective.type != "full_kl":
         raise ValueError(f"distill.on_policy = {share}: objective {objective.type} needs {natural:g}")
-    if objective.adv_tau > 0 and distill.group < 2:
-        raise ValueError(
-            "a task reward (objective.adv_tau > 0) is centred by group: distill.group must be 2 or more"
-        )
     return share

@@ -80,6 +80,8 @@ def distil(
     from gepa_loop.distill.trainer import distill
 
     observer.stage("distill", round=number, candidate=teacher.id)
+    if lab.config.objective.type == "grpo":
+        observer.note("objective grpo trains on the task reward alone; the prompt is not read")
 
     def progress(row: Mapping[str, Any]) -> None:
         observer.progress(

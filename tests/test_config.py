@@ -137,6 +137,15 @@ def test_another_objective_does_not_inherit_the_presets_keys() -> None:
         (["objective.type=token_kl", "distill.on_policy=0.5"], "objective token_kl needs 1"),
         (["objective.type=sft", "distill.on_policy=1"], "objective sft needs 0"),
         (["objective.type=grpo", "distill.group=1"], "distill.group must be 2 or more"),
+        (["objective.type=sequence_kl", "distill.group=1"], "distill.group must be 2 or more"),
+        (
+            [
+                "objective.type=sequence_kl",
+                "objective.kl_std=true",
+                "objective.use_full_reward_baseline=false",
+            ],
+            "kl_std = true needs",
+        ),
         (
             ["objective.type=token_kl", "objective.student=trainer", "objective.discount=1"],
             "neither a discount",

@@ -37,6 +37,15 @@ class Dense(NamedTuple):
     head_VH: Tensor
 
 
+class TopK(NamedTuple):
+    """The teacher's K likeliest tokens at each position; all others are one more outcome."""
+
+    ids_NK: Tensor
+    logprobs_NK: Tensor
+    token_N: Tensor
+    """Log-probability of the sampled token."""
+
+
 class TokenStats(NamedTuple):
     """What is known of each completion token, all [N] and float32."""
 
@@ -47,7 +56,7 @@ class TokenStats(NamedTuple):
     entropy_N: Tensor
     """Entropy of the student."""
     reverse_kl_N: Tensor
-    """KL(student || teacher) over the whole vocabulary; NaN without a teacher."""
+    """KL(student || teacher) over the whole vocabulary, or over the teacher's K and the rest; NaN without one."""
     teacher_logprob_N: Tensor
     """NaN without a teacher."""
 
@@ -56,7 +65,7 @@ def token_stats(
     student_NH: Tensor,
     head_VH: Tensor,
     tokens_N: Tensor,
-    teacher: Dense | None = None,
+    teacher: Dense | TopK | None = None,
     asked: Divergence | None = None,
     policy: bool = False,
 ) -> TokenStats:
@@ -90,7 +99,7 @@ class _TokenStats(torch.autograd.Function):
         student_NH: Tensor,
         head_VH: Tensor,
         tokens_N: Tensor,
-        teacher: Dense | None,
+        teacher: Dense | TopK | None,
         asked: Divergence | None,
         policy: bool,
     ) -> Any:
@@ -105,18 +114,18 @@ class _TokenStats(torch.autograd.Function):
             stats[1, rows] = log_p.gather(-1, picked)[:, 0]
             stats[2, rows] = -torch.linalg.vecdot(p, log_p)
             if teacher is not None:
-                log_q = _log_softmax(teacher.hidden_NH[rows], teacher.head_VH)
-                stats[4, rows] = log_q.gather(-1, picked)[:, 0]
+                if isinstance(teacher, TopK):
+                    pair = _Outcomes.of(log_p, teacher.ids_NK[rows], teacher.logprobs_NK[rows])
+                    stats[4, rows] = teacher.token_N[rows].to(stats.dtype)
+                else:
+                    log_q = _log_softmax(teacher.hidden_NH[rows], teacher.head_VH)
+                    stats[4, rows] = log_q.gather(-1, picked)[:, 0]
+                    pair = _Outcomes(log_p, log_q)
                 if asked is not None and divergence_NH is not None:
-                    stats[0, rows], slope = _asked(asked, log_p, log_q)
+                    stats[0, rows], slope = _asked(asked, log_p, pair)
                     divergence_NH[rows] = slope.to(head_VH.dtype) @ head_VH
-                full = (
-                    asked is not None
-                    and asked.kind == "reverse_kl"
-                    and asked.top_k is None
-                    and not asked.clip
-                )
-                stats[3, rows] = stats[0, rows] if full else from_logprobs(log_p, log_q, "reverse_kl")
+                known = asked == Divergence("reverse_kl")
+                stats[3, rows] = stats[0, rows] if known else from_logprobs(*pair[:2], "reverse_kl")
             if logprob_NH is not None:
                 # d log p[token] / d logits = onehot(token) - p
                 logprob_NH[rows] = head_VH[tokens_N[rows]] - p.to(head_VH.dtype) @ head_VH
@@ -133,18 +142,31 @@ class _TokenStats(torch.autograd.Function):
         return (sum(parts).to(parts[0].dtype), *[None] * 5)
 
 
-def _asked(asked: Divergence, log_p_NV: Tensor, log_q_NV: Tensor) -> tuple[Tensor, Tensor]:
+class _Outcomes(NamedTuple):
+    """What student and teacher are compared over: the vocabulary, or some tokens of it and the rest as one outcome."""
+
+    log_p: Tensor
+    log_q: Tensor
+    ids_NK: Tensor | None = None
+    """Those tokens; the last outcome is the rest."""
+
+    @staticmethod
+    def of(log_p_NV: Tensor, ids_NK: Tensor, log_q_NK: Tensor) -> _Outcomes:
+        return _Outcomes(
+            with_tail(log_p_NV.gather(-1, ids_NK)), with_tail(log_q_NK.to(log_p_NV.dtype)), ids_NK
+        )
+
+
+def _asked(asked: Divergence, log_p_NV: Tensor, pair: _Outcomes) -> tuple[Tensor, Tensor]:
     """The divergence [N] and its gradient with respect to the student's logits [N, V]."""
-    if asked.top_k is None or asked.top_k >= log_p_NV.shape[-1]:
-        value_N, slope_NV = with_gradient(log_p_NV, log_q_NV, asked.kind, asked.beta)
-    else:
-        top_NK = log_p_NV.topk(asked.top_k, sorted=False)
-        buckets_p = with_tail(top_NK.values)
-        buckets_q = with_tail(log_q_NV.gather(-1, top_NK.indices))
-        value_N, slope_NB = with_gradient(buckets_p, buckets_q, asked.kind, asked.beta)
-        # The tail's gradient falls to its tokens by their share of the tail.
-        share_NV = (log_p_NV - buckets_p[:, -1:]).exp()
-        slope_NV = (share_NV * slope_NB[:, -1:]).scatter(-1, top_NK.indices, slope_NB[:, :-1])
+    if asked.top_k is not None and asked.top_k < pair.log_p.shape[-1]:
+        ids_NK = log_p_NV.topk(asked.top_k, sorted=False).indices
+        pair = _Outcomes.of(log_p_NV, ids_NK, pair.log_q.gather(-1, ids_NK))
+    value_N, slope_NV = with_gradient(pair.log_p, pair.log_q, asked.kind, asked.beta)
+    if pair.ids_NK is not None:
+        # The gradient of the rest falls to its tokens by their share of it.
+        share_NV = (log_p_NV - pair.log_p[:, -1:]).exp()
+        slope_NV = (share_NV * slope_NV[:, -1:]).scatter(-1, pair.ids_NK, slope_NV[:, :-1])
     if asked.clip is not None:
         slope_NV = slope_NV * (value_N <= asked.clip)[:, None]
         value_N = value_N.clamp(max=asked.clip)

@@ -192,7 +192,7 @@ def advantages(
         assert teacher_logprob_N is not None
         kl_N = objective.teacher_tau * teacher_logprob_N - objective.student_tau * batch.sampler_logprob_N
         kl_C = sums(kl_N, owner_N, len(batch.lengths_C))
-        return (task_C + kl_C - group_mean(kl_C, batch.groups_C))[owner_N], baseline
+        return (task_C + reward_advantage(kl_C, batch.groups_C, objective.kl_std))[owner_N], baseline
     if isinstance(objective, TokenKL) and objective.student == "sampler":
         assert teacher_logprob_N is not None
         kl_N = objective.teacher_tau * teacher_logprob_N - objective.student_tau * batch.sampler_logprob_N

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from gepa_loop.config import Config
 from gepa_loop.distill.batch import Group, Packed, completion_tokens, pack
-from gepa_loop.distill.head import Dense, token_logprobs
+from gepa_loop.distill.head import Dense, TopK, token_logprobs
 from gepa_loop.errors import ModelError, PromptError
 from gepa_loop.lora import Adapter, read_adapter, stack_adapters
 from gepa_loop.lora_training import (
@@ -50,9 +50,43 @@ class Prefix:
     cache: KVCache | None = None
 
 
+class Reader(Protocol):
+    """What reads completions after prompts of its own, without gradients."""
+
+    @property
+    def prompts(self) -> Mapping[str, tuple[int, ...]]:
+        """Item id -> the whole prompt."""
+        ...
+
+    @property
+    def follows(self) -> bool:
+        """It has an adapter of its own that follows the student's."""
+        ...
+
+    def rest(self, item: Item) -> tuple[int, ...]:
+        """An item's prompt without the part that is computed once."""
+        ...
+
+    def read(self, groups: Sequence[Group], device: torch.device) -> Dense | TopK:
+        """Its distributions at the positions that predict the groups' completion tokens, on `device`."""
+        ...
+
+    def logprobs(self, groups: Sequence[Group], device: torch.device) -> Tensor:
+        """Its log-probability of each completion token, [N] float32 on `device`."""
+        ...
+
+    def follow(self) -> None:
+        """Take note that the student has moved."""
+        ...
+
+    def sampler(self, own: Sampler, stack: Adapter | None, batch: int) -> Sampler:
+        """What samples from it: the run's own sampler with its adapters, or one for another model."""
+        ...
+
+
 @dataclass
-class Reader:
-    """Reads completions after prompts of its own, without gradients; mutable only in its cached past."""
+class LocalReader:
+    """A model in this process; mutable only in its cached past."""
 
     base: Base
     """The model that reads: the student's, or another."""
@@ -69,17 +103,19 @@ class Reader:
     _prefix: Prefix | None = field(default=None, repr=False)
 
     @property
+    def follows(self) -> bool:
+        return self.rate > 0
+
+    @property
     def moves(self) -> bool:
         """Its weights change while the student trains."""
         return self.rate > 0 or STUDENT in self.adapters
 
     def rest(self, item: Item) -> tuple[int, ...]:
-        """An item's prompt without the part that is computed once."""
         return self.prompts[item.id][self.shared :]
 
     @torch.no_grad()
     def read(self, groups: Sequence[Group], device: torch.device) -> Dense:
-        """Its hidden states at the positions that predict the groups' completion tokens, and its head, on `device`."""
         with self._weights():
             if self._prefix is None:
                 first = next(iter(self.prompts.values()))
@@ -94,19 +130,16 @@ class Reader:
         return Dense(states.to(device), self.base.model.get_output_embeddings().weight.to(device))
 
     def logprobs(self, groups: Sequence[Group], device: torch.device) -> Tensor:
-        """Its log-probability of each completion token, [N] float32 on `device`."""
         dense = self.read(groups, device)
         return token_logprobs(*dense, completion_tokens(groups, device))
 
     def follow(self) -> None:
-        """Take note that the student has moved."""
         if self.rate > 0 and self.model is not None:
             follow_student(self.model, self.rate)
         if self.moves:
             self._prefix = None
 
     def sampler(self, own: Sampler, stack: Adapter | None, batch: int) -> Sampler:
-        """What samples from it: the run's own sampler with its adapters, or one for the other model."""
         if self.model is None:
             from gepa_loop.sampling.torch import TorchSampler
 
@@ -138,7 +171,7 @@ def open_reader(
         if not objective.kl_tau:
             return None
         prompts = {item.id: tuple(renderer.tokens(NO_PROMPT, item)) for item in items}
-        return Reader(base, model, stack, prompts, 0)
+        return LocalReader(base, model, stack, prompts, 0)
     reads, names, rate = base, stack, 0.0
     owner: PeftModel | None = model
     if teacher.kind == "live":
@@ -156,10 +189,14 @@ def open_reader(
     texts = {item.id: teacher_text(teacher, prompt, item) for item in items}
     prompts = {item.id: tuple(renderer.tokens(texts[item.id], item)) for item in items}
     _check_room(config, renderer, prompts)
+    if teacher.kind == "server":
+        from gepa_loop.distill.server import open_server
+
+        return open_server(teacher, prompts, renderer.text(texts[items[0].id], items[0]))
     # The empty prompt shares nothing: then teacher and student read the same tokens in the same shapes, and their
     # divergence is exactly 0 rather than 0 up to rounding.
     same = shared_length(list(prompts.values())) if any(texts.values()) else 0
-    return Reader(reads, owner, names, prompts, same, rate)
+    return LocalReader(reads, owner, names, prompts, same, rate)
 
 
 def teacher_text(teacher: Teacher, prompt: str, item: Item) -> str:

@@ -192,7 +192,7 @@ def _checkpoint(
     checks: tuple[Check, ...],
     baseline: float,
 ) -> Checkpoint:
-    follows = reader is not None and reader.rate > 0
+    follows = reader is not None and reader.follows
     return Checkpoint(
         step=step,
         adapter=student_adapter(model),

@@ -1,0 +1,140 @@
+"""A teacher behind a vLLM server: log-probabilities of its K likeliest tokens at each position, over HTTP.
+
+The server reads token ids (`prompt` of /v1/completions) and answers `prompt_logprobs`; nothing is decoded between the
+two. Everything that can be wrong with it is found before the first step: no server, another vocabulary, fewer
+log-probabilities than asked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import torch
+from torch import Tensor
+
+from gepa_loop.distill.batch import Group
+from gepa_loop.distill.head import TopK
+from gepa_loop.errors import ModelError
+from gepa_loop.lora import Adapter
+from gepa_loop.recipe import ServerTeacher
+from gepa_loop.sampling.base import Sampler
+from gepa_loop.task import Item
+
+KEY = "VLLM_API_KEY"
+"""The environment variable of the server's key, where it wants one."""
+
+
+@dataclass(frozen=True)
+class ServerReader:
+    """Reads completions after its own prompts on a server; see `teacher.Reader`."""
+
+    settings: ServerTeacher
+    prompts: Mapping[str, tuple[int, ...]]
+    client: httpx.Client
+    follows: bool = False
+
+    def rest(self, item: Item) -> tuple[int, ...]:
+        return self.prompts[item.id]
+
+    def read(self, groups: Sequence[Group], device: torch.device) -> TopK:
+        """The server's likeliest tokens at the positions that predict the groups' completion tokens, on `device`."""
+        prompts = [[*g.teacher_prompt, *c] for g in groups for c in g.completions]
+        wanted = [(len(g.teacher_prompt), c) for g in groups for c in g.completions]
+        rows = []
+        for listed, (start, completion) in zip(self._prompt_logprobs(prompts), wanted, strict=True):
+            for token, entry in zip(completion, listed[start:], strict=True):
+                rows.append(self._position(token, entry))
+        ids, logprobs, sampled = zip(*rows, strict=True)
+        return TopK(
+            torch.tensor(ids, device=device),
+            torch.tensor(logprobs, device=device),
+            torch.tensor(sampled, device=device),
+        )
+
+    def logprobs(self, groups: Sequence[Group], device: torch.device) -> Tensor:
+        return self.read(groups, device).token_N
+
+    def follow(self) -> None:
+        """It does not move."""
+
+    def sampler(self, own: Sampler, stack: Adapter | None, batch: int) -> Sampler:
+        raise NotImplementedError("the config refuses a server that samples")
+
+    def check(self, text: str) -> None:
+        """Ask for one prompt's tokens and log-probabilities.
+
+        Args:
+            text: The rendered chat of some item.
+
+        Raises:
+            ModelError: The server cannot be reached, has another vocabulary, or answers too few log-probabilities.
+        """
+        item, ours = next(iter(self.prompts.items()))
+        theirs = self._post("/tokenize", {"prompt": text, "add_special_tokens": False}).get("tokens")
+        if theirs != list(ours):
+            raise ModelError(
+                f"{self._where}: it reads item {item} as other tokens than the student",
+                "Its probabilities are of other tokens; serve a model of the same family.",
+            )
+        for listed in self._prompt_logprobs([list(ours)]):
+            self._position(ours[-1], listed[-1])
+
+    @property
+    def _where(self) -> str:
+        return f"teacher.url = {self.settings.url!r}"
+
+    def _prompt_logprobs(self, prompts: Sequence[Sequence[int]]) -> list[list[Mapping[str, Any]]]:
+        body = {"prompt": list(map(list, prompts)), "max_tokens": 1, "temperature": 0.0}
+        answer = self._post("/v1/completions", {**body, "prompt_logprobs": self.settings.top_k})
+        choices = sorted(answer.get("choices", []), key=lambda choice: choice["index"])
+        found = [choice.get("prompt_logprobs") or [] for choice in choices]
+        if [len(listed) for listed in found] != [len(prompt) for prompt in prompts]:
+            raise ModelError(
+                f"{self._where}: it answers log-probabilities of other positions than were asked"
+            )
+        return found
+
+    def _position(self, token: int, entry: Mapping[str, Any]) -> tuple[list[int], list[float], float]:
+        """Ids and log-probabilities of the K likeliest tokens, and the log-probability of `token`."""
+        top = sorted(entry.items(), key=lambda pair: (-float(pair[1]["logprob"]), int(pair[0])))
+        top = top[: self.settings.top_k]
+        if len(top) < self.settings.top_k or str(token) not in entry:
+            raise ModelError(
+                f"{self._where}: {len(top)} log-probabilities at a position where teacher.top_k = "
+                f"{self.settings.top_k} were asked, {'with' if str(token) in entry else 'without'} the sampled token's",
+                "Lower teacher.top_k, or start the server with --max-logprobs.",
+            )
+        logprobs = [float(value["logprob"]) for _, value in top]
+        return [int(name) for name, _ in top], logprobs, float(entry[str(token)]["logprob"])
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> Any:
+        try:
+            answer = self.client.post(path, json={"model": self.settings.name, **body})
+            answer.raise_for_status()
+            return answer.json()
+        except httpx.HTTPStatusError as error:
+            said = error.response.text[:200].replace("\n", " ")
+            raise ModelError(f"{self._where}: {error.response.status_code} from {path}: {said}") from None
+        except (httpx.HTTPError, ValueError) as error:
+            raise ModelError(
+                f"{self._where}: no answer from {path}: {error or type(error).__name__}",
+                "Is vLLM running there?",
+            ) from None
+
+
+def open_server(settings: ServerTeacher, prompts: Mapping[str, tuple[int, ...]], text: str) -> ServerReader:
+    """A reader on the server, checked; `text` is the rendered chat of the first prompt."""
+    key = os.environ.get(KEY)
+    client = httpx.Client(
+        base_url=settings.url.rstrip("/"),
+        timeout=httpx.Timeout(settings.seconds, connect=10.0),
+        headers={"Authorization": f"Bearer {key}"} if key else {},
+        transport=httpx.HTTPTransport(retries=3),
+    )
+    reader = ServerReader(settings, prompts, client)
+    reader.check(text)
+    return reader
