@@ -74,9 +74,14 @@ def load_grid(source: str) -> Grid:
     if table or grid.baseline not in cells:
         what = f"unknown key {next(iter(table))}" if table else f"baseline = {grid.baseline!r} is no cell"
         raise ConfigError(f"--preset {source}: {what}", f"Its cells are {', '.join(cells)}.")
-    odd = [name for name in cells if Path(name).name != name or name.strip(".") == ""]
-    if odd:
-        raise ConfigError(f"--preset {source}: cell {odd[0]!r} is not a plain folder name")
+    for name, sets in cells.items():
+        if Path(name).name != name or not name.strip("."):
+            raise ConfigError(f"--preset {source}: cell {name!r} is not a plain folder name")
+        if not all("=" in one for one in sets):
+            raise ConfigError(
+                f"--preset {source}: cell {name!r} is not a list of key.path=value",
+                'A name with a dot needs quotes: "0.5" = [...].',
+            )
     return grid
 
 

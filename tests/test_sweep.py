@@ -108,6 +108,10 @@ def test_a_sweep_goes_on_where_it_stopped(lab: Lab, tmp_path: Path) -> None:
         ('config = "smoke"\nbaseline = "b"\n[cells]\na = []\n', "baseline = 'b' is no cell"),
         ('config = "smoke"\nbaseline = "a"\nsplit = 1\n[cells]\na = []\n', "unknown key split"),
         ('config = "smoke"\nbaseline = "../a"\n[cells]\n"../a" = []\n', "not a plain folder name"),
+        (
+            'config = "smoke"\nbaseline = "0"\n[cells]\n0.5 = ["distill.lr=1"]\n',
+            "not a list of key.path=value",
+        ),
     ],
 )
 def test_a_broken_grid_is_refused(tmp_path: Path, text: str, message: str) -> None:
