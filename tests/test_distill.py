@@ -16,7 +16,7 @@ from gepa_loop.distill.collect import collect
 from gepa_loop.distill.teacher import Prefix, hidden_states, open_reader, read_prefix
 from gepa_loop.distill.trainer import distill
 from gepa_loop.distill.update import learning_rate
-from gepa_loop.errors import Diverged, ModelError, PromptError, TaskError
+from gepa_loop.errors import Diverged, ModelError, PromptError, RunDirectoryError, TaskError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.lora_training import remove_lora, student_adapter, with_lora
 from gepa_loop.models import Base
@@ -413,3 +413,26 @@ def test_checks_show_pass_at_k_and_a_control_task(scored: Lab, tmp_path: Path) -
         row["held_out_score"] < row["pass_at_k"] <= 1
     )  # about half of the replies score, four draws catch more
     assert row["control_score"] == 0  # scored by its own task, which a random model does not solve
+
+
+def test_another_teacher_model_in_a_begun_folder_is_refused(lab: Lab, tmp_path: Path) -> None:
+    model, tokenizer = random_tiny(torch.float32)
+    tokenizer.save_pretrained(tmp_path / "teacher")
+    model.save_pretrained(tmp_path / "teacher")
+    sets = (
+        "teacher.kind=model",
+        f"teacher.name={tmp_path / 'teacher'}",
+        "teacher.dtype=float32",
+        "teacher.device=cpu",
+    )
+
+    def kill(row: dict[str, Any]) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        train(lab, tmp_path / "run", *sets, progress=kill)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[0, 0] += 1
+    model.save_pretrained(tmp_path / "teacher")
+    with pytest.raises(RunDirectoryError, match="was made with another teacher"):
+        train(lab, tmp_path / "run", *sets)

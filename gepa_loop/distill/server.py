@@ -36,6 +36,7 @@ class ServerReader:
     prompts: Mapping[str, tuple[int, ...]]
     client: httpx.Client
     follows: bool = False
+    fingerprint: str = ""
 
     def rest(self, item: Item) -> tuple[int, ...]:
         return self.prompts[item.id]

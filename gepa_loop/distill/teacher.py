@@ -63,6 +63,11 @@ class Reader(Protocol):
         """It has an adapter of its own that follows the student's."""
         ...
 
+    @property
+    def fingerprint(self) -> str:
+        """Of weights that the run's manifest does not know, or empty."""
+        ...
+
     def rest(self, item: Item) -> tuple[int, ...]:
         """An item's prompt without the part that is computed once."""
         ...
@@ -105,6 +110,10 @@ class LocalReader:
     @property
     def follows(self) -> bool:
         return self.rate > 0
+
+    @property
+    def fingerprint(self) -> str:
+        return self.base.fingerprint if self.model is None else ""
 
     @property
     def moves(self) -> bool:

@@ -28,7 +28,7 @@ from gepa_loop.distill.collect import collect
 from gepa_loop.distill.metrics import Clock, metrics, samples
 from gepa_loop.distill.teacher import open_reader
 from gepa_loop.distill.update import learning_rate, update
-from gepa_loop.errors import Diverged
+from gepa_loop.errors import Diverged, RunDirectoryError
 from gepa_loop.lora import Adapter, read_adapter, stack_adapters, write_adapter
 from gepa_loop.lora_training import (
     load_student,
@@ -89,6 +89,7 @@ def distill(
 
     Raises:
         Diverged: A loss or gradient that is not finite; the last checkpoint is kept.
+        RunDirectoryError: The teacher is another model than the one that the folder was begun with.
     """
     if (folder / "result.json").exists():
         return _finished(folder)
@@ -99,6 +100,7 @@ def distill(
     try:
         items, control = rollouts.task.splits["train"], _control(config, rollouts)
         reader = open_reader(config, base, model, rollouts.renderer, candidate.text, items)
+        _check_teacher(folder / "teacher.json", reader)
         optimizer = torch.optim.AdamW(
             [p for p in model.parameters() if p.requires_grad],
             lr=settings.lr,
@@ -176,6 +178,20 @@ def _finished(folder: Path) -> Distilled:
     return Distilled(
         read_adapter(folder / "adapter"), Check(**result["best"]), Check(**result["last"]), result["before"]
     )
+
+
+def _check_teacher(path: Path, reader: Reader | None) -> None:
+    """Note a second model's weights at the start, and refuse others later."""
+    found = "" if reader is None else reader.fingerprint
+    if not found:
+        return
+    if not path.exists():
+        write_json(path, {"fingerprint": found})
+    elif (noted := read_json(path)["fingerprint"]) != found:
+        raise RunDirectoryError(
+            f"{path.parent} was made with another teacher: its weights were {noted}, now they are {found}",
+            "Restore them, or choose another --run-name.",
+        )
 
 
 def _whole(model: PeftModel, stack: Adapter | None) -> Adapter:
