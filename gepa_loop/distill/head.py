@@ -122,7 +122,7 @@ class _TokenStats(torch.autograd.Function):
                     stats[4, rows] = log_q.gather(-1, picked)[:, 0]
                     pair = _Outcomes(log_p, log_q)
                 if asked is not None and divergence_NH is not None:
-                    stats[0, rows], slope = _asked(asked, log_p, pair)
+                    stats[0, rows], slope = _asked(asked, log_p, p, pair)
                     divergence_NH[rows] = slope.to(head_VH.dtype) @ head_VH
                 known = asked == Divergence("reverse_kl")
                 stats[3, rows] = stats[0, rows] if known else from_logprobs(*pair[:2], "reverse_kl")
@@ -157,12 +157,13 @@ class _Outcomes(NamedTuple):
         )
 
 
-def _asked(asked: Divergence, log_p_NV: Tensor, pair: _Outcomes) -> tuple[Tensor, Tensor]:
+def _asked(asked: Divergence, log_p_NV: Tensor, p_NV: Tensor, pair: _Outcomes) -> tuple[Tensor, Tensor]:
     """The divergence [N] and its gradient with respect to the student's logits [N, V]."""
     if asked.top_k is not None and asked.top_k < pair.log_p.shape[-1]:
         ids_NK = log_p_NV.topk(asked.top_k, sorted=False).indices
         pair = _Outcomes.of(log_p_NV, ids_NK, pair.log_q.gather(-1, ids_NK))
-    value_N, slope_NV = with_gradient(pair.log_p, pair.log_q, asked.kind, asked.beta)
+    known_NV = p_NV if pair.ids_NK is None else None
+    value_N, slope_NV = with_gradient(pair.log_p, pair.log_q, asked.kind, asked.beta, known_NV)
     if pair.ids_NK is not None:
         # The gradient of the rest falls to its tokens by their share of it.
         share_NV = (log_p_NV - pair.log_p[:, -1:]).exp()

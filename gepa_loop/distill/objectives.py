@@ -53,16 +53,20 @@ def from_logprobs(log_p_NV: Tensor, log_q_NV: Tensor, kind: Kind, beta: float = 
     return (beta * teacher_NV + (1 - beta) * student_NV).sum(-1)
 
 
-def with_gradient(log_p_NV: Tensor, log_q_NV: Tensor, kind: Kind, beta: float = 0.5) -> tuple[Tensor, Tensor]:
+def with_gradient(
+    log_p_NV: Tensor, log_q_NV: Tensor, kind: Kind, beta: float = 0.5, p_NV: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """`from_logprobs` and its gradient with respect to the student's logits, without autograd.
 
     Each divergence D has d D / d logits = p (f - sum p f), with f = d D / d p: log p - log q for the reverse KL, -q / p
     for the forward KL, (1 - beta) (log p - log m) for the Jensen-Shannon divergence; terms without V left out.
 
+    `p_NV` is exp(log p) where it is known already.
+
     Returns:
         Divergence [N] and gradient [N, V].
     """
-    kind, p_NV = _limit(kind, beta), log_p_NV.exp()
+    kind, p_NV = _limit(kind, beta), log_p_NV.exp() if p_NV is None else p_NV
     if kind == "forward_kl":
         q_NV = log_q_NV.exp()
         return torch.linalg.vecdot(q_NV, log_q_NV - log_p_NV), p_NV - q_NV

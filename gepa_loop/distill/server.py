@@ -119,7 +119,12 @@ class ServerReader:
             return answer.json()
         except httpx.HTTPStatusError as error:
             said = error.response.text[:200].replace("\n", " ")
-            raise ModelError(f"{self._where}: {error.response.status_code} from {path}: {said}") from None
+            raise ModelError(
+                f"{self._where}: {error.response.status_code} from {path}: {said}",
+                "Lower teacher.top_k, or start the server with --max-logprobs."
+                if "logprobs" in said
+                else None,
+            ) from None
         except (httpx.HTTPError, ValueError) as error:
             raise ModelError(
                 f"{self._where}: no answer from {path}: {error or type(error).__name__}",
