@@ -121,9 +121,7 @@ class ServerReader:
             said = error.response.text[:200].replace("\n", " ")
             raise ModelError(
                 f"{self._where}: {error.response.status_code} from {path}: {said}",
-                "Lower teacher.top_k, or start the server with --max-logprobs."
-                if "logprobs" in said
-                else None,
+                "Lower teacher.top_k, or start the server with --max-logprobs." if "logprobs" in said else "",
             ) from None
         except (httpx.HTTPError, ValueError) as error:
             raise ModelError(
