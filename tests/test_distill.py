@@ -366,8 +366,9 @@ def test_a_teacher_that_does_not_fit_is_refused_before_the_first_step(lab: Lab, 
             "teacher.device=cpu",
         )
 
-    with pytest.raises(PromptError, match="over its context"):
-        train(lab, tmp_path / "c", "distill.horizon=[[0, 8], [2, 100000]]")
+    for objective in ("full_kl", "grpo"):
+        with pytest.raises(PromptError, match="over the model's context"):
+            train(lab, tmp_path / "c", f"objective.type={objective}", "distill.horizon=[[0, 8], [2, 100000]]")
     assert not any((tmp_path / name / "metrics.jsonl").exists() for name in "abc")
 
 

@@ -176,11 +176,10 @@ def open_reader(
     """
     objective, teacher = config.objective, config.teacher
     stack = (STACK,) if STACK in model.peft_config else ()
+    own = {item.id: tuple(renderer.tokens(NO_PROMPT, item)) for item in items}
+    _check_room(config, renderer, own, "a question")
     if isinstance(objective, GRPO):
-        if not objective.kl_tau:
-            return None
-        prompts = {item.id: tuple(renderer.tokens(NO_PROMPT, item)) for item in items}
-        return LocalReader(base, model, stack, prompts, 0)
+        return LocalReader(base, model, stack, own, 0) if objective.kl_tau else None
     reads, names, rate = base, stack, 0.0
     owner: PeftModel | None = model
     if teacher.kind == "live":
@@ -197,7 +196,7 @@ def open_reader(
         renderer = _renderer(reads, base, renderer, items[0])
     texts = {item.id: teacher_text(teacher, prompt, item) for item in items}
     prompts = {item.id: tuple(renderer.tokens(texts[item.id], item)) for item in items}
-    _check_room(config, renderer, prompts)
+    _check_room(config, renderer, prompts, "the teacher's prompt")
     if teacher.kind == "server":
         from gepa_loop.distill.server import open_server
 
@@ -248,12 +247,14 @@ def _renderer(teacher: Base, student: Base, renderer: Renderer, item: Item) -> R
     return own
 
 
-def _check_room(config: Config, renderer: Renderer, prompts: Mapping[str, tuple[int, ...]]) -> None:
+def _check_room(
+    config: Config, renderer: Renderer, prompts: Mapping[str, tuple[int, ...]], what: str
+) -> None:
     horizon = max((tokens for _, tokens in config.distill.horizon), default=config.sampling.max_tokens)
     longest = max(map(len, prompts.values()))
     if longest + horizon > renderer.context:
         raise PromptError(
-            f"the teacher's prompt takes {longest} tokens and a completion up to {horizon}, over its context of "
+            f"{what} takes {longest} tokens and a completion up to {horizon}, over the model's context of "
             f"{renderer.context}",
             "Shorten the prompt, or lower sampling.max_tokens or distill.horizon; nothing is ever cut.",
         )
