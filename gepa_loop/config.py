@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -65,6 +65,11 @@ class Config(Section):
     @model_validator(mode="after")
     def _recipe_fits(self) -> Config:
         check_recipe(self.distill, self.objective, self.teacher)
+        for key, count in (("distill.group", self.distill.group), ("distill.pass_at", self.distill.pass_at)):
+            if count > 1 and self.sampling.temperature == 0:
+                raise ValueError(f"{key} = {count} at sampling.temperature 0 are {count} equal completions")
+        if self.objective.skip_tokens >= self.distill.longest(self.sampling.max_tokens):
+            raise ValueError(f"objective.skip_tokens = {self.objective.skip_tokens} leaves no token to train")
         return self
 
 
@@ -101,14 +106,19 @@ def load_config(
         source = str(cwd / LOCAL_FILE) if (cwd / LOCAL_FILE).is_file() else DEFAULT_PRESET
     merged: dict[str, Any] = {}
     origin: dict[str, str] = {}
-    for label, layer in [
-        *_file_layers(source, cwd),
-        *_env_layers(os.environ if env is None else env),
-        *(_pair(text, f"--set {text}") for text in sets),
+    environment = _env_layers(os.environ if env is None else env)
+    flags = [_pair(text, f"--set {text}") for text in sets]
+    for layer, labels in [
+        *(_together([one]) for one in _file_layers(source, cwd)),
+        _together(environment),
+        _together(flags),
     ]:
-        _merge(merged, layer, label, origin)
+        _drop_stale(merged, layer)
+        _lay(merged, layer)
+        origin |= labels
     for table, (tag, default) in TAGS.items():
-        merged.setdefault(table, {}).setdefault(tag, default)
+        if isinstance(merged.setdefault(table, {}), dict):
+            merged[table].setdefault(tag, default)
     try:
         config = Config.model_validate(merged)
     except ValidationError as error:
@@ -128,14 +138,21 @@ def _file_layers(source: str, cwd: Path) -> Iterator[tuple[str, dict[str, Any]]]
                 f"--config {source}: neither a file nor a preset",
                 f"Presets: {', '.join(presets())}." + (f" Did you mean {near[0]}?" if near else ""),
             )
-        label, text = str(path), path.read_text("utf-8")
+        label, text = str(path), _read(path)
     layer = _toml(text, label)
     base = layer.pop("preset", None)
     if base is not None:
-        if base not in presets() or base == source:
+        if not isinstance(base, str) or base not in presets() or base == source:
             raise ConfigError(f"{label}: preset = {base!r} is no preset", f"Presets: {', '.join(presets())}.")
         yield from _file_layers(base, cwd)
     yield label, layer
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})", "Save it as UTF-8.") from None
 
 
 def _toml(text: str, label: str) -> dict[str, Any]:
@@ -167,27 +184,47 @@ def _pair(text: str, label: str) -> tuple[str, dict[str, Any]]:
     return label, layer
 
 
-def _merge(
-    target: dict[str, Any], layer: Mapping[str, Any], label: str, origin: dict[str, str], at: str = ""
-) -> None:
-    """Lay `layer` over `target`, in place, and note in `origin` where each key came from, in place."""
+def _together(layers: Iterable[tuple[str, dict[str, Any]]]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Layers of one rank as a single one, so that their order only matters for equal keys; and each key's label."""
+    whole: dict[str, Any] = {}
+    labels: dict[str, str] = {}
+    for label, layer in layers:
+        _lay(whole, layer)
+        labels |= dict.fromkeys(_paths(layer), label)
+    return whole, labels
+
+
+def _lay(target: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    """Lay `layer` over `target`, in place, table by table."""
     for key, value in layer.items():
-        path = f"{at}{key}"
-        origin[path] = label
-        # A table's other keys belong to the task, objective or teacher that they were written for.
-        if path in ("task.name", "task.kind") and target.get(key) not in (None, value):
-            target.pop("options", None)
-        if path in TAGS and isinstance(value, Mapping):
-            tag, default = TAGS[path]
-            if tag in value and value[tag] != target.get(key, {}).get(tag, default):
+        if isinstance(value, Mapping):
+            if not isinstance(target.get(key), dict):
                 target[key] = {}
-        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
-            _merge(target[key], value, label, origin, f"{path}.")
-        elif isinstance(value, Mapping):
-            target[key] = {}
-            _merge(target[key], value, label, origin, f"{path}.")
+            _lay(target[key], value)
         else:
             target[key] = value
+
+
+def _paths(layer: Mapping[str, Any], at: str = "") -> Iterator[str]:
+    for key, value in layer.items():
+        yield f"{at}{key}"
+        if isinstance(value, Mapping):
+            yield from _paths(value, f"{at}{key}.")
+
+
+def _drop_stale(target: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    """Take out of `target`, in place, what was written for another task, objective or teacher than `layer` names."""
+    for table in ("task", *TAGS):
+        old, new = target.get(table), layer.get(table)
+        if not (isinstance(old, dict) and isinstance(new, Mapping)):
+            continue
+        if table == "task":
+            if any(new.get(key, old.get(key)) != old.get(key) for key in ("name", "kind")):
+                old.pop("options", None)
+            continue
+        tag, default = TAGS[table]
+        if new.get(tag, old.get(tag, default)) != old.get(tag, default):
+            target[table] = {}
 
 
 def _explain(error: ValidationError, origin: Mapping[str, str], source: str) -> str:
@@ -211,6 +248,8 @@ def _explain(error: ValidationError, origin: Mapping[str, str], source: str) -> 
             siblings = [k for k in all_keys() if k.rpartition(".")[0] == ".".join(loc[:-1])]
             near = difflib.get_close_matches(path, siblings, n=1, cutoff=0.6) or near
             lines.append(f"{label}: unknown key {path}; the nearest is {near[0]}")
+        elif path in TAGS and not isinstance(item["input"], dict):
+            lines.append(f"{label}: {path} = {item['input']!r}: it is a table; set {path}.{TAGS[path][0]}")
         elif item["type"] == "missing":
             lines.append(f"{label}: {path} is required")
         else:

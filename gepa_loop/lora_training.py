@@ -60,12 +60,14 @@ def with_lora(base: Base, lora: LoraConfig, seed: int, stack: Adapter | None) ->
     return model.eval()
 
 
-def add_teacher(peft_model: PeftModel, adapter: Adapter) -> None:
+def add_teacher(base: Base, peft_model: PeftModel, adapter: Adapter, source: str) -> None:
     """Put one more frozen adapter on the model, in place, which computes only in `as_teacher`.
 
     Raises:
-        ModelError: The adapter does not fit the base.
+        ConfigError: A target of the adapter is no linear layer of the base; the message names `source`.
+        ModelError: The adapter does not fit the base otherwise.
     """
+    _check_targets(base, adapter.targets, source)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         peft_model.add_adapter(TEACHER, _peft_config(adapter.rank, adapter.alpha, adapter.targets))
@@ -157,7 +159,11 @@ def _check_targets(base: Base, targets: Sequence[str], source: str) -> None:
 
     # The output layer is read as a plain matrix by the objective, so an adapter there would train nothing.
     head = base.model.get_output_embeddings()
-    linears = [n for n, m in base.model.named_modules() if isinstance(m, nn.Linear) and m is not head]
+    # A layer that has adapters already is wrapped, and keeps the layer itself as `base_layer`.
+    layers = [(n, m) for n, m in base.model.named_modules() if ".base_layer" not in n and ".lora_" not in n]
+    linears = [
+        n for n, m in layers if (isinstance(m, nn.Linear) or hasattr(m, "base_layer")) and m is not head
+    ]
     unknown = [t for t in targets if not any(n == t or n.endswith(f".{t}") for n in linears)]
     if unknown:
         names = ", ".join(dict.fromkeys(n.rpartition(".")[2] for n in linears))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from gepa_loop.schema import Name, Positive, Section, TaskConfig
 
@@ -12,7 +12,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Above0 = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
-Bounds = tuple[Weight, Weight]
+
+
+def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("the lower bound comes first")
+    return bounds
+
+
+Bounds = Annotated[tuple[Weight, Weight], AfterValidator(_ordered)]
 
 
 class DistillConfig(Section):
@@ -66,6 +74,10 @@ class DistillConfig(Section):
     def max_tokens(self, step: int, default: int) -> int:
         """Longest completion of a step (from 0); `default` without a progressive horizon."""
         return next((tokens for first, tokens in reversed(self.horizon) if first <= step), default)
+
+    def longest(self, default: int) -> int:
+        """Longest completion of any step; `default` without a progressive horizon."""
+        return max((tokens for _, tokens in self.horizon), default=default)
 
 
 class Objective(Section):
@@ -260,6 +272,10 @@ def check_recipe(distill: DistillConfig, objective: ObjectiveConfig, teacher: Te
         ValueError: Names the values that contradict each other.
     """
     share = on_policy_share(distill, objective)
+    if isinstance(objective, SFT) and objective.adv_tau > 0:
+        raise ValueError("objective.adv_tau: sft imitates and takes no reward; only_correct rejects by it")
+    if isinstance(objective, GRPO) and teacher.kind != "base":
+        raise ValueError(f"teacher.kind = {teacher.kind!r}: objective grpo reads no teacher")
     if teacher.kind == "server" and share < 1:
         raise ValueError(f"teacher.kind = 'server' does not sample, but distill.on_policy is {share:g}")
     if teacher.kind == "server" and isinstance(objective, FullKL) and objective.top_k is not None:

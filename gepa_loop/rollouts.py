@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -63,7 +64,12 @@ class Rollouts:
     ) -> list[Completion]:
         """`completions` from prompts that are rendered already, one for each item, and from any sampler."""
         repeated = [prompt for prompt in prompts for _ in range(samples)]
-        seeds = [derive_seed(self.seed, purpose, item.id, n) for item in items for n in range(samples)]
+        seeds, drawn = [], Counter[str]()
+        for item in items:
+            # An item that comes twice gets other samples the second time, not the same ones again.
+            first = drawn[item.id]
+            seeds += [derive_seed(self.seed, purpose, item.id, first + n) for n in range(samples)]
+            drawn[item.id] += samples
         return sampler.generate(repeated, sampling, seeds)
 
     def rows(

@@ -150,6 +150,12 @@ def test_another_objective_does_not_inherit_the_presets_keys() -> None:
             ["objective.type=token_kl", "objective.student=trainer", "objective.discount=1"],
             "neither a discount",
         ),
+        (["objective=grpo"], "it is a table; set objective.type"),
+        (["objective.token_mask=[8, 0.1]"], "the lower bound comes first"),
+        (["objective.type=sft", "objective.adv_tau=1"], "sft imitates and takes no reward"),
+        (["objective.type=grpo", "teacher.kind=live"], "objective grpo reads no teacher"),
+        (["sampling.temperature=0"], "distill.group = 4 at sampling.temperature 0 are 4 equal completions"),
+        (["objective.skip_tokens=8"], "leaves no token to train"),
         (["distill.updates=9"], "updates (9) is over the number of groups (2)"),
         (["distill.horizon=[[1, 4]]"], "must begin with 0"),
     ],
@@ -158,3 +164,23 @@ def test_recipes_that_make_no_sense_are_refused(sets: list[str], message: str) -
     with pytest.raises(ConfigError) as caught:
         load_config("smoke", sets, env={})
     assert message in str(caught.value)
+
+
+def test_the_order_of_flags_and_of_the_environment_does_not_matter() -> None:
+    sets = ["objective.discount=0.5", "objective.type=token_kl", "task.options.max_value=9", "task.name=gcd"]
+    one, other = (load_config("smoke", found, env={}) for found in (sets, sets[::-1]))
+    assert one == other and one.task.options == {"max_value": 9}
+    assert isinstance(one.objective, TokenKL) and one.objective.discount == 0.5
+    env = {"GEPA_LOOP_OBJECTIVE__KL_TAU": "0.5", "GEPA_LOOP_OBJECTIVE__TYPE": "grpo"}
+    found = load_config("sdft", ["teacher.kind=base"], env=env).objective
+    assert found.type == "grpo" and found.kl_tau == 0.5
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_bytes(b"# \xff")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_config(str(file), env={})
+    file.write_text('preset = ["demo"]')
+    with pytest.raises(ConfigError, match="is no preset"):
+        load_config(str(file), env={})

@@ -16,8 +16,9 @@ from gepa_loop.distill.collect import collect
 from gepa_loop.distill.teacher import Prefix, hidden_states, open_reader, read_prefix
 from gepa_loop.distill.trainer import distill
 from gepa_loop.distill.update import learning_rate
-from gepa_loop.errors import Diverged, ModelError, PromptError, RunDirectoryError, TaskError
+from gepa_loop.errors import ConfigError, Diverged, ModelError, PromptError, RunDirectoryError, TaskError
 from gepa_loop.lab import Lab, open_lab
+from gepa_loop.lora import Adapter, write_adapter
 from gepa_loop.lora_training import remove_lora, student_adapter, with_lora
 from gepa_loop.models import Base
 from gepa_loop.prompts import Candidate
@@ -437,3 +438,32 @@ def test_another_teacher_model_in_a_begun_folder_is_refused(lab: Lab, tmp_path: 
     model.save_pretrained(tmp_path / "teacher")
     with pytest.raises(RunDirectoryError, match="was made with another teacher"):
         train(lab, tmp_path / "run", *sets)
+
+
+def test_an_item_that_comes_twice_gets_other_completions(lab: Lab) -> None:
+    """More groups in a step than the split has items; the same completions again would count double."""
+    config = smoke("distill.rollouts=68", "distill.group=2")
+    model = with_lora(lab.base, config.lora, 0, None)
+    try:
+        drawn = collect(config, lab.rollouts, None, student_adapter(model), None, 0).drawn
+    finally:
+        remove_lora(model)
+    assert len(drawn) == 34 and len({one.item.id for one in drawn}) == 16
+    flat = [(one.item.id, completion.token_ids) for one in drawn for completion in one.completions]
+    assert len(set(flat)) == 68
+
+
+def test_an_adapter_for_other_layers_is_refused(lab: Lab, tmp_path: Path) -> None:
+    for target in ("c_attn", "lm_head"):
+        name = f"base_model.model.{target}"
+        tensors = {f"{name}.lora_A.weight": torch.zeros(2, 8), f"{name}.lora_B.weight": torch.zeros(8, 2)}
+        write_adapter(tmp_path / target, Adapter(2, 4.0, (target,), tensors), "other")
+        with pytest.raises(ConfigError, match=f"teacher.path = .*{target}. names no linear layer"):
+            train(lab, tmp_path / "run", "teacher.kind=adapter", f"teacher.path={tmp_path / target}")
+    train(lab, tmp_path / "run", "distill.steps=1")  # and the base is clean
+
+
+def test_a_missing_teacher_model_is_named_as_the_teacher(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"^teacher\.name = .* has no config.json"):
+        train(lab, tmp_path / "run", "teacher.kind=model", f"teacher.name={tmp_path / 'empty'}")

@@ -185,13 +185,16 @@ def open_reader(
     if teacher.kind == "live":
         names = (*stack, STUDENT)
     elif teacher.kind == "ema":
-        add_teacher(model, student_adapter(model))
+        add_teacher(base, model, student_adapter(model), "lora.targets")
         names, rate = (*stack, TEACHER), teacher.rate
     elif teacher.kind == "adapter":
-        add_teacher(model, read_adapter(Path(teacher.path)))
+        add_teacher(base, model, read_adapter(Path(teacher.path)), f"teacher.path = {teacher.path!r}")
         names = (TEACHER,)
     elif teacher.kind == "model":
-        reads = load_base(ModelConfig(name=teacher.name, dtype=teacher.dtype, device=teacher.device))
+        try:
+            reads = load_base(ModelConfig(name=teacher.name, dtype=teacher.dtype, device=teacher.device))
+        except ModelError as error:
+            raise ModelError(str(error).replace("model.", "teacher.", 1), error.hint) from error
         owner, names = None, ()
         renderer = _renderer(reads, base, renderer, items[0])
     texts = {item.id: teacher_text(teacher, prompt, item) for item in items}
@@ -250,7 +253,7 @@ def _renderer(teacher: Base, student: Base, renderer: Renderer, item: Item) -> R
 def _check_room(
     config: Config, renderer: Renderer, prompts: Mapping[str, tuple[int, ...]], what: str
 ) -> None:
-    horizon = max((tokens for _, tokens in config.distill.horizon), default=config.sampling.max_tokens)
+    horizon = config.distill.longest(config.sampling.max_tokens)
     longest = max(map(len, prompts.values()))
     if longest + horizon > renderer.context:
         raise PromptError(
