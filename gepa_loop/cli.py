@@ -33,8 +33,9 @@ app = typer.Typer(
 config_app = typer.Typer(no_args_is_help=True, help="Show presets and resolved configurations.")
 app.add_typer(config_app, name="config")
 
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
+# Item ids hold `:train:`, which rich would print as an emoji.
+out = Console(soft_wrap=True, emoji=False)
+err = Console(stderr=True, soft_wrap=True, emoji=False)
 
 ConfigOption = Annotated[
     str | None,
@@ -275,7 +276,9 @@ def sweep(
     with _open("sweep", source, sets, run_name, dry_run, fresh, {str(prompt): teacher}, more) as opened:
         if opened is None:
             for name, seed in configs:
-                out.print(f"cell {name}, seed {seed}: {' '.join(grid.cells[name])}", highlight=False)
+                out.print(
+                    f"cell {name}, seed {seed}: {' '.join(grid.cells[name])}", highlight=False, markup=False
+                )
             return
         lab, _, run, view = opened
         result = run_sweep(lab, grid, configs, teacher, run, view)

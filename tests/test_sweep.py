@@ -136,3 +136,5 @@ def test_the_command(
     (result,) = (tmp_path / "runs").glob("*/result.json")
     assert [cell["cell"] for cell in json.loads(result.read_text())["cells"]] == ["low", "high"]
     assert gepa_loop(["sweep", "--preset", "masc", "--prompt", "prompt.txt"]) == 2
+    assert gepa_loop([*argv, "--run-name", "other", "--set", "teacher.privileged=nosuch"]) == 2
+    assert "item lcm:train:" in capsys.readouterr().err  # and no emoji
