@@ -55,7 +55,7 @@ def load_grid(source: str) -> Grid:
     if source in grids():
         text = (resources.files("gepa_loop") / "sweeps" / f"{source}.toml").read_text("utf-8")
     elif Path(source).is_file():
-        text = Path(source).read_text("utf-8")
+        text = Path(source).read_bytes().decode("utf-8", "replace")
     else:
         near = difflib.get_close_matches(source, grids(), n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
@@ -65,7 +65,7 @@ def load_grid(source: str) -> Grid:
     try:
         table = tomllib.loads(text)
         cells = {str(name): tuple(map(str, sets)) for name, sets in table.pop("cells").items()}
-        grid = Grid(Path(source).stem, table.pop("config"), table.pop("baseline"), cells)
+        grid = Grid(Path(source).stem, str(table.pop("config")), str(table.pop("baseline")), cells)
     except (tomllib.TOMLDecodeError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(
             f"--preset {source}: not a grid: {error}",
@@ -91,14 +91,19 @@ def cell_configs(
     """The config of each cell and seed; a cell's own values come last.
 
     Raises:
-        ConfigError: A cell's values do not fit the config.
+        ConfigError: A cell's values do not fit the config, or it changes the items that students are paired by.
     """
-    first = load_config(source or grid.config, sets).seed
-    return {
-        (name, seed): load_config(source or grid.config, [*sets, *own, f"seed={seed}"])
-        for seed in range(first, first + seeds)
-        for name, own in grid.cells.items()
-    }
+    whole = load_config(source or grid.config, sets)
+    found = {}
+    for seed in range(whole.seed, whole.seed + seeds):
+        for name, own in grid.cells.items():
+            found[name, seed] = load_config(source or grid.config, [*sets, *own, f"seed={seed}"])
+            if found[name, seed].task != whole.task or any(one.startswith("seed=") for one in own):
+                raise ConfigError(
+                    f"grid {grid.name}, cell {name!r}: it changes the task or the seed, and students are paired by item",
+                    "Set the task for the whole sweep with --set, and the seeds with --seeds.",
+                )
+    return found
 
 
 def run_sweep(

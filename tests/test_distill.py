@@ -467,3 +467,24 @@ def test_a_missing_teacher_model_is_named_as_the_teacher(lab: Lab, tmp_path: Pat
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"^teacher\.name = .* has no config.json"):
         train(lab, tmp_path / "run", "teacher.kind=model", f"teacher.name={tmp_path / 'empty'}")
+
+
+def test_groups_are_redrawn_also_when_every_item_is_taken(scored: Lab) -> None:
+    """As in `dapo`, whose step has more groups than the split has items."""
+    sets = "distill.rollouts=64", "distill.group=2", "objective.type=grpo"
+    model = with_lora(scored.base, smoke(*sets).lora, 0, None)
+    try:
+        dull = []
+        for redraw in (0, 4):
+            drawn = collect(
+                smoke(*sets, f"objective.redraw={redraw}"),
+                scored.rollouts,
+                None,
+                student_adapter(model),
+                None,
+                0,
+            ).drawn
+            dull.append(sum(one.equal for one in drawn))
+    finally:
+        remove_lora(model)
+    assert dull[0] > 10 and dull[1] < dull[0] / 2

@@ -105,6 +105,7 @@ def test_a_sweep_goes_on_where_it_stopped(lab: Lab, tmp_path: Path) -> None:
     [
         ("baseline = ", "not a grid"),
         ('config = "smoke"\nbaseline = "a"\n', "not a grid: 'cells'"),
+        ('config = "smoke"\nbaseline = ["a"]\n[cells]\na = []\n', "is no cell"),
         ('config = "smoke"\nbaseline = "b"\n[cells]\na = []\n', "baseline = 'b' is no cell"),
         ('config = "smoke"\nbaseline = "a"\nsplit = 1\n[cells]\na = []\n', "unknown key split"),
         ('config = "smoke"\nbaseline = "../a"\n[cells]\n"../a" = []\n', "not a plain folder name"),
@@ -120,6 +121,15 @@ def test_a_broken_grid_is_refused(tmp_path: Path, text: str, message: str) -> No
     with pytest.raises(ConfigError) as caught:
         load_grid(str(file))
     assert message in str(caught.value)
+
+
+def test_cells_that_cannot_be_paired_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "grid.toml"
+    for own in ("task.splits.select=8", "seed=5"):
+        file.write_text(f'config = "smoke"\nbaseline = "a"\n[cells]\na = []\nb = ["{own}"]\n')
+        with pytest.raises(ConfigError, match="cell 'b': it changes the task or the seed"):
+            cell_configs(load_grid(str(file)), None, (), seeds=1)
+    assert cell_configs(load_grid("masks"), "smoke", ["task.splits.select=8"], seeds=1)
 
 
 def test_the_command(

@@ -129,10 +129,12 @@ def items_of_step(items: Sequence[Item], step: int, count: int, seed: int) -> li
 def _other_items(
     items: Sequence[Item], drawn: Sequence[Drawn], count: int, path: tuple[int, int, int]
 ) -> list[Item]:
-    """Up to `count` items that are not drawn yet."""
+    """`count` items: those that are not drawn yet, and then any; a redraw gives them other completions."""
     taken = {one.item.id for one in drawn}
     free = [item for item in items if item.id not in taken]
-    return random.Random(derive_seed(path[0], "redraw", *path[1:])).sample(free, min(count, len(free)))
+    random_ = random.Random(derive_seed(path[0], "redraw", *path[1:]))
+    fresh = random_.sample(free, min(count, len(free)))
+    return fresh + random_.choices(items, k=count - len(fresh))
 
 
 def _scored(rollouts: Rollouts, item: Item, by_student: bool, completions: Sequence[Completion]) -> Drawn:
