@@ -130,15 +130,23 @@ def signed_or_plain(value: float) -> str:
     return signed(value) if value < 0 else score(value)
 
 
+def _gain_text(gain: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Mean with interval, and p, of a DIFF; empty where there is none."""
+    if gain is None:
+        return "", ""
+    low, high = gain["ci"]
+    return f"{signed(gain['mean'])} [{signed(low)}, {signed(high)}]", f"{gain['p']:.4f}"
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+
+
 def result_table(result: Mapping[str, Any]) -> Table:
     """The end of a run: base, base + prompt and student on `test`, with intervals, differences and tokens."""
     test, tokens = result["test"], result["tokens"]
-    table = Table(
-        title=f"test, {test['base']['n']} items; 95 % intervals; tokens of the system turn and of a mean reply",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
+    table = _table(
+        f"test, {test['base']['n']} items; 95 % intervals; tokens of the system turn and of a mean reply"
     )
     table.add_column("")
     table.add_column("score", justify="right")
@@ -149,11 +157,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
     table.add_column("reply", justify="right")
 
     def add(name: str, key: str, gain: Mapping[str, Any] | None, system: int) -> None:
-        more = ("", "")
-        if gain is not None:
-            low, high = gain["ci"]
-            more = f"{signed(gain['mean'])} [{signed(low)}, {signed(high)}]", f"{gain['p']:.4f}"
-        table.add_row(name, *estimate_text(test[key]), *more, str(system), f"{tokens[key]:.1f}")
+        table.add_row(name, *estimate_text(test[key]), *_gain_text(gain), str(system), f"{tokens[key]:.1f}")
 
     add("base", "base", None, 0)
     add("base + prompt", "prompted", None, tokens["prompt"])
@@ -167,13 +171,9 @@ def result_table(result: Mapping[str, Any]) -> Table:
 def sweep_table(result: Mapping[str, Any]) -> Table:
     """The end of a sweep: every cell's student on `select`, against the baseline cell."""
     seeds = len(result["seeds"])
-    table = Table(
-        title=f"{result['grid']}: students without a prompt on {result['split']}, {seeds} seed{'s' * (seeds > 1)}, "
-        f"{result['base']['n']} items in all; 95 % intervals",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
+    table = _table(
+        f"{result['grid']}: students without a prompt on {result['split']}, {seeds} seed{'s' * (seeds > 1)}, "
+        f"{result['base']['n']} items in all; 95 % intervals"
     )
     table.add_column("cell")
     table.add_column("score", justify="right")
@@ -183,9 +183,5 @@ def sweep_table(result: Mapping[str, Any]) -> Table:
     table.add_row("[dim]base[/]", *estimate_text(result["base"]), "", "")
     table.add_row("[dim]base + prompt[/]", *estimate_text(result["prompted"]), "", "")
     for cell in result["cells"]:
-        gain, more = cell["difference"], ("", "")
-        if gain is not None:
-            low, high = gain["ci"]
-            more = f"{signed(gain['mean'])} [{signed(low)}, {signed(high)}]", f"{gain['p']:.4f}"
-        table.add_row(cell["cell"], *estimate_text(cell["student"]), *more)
+        table.add_row(cell["cell"], *estimate_text(cell["student"]), *_gain_text(cell["difference"]))
     return table
