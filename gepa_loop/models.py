@@ -65,6 +65,7 @@ def load_base(config: ModelConfig) -> Base:
     # Moved only: `to(dtype)` would also round the rotary frequencies, which stay float32.
     model = model.to(device).eval().requires_grad_(False)
     use_grouped_attention(model)
+    _check_output_layer(config.name, model)
     return Base(
         name=config.name,
         model=model,
@@ -146,6 +147,28 @@ def _from_pretrained(
             "Copy or download the model again.",
         )
     return model, tokenizer
+
+
+def _check_output_layer(name: str, model: PreTrainedModel) -> None:
+    """Refuse a model whose logits are more than last hidden states times a matrix: the losses assume no more."""
+    import torch
+
+    head = model.get_output_embeddings()
+    ids = torch.arange(8, device=model.device)[None]
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits.float()
+        hidden = model.get_decoder()(input_ids=ids).last_hidden_state
+        product = (hidden @ head.weight.T).float() if isinstance(head, torch.nn.Linear) else None
+    if (
+        product is None
+        or product.shape != logits.shape
+        or not torch.allclose(product, logits, rtol=0, atol=0.02 * float(logits.abs().max()))
+        or getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    ):
+        raise ModelError(
+            f"model.name = {name!r}: its logits are not its last hidden states times its output layer",
+            "Models that scale, cap or shift their logits (Granite, Cohere, some of Gemma) are not supported.",
+        )
 
 
 def _check_folder(name: str, folder: Path) -> None:

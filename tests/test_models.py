@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from gepa_loop.bundled import SMOLLM, smollm_folder
 from gepa_loop.errors import ConfigError, ModelError
@@ -263,6 +264,27 @@ def test_damaged_folder(folder: Path, damage: object, message: str) -> None:
     with pytest.raises(ModelError, match=message) as caught:
         load(str(folder))
     assert repr(str(folder)) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("granite", {"logits_scaling": 8.0}),
+        ("gemma3_text", {"final_logit_softcapping": 30.0, "head_dim": 16}),
+        ("cohere", {"logit_scale": 0.0625}),
+    ],
+)
+def test_models_whose_logits_are_scaled_or_capped_are_refused(
+    folder: Path, kind: str, more: dict[str, float]
+) -> None:
+    """Their loss would be that of other distributions than those the model samples from."""
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    shape = {"vocab_size": size, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 256}
+    config = AutoConfig.for_model(kind, **shape, **heads, **more)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    with pytest.raises(ModelError, match="logits are not its last hidden states times"):
+        load(str(folder))
 
 
 def test_unknown_builtin_lists_the_known_ones() -> None:
