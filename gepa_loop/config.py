@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
@@ -189,9 +190,18 @@ def _together(layers: Iterable[tuple[str, dict[str, Any]]]) -> tuple[dict[str, A
     whole: dict[str, Any] = {}
     labels: dict[str, str] = {}
     for label, layer in layers:
+        _refuse_plain_tables(layer, label)
         _lay(whole, layer)
         labels |= dict.fromkeys(_paths(layer), label)
     return whole, labels
+
+
+def _refuse_plain_tables(layer: Mapping[str, Any], label: str) -> None:
+    """Before another layer's table takes the value's place without a word."""
+    for key, value in layer.items():
+        if key in Config.model_fields and key != "seed" and not isinstance(value, Mapping):
+            hint = f"set {key}.{TAGS[key][0]}" if key in TAGS else f"set {key}.KEY"
+            raise ConfigError(f"{label}: {key} = {value!r}: it is a table; {hint}")
 
 
 def _lay(target: dict[str, Any], layer: Mapping[str, Any]) -> None:
@@ -248,16 +258,26 @@ def _explain(error: ValidationError, origin: Mapping[str, str], source: str) -> 
             siblings = [k for k in all_keys() if k.rpartition(".")[0] == ".".join(loc[:-1])]
             near = difflib.get_close_matches(path, siblings, n=1, cutoff=0.6) or near
             lines.append(f"{label}: unknown key {path}; the nearest is {near[0]}")
-        elif path in TAGS and not isinstance(item["input"], dict):
-            lines.append(f"{label}: {path} = {item['input']!r}: it is a table; set {path}.{TAGS[path][0]}")
         elif item["type"] == "missing":
             lines.append(f"{label}: {path} is required")
         else:
-            message = item["msg"].removeprefix("Value error, ")
+            message = item["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
             shown = "" if isinstance(item["input"], dict) else f" = {item['input']!r}"
+            label = _blamed(message, path, origin) or label
             shown = f"{path}{shown}: " if path else ""
             lines.append(f"{label}: {shown}{message[:1].lower() + message[1:]}")
     return "\n".join(lines)
+
+
+def _blamed(message: str, table: str, origin: Mapping[str, str]) -> str:
+    """Which sources set the keys that a message about several of them names: the last in precedence."""
+    words = set(re.findall(r"[a-z_]+(?:\.[a-z_]+)*", message))
+    whole = words | {f"{table}.{word}" for word in words}
+    named = [label for key, label in origin.items() if key in whole]
+    for rank in ("--set ", ENV_PREFIX):
+        if found := [label for label in named if label.startswith(rank)]:
+            return ", ".join(dict.fromkeys(found))
+    return named[-1] if named else ""
 
 
 def all_keys(model: type[BaseModel] = Config, at: str = "") -> list[str]:

@@ -20,6 +20,18 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
+def _shows_the_value(text: str) -> str:
+    if "{value}" not in text:
+        raise ValueError("it must hold {value}, which stands for the field")
+    return text
+
+
+def _http(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("it must begin with http:// or https://")
+    return url
+
+
 Bounds = Annotated[tuple[Weight, Weight], AfterValidator(_ordered)]
 
 
@@ -201,7 +213,7 @@ class Teacher(Section):
 
     privileged: str = ""
     """A field of the item (`answer`, or any field of its record) that only the teacher reads, after its prompt."""
-    privileged_text: Annotated[str, Field(pattern=r"\{value\}")] = (
+    privileged_text: Annotated[str, AfterValidator(_shows_the_value)] = (
         "For your eyes only, the reference: {value}"
     )
     """How it is shown; {value} stands for the field."""
@@ -249,7 +261,7 @@ class ServerTeacher(Teacher):
     """A model with the same vocabulary on a vLLM server; a key is read from VLLM_API_KEY."""
 
     kind: Literal["server"] = "server"
-    url: Annotated[str, Field(pattern=r"^https?://")]
+    url: Annotated[str, AfterValidator(_http)]
     """Where it is, without a path."""
     name: Name
     """The model's name there."""
@@ -272,6 +284,9 @@ def check_recipe(distill: DistillConfig, objective: ObjectiveConfig, teacher: Te
         ValueError: Names the values that contradict each other.
     """
     share = on_policy_share(distill, objective)
+    taus = {key: value for key, value in objective.model_dump().items() if key.endswith("_tau")}
+    if taus and not any(taus.values()) and not isinstance(objective, SFT):
+        raise ValueError(f"objective.{' = objective.'.join(taus)} = 0: nothing is trained")
     if isinstance(objective, SFT) and objective.adv_tau > 0:
         raise ValueError("objective.adv_tau: sft imitates and takes no reward; only_correct rejects by it")
     if isinstance(objective, GRPO) and teacher.kind != "base":
