@@ -22,7 +22,7 @@ from gepa_loop.lora import Adapter, write_adapter
 from gepa_loop.lora_training import remove_lora, student_adapter, with_lora
 from gepa_loop.models import Base
 from gepa_loop.prompts import Candidate
-from gepa_loop.runs import read_jsonl
+from gepa_loop.runs import derive_seed, read_jsonl
 
 
 def smoke(*sets: str) -> Config:
@@ -330,6 +330,18 @@ def test_a_group_of_equal_rewards_is_drawn_again_and_then_left_out(lab: Lab, tmp
     train(lab, tmp_path, *sets, progress=rows.append)
     assert [row["trained_share"] for row in rows] == [0.0] * 3
     assert [row["grad_norm"] for row in rows] == [0.0] * 3
+
+
+def test_an_update_whose_tokens_are_all_masked_moves_nothing(lab: Lab, tmp_path: Path) -> None:
+    """Not even weight decay or old momentum does."""
+    sets = "objective.token_mask=[5, 8]", "distill.weight_decay=0.5", "distill.steps=1"
+    rows: list[dict[str, Any]] = []
+    moved = train(lab, tmp_path / "a", *sets, progress=rows.append).adapter
+    assert rows[0]["ratio_masked_share"] == 1
+    model = with_lora(lab.base, smoke().lora, derive_seed(0, "lora"), None)
+    start = student_adapter(model)
+    remove_lora(model)
+    assert moved.fingerprint == start.fingerprint
 
 
 def test_early_stop_after_checks_without_gain(lab: Lab, tmp_path: Path) -> None:

@@ -335,6 +335,15 @@ def test_k3_is_the_kl_on_average_and_never_negative() -> None:
     assert (p * values).sum().item() == pytest.approx((p * (p / q).log()).sum().item())
 
 
+def test_k3_pulls_towards_the_other_and_has_no_gradient_beyond_20_nats() -> None:
+    logprob = torch.tensor([-1.0, -5.0, -30.0, -0.1], requires_grad=True)
+    k3(logprob, torch.tensor([-2.0, -1.0, -1.0, -60.0])).sum().backward()
+    assert logprob.grad is not None
+    expected = [1 - math.exp(-1), 1 - math.exp(4), 0.0, 1 - math.exp(-59.9)]
+    assert logprob.grad.tolist() == pytest.approx(expected)
+
+
+
 # --- unbiasedness by enumeration: a policy over sequences of three tokens from a vocabulary of three ---
 
 VOCABULARY, HORIZON = 3, 3

@@ -331,6 +331,9 @@ def _clipped_surrogate(
 
 
 def k3(logprob_N: Tensor, other_logprob_N: Tensor) -> Tensor:
-    """exp(o - s) - (o - s) - 1 >= 0: its mean over the student's own tokens estimates KL(student || other); [N]."""
-    gap_N = other_logprob_N - logprob_N
-    return torch.expm1(gap_N.clamp(max=LOG_RATIO_LIMIT)) - gap_N
+    """exp(o - s) - (o - s) - 1 >= 0: its mean over the student's own tokens estimates KL(student || other); [N].
+
+    The gap counts as at most 20 nats; a token beyond has no gradient.
+    """
+    gap_N = (other_logprob_N - logprob_N).clamp(max=LOG_RATIO_LIMIT)
+    return torch.expm1(gap_N) - gap_N

@@ -79,7 +79,7 @@ def update(
     for number, (share, tokens, rollouts) in enumerate(_shares(collected, config.distill.updates)):
         weight_N = token_weights(objective, _slice(batch, tokens, rollouts), collected.trained_C[rollouts])
         optimizer.zero_grad(set_to_none=True)
-        total, start = 0.0, tokens.start
+        total, start, counted = 0.0, tokens.start, False
         for part in micro_batches(share, config.distill.micro_tokens):
             here = slice(start, start + sum(group.tokens for group in part))
             inside = slice(here.start - tokens.start, here.stop - tokens.start)
@@ -96,12 +96,13 @@ def update(
                 clock,
             )
             total, start = total + value, here.stop
+            counted |= bool((weight_N[inside] * ~found.masked_N).any())
             seen.append((stats, found))
         parameters = [p for p in model.parameters() if p.requires_grad]
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.distill.max_norm))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, first + number)
-        if math.isfinite(norm) and math.isfinite(total) and bool(weight_N.any()):
+        if math.isfinite(norm) and math.isfinite(total) and counted:
             optimizer.step()
             if reader is not None:
                 reader.follow()
