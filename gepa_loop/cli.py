@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -142,10 +142,12 @@ def distill(
 
         lab, _, run, view = opened
         done = distil_alone(lab, teacher, run, view)
+    from gepa_loop.view import score
+
+    later = f", {score(done.last.score)} at step {done.last.step}" if done.last != done.best else ""
     out.print(
-        f"held-out score without a prompt: {done.before:.3f} before, {done.best.score:.3f} at step {done.best.step} "
-        f"(kept), {done.last.score:.3f} at step {done.last.step}\n"
-        f"adapter: {_shown(run.path / 'distill' / teacher.id / 'adapter')}",
+        f"held-out score without a prompt: {score(done.before)} before, {score(done.best.score)} at step "
+        f"{done.best.step} (kept){later}\nadapter: {_shown(run.path / 'distill' / teacher.id / 'adapter')}",
         highlight=False,
     )
 
@@ -266,14 +268,19 @@ def sweep(
 ) -> None:
     """Distil one prompt under every cell of a grid and compare the students with the baseline's."""
     from gepa_loop.prompts import read_prompt
-    from gepa_loop.runs import fingerprint
-    from gepa_loop.sweep import cell_configs, load_grid, run_sweep
+    from gepa_loop.sweep import cell_configs, check_cells, load_grid, run_sweep
 
     grid, teacher = load_grid(preset), read_prompt(prompt)
     configs = cell_configs(grid, config, sets or (), seeds)
-    more = {"grid": fingerprint([one.model_dump(mode="json") for one in configs.values()])}
+    more = {"seeds": str(seeds), "baseline": grid.baseline}
+    more |= {f"cells.{name}": " ".join(own) for name, own in grid.cells.items()}
+
+    def check(lab: Lab) -> None:
+        check_cells(lab, grid, configs, teacher, str(prompt))
+
     source = config or grid.config
-    with _open("sweep", source, sets, run_name, dry_run, fresh, {str(prompt): teacher}, more) as opened:
+    prompts = {str(prompt): teacher}
+    with _open("sweep", source, sets, run_name, dry_run, fresh, prompts, more, check) as opened:
         if opened is None:
             for name, seed in configs:
                 out.print(
@@ -331,6 +338,7 @@ def _open(
     fresh: bool,
     prompts: Mapping[str, Candidate] | None = None,
     more: Mapping[str, str] | None = None,
+    check: Callable[[Lab], None] | None = None,
 ) -> Iterator[tuple[Lab, Candidate, Run, View] | None]:
     """What every command begins with: config, model, task, checks, run directory, view. None on a dry run."""
     with _interruptible():
@@ -358,6 +366,14 @@ def _open(
         lab = open_lab(settings)
         for source, candidate in prompts.items():
             lab.check_prompt(candidate, source)
+        if command in ("distill", "loop", "sweep"):
+            from gepa_loop.distill.teacher import check_teacher
+
+            lab = lab.for_training()
+            if check is None:
+                check_teacher(lab, next(iter(prompts.values())).text)
+            else:
+                check(lab)
         for line in lab.facts():
             out.print(line, highlight=False, markup=False)
         overlaps = (lab.overlap(candidate, source) for source, candidate in prompts.items())

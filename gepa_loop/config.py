@@ -303,13 +303,21 @@ def _resolve_paths(config: Config, cwd: Path, origin: Mapping[str, str]) -> Conf
     optimize = config.optimize.model_copy(
         update={"seed_prompt": absolute(config.optimize.seed_prompt, "optimize.seed_prompt")}
     )
-    task = config.task
-    if task.kind == "jsonl":
-        task = task.model_copy(update={"name": absolute(task.name, "task.name")})
+
+    def located(task: TaskConfig, key: str) -> TaskConfig:
+        if task.kind != "jsonl":
+            return task
+        return task.model_copy(update={"name": absolute(task.name, f"{key}.name")})
+
+    distill = config.distill
+    if distill.control is not None:
+        distill = distill.model_copy(update={"control": located(distill.control, "distill.control")})
     teacher = config.teacher
     if teacher.kind == "adapter":
         teacher = teacher.model_copy(update={"path": absolute(teacher.path, "teacher.path", Path.is_dir)})
-    return config.model_copy(update={"optimize": optimize, "task": task, "teacher": teacher})
+    task = located(config.task, "task")
+    found = {"optimize": optimize, "task": task, "distill": distill, "teacher": teacher}
+    return config.model_copy(update=found)
 
 
 def iteration_rollouts(config: Config) -> int:

@@ -51,6 +51,7 @@ def evaluate(
         rows = rows[: whole_batches * per_batch * samples]
         write_jsonl(part, rows)
     rollouts.sampler.set_student(adapter)
+    progress(len(rows), len(items) * samples)
     for start in range(whole_batches * per_batch, len(items), per_batch):
         batch = items[start : start + per_batch]
         new = [row.as_dict() for row in rollouts.rows(prompt, batch, samples, sampling, "evaluate")]

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from gepa_loop.config import Config
+from gepa_loop.errors import ConfigError, ModelError, TaskError
 from gepa_loop.lora import read_adapter
 from gepa_loop.models import Base, load_base
-from gepa_loop.prompts import Candidate, Renderer, candidate, read_prompt
+from gepa_loop.prompts import NO_PROMPT, Candidate, Renderer, candidate, read_prompt
 from gepa_loop.rollouts import Rollouts
 from gepa_loop.runs import flatten
+from gepa_loop.schema import ModelConfig
 from gepa_loop.task import SPLITS, Task, load_task
 
 PACKAGES = ("gepa-loop", "torch", "transformers", "peft", "tokenizers", "dspy", "gepa", "reasoning-gym")
@@ -27,6 +29,10 @@ class Lab:
     base: Base
     task: Task
     rollouts: Rollouts
+    teacher: Base | None = None
+    """A second model that teaches; see `for_training`."""
+    control: Task | None = None
+    """What `distill.control` names; see `for_training`."""
 
     def identity(self, **more: str) -> dict[str, Any]:
         """What results depend on, as flat values; a run continues only where all of them are equal."""
@@ -36,23 +42,53 @@ class Lab:
             "model.resolved": f"{self.base.model.dtype} on {self.base.device.type}",
             "task.fingerprint": self.task.fingerprint,
             **{f"version.{name}": _version(name) for name in PACKAGES},
-            **self._teacher(),
+            **self._others(),
             **more,
         }
 
-    def _teacher(self) -> dict[str, str]:
-        teacher = self.config.teacher
-        if teacher.kind != "adapter":
-            return {}
-        return {"teacher.fingerprint": read_adapter(Path(teacher.path)).fingerprint}
+    def _others(self) -> dict[str, str]:
+        found = {}
+        if self.config.teacher.kind == "adapter":
+            found["teacher.fingerprint"] = read_adapter(Path(self.config.teacher.path)).fingerprint
+        if self.teacher is not None:
+            found["teacher.fingerprint"] = self.teacher.fingerprint
+        if self.control is not None:
+            found["control.fingerprint"] = self.control.fingerprint
+        return found
+
+    def for_training(self) -> Lab:
+        """This lab with what a distillation needs besides: a second model as teacher, a control task.
+
+        Raises:
+            ModelError: The teacher cannot be loaded.
+            TaskError: The control task cannot be loaded.
+            PromptError: One of its questions and the horizon do not fit the context.
+        """
+        teacher, control = self.config.teacher, self.config.distill.control
+        model = other = None
+        if teacher.kind == "model":
+            settings = ModelConfig(name=teacher.name, dtype=teacher.dtype, device=teacher.device)
+            try:
+                model = load_base(settings)
+            except (ModelError, ConfigError) as error:
+                raise type(error)(str(error).replace("model.", "teacher.", 1), error.hint) from error
+        if control is not None:
+            try:
+                other = load_task(control, self.config.seed)
+            except TaskError as error:
+                raise TaskError(str(error).replace("task.", "distill.control.", 1), error.hint) from error
+            self._check_items(NO_PROMPT, other, "distill.control")
+        return replace(self, teacher=model, control=other)
 
     def under(self, config: Config) -> Lab:
-        """This lab under another config; the model and the task are loaded again only where they differ."""
+        """This lab under another config, for training; what does not differ is not loaded again."""
         mine = self.config
         same = (mine.model, mine.task, mine.seed, mine.sampling.batch)
         if same != (config.model, config.task, config.seed, config.sampling.batch):
-            return open_lab(config)
-        return replace(self, config=config)
+            return open_lab(config).for_training()
+        moved = replace(self, config=config)
+        others = mine.teacher, mine.distill.control
+        return moved if others == (config.teacher, config.distill.control) else moved.for_training()
 
     def facts(self) -> list[str]:
         """What was resolved, in lines for a person, before anything is spent."""
@@ -92,11 +128,16 @@ class Lab:
 
     def check_prompt(self, prompt: Candidate, source: str) -> None:
         """Check a prompt against every item it may meet."""
-        items = [item for name in SPLITS for item in self.task.splits[name]]
+        self._check_items(prompt.text, self.task, source)
+
+    def _check_items(self, prompt: str, task: Task, source: str) -> None:
+        items = [item for name in SPLITS for item in task.splits[name]]
         longest = max(items, key=lambda item: sum(len(content) for _, content in item.messages))
-        self.rollouts.renderer.check(
-            prompt.text, [items[0], longest], self.config.sampling.max_tokens, source
-        )
+        self.rollouts.renderer.check(prompt, [items[0], longest], self.config.sampling.max_tokens, source)
+        for item in items:
+            self.rollouts.renderer.refuse_special_tokens(
+                [content for _, content in item.messages], f"item {item.id}"
+            )
 
     def overlap(self, prompt: Candidate, source: str) -> str | None:
         """A warning when a prompt holds questions of the splits that judge it, as worked examples may."""

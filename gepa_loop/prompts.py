@@ -134,8 +134,8 @@ class Renderer:
         import jinja2
 
         for item in items:
-            self._refuse_special_tokens([prompt], source)
-            self._refuse_special_tokens([content for _, content in item.messages], f"item {item.id}")
+            self.refuse_special_tokens([prompt], source)
+            self.refuse_special_tokens([content for _, content in item.messages], f"item {item.id}")
             try:
                 teacher, student = self.tokens(prompt, item), self.tokens(NO_PROMPT, item)
                 suffix = self.suffix(item)
@@ -160,7 +160,8 @@ class Renderer:
         same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(opened, closed, strict=False))
         return opened[sum(1 for _ in same) :]
 
-    def _refuse_special_tokens(self, texts: Sequence[str], source: str) -> None:
+    def refuse_special_tokens(self, texts: Sequence[str], source: str) -> None:
+        """Raise PromptError when a text contains one of the model's special tokens; `source` says where it is from."""
         special = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
         for token in sorted(special.union(self.tokenizer.all_special_tokens)):
             if any(token in text for text in texts):

@@ -75,30 +75,46 @@ def distil(
     number: int | None = None,
     stack: Adapter | None,
     before: float,
+    label: str | None = None,
 ) -> Distilled:
     """Distil one prompt on top of `stack`; `before` is the held-out score of that without a prompt."""
+    from gepa_loop.distill.checkpoint import steps_saved
     from gepa_loop.distill.trainer import distill
 
-    observer.stage("distill", round=number, candidate=teacher.id)
+    settings = lab.config.distill
+    observer.stage("distill", round=number, candidate=label or teacher.id)
     if lab.config.objective.type == "grpo":
         observer.note("objective grpo trains on the task reward alone; the prompt is not read")
+    if begun := settings.steps if (folder / "result.json").exists() else steps_saved(folder / "checkpoints"):
+        observer.note(f"continuing after step {begun}")
+    observer.progress(begun, settings.steps)
+    still = 0
 
     def progress(row: Mapping[str, Any]) -> None:
+        nonlocal still
+        still += row["grad_norm"] == 0
         observer.progress(
-            row["step"], lab.config.distill.steps, kl=row["reverse_kl"], held_out=row.get("held_out_score")
+            row["step"], settings.steps, kl=row["reverse_kl"], held_out=row.get("held_out_score")
         )
 
-    return distill(
-        lab.config, lab.base, lab.rollouts, teacher, folder, stack=stack, before=before, progress=progress
-    )
+    done = distill(lab, teacher, folder, stack=stack, before=before, progress=progress)
+    if still:
+        observer.note(
+            f"{still} of {settings.steps} steps had no gradient: no trained token had an advantage or a divergence"
+        )
+    return done
 
 
-def distil_alone(lab: Lab, teacher: Candidate, run: Run, observer: Observer) -> Distilled:
-    """The `distill` command: the held-out score without a prompt, then the distillation."""
-    observer.stage("baseline")
+def distil_alone(
+    lab: Lab, teacher: Candidate, run: Run, observer: Observer, label: str | None = None
+) -> Distilled:
+    """The `distill` command: the held-out score without a prompt, then the distillation; `label` is shown."""
+    label = label or teacher.id
+    observer.stage("baseline", candidate=label)
     held_out = scores(lab, "pareto", NO_PROMPT, None, run.path / "baseline" / "pareto.jsonl", observer)
     folder = run.path / "distill" / teacher.id
-    return distil(lab, teacher, folder, observer, stack=None, before=sum(held_out.values()) / len(held_out))
+    before = sum(held_out.values()) / len(held_out)
+    return distil(lab, teacher, folder, observer, stack=None, before=before, label=label)
 
 
 @dataclass(frozen=True)

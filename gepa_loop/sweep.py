@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from gepa_loop.config import Config, load_config
-from gepa_loop.errors import ConfigError
+from gepa_loop.distill.teacher import check_teacher
+from gepa_loop.errors import ConfigError, GepaLoopError
 from gepa_loop.lab import Lab
 from gepa_loop.prompts import NO_PROMPT, Candidate
-from gepa_loop.runs import Run, open_run, read_json, write_json
+from gepa_loop.runs import Run, fingerprint, open_run, read_json, write_json
 from gepa_loop.select import ItemScores, difference, estimate, holm
 from gepa_loop.stages import Observer, distil_alone, scores
 
@@ -30,7 +32,8 @@ class Grid:
     """Variants of a config."""
 
     name: str
-    config: str
+    config: str | None
+    """The preset it is made for."""
     baseline: str
     cells: Mapping[str, tuple[str, ...]]
 
@@ -65,11 +68,14 @@ def load_grid(source: str) -> Grid:
     try:
         table = tomllib.loads(text)
         cells = {str(name): tuple(map(str, sets)) for name, sets in table.pop("cells").items()}
-        grid = Grid(Path(source).stem, str(table.pop("config")), str(table.pop("baseline")), cells)
+        config = table.pop("config", None)
+        grid = Grid(
+            Path(source).stem, None if config is None else str(config), str(table.pop("baseline")), cells
+        )
     except (tomllib.TOMLDecodeError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(
             f"--preset {source}: not a grid: {error}",
-            'It needs config = "...", baseline = "..." and [cells] of name = ["key.path=value", ...].',
+            'It needs baseline = "..." and [cells] of name = ["key.path=value", ...].',
         ) from None
     if table or grid.baseline not in cells:
         what = f"unknown key {next(iter(table))}" if table else f"baseline = {grid.baseline!r} is no cell"
@@ -93,17 +99,40 @@ def cell_configs(
     Raises:
         ConfigError: A cell's values do not fit the config, or it changes the items that students are paired by.
     """
-    whole = load_config(source or grid.config, sets)
+    source = source or grid.config
+    whole = load_config(source, sets)
     found = {}
     for seed in range(whole.seed, whole.seed + seeds):
         for name, own in grid.cells.items():
-            found[name, seed] = load_config(source or grid.config, [*sets, *own, f"seed={seed}"])
-            if found[name, seed].task != whole.task or any(one.startswith("seed=") for one in own):
-                raise ConfigError(
-                    f"grid {grid.name}, cell {name!r}: it changes the task or the seed, and students are paired by item",
-                    "Set the task for the whole sweep with --set, and the seeds with --seeds.",
-                )
+            with _cell(grid, name):
+                found[name, seed] = load_config(source, [*sets, *own, f"seed={seed}"])
+                if found[name, seed].task != whole.task or any(one.startswith("seed=") for one in own):
+                    raise ConfigError(
+                        "it changes the task or the seed, and students are paired by item",
+                        "Set the task for the whole sweep with --set, and the seeds with --seeds.",
+                    )
     return found
+
+
+def check_cells(
+    lab: Lab, grid: Grid, configs: Mapping[tuple[str, int], Config], teacher: Candidate, source: str
+) -> None:
+    """Check the prompt and the teacher of each cell, under its first seed, before anything is spent."""
+    first = min(seed for _, seed in configs)
+    for name in grid.cells:
+        with _cell(grid, name):
+            cell = lab.under(configs[name, first])
+            cell.check_prompt(teacher, source)
+            check_teacher(cell, teacher.text)
+
+
+@contextmanager
+def _cell(grid: Grid, name: str) -> Iterator[None]:
+    """Say in an error which cell it is of."""
+    try:
+        yield
+    except GepaLoopError as error:
+        raise type(error)(f"grid {grid.name}, cell {name!r}: {error}", error.hint) from error
 
 
 def run_sweep(
@@ -120,39 +149,57 @@ def run_sweep(
     """
     if (run.path / "result.json").exists():
         return read_json(run.path / "result.json")
-    base: dict[str, float] = {}
-    prompted: dict[str, float] = {}
+    views: dict[str, list[str]] = {}
+    """Cells whose untrained model is scored in the same way."""
+    scored: set[Path] = set()
+    base: dict[str, dict[str, float]] = {}
+    prompted: dict[str, dict[str, float]] = {}
     students: dict[str, dict[str, float]] = {name: {} for name in grid.cells}
     adapters: dict[str, list[str]] = {name: [] for name in grid.cells}
-    seen: set[int] = set()
     for (name, seed), config in configs.items():
         lab = lab.under(config)
-        if seed not in seen:
-            seen.add(seed)
-            for label, text, into in (("base", NO_PROMPT, base), ("prompted", teacher.text, prompted)):
+        view, folder = _view(config), f"{name}_seed{seed}"
+        if name not in views.setdefault(view, []):
+            views[view].append(name)
+        for label, text, into in (("base", NO_PROMPT, base), ("prompted", teacher.text, prompted)):
+            path = run.path / "evaluate" / f"{label}_{view}_seed{seed}.jsonl"
+            if path not in scored:
                 observer.stage(label, candidate=f"seed {seed}")
-                path = run.path / "evaluate" / f"{label}_seed{seed}.jsonl"
-                into |= _by_seed(seed, scores(lab, SPLIT, text, None, path, observer))
-        folder = f"{name}_seed{seed}"
-        observer.note(f"cell {name}, seed {seed}")
+                found = scores(lab, SPLIT, text, None, path, observer)
+                into.setdefault(view, {}).update(_by_seed(seed, found))
+                scored.add(path)
         with open_run(run.path / folder, lab.identity(command="sweep", prompts=teacher.id)) as cell:
             write_json(cell.path / "config.json", config.model_dump(mode="json"))
-            done = distil_alone(lab, teacher, cell, observer)
-            observer.stage("student", candidate=folder)
+            done = distil_alone(lab, teacher, cell, observer, label=f"{name}, seed {seed}")
+            observer.stage("student", candidate=f"{name}, seed {seed}")
             path = cell.path / "evaluate" / f"{teacher.id}.jsonl"
             students[name] |= _by_seed(seed, scores(lab, SPLIT, NO_PROMPT, done.adapter, path, observer))
             adapters[name].append(f"{folder}/distill/{teacher.id}/adapter")
     result = {
         "grid": grid.name,
         "split": SPLIT,
-        "seeds": sorted(seen),
-        "base": estimate(base).as_dict(),
-        "prompted": estimate(prompted).as_dict(),
+        "items": len(students[grid.baseline]),
+        "seeds": sorted({seed for _, seed in configs}),
+        "untrained": [
+            {
+                "cells": names,
+                "base": estimate(base[view]).as_dict(),
+                "prompted": estimate(prompted[view]).as_dict(),
+            }
+            for view, names in views.items()
+        ],
         "baseline": grid.baseline,
         "cells": _compared(grid, students, adapters),
     }
     write_json(run.path / "result.json", result)
     return read_json(run.path / "result.json")
+
+
+def _view(config: Config) -> str:
+    """What the untrained model's scores depend on, besides task and seed; cells that share it share its rows."""
+    return fingerprint([config.model.model_dump(), config.sampling.max_tokens, config.evaluate.model_dump()])[
+        :6
+    ]
 
 
 def _by_seed(seed: int, found: ItemScores) -> dict[str, float]:

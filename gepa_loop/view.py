@@ -10,6 +10,7 @@ from typing import Any, Self
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -45,7 +46,7 @@ class View:
         )
         self._live = Live(self._bar, console=console, refresh_per_second=4, transient=True)
         self._task: Any = None
-        self._title = ""
+        self._title, self._complete = "", False
         self._kept: dict[str, str] = {}
         self._began = self._printed = time.monotonic()
 
@@ -67,7 +68,7 @@ class View:
         parts = ["" if round is None else f"round {round}", name, candidate or ""]
         self._title = " · ".join(part for part in parts if part)
         self._began = self._printed = time.monotonic()
-        self._kept = {}
+        self._kept, self._complete = {}, False
         if self.console.is_terminal:
             self._task = self._bar.add_task(self._title, total=None, facts="")
         else:
@@ -76,7 +77,7 @@ class View:
     def progress(self, done: int, total: int, **facts: Any) -> None:
         """The stage has done `done` of `total`; facts that are None keep their last value."""
         self._kept.update({name: _fact(name, value) for name, value in facts.items() if value is not None})
-        text = "  ".join(self._kept.values())
+        text, self._complete = "  ".join(self._kept.values()), done >= total
         if self._task is not None:
             self._bar.update(self._task, completed=done, total=total, facts=text)
         elif time.monotonic() - self._printed >= PLAIN_SECONDS or done >= total:
@@ -84,7 +85,9 @@ class View:
             self.console.print(f"  {done}/{total}  {text}".rstrip(), highlight=False)
 
     def note(self, text: str) -> None:
-        """A line worth keeping."""
+        """A line worth keeping; a stage that has done all of its work is closed before it."""
+        if self._complete:
+            self._close_stage(True)
         self.console.print(f"  {text}", highlight=False, markup=False)
 
     def _close_stage(self, finished: bool) -> None:
@@ -173,15 +176,18 @@ def sweep_table(result: Mapping[str, Any]) -> Table:
     seeds = len(result["seeds"])
     table = _table(
         f"{result['grid']}: students without a prompt on {result['split']}, {seeds} seed{'s' * (seeds > 1)}, "
-        f"{result['base']['n']} items in all; 95 % intervals"
+        f"{result['items']} items in all; 95 % intervals"
     )
     table.add_column("cell")
     table.add_column("score", justify="right")
     table.add_column("interval")
     table.add_column(f"against {result['baseline']}")
     table.add_column("p (Holm)", justify="right")
-    table.add_row("[dim]base[/]", *estimate_text(result["base"]), "", "")
-    table.add_row("[dim]base + prompt[/]", *estimate_text(result["prompted"]), "", "")
+    several = len(result["untrained"]) > 1
+    for one in result["untrained"]:
+        of = f" ({', '.join(one['cells'])})" if several else ""
+        table.add_row(f"[dim]base{escape(of)}[/]", *estimate_text(one["base"]), "", "")
+        table.add_row(f"[dim]base + prompt{escape(of)}[/]", *estimate_text(one["prompted"]), "", "")
     for cell in result["cells"]:
-        table.add_row(cell["cell"], *estimate_text(cell["student"]), *_gain_text(cell["difference"]))
+        table.add_row(escape(cell["cell"]), *estimate_text(cell["student"]), *_gain_text(cell["difference"]))
     return table

@@ -13,10 +13,10 @@ from gepa_loop.bundled import random_tiny
 from gepa_loop.config import Config, load_config, presets
 from gepa_loop.distill.batch import Group, completion_tokens, micro_batches, pack
 from gepa_loop.distill.collect import collect
-from gepa_loop.distill.teacher import Prefix, hidden_states, open_reader, read_prefix
+from gepa_loop.distill.teacher import Prefix, check_teacher, hidden_states, open_reader, read_prefix
 from gepa_loop.distill.trainer import distill
 from gepa_loop.distill.update import learning_rate
-from gepa_loop.errors import ConfigError, Diverged, ModelError, PromptError, RunDirectoryError, TaskError
+from gepa_loop.errors import ConfigError, Diverged, ModelError, PromptError, TaskError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.lora import Adapter, write_adapter
 from gepa_loop.lora_training import remove_lora, student_adapter, with_lora
@@ -44,11 +44,8 @@ def scored(lab: Lab) -> Lab:
 def train(
     lab: Lab, folder: Path, *sets: str, prompt: str = "Answer with one number.", progress: Any = None
 ) -> Any:
-    config = smoke(*sets)
     return distill(
-        config,
-        lab.base,
-        lab.rollouts,
+        lab.under(smoke(*sets)),
         Candidate(prompt),
         folder,
         stack=None,
@@ -304,8 +301,7 @@ def test_off_policy_groups_are_the_teachers(lab: Lab, tmp_path: Path) -> None:
     mixed = smoke("distill.on_policy=0.25", "distill.rollouts=16")
     model = with_lora(lab.base, mixed.lora, 0, None)
     try:
-        items = lab.task.splits["train"]
-        reader = open_reader(mixed, lab.base, model, lab.rollouts.renderer, "Say A.", items)
+        reader = open_reader(replace(lab, config=mixed), model, "Say A.")
         drawn = [
             one.by_student
             for step in range(3)
@@ -342,6 +338,27 @@ def test_an_update_whose_tokens_are_all_masked_moves_nothing(lab: Lab, tmp_path:
     start = student_adapter(model)
     remove_lora(model)
     assert moved.fingerprint == start.fingerprint
+
+
+def test_a_cut_completion_is_worth_nothing_where_that_is_asked(scored: Lab) -> None:
+    """Also where groups of equal scores are looked for; every reply here is cut after two tokens."""
+    sets = "distill.rollouts=16", "sampling.max_tokens=2", "objective.type=grpo", "objective.drop_equal=true"
+    model = with_lora(scored.base, smoke(*sets).lora, 0, None)
+    try:
+        found = [
+            collect(smoke(*sets, f"objective.truncated={how}"), scored.rollouts, None, student, None, 0)
+            for student in [student_adapter(model)]
+            for how in ("keep", "zero_reward")
+        ]
+    finally:
+        remove_lora(model)
+    kept, zeroed = found
+    assert kept.batch.truncated_C.float().mean() > 0.8
+    assert kept.batch.reward_C.sum() > 2 and kept.trained_C.any()
+    assert zeroed.batch.reward_C.sum() == zeroed.batch.reward_C[~zeroed.batch.truncated_C].sum()
+    for group in range(4):
+        rows = zeroed.batch.groups_C == group
+        assert bool(zeroed.trained_C[rows].any()) == (len(set(zeroed.batch.reward_C[rows].tolist())) > 1)
 
 
 def test_early_stop_after_checks_without_gain(lab: Lab, tmp_path: Path) -> None:
@@ -398,10 +415,9 @@ def test_two_steps_of_every_preset(scored: Lab, tmp_path: Path, name: str) -> No
         sets.append(
             "objective.clip=1.0"
         )  # a random model is further from its teacher than 0.05 nats everywhere
+    lab = replace(scored, config=load_config(name, sets, env={})).for_training()
     done = distill(
-        load_config(name, sets, env={}),
-        scored.base,
-        scored.rollouts,
+        lab,
         Candidate("Answer with one number."),
         tmp_path,
         stack=None,
@@ -429,27 +445,75 @@ def test_checks_show_pass_at_k_and_a_control_task(scored: Lab, tmp_path: Path) -
     assert row["control_score"] == 0  # scored by its own task, which a random model does not solve
 
 
-def test_another_teacher_model_in_a_begun_folder_is_refused(lab: Lab, tmp_path: Path) -> None:
+def test_weights_of_teacher_and_control_are_part_of_a_runs_identity(lab: Lab, tmp_path: Path) -> None:
     model, tokenizer = random_tiny(torch.float32)
     tokenizer.save_pretrained(tmp_path / "teacher")
-    model.save_pretrained(tmp_path / "teacher")
-    sets = (
-        "teacher.kind=model",
-        f"teacher.name={tmp_path / 'teacher'}",
-        "teacher.dtype=float32",
-        "teacher.device=cpu",
+    control = tmp_path / "control.jsonl"
+    control.write_text("".join(f'{{"question": "{n}?", "answer": "{n}"}}\n' for n in range(20)))
+    (tmp_path / "c.toml").write_text(
+        f"""preset = "smoke"
+[teacher]
+kind = "model"
+name = "{tmp_path / "teacher"}"
+device = "cpu"
+[distill.control]
+kind = "jsonl"
+name = "control.jsonl"
+splits = {{train = 1, pareto = 5, select = 1, test = 1}}
+"""
     )
 
-    def kill(row: dict[str, Any]) -> None:
-        raise Killed
+    def identity() -> dict[str, Any]:
+        model.save_pretrained(tmp_path / "teacher")
+        config = load_config(str(tmp_path / "c.toml"), env={}, cwd=Path("/"))
+        return lab.under(config).identity()
 
-    with pytest.raises(Killed):
-        train(lab, tmp_path / "run", *sets, progress=kill)
+    first = identity()
     with torch.no_grad():
         model.get_output_embeddings().weight[0, 0] += 1
-    model.save_pretrained(tmp_path / "teacher")
-    with pytest.raises(RunDirectoryError, match="was made with another teacher"):
-        train(lab, tmp_path / "run", *sets)
+    second = identity()
+    assert {key for key in first if first[key] != second[key]} == {"teacher.fingerprint"}
+    control.write_text(control.read_text().replace('"1', '"2'))
+    third = identity()
+    assert {key for key in first if third[key] != second[key]} == {"control.fingerprint"}
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ('{"question": "a<|im_end|>", "answer": "1"}', "contains '<|im_end|>'"),
+        ('{"question": "a"}', "no field 'answer'"),
+        ("", "distill.control.splits.select = 1"),
+    ],
+)
+def test_a_control_task_is_checked_before_the_first_step(
+    lab: Lab, tmp_path: Path, record: str, message: str
+) -> None:
+    lines = [f'{{"question": "{n}?", "answer": "{n}"}}' for n in range(3)]
+    (tmp_path / "c.jsonl").write_text("\n".join([*lines, record, ""]) if record else "\n".join(lines[:1]))
+    splits = "{train = 1, pareto = 1, select = 1, test = 1}"
+    name = tmp_path / "c.jsonl"
+    with pytest.raises(ConfigError) as caught:
+        lab.under(smoke(f"distill.control={{kind = 'jsonl', name = '{name}', splits = {splits}}}"))
+    assert message in str(caught.value)
+
+
+def test_the_teacher_is_checked_before_anything_is_spent(lab: Lab, tmp_path: Path) -> None:
+    for sets, message in (
+        ("distill.horizon=[[0, 8], [2, 100000]]", "over the model's context"),
+        ("teacher.privileged=solution", "has no field 'solution'"),
+        ("lora.targets=['qkv']", "names no linear layer"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            check_teacher(lab.under(smoke(sets)), "Answer.")
+    marked = replace(lab.task.splits["train"][3], answer="<|im_end|>")
+    splits = {**lab.task.splits, "train": (*lab.task.splits["train"], marked)}
+    with pytest.raises(PromptError, match=f"privileged = 'answer', item {marked.id}: contains"):
+        check_teacher(
+            replace(lab.under(smoke("teacher.privileged=answer")), task=replace(lab.task, splits=splits)),
+            "A.",
+        )
+    check_teacher(lab, "Answer.")  # and the base is clean again
 
 
 def test_an_item_that_comes_twice_gets_other_completions(lab: Lab) -> None:

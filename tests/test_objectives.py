@@ -343,7 +343,6 @@ def test_k3_pulls_towards_the_other_and_has_no_gradient_beyond_20_nats() -> None
     assert logprob.grad.tolist() == pytest.approx(expected)
 
 
-
 # --- unbiasedness by enumeration: a policy over sequences of three tokens from a vocabulary of three ---
 
 VOCABULARY, HORIZON = 3, 3

@@ -15,7 +15,7 @@ import torch
 from gepa_loop.bundled import TINY
 from gepa_loop.config import load_config
 from gepa_loop.distill.trainer import distill
-from gepa_loop.errors import ConfigError, ModelError
+from gepa_loop.errors import ConfigError, ModelError, PromptError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.models import Base, load_base
 from gepa_loop.prompts import Candidate
@@ -34,6 +34,7 @@ class Vllm(ThreadingHTTPServer):
         self.shift = 0
         """Added to each token id that /tokenize gives."""
         self.key: str | None = None
+        self.context = 4096
         self.refuse_after: int | None = None
         """Completions requests that are answered."""
         self.asked: list[dict[str, Any]] = []
@@ -49,10 +50,21 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
+    def do_GET(self) -> None:
+        assert self.path == "/v1/models"
+        if not self.authorised():
+            return self.answer(401, {"error": "Unauthorized"})
+        served = {"id": "tiny", "object": "model", "max_model_len": self.server.context}
+        return self.answer(200, {"object": "list", "data": [served]})
+
+    def authorised(self) -> bool:
+        key = self.server.key
+        return key is None or self.headers.get("Authorization") == f"Bearer {key}"
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         server = self.server
-        if server.key is not None and self.headers.get("Authorization") != f"Bearer {server.key}":
+        if not self.authorised():
             return self.answer(401, {"error": "Unauthorized"})
         if self.path == "/tokenize":
             ids = server.base.tokenizer(body["prompt"], add_special_tokens=body["add_special_tokens"])[
@@ -112,9 +124,7 @@ def lab() -> Lab:
 def train(lab: Lab, folder: Path, *sets: str) -> list[dict[str, Any]]:
     config = load_config("smoke", ["distill.steps=2", "distill.lr=0.05", *sets], env={})
     distill(
-        config,
-        lab.base,
-        lab.rollouts,
+        lab.under(config),
         Candidate("Answer with one number."),
         folder,
         stack=None,
@@ -168,11 +178,25 @@ def test_what_is_wrong_with_a_server_is_found_before_the_first_step(
     with pytest.raises(ModelError, match="as other tokens than the student"):
         train(lab, tmp_path, *served(vllm))
     vllm.shift, vllm.key = 0, "right"
-    with pytest.raises(ModelError, match="401 from /tokenize"):
+    with pytest.raises(ModelError, match="401 from /v1/models"):
         train(lab, tmp_path, *served(vllm))
-    with pytest.raises(ModelError, match="no answer from /tokenize"):
+    with pytest.raises(ModelError, match="no answer from /v1/models"):
         train(lab, tmp_path, "teacher.kind=server", "teacher.url=http://127.0.0.1:9", "teacher.name=tiny")
+    vllm.key = None
+    with pytest.raises(ModelError, match=r"teacher.name = 'huge': .* does not serve it") as caught:
+        train(lab, tmp_path, *served(vllm)[:2], "teacher.name=huge")
+    assert caught.value.hint == "It serves tiny."
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_the_servers_context_counts_and_not_the_students(lab: Lab, vllm: Vllm, tmp_path: Path) -> None:
+    prompts = [lab.rollouts.renderer.tokens("Answer with one number.", i) for i in lab.task.splits["train"]]
+    longest = max(map(len, prompts)) + lab.config.sampling.max_tokens
+    vllm.context = longest + 1  # room for all that is read, and for the token that is sampled
+    train(lab, tmp_path / "b", *served(vllm))
+    vllm.context = longest
+    with pytest.raises(PromptError, match=f"over its context of {longest}, less one"):
+        train(lab, tmp_path / "c", *served(vllm))
 
 
 def test_the_key_comes_from_the_environment_and_is_not_shown(

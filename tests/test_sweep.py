@@ -10,12 +10,12 @@ import pytest
 
 from gepa_loop.cli import run as gepa_loop
 from gepa_loop.config import load_config
-from gepa_loop.errors import ConfigError
+from gepa_loop.errors import ConfigError, PromptError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.lora import read_adapter
 from gepa_loop.prompts import Candidate
-from gepa_loop.runs import open_run, read_json
-from gepa_loop.sweep import cell_configs, grids, load_grid, run_sweep
+from gepa_loop.runs import open_run, read_json, read_jsonl
+from gepa_loop.sweep import cell_configs, check_cells, grids, load_grid, run_sweep
 from gepa_loop.view import sweep_table
 
 PROMPT = Candidate("Answer with one number.")
@@ -88,7 +88,7 @@ def test_a_sweep_goes_on_where_it_stopped(lab: Lab, tmp_path: Path) -> None:
             sweep(lab, file, tmp_path / "torn", Silent(stop))
     assert sweep(lab, file, tmp_path / "torn", Silent()) == whole
 
-    assert whole["seeds"] == [0, 1] and whole["base"]["n"] == 32
+    assert whole["seeds"] == [0, 1] and whole["items"] == 32
     low, high = whole["cells"]
     assert low["difference"] is None and high["difference"]["p"] == 1.0
     prints = [
@@ -98,6 +98,32 @@ def test_a_sweep_goes_on_where_it_stopped(lab: Lab, tmp_path: Path) -> None:
     configs = [read_json(tmp_path / "whole" / f"{cell}_seed1" / "config.json") for cell in ("low", "high")]
     assert [(c["seed"], c["objective"]["type"]) for c in configs] == [(1, "full_kl"), (1, "token_kl")]
     assert sweep_table(whole).row_count == 4
+
+
+def test_the_untrained_model_is_scored_as_each_cell_is(lab: Lab, tmp_path: Path) -> None:
+    """Cells with another horizon or model are beside a base with the same, not that of the first cell."""
+    file = tmp_path / "tokens.toml"
+    file.write_text(
+        'config = "smoke"\nbaseline = "8"\n[cells]\n'
+        '8 = ["sampling.max_tokens=8"]\nlr = ["distill.lr=1e-2"]\n2 = ["sampling.max_tokens=2"]\n'
+    )
+    found = sweep(lab, file, tmp_path / "run", Silent())
+    assert [one["cells"] for one in found["untrained"]] == [["8", "lr"], ["2"]]
+    rows = [read_jsonl(path) for path in sorted((tmp_path / "run" / "evaluate").glob("base_*_seed0.jsonl"))]
+    assert sorted(max(row["tokens"] for row in part) for part in rows) == [2, 8]
+    assert sweep_table(found).row_count == 7
+
+
+def test_every_cells_teacher_and_prompt_are_checked_first(lab: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "grid.toml"
+    file.write_text('baseline = "a"\n[cells]\na = []\nb = ["sampling.max_tokens=100000"]\n')
+    grid = load_grid(str(file))
+    configs = cell_configs(grid, "smoke", (), seeds=2)
+    with pytest.raises(PromptError, match=r"grid grid, cell 'b': p.txt: .* over the model's context"):
+        check_cells(lab, grid, configs, PROMPT, "p.txt")
+    file.write_text('baseline = "a"\n[cells]\na = []\nb = ["objective.type=kl"]\n')
+    with pytest.raises(ConfigError, match=r"grid grid, cell 'b': --set objective.type=kl: "):
+        cell_configs(load_grid(str(file)), "smoke", (), seeds=1)
 
 
 @pytest.mark.parametrize(

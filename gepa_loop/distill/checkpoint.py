@@ -86,6 +86,13 @@ def load_checkpoint(folder: Path, step: int | None = None) -> Checkpoint | None:
     )
 
 
+def steps_saved(folder: Path) -> int:
+    """Steps of a half-written distillation's last checkpoint; 0 without one."""
+    return max(
+        (int(s.parent.name.removeprefix("step_")) for s in folder.glob("step_*/state.json")), default=0
+    )
+
+
 def optimizer_moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """A copy of the optimiser's per-parameter state as flat named tensors on the CPU."""
     state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]

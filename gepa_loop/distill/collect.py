@@ -15,7 +15,7 @@ from gepa_loop.distill.teacher import Reader
 from gepa_loop.lora import Adapter
 from gepa_loop.prompts import NO_PROMPT
 from gepa_loop.recipe import GRPO, SFT, on_policy_share
-from gepa_loop.rollouts import Rollouts, Row
+from gepa_loop.rollouts import Rollouts
 from gepa_loop.runs import derive_seed
 from gepa_loop.sampling.base import Completion, Sampling
 from gepa_loop.task import Item
@@ -28,12 +28,16 @@ class Drawn:
     item: Item
     by_student: bool
     completions: tuple[Completion, ...]
-    rows: tuple[Row, ...]
+    scores: tuple[float, ...]
+    """Of the task; 0 for cut completions under `truncated = "zero_reward"`."""
 
     @property
     def equal(self) -> bool:
-        """All completions are worth the same, so that the group teaches a reward nothing."""
-        return len({row.score for row in self.rows}) == 1
+        """All completions score the same, so that the group teaches the task nothing.
+
+        The overlong penalty is not looked at: DAPO filters by accuracy.
+        """
+        return len(set(self.scores)) == 1
 
 
 @dataclass(frozen=True)
@@ -94,9 +98,11 @@ def collect(
             sampler = reader.sampler(rollouts.sampler, stack, config.sampling.batch)
             prompts = [list(reader.prompts[item.id]) for item in wanted]
         flat = rollouts.sample(sampler, prompts, wanted, settings.group, sampling, purpose)
+        size, zero_cut = settings.group, objective.truncated == "zero_reward"
+        parts = [flat[n : n + size] for n in range(0, len(flat), size)]
         return [
-            _scored(rollouts, item, student_draws, flat[n * settings.group : (n + 1) * settings.group])
-            for n, item in enumerate(wanted)
+            Drawn(item, student_draws, tuple(part), _scores(rollouts, item, part, zero_cut))
+            for item, part in zip(wanted, parts, strict=True)
         ]
 
     own = draw([item for item, yes in zip(items, by_student, strict=True) if yes], True, f"train/{step}")
@@ -137,9 +143,15 @@ def _other_items(
     return fresh + random_.choices(items, k=count - len(fresh))
 
 
-def _scored(rollouts: Rollouts, item: Item, by_student: bool, completions: Sequence[Completion]) -> Drawn:
-    rows = tuple(rollouts.score(item, n, completion) for n, completion in enumerate(completions))
-    return Drawn(item, by_student, tuple(completions), rows)
+def _scores(
+    rollouts: Rollouts, item: Item, completions: Sequence[Completion], zero_cut: bool
+) -> tuple[float, ...]:
+    return tuple(
+        0.0
+        if zero_cut and completion.finish_reason == "length"
+        else rollouts.score(item, n, completion).score
+        for n, completion in enumerate(completions)
+    )
 
 
 def _as_tensors(
@@ -149,10 +161,7 @@ def _as_tensors(
     completions = [completion for one in drawn for completion in one.completions]
     lengths_C = torch.tensor([len(c.token_ids) for c in completions])
     truncated_C = torch.tensor([c.finish_reason == "length" for c in completions])
-    score_C = torch.tensor([row.score for one in drawn for row in one.rows])
-    reward_C = score_C
-    if objective.truncated == "zero_reward":
-        reward_C = reward_C * ~truncated_C
+    reward_C = score_C = torch.tensor([score for one in drawn for score in one.scores])
     trained_C = torch.ones(len(completions), dtype=torch.bool)
     if isinstance(objective, GRPO):
         reward_C = reward_C + overlong_penalty(lengths_C, horizon, objective.overlong)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gepa_loop.distill.batch import Group
 from gepa_loop.distill.head import TopK
-from gepa_loop.errors import ModelError
+from gepa_loop.errors import ModelError, PromptError
 from gepa_loop.lora import Adapter
 from gepa_loop.recipe import ServerTeacher
 from gepa_loop.sampling.base import Sampler
@@ -36,7 +36,6 @@ class ServerReader:
     prompts: Mapping[str, tuple[int, ...]]
     client: httpx.Client
     follows: bool = False
-    fingerprint: str = ""
 
     def rest(self, item: Item) -> tuple[int, ...]:
         return self.prompts[item.id]
@@ -65,15 +64,33 @@ class ServerReader:
     def sampler(self, own: Sampler, stack: Adapter | None, batch: int) -> Sampler:
         raise NotImplementedError("the config refuses a server that samples")
 
-    def check(self, text: str) -> None:
-        """Ask for one prompt's tokens and log-probabilities.
+    def check(self, text: str, horizon: int) -> None:
+        """Ask for the served models, and for one prompt's tokens and log-probabilities.
 
         Args:
-            text: The rendered chat of some item.
+            text: The rendered chat of the first prompt.
+            horizon: Longest completion, in tokens.
 
         Raises:
-            ModelError: The server cannot be reached, has another vocabulary, or answers too few log-probabilities.
+            ModelError: The server cannot be reached, does not serve the model, has another vocabulary, or answers too
+                few log-probabilities.
+            PromptError: The longest prompt and a completion do not fit the model's context there.
         """
+        served = {model["id"]: model for model in self._ask("GET", "/v1/models").get("data", [])}
+        if self.settings.name not in served:
+            raise ModelError(
+                f"teacher.name = {self.settings.name!r}: {self.settings.url} does not serve it",
+                f"It serves {', '.join(served) or 'nothing'}.",
+            )
+        longest = max(map(len, self.prompts.values()))
+        # One more: a completions request samples at least one token.
+        context = served[self.settings.name].get("max_model_len")
+        if context is not None and longest + horizon + 1 > context:
+            raise PromptError(
+                f"{self._where}: the teacher's prompt takes {longest} tokens and a completion up to {horizon}, "
+                f"over its context of {context}, less one",
+                "Start it with a larger --max-model-len, or lower sampling.max_tokens or distill.horizon.",
+            )
         item, ours = next(iter(self.prompts.items()))
         theirs = self._post("/tokenize", {"prompt": text, "add_special_tokens": False}).get("tokens")
         if theirs != list(ours):
@@ -113,8 +130,11 @@ class ServerReader:
         return [int(name) for name, _ in top], logprobs, float(entry[str(token)]["logprob"])
 
     def _post(self, path: str, body: Mapping[str, Any]) -> Any:
+        return self._ask("POST", path, {"model": self.settings.name, **body})
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         try:
-            answer = self.client.post(path, json={"model": self.settings.name, **body})
+            answer = self.client.request(method, path, json=body)
             answer.raise_for_status()
             return answer.json()
         except httpx.HTTPStatusError as error:
@@ -130,8 +150,10 @@ class ServerReader:
             ) from None
 
 
-def open_server(settings: ServerTeacher, prompts: Mapping[str, tuple[int, ...]], text: str) -> ServerReader:
-    """A reader on the server, checked; `text` is the rendered chat of the first prompt."""
+def open_server(
+    settings: ServerTeacher, prompts: Mapping[str, tuple[int, ...]], text: str, horizon: int
+) -> ServerReader:
+    """A reader on the server, checked; arguments and errors are those of `ServerReader.check`."""
     key = os.environ.get(KEY)
     client = httpx.Client(
         base_url=settings.url.rstrip("/"),
@@ -140,5 +162,5 @@ def open_server(settings: ServerTeacher, prompts: Mapping[str, tuple[int, ...]],
         transport=httpx.HTTPTransport(retries=3),
     )
     reader = ServerReader(settings, prompts, client)
-    reader.check(text)
+    reader.check(text, horizon)
     return reader

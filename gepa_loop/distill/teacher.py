@@ -18,6 +18,7 @@ from gepa_loop.config import Config
 from gepa_loop.distill.batch import Group, Packed, completion_tokens, pack
 from gepa_loop.distill.head import Dense, TopK, token_logprobs
 from gepa_loop.errors import ModelError, PromptError
+from gepa_loop.lab import Lab
 from gepa_loop.lora import Adapter, read_adapter, stack_adapters
 from gepa_loop.lora_training import (
     STACK,
@@ -26,15 +27,16 @@ from gepa_loop.lora_training import (
     add_teacher,
     as_teacher,
     follow_student,
+    remove_lora,
     student_adapter,
     teacher_adapter,
+    with_lora,
 )
-from gepa_loop.models import Base, load_base
+from gepa_loop.models import Base
 from gepa_loop.prompts import NO_PROMPT, Renderer
 from gepa_loop.recipe import GRPO, SFT, SequenceKL, Teacher, TokenKL
 from gepa_loop.sampling.base import Sampler
 from gepa_loop.sampling.kv import KVCache, empty_cache, shared_length
-from gepa_loop.schema import ModelConfig
 from gepa_loop.task import Item
 
 if TYPE_CHECKING:
@@ -61,11 +63,6 @@ class Reader(Protocol):
     @property
     def follows(self) -> bool:
         """It has an adapter of its own that follows the student's."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Of weights that the run's manifest does not know, or empty."""
         ...
 
     def rest(self, item: Item) -> tuple[int, ...]:
@@ -110,10 +107,6 @@ class LocalReader:
     @property
     def follows(self) -> bool:
         return self.rate > 0
-
-    @property
-    def fingerprint(self) -> str:
-        return self.base.fingerprint if self.model is None else ""
 
     @property
     def moves(self) -> bool:
@@ -164,22 +157,33 @@ class LocalReader:
             yield
 
 
-def open_reader(
-    config: Config, base: Base, model: PeftModel, renderer: Renderer, prompt: str, items: Sequence[Item]
-) -> Reader | None:
+def open_reader(lab: Lab, model: PeftModel, prompt: str) -> Reader | None:
     """What reads besides the student: the teacher with its prompt, the base without one for `grpo`, or nothing.
 
+    Args:
+        lab: Its base carries `model`'s adapters, its items are those of `train`.
+        model: The student's adapter and the stack.
+        prompt: The teacher's.
+
     Raises:
-        ModelError: The teacher cannot be loaded, or its vocabulary is not the student's.
-        PromptError: A prompt and the horizon do not fit a context, or the replies would start differently.
+        ModelError: The teacher cannot be reached, or its vocabulary is not the student's.
+        PromptError: A prompt and the horizon do not fit a context, a privileged text contains a special token, or the
+            replies would start differently.
         TaskError: An item lacks the privileged field.
     """
-    objective, teacher = config.objective, config.teacher
+    config, base, renderer, items = lab.config, lab.base, lab.rollouts.renderer, lab.task.splits["train"]
+    teacher, horizon = config.teacher, config.distill.longest(config.sampling.max_tokens)
     stack = (STACK,) if STACK in model.peft_config else ()
     own = {item.id: tuple(renderer.tokens(NO_PROMPT, item)) for item in items}
-    _check_room(config, renderer, own, "a question")
-    if isinstance(objective, GRPO):
-        return LocalReader(base, model, stack, own, 0) if objective.kl_tau else None
+    _check_room(own, horizon, renderer.context, "a question")
+    if isinstance(config.objective, GRPO):
+        return LocalReader(base, model, stack, own, 0) if config.objective.kl_tau else None
+    texts = {item.id: teacher_text(teacher, prompt, item) for item in items}
+    if teacher.privileged:
+        for item in items:
+            renderer.refuse_special_tokens(
+                [texts[item.id]], f"teacher.privileged = {teacher.privileged!r}, item {item.id}"
+            )
     reads, names, rate = base, stack, 0.0
     owner: PeftModel | None = model
     if teacher.kind == "live":
@@ -191,23 +195,31 @@ def open_reader(
         add_teacher(base, model, read_adapter(Path(teacher.path)), f"teacher.path = {teacher.path!r}")
         names = (TEACHER,)
     elif teacher.kind == "model":
-        try:
-            reads = load_base(ModelConfig(name=teacher.name, dtype=teacher.dtype, device=teacher.device))
-        except ModelError as error:
-            raise ModelError(str(error).replace("model.", "teacher.", 1), error.hint) from error
-        owner, names = None, ()
+        assert lab.teacher is not None, "lab.for_training() loads it"
+        reads, owner, names = lab.teacher, None, ()
         renderer = _renderer(reads, base, renderer, items[0])
-    texts = {item.id: teacher_text(teacher, prompt, item) for item in items}
     prompts = {item.id: tuple(renderer.tokens(texts[item.id], item)) for item in items}
-    _check_room(config, renderer, prompts, "the teacher's prompt")
     if teacher.kind == "server":
         from gepa_loop.distill.server import open_server
 
-        return open_server(teacher, prompts, renderer.text(texts[items[0].id], items[0]))
+        return open_server(teacher, prompts, renderer.text(texts[items[0].id], items[0]), horizon)
+    _check_room(prompts, horizon, renderer.context, "the teacher's prompt")
     # The empty prompt shares nothing: then teacher and student read the same tokens in the same shapes, and their
     # divergence is exactly 0 rather than 0 up to rounding.
     same = shared_length(list(prompts.values())) if any(texts.values()) else 0
     return LocalReader(reads, owner, names, prompts, same, rate)
+
+
+def check_teacher(lab: Lab, prompt: str) -> None:
+    """Open the teacher as a distillation does, and close it again; raises as `open_reader` and `with_lora` do.
+
+    What does not fit is found before anything is spent.
+    """
+    model = with_lora(lab.base, lab.config.lora, 0, None)
+    try:
+        open_reader(lab, model, prompt)
+    finally:
+        remove_lora(model)
 
 
 def teacher_text(teacher: Teacher, prompt: str, item: Item) -> str:
@@ -250,15 +262,11 @@ def _renderer(teacher: Base, student: Base, renderer: Renderer, item: Item) -> R
     return own
 
 
-def _check_room(
-    config: Config, renderer: Renderer, prompts: Mapping[str, tuple[int, ...]], what: str
-) -> None:
-    horizon = config.distill.longest(config.sampling.max_tokens)
+def _check_room(prompts: Mapping[str, tuple[int, ...]], horizon: int, context: int, what: str) -> None:
     longest = max(map(len, prompts.values()))
-    if longest + horizon > renderer.context:
+    if longest + horizon > context:
         raise PromptError(
-            f"{what} takes {longest} tokens and a completion up to {horizon}, over the model's context of "
-            f"{renderer.context}",
+            f"{what} takes {longest} tokens and a completion up to {horizon}, over the model's context of {context}",
             "Shorten the prompt, or lower sampling.max_tokens or distill.horizon; nothing is ever cut.",
         )
 

@@ -28,7 +28,8 @@ from gepa_loop.distill.collect import collect
 from gepa_loop.distill.metrics import Clock, metrics, samples
 from gepa_loop.distill.teacher import open_reader
 from gepa_loop.distill.update import learning_rate, update
-from gepa_loop.errors import Diverged, RunDirectoryError
+from gepa_loop.errors import Diverged
+from gepa_loop.lab import Lab
 from gepa_loop.lora import Adapter, read_adapter, stack_adapters, write_adapter
 from gepa_loop.lora_training import (
     load_student,
@@ -38,12 +39,10 @@ from gepa_loop.lora_training import (
     teacher_adapter,
     with_lora,
 )
-from gepa_loop.models import Base
 from gepa_loop.prompts import NO_PROMPT, Candidate
 from gepa_loop.rollouts import Rollouts, mean_score
 from gepa_loop.runs import append_jsonl, derive_seed, read_json, read_jsonl, write_json, write_jsonl
 from gepa_loop.sampling.base import Sampling
-from gepa_loop.task import load_task
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -64,9 +63,7 @@ class Distilled:
 
 
 def distill(
-    config: Config,
-    base: Base,
-    rollouts: Rollouts,
+    lab: Lab,
     candidate: Candidate,
     folder: Path,
     *,
@@ -77,9 +74,8 @@ def distill(
     """Distil one prompt into a new adapter on top of base + stack.
 
     Args:
-        config: The run's configuration.
-        base: The base model; unchanged afterwards.
-        rollouts: Its sampler holds base + stack + student while this runs.
+        lab: From `Lab.for_training`. Its base is unchanged afterwards; its sampler holds base + stack + student while
+            this runs.
         candidate: The teacher's prompt.
         folder: Gets adapter/, metrics.jsonl, samples.jsonl, checkpoints/ and, at the end, result.json. A
             half-written folder is continued from its last checkpoint, with the same outcome.
@@ -89,18 +85,16 @@ def distill(
 
     Raises:
         Diverged: A loss or gradient that is not finite; the last checkpoint is kept.
-        RunDirectoryError: The teacher is another model than the one that the folder was begun with.
     """
     if (folder / "result.json").exists():
         return _finished(folder)
-    settings = config.distill
+    config, base, rollouts, settings = lab.config, lab.base, lab.rollouts, lab.config.distill
+    control = None if lab.control is None else replace(rollouts, task=lab.control)
     model = with_lora(base, config.lora, derive_seed(config.seed, "lora"), stack)
     checks: tuple[Check, ...] = (Check(0, before),)
     step = 0
     try:
-        items, control = rollouts.task.splits["train"], _control(config, rollouts)
-        reader = open_reader(config, base, model, rollouts.renderer, candidate.text, items)
-        _check_teacher(folder / "teacher.json", reader)
+        reader = open_reader(lab, model, candidate.text)
         optimizer = torch.optim.AdamW(
             [p for p in model.parameters() if p.requires_grad],
             lr=settings.lr,
@@ -180,20 +174,6 @@ def _finished(folder: Path) -> Distilled:
     )
 
 
-def _check_teacher(path: Path, reader: Reader | None) -> None:
-    """Note a second model's weights at the start, and refuse others later."""
-    found = "" if reader is None else reader.fingerprint
-    if not found:
-        return
-    if not path.exists():
-        write_json(path, {"fingerprint": found})
-    elif (noted := read_json(path)["fingerprint"]) != found:
-        raise RunDirectoryError(
-            f"{path.parent} was made with another teacher: its weights were {noted}, now they are {found}",
-            "Restore them, or choose another --run-name.",
-        )
-
-
 def _whole(model: PeftModel, stack: Adapter | None) -> Adapter:
     """The student's present weights with the stack below."""
     student = student_adapter(model)
@@ -225,12 +205,6 @@ def _restore(checkpoint: Checkpoint, model: PeftModel, optimizer: torch.optim.Op
     restore_moments(optimizer, checkpoint.moments)
     if checkpoint.teacher is not None:
         load_teacher(model, checkpoint.teacher)
-
-
-def _control(config: Config, rollouts: Rollouts) -> Rollouts | None:
-    """The same sampler on the task that shows what the distillation costs elsewhere."""
-    task = config.distill.control
-    return None if task is None else replace(rollouts, task=load_task(task, config.seed))
 
 
 def _scores(config: Config, rollouts: Rollouts, control: Rollouts | None) -> dict[str, float]:
