@@ -86,7 +86,7 @@ def distil(
     if lab.config.objective.type == "grpo":
         observer.note("objective grpo trains on the task reward alone; the prompt is not read")
     if begun := settings.steps if (folder / "result.json").exists() else steps_saved(folder / "checkpoints"):
-        observer.note(f"continuing after step {begun}")
+        observer.note("finished earlier" if begun == settings.steps else f"continuing after step {begun}")
     observer.progress(begun, settings.steps)
     still = 0
 
