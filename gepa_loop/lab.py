@@ -14,6 +14,7 @@ from gepa_loop.models import Base, load_base
 from gepa_loop.prompts import NO_PROMPT, Candidate, Renderer, candidate, read_prompt
 from gepa_loop.rollouts import Rollouts
 from gepa_loop.runs import flatten
+from gepa_loop.sampling.engines import open_sampler
 from gepa_loop.schema import ModelConfig
 from gepa_loop.task import SPLITS, Task, load_task
 
@@ -29,6 +30,8 @@ class Lab:
     base: Base
     task: Task
     rollouts: Rollouts
+    engine: str
+    """What generates, in words."""
     teacher: Base | None = None
     """A second model that teaches; see `for_training`."""
     control: Task | None = None
@@ -39,6 +42,7 @@ class Lab:
         return {
             **flatten(self.config.model_dump(mode="json")),
             "model.fingerprint": self.base.fingerprint,
+            "sampling.resolved": self.engine.partition(",")[0],
             "model.resolved": f"{self.base.model.dtype} on {self.base.device.type}",
             "task.fingerprint": self.task.fingerprint,
             **{f"version.{name}": _version(name) for name in PACKAGES},
@@ -83,8 +87,11 @@ class Lab:
     def under(self, config: Config) -> Lab:
         """This lab under another config, for training; what does not differ is not loaded again."""
         mine = self.config
-        same = (mine.model, mine.task, mine.seed, mine.sampling.batch)
-        if same != (config.model, config.task, config.seed, config.sampling.batch):
+
+        def loaded(c: Config) -> tuple[Any, ...]:
+            return c.model, c.task, c.seed, c.sampling.engine, c.sampling.batch
+
+        if loaded(mine) != loaded(config):
             return open_lab(config).for_training()
         moved = replace(self, config=config)
         others = mine.teacher, mine.distill.control
@@ -96,6 +103,7 @@ class Lab:
         answer, share = self.task.commonest
         return [
             f"model {self.base.name}: {self.base.model.dtype} on {self.base.device}".replace("torch.", ""),
+            f"sampler {self.engine}",
             f"task {self.task.name}: {splits}; at least {self.task.distinct} distinct questions, "
             f"commonest answer {answer!r} {share:.1%}",
         ]
@@ -160,16 +168,13 @@ def open_lab(config: Config) -> Lab:
     """
     import transformers
 
-    from gepa_loop.sampling.torch import TorchSampler
-
     transformers.utils.logging.disable_progress_bar()
 
     task = load_task(config.task, config.seed)
     base = load_base(config.model)
-    sampler = TorchSampler(base, config.sampling.batch)
-    return Lab(
-        config, base, task, Rollouts(sampler, Renderer(base.tokenizer, base.context), task, config.seed)
-    )
+    sampler, engine = open_sampler(base, config.sampling)
+    renderer = Renderer(base.tokenizer, base.context)
+    return Lab(config, base, task, Rollouts(sampler, renderer, task, config.seed), engine)
 
 
 def seed_prompt(config: Config) -> Candidate:

@@ -66,8 +66,9 @@ class TaskConfig(Section):
 
 
 class SamplingConfig(Section):
-    engine: Literal["auto", "torch"] = "auto"
-    """What generates; `torch` is the in-process sampler."""
+    engine: Literal["auto", "torch", "cuda"] = "auto"
+    """What generates: `torch` is the model's own forward; `cuda` is fused and needs a GPU and a model of the Llama family;
+    `auto` is `cuda` where that can be had."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
     """Temperature of the distillation's rollouts. 0 is greedy."""
     max_tokens: Positive = 32

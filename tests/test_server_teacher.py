@@ -220,6 +220,9 @@ def test_a_server_that_dies_stops_the_run_with_its_words(lab: Lab, vllm: Vllm, t
     assert len(read_jsonl(tmp_path / "metrics.jsonl")) == 1
     vllm.refuse_after = None
     assert len(train(lab, tmp_path, *served(vllm), "distill.check_every=1")) == 2
+    train(lab, tmp_path / "whole", *served(vllm), "distill.check_every=1")
+    weights = "adapter/adapter_model.safetensors"
+    assert (tmp_path / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
 
 
 def test_a_server_neither_samples_nor_takes_the_students_top_k() -> None:

@@ -95,7 +95,7 @@ def collect(
             )
         else:
             assert reader is not None
-            sampler = reader.sampler(rollouts.sampler, stack, config.sampling.batch)
+            sampler = reader.sampler(rollouts.sampler, stack, config.sampling)
             prompts = [list(reader.prompts[item.id]) for item in wanted]
         flat = rollouts.sample(sampler, prompts, wanted, settings.group, sampling, purpose)
         size, zero_cut = settings.group, objective.truncated == "zero_reward"

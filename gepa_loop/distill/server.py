@@ -22,6 +22,7 @@ from gepa_loop.errors import ModelError, PromptError
 from gepa_loop.lora import Adapter
 from gepa_loop.recipe import ServerTeacher
 from gepa_loop.sampling.base import Sampler
+from gepa_loop.schema import SamplingConfig
 from gepa_loop.task import Item
 
 KEY = "VLLM_API_KEY"
@@ -61,7 +62,7 @@ class ServerReader:
     def follow(self) -> None:
         """It does not move."""
 
-    def sampler(self, own: Sampler, stack: Adapter | None, batch: int) -> Sampler:
+    def sampler(self, own: Sampler, stack: Adapter | None, settings: SamplingConfig) -> Sampler:
         raise NotImplementedError("the config refuses a server that samples")
 
     def check(self, text: str, horizon: int) -> None:

@@ -36,7 +36,9 @@ from gepa_loop.models import Base
 from gepa_loop.prompts import NO_PROMPT, Renderer
 from gepa_loop.recipe import GRPO, SFT, SequenceKL, Teacher, TokenKL
 from gepa_loop.sampling.base import Sampler
+from gepa_loop.sampling.engines import open_sampler
 from gepa_loop.sampling.kv import KVCache, empty_cache, shared_length
+from gepa_loop.schema import SamplingConfig
 from gepa_loop.task import Item
 
 if TYPE_CHECKING:
@@ -81,14 +83,14 @@ class Reader(Protocol):
         """Take note that the student has moved."""
         ...
 
-    def sampler(self, own: Sampler, stack: Adapter | None, batch: int) -> Sampler:
+    def sampler(self, own: Sampler, stack: Adapter | None, settings: SamplingConfig) -> Sampler:
         """What samples from it: the run's own sampler with its adapters, or one for another model."""
         ...
 
 
 @dataclass
 class LocalReader:
-    """A model in this process; mutable only in its cached past."""
+    """A model in this process; mutable only in what it keeps for later: its prompts' past, its sampler."""
 
     base: Base
     """The model that reads: the student's, or another."""
@@ -103,6 +105,7 @@ class LocalReader:
     rate: float = 0.0
     """How fast its adapter follows the student's."""
     _prefix: Prefix | None = field(default=None, repr=False)
+    _sampler: Sampler | None = field(default=None, repr=False)
 
     @property
     def follows(self) -> bool:
@@ -141,11 +144,11 @@ class LocalReader:
         if self.moves:
             self._prefix = None
 
-    def sampler(self, own: Sampler, stack: Adapter | None, batch: int) -> Sampler:
+    def sampler(self, own: Sampler, stack: Adapter | None, settings: SamplingConfig) -> Sampler:
         if self.model is None:
-            from gepa_loop.sampling.torch import TorchSampler
-
-            return TorchSampler(self.base, batch)
+            if self._sampler is None:
+                self._sampler, _ = open_sampler(self.base, settings)
+            return self._sampler
         values = {STUDENT: student_adapter, TEACHER: teacher_adapter}
         parts = [stack if name == STACK else values[name](self.model) for name in self.adapters]
         own.set_student(stack_adapters([part for part in parts if part is not None]) if parts else None)

@@ -89,9 +89,7 @@ class TorchSampler:
         unique = list(dict.fromkeys(tuple(p[skip:]) for p in prompts))
         row_of = {suffix: n for n, suffix in enumerate(unique)}
         index_B = torch.tensor([row_of[tuple(p[skip:])] for p in prompts], device=device)
-        uniforms_BT = torch.from_numpy(np.stack([_uniforms(s, sampling.max_tokens) for s in seeds])).to(
-            device
-        )
+        uniforms_BT = torch.from_numpy(np.stack([uniforms(s, sampling.max_tokens) for s in seeds])).to(device)
 
         logits_UV, cache, valid_US = self._read(unique, prefix, skip)
         room = skip + valid_US.shape[1] + sampling.max_tokens
@@ -214,6 +212,6 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tens
     return token_B, logprob_B
 
 
-def _uniforms(seed: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+def uniforms(seed: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     """The row's own random numbers, [count] in [0, 1): a counter-based generator keyed by its seed."""
     return np.random.Generator(np.random.Philox(key=seed)).random(count, dtype=np.float32)

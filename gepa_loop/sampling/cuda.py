@@ -1,0 +1,347 @@
+"""The in-process sampler on a GPU: each token of a batch is one captured CUDA graph, sampling included.
+
+Prompts are read by the model itself, each once; the tokens after them by `decoder.Decoder`, whose cache keeps what all
+prompts share once, each prompt once, and each completion. The host asks every few tokens which rows have ended, and goes
+on with a smaller graph when many have.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from gepa_loop.errors import Diverged, ModelError
+from gepa_loop.lora import Adapter
+from gepa_loop.models import Base
+from gepa_loop.sampling.base import Completion, Sampling
+from gepa_loop.sampling.decoder import make_decoder
+from gepa_loop.sampling.kernels import Drawn, Past, Rows, draw_rows
+from gepa_loop.sampling.kv import KVCache, empty_cache, shared_length
+from gepa_loop.sampling.torch import uniforms
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+LOOK_EVERY = 8
+"""Tokens between two looks at which rows have ended."""
+PREFILL_TOKENS = 16_384
+"""Prompt tokens that are read together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Buffers:
+    """What the captured graphs read and write; their addresses never change."""
+
+    keys: list[Past]
+    values: list[Past]
+    rows: Rows
+    drawn: Drawn
+    slots: int
+    """Without the one for rows that only fill a launch up."""
+
+    @property
+    def room(self) -> tuple[int, int, int, int]:
+        """Of slots, shared tokens, prompts' tokens and completion tokens."""
+        key = self.keys[0]
+        return (
+            self.slots,
+            key.shared_GCD.shape[1],
+            key.prompt_UGPD.shape[2],
+            key.completion_RGTD.shape[2],
+        )
+
+
+class CudaSampler:
+    """Samples from a base model with at most one adapter merged into a second copy of its weights.
+
+    Args:
+        base: A model for which `decoder.unsupported` is None, on a GPU.
+        batch: Rows decoded together.
+    """
+
+    def __init__(self, base: Base, batch: int) -> None:
+        self.base = base
+        self.batch = batch
+        self._decoder = make_decoder(base.model)
+        self._base_weights = {name: base.model.get_parameter(name) for name in self._decoder.views}
+        self._model = _reader(base, self._decoder.views)
+        self._stops_K = torch.tensor(base.stop_ids, device=base.device)
+        self._adapter: Adapter | None = None
+        self._buffers: Buffers | None = None
+        self._graphs: dict[tuple[int, float], Callable[[], None]] = {}
+        # Without a GPU the kernels run in Triton's interpreter, for tests, and nothing is captured.
+        cuda = base.device.type == "cuda"
+        self._pool = torch.cuda.graph_pool_handle() if cuda else None
+        self._processors = torch.cuda.get_device_properties(base.device).multi_processor_count if cuda else 8
+
+    @torch.no_grad()
+    def set_student(self, adapter: Adapter | None) -> None:
+        """Use this adapter from now on; base weights are never written to."""
+        views, base = self._decoder.views, self._base_weights
+        old, new = (set() if one is None else set(one.weights) for one in (self._adapter, adapter))
+        for name in old - new:
+            views[name].copy_(base[name])
+        if adapter is not None:
+            for module in adapter.modules:
+                name = f"{module}.weight"
+                a, b = adapter.pair(module)
+                if name not in views or views[name].shape != (b.shape[0], a.shape[1]):
+                    raise ModelError(
+                        f"the adapter changes {name}, which the base model has not in that shape"
+                    )
+                view = views[name]
+                # One rounding, from the float32 sum inside the product.
+                torch.addmm(base[name], b.to(view), a.to(view), alpha=adapter.scale, out=view)
+        self._adapter = adapter
+
+    @torch.inference_mode()
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Completion]:
+        """One completion for each prompt, in order, drawn with that row's seed.
+
+        Raises:
+            Diverged: Logits that are not finite.
+            ValueError: A prompt is empty, or prompts and seeds differ in number.
+        """
+        if len(prompts) != len(seeds) or not all(prompts):
+            raise ValueError(f"{len(prompts)} prompts (none empty) need as many seeds, got {len(seeds)}")
+        skip = max(0, shared_length(prompts))
+        longest = max(map(len, prompts)) - skip
+        slots = min(len(prompts), self.batch)
+        buffers = self._room(slots, skip, longest, sampling.max_tokens)
+        shared = self._read_shared(prompts[0][:skip], buffers)
+        completions: list[Completion] = []
+        for start in range(0, len(prompts), self.batch):
+            part = slice(start, start + self.batch)
+            completions += self._generate_batch(
+                [tuple(p[skip:]) for p in prompts[part]], seeds[part], sampling, shared, skip, buffers
+            )
+        return completions
+
+    def release(self) -> None:
+        """Give the cache's memory back; the next `generate` makes another."""
+        self._graphs.clear()
+        self._buffers = None
+
+    def _room(self, *wanted: int) -> Buffers:
+        """Buffers with at least so many slots, shared tokens, prompt tokens and completion tokens."""
+        if self._buffers is not None:
+            have = self._buffers.room
+            if all(n <= m for n, m in zip(wanted, have, strict=True)):
+                return self._buffers
+            wanted = tuple(map(max, wanted, have))
+            self.release()
+        slots, shared, prompt, completion = (
+            wanted[0],
+            *(-(-n // 64) * 64 for n in wanted[1:]),
+        )
+        d, device, dtype = self._decoder, self.base.device, self.base.model.dtype
+        layers = len(d.layers)
+
+        def cache(*shape: int) -> Tensor:
+            return torch.zeros(layers, *shape, d.width, device=device, dtype=dtype)
+
+        def past() -> list[Past]:
+            parts = (
+                cache(d.kv_heads, shared),
+                cache(slots, d.kv_heads, prompt),
+                cache(slots + 1, d.kv_heads, completion),
+            )
+            return [Past(*(part[n] for part in parts)) for n in range(layers)]
+
+        def ints(size: int) -> Tensor:
+            return torch.zeros(size, dtype=torch.int32, device=device)
+
+        rows = Rows(ints(slots), ints(1), ints(slots + 1), ints(slots), ints(slots + 1))
+        drawn = Drawn(
+            torch.zeros(slots + 1, completion, device=device),
+            torch.zeros(slots + 1, dtype=torch.long, device=device),
+            torch.zeros(slots + 1, completion, dtype=torch.int32, device=device),
+            torch.zeros(slots + 1, completion, device=device),
+            ints(slots + 1),
+        )
+        self._buffers = Buffers(past(), past(), rows, drawn, slots)
+        return self._buffers
+
+    def _read_shared(self, tokens: Sequence[int], buffers: Buffers) -> KVCache | None:
+        """Read what all prompts begin with; into the buffers, and as one row for what follows."""
+        buffers.rows.shared_1.fill_(len(tokens))
+        if not tokens:
+            return None
+        cache = empty_cache(self._model.config, len(tokens))
+        ids = torch.tensor([list(tokens)], device=self.base.device)
+        self._model.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True)
+        for layer, key, value in zip(cache.layers, buffers.keys, buffers.values, strict=True):
+            key.shared_GCD[:, : len(tokens)] = layer.keys[0, :, : len(tokens)]
+            value.shared_GCD[:, : len(tokens)] = layer.values[0, :, : len(tokens)]
+        return cache
+
+    def _generate_batch(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        shared: KVCache | None,
+        skip: int,
+        buffers: Buffers,
+    ) -> list[Completion]:
+        device, count, rows, drawn = self.base.device, len(prompts), buffers.rows, buffers.drawn
+        unique = list(dict.fromkeys(prompts))
+        owner = {prompt: n for n, prompt in enumerate(unique)}
+        owners = torch.tensor([owner[p] for p in prompts], dtype=torch.int32, device=device)
+        rows.owners_R[:count] = owners
+        rows.prompts_U[: len(unique)] = torch.tensor([len(p) for p in unique], device=device)
+        rows.lengths_R.zero_()
+        drawn.done_R.zero_()
+        table = np.stack([uniforms(seed, sampling.max_tokens) for seed in seeds])
+        drawn.uniforms_RT[:count, : sampling.max_tokens] = torch.from_numpy(table).to(device)
+
+        logits_UV = self._read_prompts(unique, shared, skip, buffers)
+        alive = torch.arange(count, dtype=torch.int32, device=device)
+        launch = rows._replace(slots_B=alive)
+        draw_rows(logits_UV[owners], sampling.temperature, self._stops_K, launch, drawn)
+
+        size = self._launch(alive, buffers)
+        for place in range(1, sampling.max_tokens):
+            if (place - 1) % LOOK_EVERY == 0:
+                going = alive[drawn.done_R[alive] == 0]
+                if not len(going):
+                    break
+                if self._bucket(len(going), buffers) < size:
+                    alive = going
+                    size = self._launch(alive, buffers)
+            self._graph(size, sampling.temperature, buffers)()
+        return _completions(drawn, count, sampling.max_tokens, self.base.stop_ids)
+
+    def _read_prompts(
+        self, prompts: Sequence[tuple[int, ...]], shared: KVCache | None, skip: int, buffers: Buffers
+    ) -> Tensor:
+        """Read each prompt's rest into the buffers; logits [U, V] of the token after it."""
+        hidden, done = [], 0
+        while done < len(prompts):
+            size = max(map(len, prompts[done:]))
+            part = prompts[done : done + max(1, PREFILL_TOKENS // size)]
+            hidden.append(self._read_part(part, shared, skip, buffers, done))
+            done += len(part)
+        return torch.nn.functional.linear(torch.cat(hidden), self._decoder.head_VH)
+
+    def _read_part(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        shared: KVCache | None,
+        skip: int,
+        buffers: Buffers,
+        first: int,
+    ) -> Tensor:
+        device = self.base.device
+        lengths = [len(p) for p in prompts]
+        size = max(lengths)
+        ids_US = torch.zeros(len(prompts), size, dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids_US[row, : len(prompt)] = torch.tensor(prompt)
+        mask = None
+        if shared is None:
+            cache = empty_cache(self._model.config, size)
+        else:
+            start = torch.zeros(len(prompts), dtype=torch.long, device=device)
+            cache = shared.rows(start, skip + size)
+            mask = torch.ones(size, skip + size, dtype=torch.bool, device=device).tril(skip)[None, None]
+        # Padding comes after the prompt, so that no real token ever sees it.
+        out = self._model.get_decoder()(
+            input_ids=ids_US.to(device),
+            attention_mask=mask,
+            position_ids=skip + torch.arange(size, device=device)[None],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        here = slice(first, first + len(prompts))
+        for layer, key, value in zip(cache.layers, buffers.keys, buffers.values, strict=True):
+            key.prompt_UGPD[here, :, :size] = layer.keys[:, :, skip : skip + size]
+            value.prompt_UGPD[here, :, :size] = layer.values[:, :, skip : skip + size]
+        last = torch.tensor(lengths, device=device) - 1
+        hidden: Tensor = out.last_hidden_state[torch.arange(len(prompts), device=device), last]
+        return hidden
+
+    def _bucket(self, count: int, buffers: Buffers) -> int:
+        """Rows of the smallest graph that holds `count`."""
+        return min(buffers.slots, 1 << (count - 1).bit_length())
+
+    def _launch(self, alive: Tensor, buffers: Buffers) -> int:
+        """Make these slots the rows of the next launches; returns how many rows those have."""
+        size = self._bucket(len(alive), buffers)
+        slots = buffers.rows.slots_B
+        slots.fill_(buffers.slots)
+        slots[: len(alive)] = alive
+        return size
+
+    def _graph(self, size: int, temperature: float, buffers: Buffers) -> Callable[[], None]:
+        """One token of `size` rows: a graph that is captured when it is first wanted."""
+        key = size, temperature
+        if key not in self._graphs:
+            rows = buffers.rows._replace(slots_B=buffers.rows.slots_B[:size])
+            drawn, splits = buffers.drawn, self._splits(size, buffers)
+
+            def token() -> None:
+                tokens = drawn.last_R[rows.slots_B]
+                logits = self._decoder.step(tokens, buffers.keys, buffers.values, rows, splits)
+                draw_rows(logits, temperature, self._stops_K, rows, drawn)
+
+            self._graphs[key] = (
+                token if self.base.device.type == "cpu" else self._capture(token, rows.slots_B, buffers.slots)
+            )
+        return self._graphs[key]
+
+    def _capture(self, token: Callable[[], None], slots_B: Tensor, unread: int) -> Callable[[], None]:
+        # The first run compiles kernels and must not count as a token: all rows go to the slot that nobody reads.
+        kept = slots_B.clone()
+        slots_B.fill_(unread)
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            token()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            token()
+        slots_B.copy_(kept)
+        return graph.replay
+
+    def _splits(self, size: int, buffers: Buffers) -> int:
+        """Programs that share a row's past, so that all multiprocessors have work; at least 256 keys for each."""
+        by_rows = max(1, 2 * self._processors // (size * self._decoder.kv_heads))
+        by_keys = max(1, sum(buffers.room[1:]) // 256)
+        return min(16, 1 << (min(by_rows, by_keys).bit_length() - 1))
+
+
+def _reader(base: Base, views: Mapping[str, Tensor]) -> PreTrainedModel:
+    """The model that reads prompts: the base's parameters, but those of `views` where it has them."""
+    tensors = itertools.chain(base.model.parameters(), base.model.buffers())
+    model = copy.deepcopy(base.model, {id(tensor): tensor for tensor in tensors})
+    for name, view in views.items():
+        module, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(module), leaf, torch.nn.Parameter(view, requires_grad=False))
+    return model
+
+
+def _completions(drawn: Drawn, count: int, max_tokens: int, stop_ids: Sequence[int]) -> list[Completion]:
+    tokens_RT, logprobs_RT = drawn.tokens_RT[:count].cpu().numpy(), drawn.logprobs_RT[:count].cpu().numpy()
+    out = []
+    for tokens, logprobs in zip(tokens_RT[:, :max_tokens], logprobs_RT, strict=True):
+        (ends,) = np.isin(tokens, stop_ids).nonzero()
+        length = int(ends[0]) + 1 if len(ends) else max_tokens
+        kept = logprobs[:length].tolist()
+        if not all(map(math.isfinite, kept)):
+            raise Diverged("the model's logits are not finite", "Its weights or adapter are broken.")
+        out.append(
+            Completion(tuple(tokens[:length].tolist()), tuple(kept), "stop" if len(ends) else "length")
+        )
+    return out

@@ -1,0 +1,164 @@
+"""The fused sampler against the model's own forward; without a GPU its kernels run in Triton's interpreter."""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+
+CUDA = torch.cuda.is_available()
+# Read when the kernels are defined, so before they are imported.
+os.environ.setdefault("TRITON_INTERPRET", "0" if CUDA else "1")
+
+pytest.importorskip("triton")
+
+from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
+
+from gepa_loop.attention import use_grouped_attention  # noqa: E402
+from gepa_loop.config import load_config  # noqa: E402
+from gepa_loop.errors import ConfigError, ModelError  # noqa: E402
+from gepa_loop.lora import Adapter  # noqa: E402
+from gepa_loop.lora_training import remove_lora, student_adapter, with_lora  # noqa: E402
+from gepa_loop.models import Base  # noqa: E402
+from gepa_loop.sampling.base import Completion, Sampling  # noqa: E402
+from gepa_loop.sampling.cuda import CudaSampler  # noqa: E402
+from gepa_loop.sampling.decoder import unsupported  # noqa: E402
+from gepa_loop.sampling.engines import open_sampler  # noqa: E402
+from gepa_loop.sampling.kernels import Drawn, Rows, draw_rows  # noqa: E402
+from gepa_loop.sampling.torch import TorchSampler, draw  # noqa: E402
+
+DEVICE = torch.device("cuda" if CUDA else "cpu")
+SHARED = [[9, 8, 7, 6, *range(40, 40 + n)] for n in (1, 3, 2)]
+MIXED = [[260 - 200, 5, 7], [11, 12], [260 - 200, 5, 7]]
+
+
+@pytest.fixture(scope="module")
+def base(tiny: Base) -> Base:
+    return replace(tiny, model=copy.deepcopy(tiny.model).to(DEVICE))
+
+
+def model(kind: str, **more: object) -> Base:
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 259}
+    heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 16}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **shape, **heads, max_position_embeddings=256, **more)
+    found = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").to(DEVICE).eval()
+    for name, parameter in found.named_parameters():
+        torch.nn.init.normal_(parameter, std=0.3 if parameter.ndim > 1 else 0.5)
+        parameter.requires_grad_(False)
+        assert name
+    use_grouped_attention(found)
+    return Base(kind, found, None, (2,), 256, kind)  # type: ignore[arg-type]
+
+
+def same(one: list[Completion], other: list[Completion]) -> None:
+    assert [(c.token_ids, c.finish_reason) for c in one] == [(c.token_ids, c.finish_reason) for c in other]
+    flat = [torch.tensor([p for c in found for p in c.logprobs]) for found in (one, other)]
+    torch.testing.assert_close(*flat, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("prompts", [SHARED, MIXED], ids=["shared", "mixed"])
+def test_completions_are_those_of_the_models_own_forward(base: Base, prompts: list[list[int]]) -> None:
+    seeds = list(range(len(prompts)))
+    fused, plain = CudaSampler(base, 64), TorchSampler(base, 64)
+    for sampling in (Sampling(1.0, 5), Sampling(0.0, 3), Sampling(0.6, 2)):
+        same(fused.generate(prompts, sampling, seeds), plain.generate(prompts, sampling, seeds))
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
+def test_biases_and_head_norms(kind: str) -> None:
+    other = model(kind, tie_word_embeddings=True)
+    same(
+        CudaSampler(other, 2).generate(MIXED, Sampling(1.0, 3), [5, 6, 7]),
+        TorchSampler(other, 2).generate(MIXED, Sampling(1.0, 3), [5, 6, 7]),
+    )
+
+
+def test_rows_that_end_leave_and_change_nothing(base: Base) -> None:
+    """Three of four rows end early, so that the launch shrinks at the second look."""
+    prompts, seeds, sampling = [[5, 6, 7]] * 4, [0, 1, 2, 3], Sampling(1.0, 11)
+    plain = TorchSampler(base, 4).generate(prompts, sampling, seeds)
+    easy = replace(base, stop_ids=tuple({*base.stop_ids, *(c.token_ids[2] for c in plain[:3])}))
+    done = CudaSampler(easy, 4).generate(prompts, sampling, seeds)
+    same(done, TorchSampler(easy, 4).generate(prompts, sampling, seeds))
+    assert sorted(len(c.token_ids) for c in done)[2] <= 3
+
+
+def test_a_cache_that_grows_and_is_used_again_gives_the_same(base: Base) -> None:
+    fused = CudaSampler(base, 4)
+    first = fused.generate(MIXED[:1], Sampling(1.0, 2), [3])
+    fused.generate([[*range(5, 75)]], Sampling(1.0, 2), [3])
+    same(fused.generate(MIXED[:1], Sampling(1.0, 2), [3]), first)
+    fused.release()
+    same(fused.generate(MIXED[:1], Sampling(1.0, 2), [3]), first)
+
+
+def test_an_adapter_is_merged_and_taken_out_again(base: Base) -> None:
+    lora = load_config("smoke", env={}).lora
+    peft = with_lora(base, lora, 0, None)
+    blank = student_adapter(peft)
+    remove_lora(peft)
+    torch.manual_seed(1)
+    tensors = {name: torch.randn_like(tensor) * 0.1 for name, tensor in blank.tensors.items()}
+    adapter = replace(blank, tensors=tensors)
+    fused, plain = CudaSampler(base, 2), TorchSampler(base, 2)
+    before = fused.generate(MIXED[:2], Sampling(1.0, 3), [1, 2])
+    for sampler in (fused, plain):
+        sampler.set_student(adapter)
+    changed = fused.generate(MIXED[:2], Sampling(1.0, 3), [1, 2])
+    same(changed, plain.generate(MIXED[:2], Sampling(1.0, 3), [1, 2]))
+    assert changed != before
+    fused.set_student(None)
+    assert fused.generate(MIXED[:2], Sampling(1.0, 3), [1, 2]) == before
+    name = "base_model.model.model.embed_tokens"
+    odd = Adapter(1, 1.0, ("embed_tokens",), {f"{name}.lora_{x}.weight": torch.zeros(1, 1) for x in "AB"})
+    with pytest.raises(ModelError, match=r"model\.embed_tokens\.weight"):
+        fused.set_student(odd)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 0.0])
+def test_tokens_are_drawn_as_by_the_reference(temperature: float) -> None:
+    """Over several blocks of the vocabulary, with uniforms at both ends and logits that rule most tokens out."""
+    torch.manual_seed(0)
+    logits = torch.randn(6, 5000) * 3
+    logits[3, 10:] = -torch.inf
+    logits[4, :4990] = -torch.inf
+    logits[5] = 0.0
+    uniforms = torch.tensor([0.0, 0.3, 0.7, 1 - 2**-24, 1 - 2**-24, 0.5])
+    expected, logprobs = draw(logits, uniforms, temperature)
+
+    def ints(*values: int) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.int32, device=DEVICE)
+
+    slots = [6, 4, 2, 0, 1, 3]
+    rows = Rows(ints(*slots), ints(0), ints(*[0] * 7), ints(1), ints(*[1] * 7))
+    table = torch.zeros(7, 3, device=DEVICE)
+    table[slots, 1] = uniforms.to(DEVICE)
+    drawn = Drawn(
+        table,
+        torch.zeros(7, dtype=torch.long, device=DEVICE),
+        torch.zeros(7, 3, dtype=torch.int32, device=DEVICE),
+        torch.zeros(7, 3, device=DEVICE),
+        ints(*[0] * 7),
+    )
+    stops = expected[1:2].to(DEVICE)
+    draw_rows(logits.to(DEVICE), temperature, stops, rows, drawn)
+    assert drawn.tokens_RT[slots, 1].tolist() == expected.tolist() == drawn.last_R[slots].tolist()
+    torch.testing.assert_close(drawn.logprobs_RT[slots, 1].cpu(), logprobs, atol=1e-5, rtol=1e-5)
+    assert [bool(x) for x in drawn.done_R[slots]] == [token == expected[1] for token in expected]
+    assert rows.lengths_R[slots].tolist() == [2] * 6 and rows.lengths_R[5] == 1
+
+
+def test_the_engine_says_why(tiny: Base) -> None:
+    settings = load_config("smoke", env={}).sampling
+    sampler, words = open_sampler(tiny, settings)
+    assert isinstance(sampler, TorchSampler) and "the model lies on cpu" in words
+    with pytest.raises(ConfigError, match=r"sampling.engine = 'cuda': the model lies on cpu"):
+        open_sampler(tiny, settings.model_copy(update={"engine": "cuda"}))
+    assert unsupported(tiny.model) is None
+    assert "gpt2" in str(
+        unsupported(AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", n_layer=1)))
+    )
