@@ -44,12 +44,11 @@ def lab() -> Lab:
 
 def both(lab: Lab, config: Config, peer: Any) -> tuple[Outcome, Outcome]:
     """Loss and gradients of our update and of `peer(logits, collected, padded logprobs)` on the same rollouts."""
-    items = lab.task.splits["train"]
     model = with_lora(lab.base, config.lora, 1, None)
     try:
         trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         disturb(trained, 0.3, seed=2)
-        reader = open_reader(config, lab.base, model, lab.rollouts.renderer, PROMPT, items)
+        reader = open_reader(lab.under(config), model, PROMPT)
         collected = collect(config, lab.rollouts, reader, student_adapter(model), None, 0)
         disturb(trained, 0.02, seed=3)  # the student moves on, so that importance ratios are not 1
         start = {name: p.detach().clone() for name, p in trained.items()}
