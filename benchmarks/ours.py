@@ -1,0 +1,111 @@
+"""Our step, timed by phase; run by step.py in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import time
+from typing import Any
+
+import torch
+
+from benchmarks.cases import CASES, LORA, LR, Case, fixed_completion, make_base, make_texts
+from gepa_loop.config import Config, load_config
+from gepa_loop.distill.collect import collect
+from gepa_loop.distill.metrics import Clock, _peak_memory_gib
+from gepa_loop.distill.teacher import open_reader
+from gepa_loop.distill.update import update
+from gepa_loop.lab import Lab
+from gepa_loop.lora_training import student_adapter, with_lora
+from gepa_loop.prompts import Renderer
+from gepa_loop.rollouts import Rollouts
+from gepa_loop.sampling.base import Completion, Sampling
+from gepa_loop.sampling.engines import open_sampler
+from gepa_loop.task import Item, Task
+
+
+class Fixed:
+    """A sampler of completions that are known beforehand."""
+
+    def __init__(self, case: Case, vocabulary: int) -> None:
+        self.case, self.vocabulary = case, vocabulary
+
+    def set_student(self, adapter: Any) -> None:
+        pass
+
+    def generate(self, prompts: Any, sampling: Sampling, seeds: Any) -> list[Completion]:
+        out = []
+        for number, prompt in enumerate(prompts):
+            tokens = fixed_completion(self.case, self.vocabulary, list(prompt), number % self.case.group)
+            out.append(Completion(tuple(tokens), (0.0,) * len(tokens), "length"))
+        return out
+
+
+def configure(case: Case, sets: list[str]) -> Config:
+    own = [
+        f"distill.rollouts={case.rollouts}",
+        f"distill.group={case.group}",
+        f"sampling.max_tokens={case.new}",
+        f"sampling.batch={case.rollouts}",
+        f"distill.lr={LR}",
+        f"lora.rank={case.rank}",
+        f"lora.alpha={2 * case.rank}",
+        f"lora.targets={LORA['targets']}",
+        "objective.type=full_kl",
+    ]
+    return load_config("smoke", [*own, *sets], env={})
+
+
+def run(case: Case, steps: int, warmup: int, sets: list[str]) -> dict[str, Any]:
+    base = make_base(case)
+    config = configure(case, sets)
+    context, questions = make_texts(case)
+    items = tuple(Item(f"q{n}", (("user", text),), "", {}) for n, text in enumerate(questions))
+    task = Task("bench", "whole", {"train": items}, 1, 1, ("", 0.0), "", lambda *_: (0.0, ""))
+    sampler, engine = open_sampler(base, config.sampling)
+    renderer = Renderer(base.tokenizer, base.context)
+    lab = Lab(config, base, task, Rollouts(sampler, renderer, task, 0), engine)
+    assert {len(renderer.tokens("", item)) for item in items} == {case.prompt}
+    assert {len(renderer.tokens(context, item)) for item in items} == {case.prompt + case.context}
+
+    model = with_lora(base, config.lora, 0, None)
+    reader = open_reader(lab, model, context)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=LR, betas=(0.9, 0.999), weight_decay=0.0)
+
+    fixed = dataclasses.replace(lab.rollouts, sampler=Fixed(case, base.model.config.vocab_size))
+    collected = collect(config, fixed, reader, student_adapter(model), None, 0)
+    loss = update(config, base, model, optimizer, reader, collected, 0.0, 0, Clock()).loss
+
+    rows = []
+    if case.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    for step in range(warmup + steps):
+        start, clock = time.perf_counter(), Clock()
+        collected = collect(config, lab.rollouts, reader, student_adapter(model), None, step)
+        clock.lap("generate")
+        update(config, base, model, optimizer, reader, collected, 0.0, step, clock)
+        rows.append({"step": time.perf_counter() - start, **clock.seconds})
+        assert {len(c.token_ids) for c in collected.completions} == {case.new}
+    kept = rows[warmup:]
+    return {
+        "name": f"gepa-loop, {engine}",
+        "seconds": {name: statistics.median(row[name] for row in kept) for name in kept[0]},
+        "steps": [row["step"] for row in rows],
+        "peak_gib": _peak_memory_gib(),
+        "fixed_loss": loss,
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--case", default="tiny")
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--override", default="{}")
+    parser.add_argument("--set", action="append", default=[])
+    given = parser.parse_args()
+    case = dataclasses.replace(CASES[given.case], **json.loads(given.override))
+    print(json.dumps(run(case, given.steps, given.warmup, given.set)))
