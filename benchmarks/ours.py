@@ -14,9 +14,10 @@ import torch
 from benchmarks.cases import CASES, LORA, LR, Case, fixed_completion, make_base, make_texts
 from gepa_loop.config import Config, load_config
 from gepa_loop.distill.collect import collect
+from gepa_loop.distill.forward import open_forward
 from gepa_loop.distill.metrics import Clock, _peak_memory_gib
 from gepa_loop.distill.teacher import open_reader
-from gepa_loop.distill.update import update
+from gepa_loop.distill.update import make_optimizer, update
 from gepa_loop.lab import Lab
 from gepa_loop.lora_training import student_adapter, with_lora
 from gepa_loop.prompts import Renderer
@@ -73,20 +74,20 @@ def run(case: Case, steps: int, warmup: int, sets: list[str]) -> dict[str, Any]:
     model = with_lora(base, config.lora, 0, None)
     reader = open_reader(lab, model, context)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=LR, betas=(0.9, 0.999), weight_decay=0.0)
+    optimizer, forward = make_optimizer(config, trained), open_forward(base.model, trained)
 
     fixed = dataclasses.replace(lab.rollouts, sampler=Fixed(case, base.model.config.vocab_size))
     collected = collect(config, fixed, reader, student_adapter(model), None, 0)
-    loss = update(config, base, model, optimizer, reader, collected, 0.0, 0, Clock()).loss
+    loss = update(config, base, forward, optimizer, reader, collected, 0.0, 0, Clock()).loss
 
     rows = []
     if case.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     for step in range(warmup + steps):
         start, clock = time.perf_counter(), Clock()
-        collected = collect(config, lab.rollouts, reader, student_adapter(model), None, step)
+        collected = collect(config, lab.rollouts, reader, student_adapter(model, base.device), None, step)
         clock.lap("generate")
-        update(config, base, model, optimizer, reader, collected, 0.0, step, clock)
+        update(config, base, forward, optimizer, reader, collected, 0.0, step, clock)
         rows.append({"step": time.perf_counter() - start, **clock.seconds})
         assert {len(c.token_ids) for c in collected.completions} == {case.new}
     kept = rows[warmup:]

@@ -20,10 +20,11 @@ from trl.experimental.sdft.sdft_trainer import DistillationLogits, SDFTTrainer
 
 from gepa_loop.config import Config, load_config
 from gepa_loop.distill.collect import Collected, collect
+from gepa_loop.distill.forward import open_forward
 from gepa_loop.distill.metrics import Clock
 from gepa_loop.distill.objectives import divergence
 from gepa_loop.distill.teacher import open_reader
-from gepa_loop.distill.update import update
+from gepa_loop.distill.update import make_optimizer, update
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.lora_training import as_teacher, remove_lora, student_adapter, with_lora
 from gepa_loop.prompts import NO_PROMPT
@@ -53,8 +54,9 @@ def both(lab: Lab, config: Config, peer: Any) -> tuple[Outcome, Outcome]:
         disturb(trained, 0.02, seed=3)  # the student moves on, so that importance ratios are not 1
         start = {name: p.detach().clone() for name, p in trained.items()}
 
-        optimizer = torch.optim.AdamW(trained.values(), lr=1e-3)
-        done = update(config, lab.base, model, optimizer, reader, collected, 0.0, 0, Clock())
+        optimizer = make_optimizer(config, list(trained.values()))
+        forward = open_forward(lab.base.model, list(trained.values()))
+        done = update(config, lab.base, forward, optimizer, reader, collected, 0.0, 0, Clock())
         ours = Outcome(done.loss, {n: p.grad.clone() for n, p in trained.items() if p.grad is not None})
 
         with torch.no_grad():

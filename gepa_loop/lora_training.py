@@ -16,6 +16,7 @@ from gepa_loop.lora import LORA_A, LORA_B, Adapter
 from gepa_loop.schema import LoraConfig
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from torch import Tensor
 
@@ -75,9 +76,9 @@ def add_teacher(base: Base, peft_model: PeftModel, adapter: Adapter, source: str
     _activate(peft_model, [*_stack(peft_model), STUDENT])
 
 
-def student_adapter(peft_model: PeftModel) -> Adapter:
-    """A copy of the student's present weights."""
-    return _value(peft_model, STUDENT)
+def student_adapter(peft_model: PeftModel, device: str | torch.device = "cpu") -> Adapter:
+    """A copy of the student's present weights; on the model's own device it does not wait for the GPU."""
+    return _value(peft_model, STUDENT, device)
 
 
 def teacher_adapter(peft_model: PeftModel) -> Adapter:
@@ -127,10 +128,10 @@ def _stack(peft_model: PeftModel) -> list[str]:
     return [STACK] if STACK in peft_model.peft_config else []
 
 
-def _value(peft_model: PeftModel, name: str) -> Adapter:
+def _value(peft_model: PeftModel, name: str, device: str | torch.device = "cpu") -> Adapter:
     config = peft_model.peft_config[name]
     tensors = {
-        key: parameter.detach().to("cpu", copy=True)
+        key: parameter.detach().to(device, copy=True)
         for key, parameter in _parameters(peft_model, name).items()
     }
     return Adapter(config.r, float(config.lora_alpha), tuple(sorted(config.target_modules)), tensors)

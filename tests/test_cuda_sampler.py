@@ -60,10 +60,14 @@ def same(one: list[Completion], other: list[Completion]) -> None:
     torch.testing.assert_close(*flat, atol=2e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("prompts", [SHARED, MIXED], ids=["shared", "mixed"])
-def test_completions_are_those_of_the_models_own_forward(base: Base, prompts: list[list[int]]) -> None:
+@pytest.mark.parametrize(
+    ("prompts", "share_from"), [(SHARED, 1), (SHARED, 99), (MIXED, 1)], ids=["shared", "whole", "mixed"]
+)
+def test_completions_are_those_of_the_models_own_forward(
+    base: Base, prompts: list[list[int]], share_from: int
+) -> None:
     seeds = list(range(len(prompts)))
-    fused, plain = CudaSampler(base, 64), TorchSampler(base, 64)
+    fused, plain = CudaSampler(base, 64, share_from), TorchSampler(base, 64)
     for sampling in (Sampling(1.0, 5), Sampling(0.0, 3), Sampling(0.6, 2)):
         same(fused.generate(prompts, sampling, seeds), plain.generate(prompts, sampling, seeds))
 

@@ -13,7 +13,8 @@ from gepa_loop.bundled import random_tiny
 from gepa_loop.config import Config, load_config, presets
 from gepa_loop.distill.batch import Group, completion_tokens, micro_batches, pack
 from gepa_loop.distill.collect import collect
-from gepa_loop.distill.teacher import Prefix, check_teacher, hidden_states, open_reader, read_prefix
+from gepa_loop.distill.forward import Prefix, bucket, hidden_states, pad_packed, read_prefix
+from gepa_loop.distill.teacher import check_teacher, open_reader
 from gepa_loop.distill.trainer import distill
 from gepa_loop.distill.update import learning_rate
 from gepa_loop.errors import ConfigError, Diverged, ModelError, PromptError, TaskError
@@ -81,6 +82,30 @@ def test_packed_equals_separate_sequences(tiny: Base, prefix: list[int]) -> None
         states = hidden_states(tiny.model, packed, read_prefix(tiny.model, prefix) if prefix else Prefix())
         torch.testing.assert_close(states, separate(tiny, prefix), atol=1e-5, rtol=1e-4)
     assert completion_tokens(GROUPS, tiny.device).tolist() == [1, 2, 3, 4, 5, 6, 7, 7, 3, 2, 1, 4]
+
+
+@pytest.mark.parametrize("prefix", [[], [11, 12, 13, 14]])
+def test_padding_up_to_a_bucket_changes_nothing(tiny: Base, prefix: list[int]) -> None:
+    packed = pack(
+        [g.student_prompt for g in GROUPS], [g.completions for g in GROUPS], len(prefix), tiny.device
+    )
+    with torch.no_grad():
+        plain, padded = (
+            hidden_states(tiny.model, one, read_prefix(tiny.model, prefix))
+            for one in (packed, pad_packed(packed, bucket(9), bucket(12)))
+        )
+    assert len(padded) == 16
+    torch.testing.assert_close(padded[:12], plain, atol=1e-5, rtol=1e-4)
+    assert [bucket(n) for n in (1, 16, 17, 128, 129, 257, 1000, 1025)] == [
+        16,
+        16,
+        32,
+        128,
+        144,
+        288,
+        1024,
+        1152,
+    ]
 
 
 @pytest.mark.parametrize("limit", [1, 9, 14, 1000])

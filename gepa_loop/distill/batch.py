@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,35 +60,41 @@ def pack(
     """
     # A completion's last token predicts nothing, so it is not read.
     lengths = [len(p) + sum(len(c) - 1 for c in cs) for p, cs in zip(prompts, completions, strict=True)]
-    size = max(lengths)
-    ids_BL = torch.zeros(len(prompts), size, dtype=torch.long)
-    positions_BL = torch.zeros(len(prompts), size, dtype=torch.long)
-    # Padding sees itself: a mask row without any True gives NaN.
-    mask_BLL = torch.eye(size, dtype=torch.bool).repeat(len(prompts), 1, 1)
+    shape = len(prompts), max(lengths)
+    ids, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    # Which stretch of its row a position belongs to: 0 is the prompt, 1 and on the completions, -1 padding.
+    stretch = np.full(shape, -1, np.int64)
     rows, columns = [], []
     for row, (prompt, group) in enumerate(zip(prompts, completions, strict=True)):
         end = len(prompt)
-        ids_BL[row, :end] = torch.tensor(prompt)
-        positions_BL[row, :end] = torch.arange(end)
-        mask_BLL[row, :end, :end] = torch.ones(end, end, dtype=torch.bool).tril()
-        for completion in group:
+        ids[row, :end], positions[row, :end], stretch[row, :end] = prompt, np.arange(end), 0
+        for number, completion in enumerate(group, 1):
             read = len(completion) - 1
             span = slice(end, end + read)
-            ids_BL[row, span] = torch.tensor(completion[:-1], dtype=torch.long)
-            positions_BL[row, span] = len(prompt) + torch.arange(read)
-            mask_BLL[row, span, : len(prompt)] = True
-            mask_BLL[row, span, span] = torch.ones(read, read, dtype=torch.bool).tril()
+            ids[row, span], stretch[row, span] = completion[:-1], number
+            positions[row, span] = len(prompt) + np.arange(read)
             rows += [row] * len(completion)
             columns += [len(prompt) - 1, *range(end, end + read)]
             end += read
-    mask = torch.cat([mask_BLL.new_ones(len(prompts), size, prefix), mask_BLL], dim=2)
+    ids_BL, positions_BL, stretch_BL = torch.from_numpy(np.stack([ids, positions + prefix, stretch])).to(
+        device
+    )
     return Packed(
-        ids_BL.to(device),
-        (positions_BL + prefix).to(device),
-        mask[:, None].to(device),
+        ids_BL,
+        positions_BL,
+        _mask(stretch_BL, prefix),
         torch.tensor(rows, device=device),
         torch.tensor(columns, device=device),
     )
+
+
+def _mask(stretch_BL: Tensor, prefix: int) -> Tensor:
+    """A position sees the prefix, the prompt and its own stretch up to itself."""
+    query_BL1, key_B1L = stretch_BL[:, :, None], stretch_BL[:, None, :]
+    order_L = torch.arange(stretch_BL.shape[1], device=stretch_BL.device)
+    mask_BLL = ((key_B1L == 0) | (key_B1L == query_BL1)) & (order_L <= order_L[:, None])
+    # Padding sees its like: a mask row without any True gives NaN.
+    return torch.nn.functional.pad(mask_BLL, (prefix, 0), value=True)[:, None]
 
 
 def micro_batches(groups: Sequence[Group], limit: int) -> Iterator[list[Group]]:

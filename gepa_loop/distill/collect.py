@@ -27,6 +27,8 @@ class Drawn:
 
     item: Item
     by_student: bool
+    prompt: tuple[int, ...]
+    """The student's."""
     completions: tuple[Completion, ...]
     scores: tuple[float, ...]
     """Of the task; 0 for cut completions under `truncated = "zero_reward"`."""
@@ -87,22 +89,20 @@ def collect(
     def draw(wanted: Sequence[Item], student_draws: bool, purpose: str) -> list[Drawn]:
         if not wanted:
             return []
+        own = [tuple(rollouts.renderer.tokens(NO_PROMPT, item)) for item in wanted]
+        sampler, prompts = rollouts.sampler, own
         if student_draws:
-            rollouts.sampler.set_student(student)
-            sampler, prompts = (
-                rollouts.sampler,
-                [rollouts.renderer.tokens(NO_PROMPT, item) for item in wanted],
-            )
+            sampler.set_student(student)
         else:
             assert reader is not None
-            sampler = reader.sampler(rollouts.sampler, stack, config.sampling)
-            prompts = [list(reader.prompts[item.id]) for item in wanted]
+            sampler = reader.sampler(sampler, stack, config.sampling)
+            prompts = [reader.prompts[item.id] for item in wanted]
         flat = rollouts.sample(sampler, prompts, wanted, settings.group, sampling, purpose)
         size, zero_cut = settings.group, objective.truncated == "zero_reward"
         parts = [flat[n : n + size] for n in range(0, len(flat), size)]
         return [
-            Drawn(item, student_draws, tuple(part), _scores(rollouts, item, part, zero_cut))
-            for item, part in zip(wanted, parts, strict=True)
+            Drawn(item, student_draws, prompt, tuple(part), _scores(rollouts, item, part, zero_cut))
+            for item, prompt, part in zip(wanted, own, parts, strict=True)
         ]
 
     own = draw([item for item, yes in zip(items, by_student, strict=True) if yes], True, f"train/{step}")
@@ -118,7 +118,7 @@ def collect(
             )
             for n, one in zip(dull, draw(fresh, True, f"train/{step}/{attempt}"), strict=False):
                 drawn[n] = one
-    return _as_tensors(config, rollouts, reader, drawn, horizon)
+    return _as_tensors(config, reader, drawn, horizon)
 
 
 def items_of_step(items: Sequence[Item], step: int, count: int, seed: int) -> list[Item]:
@@ -154,9 +154,7 @@ def _scores(
     )
 
 
-def _as_tensors(
-    config: Config, rollouts: Rollouts, reader: Reader | None, drawn: Sequence[Drawn], horizon: int
-) -> Collected:
+def _as_tensors(config: Config, reader: Reader | None, drawn: Sequence[Drawn], horizon: int) -> Collected:
     objective, size = config.objective, config.distill.group
     completions = [completion for one in drawn for completion in one.completions]
     lengths_C = torch.tensor([len(c.token_ids) for c in completions])
@@ -171,7 +169,7 @@ def _as_tensors(
         trained_C = score_C == 1
     groups = [
         Group(
-            tuple(rollouts.renderer.tokens(NO_PROMPT, one.item)),
+            one.prompt,
             () if reader is None else reader.rest(one.item),
             tuple(c.token_ids for c in one.completions),
         )

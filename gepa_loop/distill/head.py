@@ -15,7 +15,9 @@ from torch import Tensor
 from gepa_loop.distill.objectives import Kind, from_logprobs, with_gradient, with_tail
 
 CHUNK_TOKENS = 128
-"""Tokens whose logits are in memory together; a few tens of MB for a vocabulary of 150,000."""
+"""Tokens whose logits are in memory together on the CPU; a few tens of MB for a vocabulary of 150,000."""
+CHUNK_LOGITS = 2**26
+"""Logits that are in memory together on a GPU, where a small chunk is a launch and little work; 256 MB."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def token_logprobs(hidden_NH: Tensor, head_VH: Tensor, tokens_N: Tensor) -> Tens
     """Log-probability of each token, [N] float32."""
     parts = [
         _log_softmax(hidden_NH[rows], head_VH).gather(-1, tokens_N[rows, None])[:, 0]
-        for rows in _chunks(len(hidden_NH))
+        for rows in _chunks(hidden_NH, head_VH)
     ]
     return torch.cat(parts).float()
 
@@ -107,7 +109,7 @@ class _TokenStats(torch.autograd.Function):
         logprob_NH = torch.empty_like(student_NH) if policy else None
         stats = student_NH.new_zeros(5, len(student_NH), dtype=_wide(student_NH))
         stats[3:] = torch.nan
-        for rows in _chunks(len(student_NH)):
+        for rows in _chunks(student_NH, head_VH):
             log_p = _log_softmax(student_NH[rows], head_VH)
             p = log_p.exp()
             picked = tokens_N[rows, None]
@@ -182,5 +184,6 @@ def _wide(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def _chunks(count: int) -> list[slice]:
-    return [slice(start, start + CHUNK_TOKENS) for start in range(0, count, CHUNK_TOKENS)]
+def _chunks(hidden_NH: Tensor, head_VH: Tensor) -> list[slice]:
+    size = CHUNK_TOKENS if hidden_NH.device.type == "cpu" else max(1, CHUNK_LOGITS // len(head_VH))
+    return [slice(start, start + size) for start in range(0, len(hidden_NH), size)]

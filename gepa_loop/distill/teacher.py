@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from gepa_loop.config import Config
-from gepa_loop.distill.batch import Group, Packed, completion_tokens, pack
+from gepa_loop.distill.batch import Group, completion_tokens, pack
+from gepa_loop.distill.forward import Forward, Prefix, open_forward, read_prefix, renew_prefix
 from gepa_loop.distill.head import Dense, TopK, token_logprobs
 from gepa_loop.errors import ModelError, PromptError
 from gepa_loop.lab import Lab
@@ -37,21 +38,12 @@ from gepa_loop.prompts import NO_PROMPT, Renderer
 from gepa_loop.recipe import GRPO, SFT, SequenceKL, Teacher, TokenKL
 from gepa_loop.sampling.base import Sampler
 from gepa_loop.sampling.engines import open_sampler
-from gepa_loop.sampling.kv import KVCache, empty_cache, shared_length
+from gepa_loop.sampling.kv import shared_length
 from gepa_loop.schema import SamplingConfig
 from gepa_loop.task import Item
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """The tokens that every teacher prompt begins with, and their keys and values as one row."""
-
-    length: int = 0
-    cache: KVCache | None = None
 
 
 class Reader(Protocol):
@@ -105,6 +97,9 @@ class LocalReader:
     rate: float = 0.0
     """How fast its adapter follows the student's."""
     _prefix: Prefix | None = field(default=None, repr=False)
+    _stale: bool = False
+    """The weights have moved since the prefix was read."""
+    _forward: Forward | None = field(default=None, repr=False)
     _sampler: Sampler | None = field(default=None, repr=False)
 
     @property
@@ -122,16 +117,21 @@ class LocalReader:
     @torch.no_grad()
     def read(self, groups: Sequence[Group], device: torch.device) -> Dense:
         with self._weights():
+            first = next(iter(self.prompts.values()))[: self.shared]
             if self._prefix is None:
-                first = next(iter(self.prompts.values()))
-                self._prefix = read_prefix(self.base.model, first[: self.shared])
+                self._prefix = read_prefix(self.base.model, first)
+            elif self._stale:
+                renew_prefix(self.base.model, first, self._prefix)
+            self._stale = False
             packed = pack(
                 [g.teacher_prompt for g in groups],
                 [g.completions for g in groups],
                 self._prefix.length,
                 self.base.device,
             )
-            states = hidden_states(self.base.model, packed, self._prefix)
+            if self._forward is None:
+                self._forward = open_forward(self.base.model)
+            states = self._forward(packed, self._prefix)
         return Dense(states.to(device), self.base.model.get_output_embeddings().weight.to(device))
 
     def logprobs(self, groups: Sequence[Group], device: torch.device) -> Tensor:
@@ -141,8 +141,7 @@ class LocalReader:
     def follow(self) -> None:
         if self.rate > 0 and self.model is not None:
             follow_student(self.model, self.rate)
-        if self.moves:
-            self._prefix = None
+        self._stale = self.moves
 
     def sampler(self, own: Sampler, stack: Adapter | None, settings: SamplingConfig) -> Sampler:
         if self.model is None:
@@ -272,31 +271,3 @@ def _check_room(prompts: Mapping[str, tuple[int, ...]], horizon: int, context: i
             f"{what} takes {longest} tokens and a completion up to {horizon}, over the model's context of {context}",
             "Shorten the prompt, or lower sampling.max_tokens or distill.horizon; nothing is ever cut.",
         )
-
-
-@torch.no_grad()
-def read_prefix(model: PreTrainedModel, tokens: Sequence[int]) -> Prefix:
-    """Compute the keys and values of `tokens` with the model's present adapters."""
-    if not tokens:
-        return Prefix()
-    cache = empty_cache(model.config, len(tokens))
-    ids = torch.tensor([list(tokens)], device=model.device)
-    model.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True)
-    return Prefix(len(tokens), cache)
-
-
-def hidden_states(model: PreTrainedModel, packed: Packed, prefix: Prefix) -> Tensor:
-    """Last hidden states [N, H] at the positions that predict the completion tokens."""
-    cache = None
-    if prefix.cache is not None:
-        rows = torch.zeros(len(packed.ids_BL), dtype=torch.long, device=model.device)
-        cache = prefix.cache.rows(rows, prefix.length + packed.ids_BL.shape[1])
-    out = model.get_decoder()(
-        input_ids=packed.ids_BL,
-        attention_mask=packed.mask_B1LS,
-        position_ids=packed.positions_BL,
-        past_key_values=cache,
-        use_cache=cache is not None,
-    )
-    states: Tensor = out.last_hidden_state[packed.rows_N, packed.columns_N]
-    return states

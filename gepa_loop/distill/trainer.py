@@ -25,9 +25,10 @@ from gepa_loop.distill.checkpoint import (
     save_checkpoint,
 )
 from gepa_loop.distill.collect import collect
+from gepa_loop.distill.forward import open_forward
 from gepa_loop.distill.metrics import Clock, metrics, samples
 from gepa_loop.distill.teacher import open_reader
-from gepa_loop.distill.update import learning_rate, update
+from gepa_loop.distill.update import learning_rate, make_optimizer, update
 from gepa_loop.errors import Diverged
 from gepa_loop.lab import Lab
 from gepa_loop.lora import Adapter, read_adapter, stack_adapters, write_adapter
@@ -39,6 +40,7 @@ from gepa_loop.lora_training import (
     teacher_adapter,
     with_lora,
 )
+from gepa_loop.models import Base
 from gepa_loop.prompts import NO_PROMPT, Candidate
 from gepa_loop.rollouts import Rollouts, mean_score
 from gepa_loop.runs import append_jsonl, derive_seed, read_json, read_jsonl, write_json, write_jsonl
@@ -95,12 +97,9 @@ def distill(
     step = 0
     try:
         reader = open_reader(lab, model, candidate.text)
-        optimizer = torch.optim.AdamW(
-            [p for p in model.parameters() if p.requires_grad],
-            lr=settings.lr,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-        )
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = make_optimizer(config, trained)
+        forward = open_forward(base.model, trained)
         checkpoint = load_checkpoint(folder / "checkpoints")
         if checkpoint is None:
             checkpoint = _checkpoint(0, model, optimizer, reader, checks, 0.0)
@@ -115,13 +114,13 @@ def distill(
         while step < settings.steps and not checkpoint.stale(settings.patience):
             clock = Clock()
             # 1. The student answers, or the teacher does.
-            student = _whole(model, stack)
+            student = _whole(model, stack, base)
             collected = collect(config, rollouts, reader, student, stack, step)
             clock.lap("generate")
 
             # 2. The teacher reads; the student moves.
             first = step * settings.updates
-            done = update(config, base, model, optimizer, reader, collected, baseline, first, clock)
+            done = update(config, base, forward, optimizer, reader, collected, baseline, first, clock)
             if not (math.isfinite(done.loss) and math.isfinite(done.grad_norm)):
                 raise Diverged("the loss or its gradient is not finite")
             step, baseline = step + 1, done.baseline
@@ -131,7 +130,7 @@ def distill(
             # 3. Held-out check.
             checked = step % settings.check_every == 0 or step == settings.steps
             if checked:
-                rollouts.sampler.set_student(_whole(model, stack))
+                rollouts.sampler.set_student(_whole(model, stack, base))
                 row |= _scores(config, rollouts, control)
                 checks = (*checks, Check(step, row["held_out_score"]))
                 row["seconds"]["check"] = clock.lap("check")
@@ -174,10 +173,11 @@ def _finished(folder: Path) -> Distilled:
     )
 
 
-def _whole(model: PeftModel, stack: Adapter | None) -> Adapter:
+def _whole(model: PeftModel, stack: Adapter | None, base: Base) -> Adapter:
     """The student's present weights with the stack below."""
-    student = student_adapter(model)
-    return student if stack is None else stack_adapters([stack, student])
+    if stack is None:
+        return student_adapter(model, base.device)
+    return stack_adapters([stack, student_adapter(model)])
 
 
 def _checkpoint(

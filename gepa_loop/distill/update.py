@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,15 +12,16 @@ from torch import Tensor
 from gepa_loop.config import Config
 from gepa_loop.distill.batch import Group, completion_tokens, micro_batches, pack
 from gepa_loop.distill.collect import Collected
+from gepa_loop.distill.forward import Forward, Prefix
 from gepa_loop.distill.head import Divergence, TokenStats, token_stats
 from gepa_loop.distill.metrics import Clock
 from gepa_loop.distill.objectives import Completions, Ratios, advantages, loss, ratios, token_weights
-from gepa_loop.distill.teacher import Prefix, Reader, hidden_states, reads_before, reads_while_training
+from gepa_loop.distill.teacher import Reader, reads_before, reads_while_training
 from gepa_loop.models import Base
 from gepa_loop.recipe import FullKL, Objective
 
-if TYPE_CHECKING:
-    from peft import PeftModel
+NO_PREFIX = Prefix()
+"""One value, by which captured graphs know it again."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Updated:
 def update(
     config: Config,
     base: Base,
-    model: PeftModel,
+    forward: Forward,
     optimizer: torch.optim.Optimizer,
     reader: Reader | None,
     collected: Collected,
@@ -59,8 +59,8 @@ def update(
     Args:
         config: The run's configuration.
         base: The model, with the student's adapter active.
-        model: What holds the adapters.
-        optimizer: Over the student's parameters.
+        forward: Runs it; from `forward.open_forward` with the student's parameters.
+        optimizer: Over the student's parameters, from `make_optimizer`.
         reader: What reads besides the student.
         collected: The rollouts.
         baseline: Running mean of earlier steps' advantages.
@@ -78,7 +78,7 @@ def update(
     losses, norms, seen, weights = [], [], [], []
     for number, (share, tokens, rollouts) in enumerate(_shares(collected, config.distill.updates)):
         weight_N = token_weights(objective, _slice(batch, tokens, rollouts), collected.trained_C[rollouts])
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=False)
         total, start, counted = 0.0, tokens.start, False
         for part in micro_batches(share, config.distill.micro_tokens):
             here = slice(start, start + sum(group.tokens for group in part))
@@ -86,6 +86,7 @@ def update(
             value, stats, found = _micro(
                 config,
                 base,
+                forward,
                 reader,
                 part,
                 batch,
@@ -98,7 +99,7 @@ def update(
             total, start = total + value, here.stop
             counted |= bool((weight_N[inside] * ~found.masked_N).any())
             seen.append((stats, found))
-        parameters = [p for p in model.parameters() if p.requires_grad]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.distill.max_norm))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, first + number)
@@ -119,6 +120,21 @@ def update(
         reference_logprob_N=reference_N,
         weight_N=torch.cat(weights),
         baseline=baseline,
+    )
+
+
+def make_optimizer(config: Config, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """AdamW over the student's parameters; their gradients exist from now on, side by side in one tensor."""
+    flat = parameters[0].new_zeros(sum(p.numel() for p in parameters))
+    for parameter, grad in zip(parameters, torch.split(flat, [p.numel() for p in parameters]), strict=True):
+        parameter.grad = grad.view_as(parameter)
+    settings = config.distill
+    return torch.optim.AdamW(
+        parameters,
+        lr=settings.lr,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+        fused=flat.device.type == "cuda",
     )
 
 
@@ -143,6 +159,7 @@ def asked_divergence(objective: Objective) -> Divergence | None:
 def _micro(
     config: Config,
     base: Base,
+    forward: Forward,
     reader: Reader | None,
     part: Sequence[Group],
     batch: Completions,
@@ -158,7 +175,7 @@ def _micro(
     dense = reader.read(part, device) if whole and reader is not None else None
     clock.lap("teacher")
     packed = pack([g.student_prompt for g in part], [g.completions for g in part], 0, device)
-    student_NH = hidden_states(base.model, packed, Prefix())
+    student_NH = forward(packed, NO_PREFIX)
     clock.lap("forward")
     stats = token_stats(
         student_NH,

@@ -1,18 +1,15 @@
 """The in-process sampler on a GPU: each token of a batch is one captured CUDA graph, sampling included.
 
-Prompts are read by the model itself, each once; the tokens after them by `decoder.Decoder`, whose cache keeps what all
-prompts share once, each prompt once, and each completion. The host asks every few tokens which rows have ended, and goes
+`decoder.Decoder` computes; its cache keeps what all prompts share once, each prompt once, and each completion. The host asks every few tokens which rows have ended, and goes
 on with a smaller graph when many have.
 """
 
 from __future__ import annotations
 
-import copy
-import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,12 +20,11 @@ from gepa_loop.models import Base
 from gepa_loop.sampling.base import Completion, Sampling
 from gepa_loop.sampling.decoder import make_decoder
 from gepa_loop.sampling.kernels import Drawn, Past, Rows, draw_rows
-from gepa_loop.sampling.kv import KVCache, empty_cache, shared_length
+from gepa_loop.sampling.kv import shared_length
 from gepa_loop.sampling.torch import uniforms
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
 
 LOOK_EVERY = 8
 """Tokens between two looks at which rows have ended."""
@@ -59,22 +55,34 @@ class Buffers:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Merger:
+    """Merges the adapter whose matrices were copied to `factors`, A and B of each module."""
+
+    key: tuple[Any, ...]
+    factors: list[Tensor]
+    merge: Callable[[], None]
+
+
 class CudaSampler:
     """Samples from a base model with at most one adapter merged into a second copy of its weights.
 
     Args:
         base: A model for which `decoder.unsupported` is None, on a GPU.
         batch: Rows decoded together.
+        share_from: Tokens that need not be read again from which on what all prompts begin with is read on its own. It
+            costs a forward, so it does not pay for the few tokens of a chat template.
     """
 
-    def __init__(self, base: Base, batch: int) -> None:
+    def __init__(self, base: Base, batch: int, share_from: int = 4096) -> None:
         self.base = base
         self.batch = batch
+        self.share_from = share_from
         self._decoder = make_decoder(base.model)
         self._base_weights = {name: base.model.get_parameter(name) for name in self._decoder.views}
-        self._model = _reader(base, self._decoder.views)
         self._stops_K = torch.tensor(base.stop_ids, device=base.device)
         self._adapter: Adapter | None = None
+        self._merger: Merger | None = None
         self._buffers: Buffers | None = None
         self._graphs: dict[tuple[int, float], Callable[[], None]] = {}
         # Without a GPU the kernels run in Triton's interpreter, for tests, and nothing is captured.
@@ -90,17 +98,41 @@ class CudaSampler:
         for name in old - new:
             views[name].copy_(base[name])
         if adapter is not None:
-            for module in adapter.modules:
-                name = f"{module}.weight"
-                a, b = adapter.pair(module)
-                if name not in views or views[name].shape != (b.shape[0], a.shape[1]):
-                    raise ModelError(
-                        f"the adapter changes {name}, which the base model has not in that shape"
-                    )
-                view = views[name]
-                # One rounding, from the float32 sum inside the product.
-                torch.addmm(base[name], b.to(view), a.to(view), alpha=adapter.scale, out=view)
+            key = adapter.rank, adapter.alpha, adapter.modules
+            if self._merger is None or self._merger.key != key:
+                self._merger = self._make_merger(adapter, key)
+            pairs = [tensor for module in adapter.modules for tensor in adapter.pair(module)]
+            torch._foreach_copy_(self._merger.factors, pairs, non_blocking=True)
+            self._merger.merge()
         self._adapter = adapter
+
+    def _make_merger(self, adapter: Adapter, key: tuple[Any, ...]) -> Merger:
+        """What merges adapters of this one's shape: one graph instead of a launch for each matrix."""
+        views, base, factors = self._decoder.views, self._base_weights, []
+        for module in adapter.modules:
+            name, pair = f"{module}.weight", adapter.pair(module)
+            if name not in views or views[name].shape != (pair[1].shape[0], pair[0].shape[1]):
+                raise ModelError(f"the adapter changes {name}, which the base model has not in that shape")
+            factors += [
+                torch.empty_like(tensor, device=views[name].device, dtype=views[name].dtype)
+                for tensor in pair
+            ]
+
+        def merge() -> None:
+            for n, module in enumerate(adapter.modules):
+                name = f"{module}.weight"
+                a, b = factors[2 * n : 2 * n + 2]
+                # One rounding, from the float32 sum inside the product.
+                torch.addmm(base[name], b, a, alpha=adapter.scale, out=views[name])
+
+        if self.base.device.type == "cpu":
+            return Merger(key, factors, merge)
+        merge()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            merge()
+        return Merger(key, factors, graph.replay)
 
     @torch.inference_mode()
     def generate(
@@ -114,16 +146,18 @@ class CudaSampler:
         """
         if len(prompts) != len(seeds) or not all(prompts):
             raise ValueError(f"{len(prompts)} prompts (none empty) need as many seeds, got {len(seeds)}")
-        skip = max(0, shared_length(prompts))
+        skip = shared_length(prompts)
+        if skip * (len(set(map(tuple, prompts))) - 1) < self.share_from:
+            skip = 0
         longest = max(map(len, prompts)) - skip
         slots = min(len(prompts), self.batch)
         buffers = self._room(slots, skip, longest, sampling.max_tokens)
-        shared = self._read_shared(prompts[0][:skip], buffers)
+        self._read_shared(prompts[0][:skip], buffers)
         completions: list[Completion] = []
         for start in range(0, len(prompts), self.batch):
             part = slice(start, start + self.batch)
             completions += self._generate_batch(
-                [tuple(p[skip:]) for p in prompts[part]], seeds[part], sampling, shared, skip, buffers
+                [tuple(p[skip:]) for p in prompts[part]], seeds[part], sampling, skip, buffers
             )
         return completions
 
@@ -172,25 +206,21 @@ class CudaSampler:
         self._buffers = Buffers(past(), past(), rows, drawn, slots)
         return self._buffers
 
-    def _read_shared(self, tokens: Sequence[int], buffers: Buffers) -> KVCache | None:
-        """Read what all prompts begin with; into the buffers, and as one row for what follows."""
+    def _read_shared(self, tokens: Sequence[int], buffers: Buffers) -> None:
+        """Read what all prompts begin with."""
         buffers.rows.shared_1.fill_(len(tokens))
-        if not tokens:
-            return None
-        cache = empty_cache(self._model.config, len(tokens))
-        ids = torch.tensor([list(tokens)], device=self.base.device)
-        self._model.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True)
-        for layer, key, value in zip(cache.layers, buffers.keys, buffers.values, strict=True):
-            key.shared_GCD[:, : len(tokens)] = layer.keys[0, :, : len(tokens)]
-            value.shared_GCD[:, : len(tokens)] = layer.values[0, :, : len(tokens)]
-        return cache
+        if tokens:
+            ids = torch.tensor([list(tokens)], device=self.base.device)
+            keys, values = (
+                [past.shared_GCD[None] for past in side] for side in (buffers.keys, buffers.values)
+            )
+            self._decoder.read(ids, keys, values, None, 0)
 
     def _generate_batch(
         self,
         prompts: Sequence[tuple[int, ...]],
         seeds: Sequence[int],
         sampling: Sampling,
-        shared: KVCache | None,
         skip: int,
         buffers: Buffers,
     ) -> list[Completion]:
@@ -205,7 +235,7 @@ class CudaSampler:
         table = np.stack([uniforms(seed, sampling.max_tokens) for seed in seeds])
         drawn.uniforms_RT[:count, : sampling.max_tokens] = torch.from_numpy(table).to(device)
 
-        logits_UV = self._read_prompts(unique, shared, skip, buffers)
+        logits_UV = self._read_prompts(unique, skip, buffers)
         alive = torch.arange(count, dtype=torch.int32, device=device)
         launch = rows._replace(slots_B=alive)
         draw_rows(logits_UV[owners], sampling.temperature, self._stops_K, launch, drawn)
@@ -222,54 +252,28 @@ class CudaSampler:
             self._graph(size, sampling.temperature, buffers)()
         return _completions(drawn, count, sampling.max_tokens, self.base.stop_ids)
 
-    def _read_prompts(
-        self, prompts: Sequence[tuple[int, ...]], shared: KVCache | None, skip: int, buffers: Buffers
-    ) -> Tensor:
-        """Read each prompt's rest into the buffers; logits [U, V] of the token after it."""
-        hidden, done = [], 0
+    def _read_prompts(self, prompts: Sequence[tuple[int, ...]], skip: int, buffers: Buffers) -> Tensor:
+        """Read each prompt's rest; logits [U, V] of the token after it."""
+        shared = None
+        if skip:
+            shared = [p.shared_GCD for p in buffers.keys], [p.shared_GCD for p in buffers.values]
+        last, done = [], 0
         while done < len(prompts):
             size = max(map(len, prompts[done:]))
-            part = prompts[done : done + max(1, PREFILL_TOKENS // size)]
-            hidden.append(self._read_part(part, shared, skip, buffers, done))
+            part = prompts[done : done + max(1, PREFILL_TOKENS // (skip + size))]
+            size = max(map(len, part))
+            ids = np.zeros((len(part), size), np.int64)
+            for row, prompt in enumerate(part):
+                ids[row, : len(prompt)] = prompt
+            here = slice(done, done + len(part))
+            keys, values = (
+                [past.prompt_UGPD[here] for past in side] for side in (buffers.keys, buffers.values)
+            )
+            x = self._decoder.read(torch.from_numpy(ids).to(self.base.device), keys, values, shared, skip)
+            ends = torch.tensor([len(p) - 1 for p in part], device=x.device)
+            last.append(x[torch.arange(len(part), device=x.device), ends])
             done += len(part)
-        return torch.nn.functional.linear(torch.cat(hidden), self._decoder.head_VH)
-
-    def _read_part(
-        self,
-        prompts: Sequence[tuple[int, ...]],
-        shared: KVCache | None,
-        skip: int,
-        buffers: Buffers,
-        first: int,
-    ) -> Tensor:
-        device = self.base.device
-        lengths = [len(p) for p in prompts]
-        size = max(lengths)
-        ids_US = torch.zeros(len(prompts), size, dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            ids_US[row, : len(prompt)] = torch.tensor(prompt)
-        mask = None
-        if shared is None:
-            cache = empty_cache(self._model.config, size)
-        else:
-            start = torch.zeros(len(prompts), dtype=torch.long, device=device)
-            cache = shared.rows(start, skip + size)
-            mask = torch.ones(size, skip + size, dtype=torch.bool, device=device).tril(skip)[None, None]
-        # Padding comes after the prompt, so that no real token ever sees it.
-        out = self._model.get_decoder()(
-            input_ids=ids_US.to(device),
-            attention_mask=mask,
-            position_ids=skip + torch.arange(size, device=device)[None],
-            past_key_values=cache,
-            use_cache=True,
-        )
-        here = slice(first, first + len(prompts))
-        for layer, key, value in zip(cache.layers, buffers.keys, buffers.values, strict=True):
-            key.prompt_UGPD[here, :, :size] = layer.keys[:, :, skip : skip + size]
-            value.prompt_UGPD[here, :, :size] = layer.values[:, :, skip : skip + size]
-        last = torch.tensor(lengths, device=device) - 1
-        hidden: Tensor = out.last_hidden_state[torch.arange(len(prompts), device=device), last]
-        return hidden
+        return self._decoder.logits(torch.cat(last))
 
     def _bucket(self, count: int, buffers: Buffers) -> int:
         """Rows of the smallest graph that holds `count`."""
@@ -320,16 +324,6 @@ class CudaSampler:
         by_rows = max(1, 2 * self._processors // (size * self._decoder.kv_heads))
         by_keys = max(1, sum(buffers.room[1:]) // 256)
         return min(16, 1 << (min(by_rows, by_keys).bit_length() - 1))
-
-
-def _reader(base: Base, views: Mapping[str, Tensor]) -> PreTrainedModel:
-    """The model that reads prompts: the base's parameters, but those of `views` where it has them."""
-    tensors = itertools.chain(base.model.parameters(), base.model.buffers())
-    model = copy.deepcopy(base.model, {id(tensor): tensor for tensor in tensors})
-    for name, view in views.items():
-        module, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(module), leaf, torch.nn.Parameter(view, requires_grad=False))
-    return model
 
 
 def _completions(drawn: Drawn, count: int, max_tokens: int, stop_ids: Sequence[int]) -> list[Completion]:

@@ -1,17 +1,16 @@
-"""One token of a Llama-like model for a batch of rows: fused weights and Triton kernels instead of the model's modules.
+"""Prompts and single tokens of a Llama-like model: fused weights and Triton kernels instead of the model's modules.
 
-The weights are a second copy, with projections that read the same input side by side; the model that reads the prompts
-computes with views of it, so that an adapter is merged once for both.
+The weights are a second copy, with projections that read the same input side by side, into which adapters are merged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.functional import embedding, linear
+from torch.nn.functional import embedding, linear, scaled_dot_product_attention
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +59,7 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Decoder:
-    """A model's weights as a token step reads them; norms, embeddings and output layer are the model's own."""
+    """A model's weights as a sampler reads them; norms, embeddings and output layer are the model's own."""
 
     layers: tuple[Layer, ...]
     embed_VH: Tensor
@@ -75,6 +74,71 @@ class Decoder:
     eps: float
     views: Mapping[str, Tensor]
     """The fused matrices' parts under the names of the model's parameters; what is written there is decoded with."""
+
+    def read(
+        self,
+        ids_UP: Tensor,
+        keys: Sequence[Tensor],
+        values: Sequence[Tensor],
+        shared: tuple[Sequence[Tensor], Sequence[Tensor]] | None,
+        skip: int,
+    ) -> Tensor:
+        """Read prompts from their beginning, or from after what they share.
+
+        Args:
+            ids_UP: The tokens, padded on the right: no real token sees padding.
+            keys: Each layer's cache [U, kv_heads, >= P, D]; it is filled from place 0 on.
+            values: The same.
+            shared: Each layer's keys and values [kv_heads, >= skip, D] of the first `skip` tokens; None without any.
+            skip: How many those are.
+
+        Returns:
+            Last hidden states before the last norm, [U, P, H].
+        """
+        from gepa_loop.sampling.kernels import add_rms_norm, rotate_and_keep_prompts, silu_mul
+
+        rows, length = ids_UP.shape
+        x = embedding(ids_UP.flatten(), self.embed_VH)
+        delta = mask = None
+        if shared is not None:
+            mask = torch.ones(length, skip + length, dtype=torch.bool, device=x.device).tril(skip)
+        for number, (layer, key, value) in enumerate(zip(self.layers, keys, values, strict=True)):
+            hidden = add_rms_norm(x, delta, layer.norm_H, self.eps)
+            query = rotate_and_keep_prompts(
+                linear(hidden, layer.qkv_WH, layer.qkv_bias_W),
+                self.heads,
+                length,
+                key,
+                value,
+                self.cos_PE,
+                self.sin_PE,
+                layer.head_norms,
+                self.eps,
+                skip,
+            )
+            past_key, past_value = key[:, :, :length], value[:, :, :length]
+            if shared is not None:
+                first_key, first_value = (side[number][None, :, :skip] for side in shared)
+                past_key = torch.cat([first_key.expand(rows, -1, -1, -1), past_key], 2)
+                past_value = torch.cat([first_value.expand(rows, -1, -1, -1), past_value], 2)
+            seen = scaled_dot_product_attention(
+                query,
+                past_key,
+                past_value,
+                attn_mask=mask,
+                is_causal=mask is None,
+                enable_gqa=self.heads != self.kv_heads,
+            )
+            seen = seen.transpose(1, 2).reshape(rows * length, -1)
+            hidden = add_rms_norm(x, linear(seen, layer.out_HO, layer.out_bias_H), layer.mlp_norm_H, self.eps)
+            delta = linear(silu_mul(linear(hidden, layer.gate_up_IH)), layer.down_HI)
+        return (x if delta is None else x + delta).view(rows, length, -1)
+
+    def logits(self, x_BH: Tensor) -> Tensor:
+        """Logits [B, V] of what `read` returned, at the wanted positions."""
+        from gepa_loop.sampling.kernels import add_rms_norm
+
+        return linear(add_rms_norm(x_BH, None, self.norm_H, self.eps), self.head_VH)
 
     def step(self, tokens_B: Tensor, keys: list[Past], values: list[Past], rows: Rows, splits: int) -> Tensor:
         """Logits [B, V] after one more token of each row, whose keys and values are written to the cache."""

@@ -118,17 +118,27 @@ def _rotate_and_keep(
     stride_slot,
     stride_head,
     positions,
+    first,
     eps,
     HEADS: tl.constexpr,
     KV_HEADS: tl.constexpr,
     D: tl.constexpr,
     NORM: tl.constexpr,
+    READ: tl.constexpr,
 ):
     row, head = tl.program_id(0), tl.program_id(1)
-    slot = tl.load(slots + row).to(tl.int64)
-    # Rows that only fill a launch up may stand anywhere; they stay inside the cache and the table.
-    place = tl.maximum(tl.load(lengths + slot) - 1, 0)
-    position = tl.load(shared) + tl.load(prompts + tl.load(owners + slot)) + place
+    if READ > 0:
+        # Whole prompts: row after row of READ positions each.
+        slot = (row // READ).to(tl.int64)
+        place = row % READ
+        position = first + place
+        q_row = (slot * HEADS + head) * READ + place
+    else:
+        slot = tl.load(slots + row).to(tl.int64)
+        # Rows that only fill a launch up may stand anywhere; they stay inside the cache and the table.
+        place = tl.maximum(tl.load(lengths + slot) - 1, 0)
+        position = tl.load(shared) + tl.load(prompts + tl.load(owners + slot)) + place
+        q_row = row * HEADS + head
     position = tl.minimum(position, positions - 1)
     half = tl.arange(0, D // 2)
     source = qkv + (row * (HEADS + 2 * KV_HEADS) + head) * D
@@ -150,8 +160,8 @@ def _rotate_and_keep(
         s = tl.load(sin + position * (D // 2) + half).to(tl.float32)
         first = low.to(tl.float32) * c - high.to(tl.float32) * s
         second = high.to(tl.float32) * c + low.to(tl.float32) * s
-        if head < HEADS:
-            target = q_out + (row * HEADS + head) * D
+        if head < HEADS:  # noqa: SIM108 (Triton compiles no such expression)
+            target = q_out + q_row * D
         else:
             target = keys + kept + (head - HEADS) * stride_head
         tl.store(target + half, first.to(low.dtype))
@@ -205,11 +215,70 @@ def rotate_and_keep(
         keys_RGTD.stride(0),
         keys_RGTD.stride(1),
         len(cos_PE),
+        0,
         eps,
         HEADS=heads,
         KV_HEADS=kv_heads,
         D=width,
         NORM=norms is not None,
+        READ=0,
+        num_warps=1,
+    )
+    return out
+
+
+def rotate_and_keep_prompts(
+    qkv_NW: Tensor,
+    heads: int,
+    length: int,
+    keys_UGPD: Tensor,
+    values_UGPD: Tensor,
+    cos_PE: Tensor,
+    sin_PE: Tensor,
+    norms: tuple[Tensor, Tensor] | None,
+    eps: float,
+    first: int,
+) -> Tensor:
+    """`rotate_and_keep` for whole prompts, whose positions begin at `first`; they lie one after the other in `_N`.
+
+    Args:
+        qkv_NW: Queries, keys and values of `length` positions of each prompt.
+        heads: Query heads.
+        length: Positions of each prompt.
+        keys_UGPD: Where the keys go, from place 0 on.
+        values_UGPD: Where the values go.
+        cos_PE: As there.
+        sin_PE: As there.
+        norms: As there.
+        eps: As there.
+        first: Position of the first token.
+
+    Returns:
+        Queries [U, heads, length, D].
+    """
+    kv_heads, width = keys_UGPD.shape[1], keys_UGPD.shape[3]
+    out = qkv_NW.new_empty(len(qkv_NW) // length, heads, length, width)
+    q_weight, k_weight = (qkv_NW, qkv_NW) if norms is None else norms
+    _rotate_and_keep[(len(qkv_NW), heads + 2 * kv_heads)](
+        qkv_NW,
+        out,
+        keys_UGPD,
+        values_UGPD,
+        cos_PE,
+        sin_PE,
+        q_weight,
+        k_weight,
+        *[qkv_NW] * 5,
+        keys_UGPD.stride(0),
+        keys_UGPD.stride(1),
+        len(cos_PE),
+        first,
+        eps,
+        HEADS=heads,
+        KV_HEADS=kv_heads,
+        D=width,
+        NORM=norms is not None,
+        READ=length,
         num_warps=1,
     )
     return out

@@ -1,0 +1,204 @@
+"""From packed rows to hidden states: the model's own forward, on a GPU replayed from captured graphs.
+
+A small model's forward and backward are a few thousand small kernels, which take longer to launch than to run. A graph
+launches them at once. Its shapes are fixed, so rows are padded up to a bucket; padding attends to itself and counts for
+nothing. Large batches, where launching does not matter, are not captured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from gepa_loop.distill.batch import Packed
+from gepa_loop.sampling.kv import KVCache, empty_cache
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+LARGEST = 2**24
+"""Positions times hidden size from which on a forward is not captured: 6,500 positions of a 4B model."""
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The tokens that every prompt begins with, and their keys and values as one row."""
+
+    length: int = 0
+    cache: KVCache | None = None
+
+
+Forward = Callable[[Packed, Prefix], Tensor]
+"""Packed rows after a prefix -> last hidden states [N, H] at the positions that predict the completion tokens."""
+
+
+@torch.no_grad()
+def read_prefix(model: PreTrainedModel, tokens: Sequence[int]) -> Prefix:
+    """Compute the keys and values of `tokens` with the model's present adapters."""
+    if not tokens:
+        return Prefix()
+    cache = empty_cache(model.config, len(tokens))
+    ids = torch.tensor([list(tokens)], device=model.device)
+    model.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True)
+    return Prefix(len(tokens), cache)
+
+
+def renew_prefix(model: PreTrainedModel, tokens: Sequence[int], prefix: Prefix) -> None:
+    """Compute a prefix again, in place, after the model has moved; captured graphs read it where it lies."""
+    new = read_prefix(model, tokens)
+    if prefix.cache is not None and new.cache is not None:
+        for old, layer in zip(prefix.cache.layers, new.cache.layers, strict=True):
+            old.keys.copy_(layer.keys)
+            old.values.copy_(layer.values)
+
+
+def hidden_states(model: PreTrainedModel, packed: Packed, prefix: Prefix) -> Tensor:
+    """`Forward` with the model's own modules and present adapters."""
+    cache = None
+    if prefix.cache is not None:
+        rows = torch.zeros(len(packed.ids_BL), dtype=torch.long, device=model.device)
+        cache = prefix.cache.rows(rows, prefix.length + packed.ids_BL.shape[1])
+    out = model.get_decoder()(
+        input_ids=packed.ids_BL,
+        attention_mask=packed.mask_B1LS,
+        position_ids=packed.positions_BL,
+        past_key_values=cache,
+        use_cache=cache is not None,
+    )
+    states: Tensor = out.last_hidden_state[packed.rows_N, packed.columns_N]
+    return states
+
+
+def open_forward(model: PreTrainedModel, trained: Sequence[Tensor] = ()) -> Forward:
+    """How a model is run in training, with the adapters that are active when it is called first.
+
+    Args:
+        model: The model, adapters included.
+        trained: Parameters that get a gradient; their `grad` must exist and stay the same tensor. Without any, nothing
+            is kept for a backward pass.
+    """
+    if model.device.type != "cuda":
+        return lambda packed, prefix: hidden_states(model, packed, prefix)
+    return Graphs(model, tuple(trained))
+
+
+@dataclass(eq=False)
+class Graphs:
+    """A `Forward` that captures a graph for each bucket of shapes and prefix; its backward adds to `grad` in place."""
+
+    model: PreTrainedModel
+    trained: tuple[Tensor, ...]
+    _captured: dict[tuple[Any, ...], Captured] = field(default_factory=dict)
+    _pool: Any = None
+    _prefix: Prefix | None = None
+
+    def __call__(self, packed: Packed, prefix: Prefix) -> Tensor:
+        rows, length = packed.ids_BL.shape
+        count = len(packed.rows_N)
+        if rows * bucket(length) * self.model.config.hidden_size > LARGEST:
+            return hidden_states(self.model, packed, prefix)
+        if prefix is not self._prefix:
+            # Their keys and values lie elsewhere now.
+            self._captured.clear()
+            self._prefix, self._pool = prefix, torch.cuda.graph_pool_handle()
+        key = rows, bucket(length), bucket(count)
+        padded = pad_packed(packed, bucket(length), bucket(count))
+        if key not in self._captured:
+            self._captured[key] = self._capture(padded, prefix)
+        captured = self._captured[key]
+        for static, new in zip(captured.inputs, _tensors(padded), strict=True):
+            static.copy_(new)
+        if not self.trained:
+            captured.forward.replay()
+            return captured.out_NH[:count].clone()
+        found: Tensor = _Replay.apply(self.trained[0], captured)  # type: ignore[no-untyped-call]
+        return found[:count]
+
+    def _capture(self, packed: Packed, prefix: Prefix) -> Captured:
+        inputs = tuple(tensor.clone() for tensor in _tensors(packed))
+        static = Packed(*inputs)
+
+        def forward() -> Tensor:
+            with torch.set_grad_enabled(bool(self.trained)):
+                return hidden_states(self.model, static, prefix)
+
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(2):
+                out = forward()
+                if self.trained:
+                    torch.autograd.grad(out, self.trained, torch.zeros_like(out))
+            del out
+        torch.cuda.current_stream().wait_stream(side)
+        there, back = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(there, pool=self._pool):
+            out_NH = forward()
+        if not self.trained:
+            return Captured(inputs, out_NH, there, None, None)
+        slope_NH = torch.zeros_like(out_NH)
+        with torch.cuda.graph(back, pool=self._pool):
+            slopes: tuple[Tensor, ...] = torch.autograd.grad(out_NH, self.trained, slope_NH)
+            torch._foreach_add_([p.grad for p in self.trained if p.grad is not None], slopes)
+        return Captured(inputs, out_NH.detach(), there, slope_NH, back)
+
+
+@dataclass(frozen=True, eq=False)
+class Captured:
+    """The graphs of one bucket, and the tensors that they read and write."""
+
+    inputs: tuple[Tensor, ...]
+    out_NH: Tensor
+    forward: torch.cuda.CUDAGraph
+    slope_NH: Tensor | None
+    backward: torch.cuda.CUDAGraph | None
+
+
+class _Replay(torch.autograd.Function):
+    """Replays a forward, and in the backward pass the graph that adds to the parameters' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, captured: Captured) -> Tensor:  # noqa: ARG004 (makes the result need a gradient)
+        ctx.captured = captured
+        captured.forward.replay()
+        return captured.out_NH.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad_NH: Tensor) -> Any:
+        captured = ctx.captured
+        captured.slope_NH.copy_(grad_NH)
+        captured.backward.replay()
+        return None, None
+
+
+def bucket(size: int) -> int:
+    """`size` rounded up to a multiple of 16, or of an eighth of the power of two below it."""
+    step = max(16, 1 << max(0, size.bit_length() - 4))
+    return -(-size // step) * step
+
+
+def pad_packed(packed: Packed, length: int, count: int) -> Packed:
+    """The same rows with `length` positions and `count` predicted tokens, the last of them padding."""
+    old = packed.ids_BL.shape[1]
+    more, spare = length - old, count - len(packed.rows_N)
+    prefix = packed.mask_B1LS.shape[3] - old
+    mask = pad(packed.mask_B1LS, (0, more, 0, more))
+    # A mask row without any True gives NaN: padding sees itself.
+    own = torch.arange(old, length, device=mask.device)
+    mask[:, :, own, prefix + own] = True
+    return Packed(
+        pad(packed.ids_BL, (0, more)),
+        pad(packed.positions_BL, (0, more)),
+        mask,
+        pad(packed.rows_N, (0, spare)),
+        pad(packed.columns_N, (0, spare)),
+    )
+
+
+def _tensors(packed: Packed) -> tuple[Tensor, ...]:
+    return packed.ids_BL, packed.positions_BL, packed.mask_B1LS, packed.rows_N, packed.columns_N
