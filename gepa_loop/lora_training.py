@@ -144,8 +144,11 @@ def remove_lora(peft_model: PeftModel) -> None:
 
 def _peft_config(rank: int, alpha: float, targets: Sequence[str]) -> Any:
     import peft
+    from torch import nn
 
-    return peft.LoraConfig(
+    from gepa_loop.lora_layer import LoraLinear
+
+    config = peft.LoraConfig(
         r=rank,
         lora_alpha=alpha,
         target_modules=list(targets),
@@ -153,6 +156,8 @@ def _peft_config(rank: int, alpha: float, targets: Sequence[str]) -> Any:
         bias="none",
         task_type="CAUSAL_LM",
     )
+    config._register_custom_module({nn.Linear: LoraLinear})
+    return config
 
 
 def _check_targets(base: Base, targets: Sequence[str], source: str) -> None:
