@@ -67,8 +67,9 @@ class DistillConfig(Section):
     """Another task whose `pareto` split is scored at checks, too: what the distillation costs elsewhere."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Stop after this many checks in a row that are no better than the best before them; 0 goes on to the end."""
-    micro_tokens: Positive = 2048
-    """Tokens in one forward and backward pass; changes memory, not the result."""
+    micro_tokens: Positive | None = None
+    """Tokens in one forward and backward pass; changes memory, not the result. None: 2,048 on the CPU, and on a GPU what
+    half of its free memory holds, up to 16,384."""
 
     @model_validator(mode="after")
     def _groups_fit(self) -> DistillConfig:

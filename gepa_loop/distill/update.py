@@ -67,10 +67,10 @@ def update(
         first: Optimiser steps taken before.
         clock: Gets the seconds of each phase.
     """
-    objective, batch = config.objective, collected.batch
+    objective, batch, limit = config.objective, collected.batch, micro_tokens(config, base)
     reference_N = None
     if reads_before(config) and reader is not None:
-        parts = micro_batches(collected.groups, config.distill.micro_tokens)
+        parts = micro_batches(collected.groups, limit)
         reference_N = torch.cat([reader.logprobs(part, base.device).cpu() for part in parts])
         clock.lap("teacher")
     advantage_N, baseline = advantages(objective, batch, reference_N, baseline)
@@ -80,7 +80,7 @@ def update(
         weight_N = token_weights(objective, _slice(batch, tokens, rollouts), collected.trained_C[rollouts])
         optimizer.zero_grad(set_to_none=False)
         total, start, counted = 0.0, tokens.start, False
-        for part in micro_batches(share, config.distill.micro_tokens):
+        for part in micro_batches(share, limit):
             here = slice(start, start + sum(group.tokens for group in part))
             inside = slice(here.start - tokens.start, here.stop - tokens.start)
             value, stats, found = _micro(
@@ -136,6 +136,20 @@ def make_optimizer(config: Config, parameters: Sequence[torch.nn.Parameter]) -> 
         weight_decay=settings.weight_decay,
         fused=flat.device.type == "cuda",
     )
+
+
+def micro_tokens(config: Config, base: Base) -> int:
+    """Tokens of one forward and backward pass: `distill.micro_tokens`, or what fits."""
+    if config.distill.micro_tokens is not None:
+        return config.distill.micro_tokens
+    if base.device.type == "cpu":
+        return 2048
+    shape = base.model.config.get_text_config()
+    # What is kept of a position for the backward pass: about ten vectors of the hidden size and four of the inner one
+    # in each layer.
+    kept = shape.num_hidden_layers * (10 * shape.hidden_size + 4 * shape.intermediate_size)
+    free, _ = torch.cuda.mem_get_info(base.device)
+    return max(256, min(16_384, int(0.5 * free / (kept * base.model.dtype.itemsize))))
 
 
 def learning_rate(config: Config, done: int) -> float:

@@ -118,7 +118,7 @@ def _rotate_and_keep(
     stride_slot,
     stride_head,
     positions,
-    first,
+    start,
     eps,
     HEADS: tl.constexpr,
     KV_HEADS: tl.constexpr,
@@ -131,7 +131,7 @@ def _rotate_and_keep(
         # Whole prompts: row after row of READ positions each.
         slot = (row // READ).to(tl.int64)
         place = row % READ
-        position = first + place
+        position = start + place
         q_row = (slot * HEADS + head) * READ + place
     else:
         slot = tl.load(slots + row).to(tl.int64)
