@@ -10,7 +10,7 @@ import torch
 
 from gepa_loop.attention import use_grouped_attention
 from gepa_loop.bundled import random_tiny
-from gepa_loop.models import Base
+from gepa_loop.models import Base, calm_host
 from gepa_loop.prompts import Renderer
 from gepa_loop.task import Item
 
@@ -117,6 +117,7 @@ def make_base(case: Case) -> Base:
     """The model as the program holds one; no token stops a completion."""
     model = make_model(case).requires_grad_(False)
     use_grouped_attention(model)
+    calm_host(model.device)
     never = model.config.vocab_size
     return Base(case.shape, model, make_tokenizer(), (never,), 32768, case.shape)
 

@@ -65,6 +65,7 @@ def load_base(config: ModelConfig) -> Base:
     # Moved only: `to(dtype)` would also round the rotary frequencies, which stay float32.
     model = model.to(device).eval().requires_grad_(False)
     use_grouped_attention(model)
+    calm_host(device)
     _check_output_layer(config.name, model)
     return Base(
         name=config.name,
@@ -74,6 +75,18 @@ def load_base(config: ModelConfig) -> Base:
         context=context,
         fingerprint=_base_fingerprint(model, tokenizer),
     )
+
+
+def calm_host(device: torch.device) -> None:
+    """Let torch use one thread on the host when the model lies on a GPU, for this process.
+
+    What is left to the host are small tensors, and waking its threads for them costs more than their work: 3 to 6 ms an
+    operation on a machine of 16 cores, 36 ms of a step of 230.
+    """
+    import torch
+
+    if device.type == "cuda":
+        torch.set_num_threads(1)
 
 
 def _device(name: str) -> torch.device:

@@ -6,10 +6,9 @@ on with a smaller graph when many have.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,10 +25,14 @@ from gepa_loop.sampling.torch import uniforms
 if TYPE_CHECKING:
     from torch import Tensor
 
+T = TypeVar("T")
+
 LOOK_EVERY = 8
 """Tokens between two looks at which rows have ended."""
 PREFILL_TOKENS = 16_384
 """Prompt tokens that are read together."""
+GRAPH_TOKENS = 4_096
+"""Prompt tokens up to which their forward is captured: above, the GPU takes longer than launching does."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +56,14 @@ class Buffers:
             key.prompt_UGPD.shape[2],
             key.completion_RGTD.shape[2],
         )
+
+
+@dataclass(frozen=True, eq=False)
+class PromptReader:
+    """Reads the prompts whose tokens were copied to `ids_UP`; `read` gives their hidden states."""
+
+    ids_UP: Tensor
+    read: Callable[[], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +95,7 @@ class CudaSampler:
         self._adapter: Adapter | None = None
         self._merger: Merger | None = None
         self._buffers: Buffers | None = None
+        self._readers: dict[tuple[int, ...], PromptReader] = {}
         self._graphs: dict[tuple[int, float], Callable[[], None]] = {}
         # Without a GPU the kernels run in Triton's interpreter, for tests, and nothing is captured.
         cuda = base.device.type == "cuda"
@@ -127,11 +139,7 @@ class CudaSampler:
 
         if self.base.device.type == "cpu":
             return Merger(key, factors, merge)
-        merge()
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            merge()
+        graph, _ = self._record(merge)
         return Merger(key, factors, graph.replay)
 
     @torch.inference_mode()
@@ -164,6 +172,7 @@ class CudaSampler:
     def release(self) -> None:
         """Give the cache's memory back; the next `generate` makes another."""
         self._graphs.clear()
+        self._readers.clear()
         self._buffers = None
 
     def _room(self, *wanted: int) -> Buffers:
@@ -261,19 +270,62 @@ class CudaSampler:
         while done < len(prompts):
             size = max(map(len, prompts[done:]))
             part = prompts[done : done + max(1, PREFILL_TOKENS // (skip + size))]
-            size = max(map(len, part))
-            ids = np.zeros((len(part), size), np.int64)
+            # Rounded up, so that few graphs serve all lengths; padding comes last, where no real token sees it.
+            room = -(-max(map(len, part)) // 16) * 16
+            ids = np.zeros((len(part), room), np.int64)
             for row, prompt in enumerate(part):
                 ids[row, : len(prompt)] = prompt
-            here = slice(done, done + len(part))
+            reader = self._reader(done, len(part), room, shared, skip, buffers)
+            reader.ids_UP.copy_(torch.from_numpy(ids))
+            x_UPH = reader.read()
+            ends = torch.tensor([len(p) - 1 for p in part], device=x_UPH.device)
+            last.append(x_UPH[torch.arange(len(part), device=x_UPH.device), ends])
+            done += len(part)
+        return self._decoder.logits(torch.cat(last))
+
+    def _reader(
+        self,
+        first: int,
+        count: int,
+        length: int,
+        shared: tuple[list[Tensor], list[Tensor]] | None,
+        skip: int,
+        buffers: Buffers,
+    ) -> PromptReader:
+        """What reads `count` prompts into the cache from prompt `first` on: a graph where launching would take longer."""
+        key = first, count, length, skip
+        if key not in self._readers:
+            here = slice(first, first + count)
             keys, values = (
                 [past.prompt_UGPD[here] for past in side] for side in (buffers.keys, buffers.values)
             )
-            x = self._decoder.read(torch.from_numpy(ids).to(self.base.device), keys, values, shared, skip)
-            ends = torch.tensor([len(p) - 1 for p in part], device=x.device)
-            last.append(x[torch.arange(len(part), device=x.device), ends])
-            done += len(part)
-        return self._decoder.logits(torch.cat(last))
+            ids_UP = torch.zeros(count, length, dtype=torch.long, device=self.base.device)
+
+            def read() -> Tensor:
+                return self._decoder.read(ids_UP, keys, values, shared, skip)
+
+            if self.base.device.type == "cpu" or count * length > GRAPH_TOKENS:
+                return PromptReader(ids_UP, read)
+            graph, out_UPH = self._record(read)
+
+            def replay(graph: torch.cuda.CUDAGraph = graph, out_UPH: Tensor = out_UPH) -> Tensor:
+                graph.replay()
+                return out_UPH
+
+            self._readers[key] = PromptReader(ids_UP, replay)
+        return self._readers[key]
+
+    def _record(self, work: Callable[[], T]) -> tuple[torch.cuda.CUDAGraph, T]:
+        """Run something once, which compiles its kernels, and capture it; with what it returned then."""
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            work()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            out = work()
+        return graph, out
 
     def _bucket(self, count: int, buffers: Buffers) -> int:
         """Rows of the smallest graph that holds `count`."""
@@ -305,17 +357,10 @@ class CudaSampler:
         return self._graphs[key]
 
     def _capture(self, token: Callable[[], None], slots_B: Tensor, unread: int) -> Callable[[], None]:
-        # The first run compiles kernels and must not count as a token: all rows go to the slot that nobody reads.
+        # The first run must not count as a token: all rows go to the slot that nobody reads.
         kept = slots_B.clone()
         slots_B.fill_(unread)
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            token()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            token()
+        graph, _ = self._record(token)
         slots_B.copy_(kept)
         return graph.replay
 
@@ -327,15 +372,15 @@ class CudaSampler:
 
 
 def _completions(drawn: Drawn, count: int, max_tokens: int, stop_ids: Sequence[int]) -> list[Completion]:
-    tokens_RT, logprobs_RT = drawn.tokens_RT[:count].cpu().numpy(), drawn.logprobs_RT[:count].cpu().numpy()
+    tokens_RT = drawn.tokens_RT[:count, :max_tokens].cpu().numpy()
+    logprobs_RT = drawn.logprobs_RT[:count, :max_tokens].cpu().numpy()
+    ends_RT = np.isin(tokens_RT, stop_ids)
     out = []
-    for tokens, logprobs in zip(tokens_RT[:, :max_tokens], logprobs_RT, strict=True):
-        (ends,) = np.isin(tokens, stop_ids).nonzero()
-        length = int(ends[0]) + 1 if len(ends) else max_tokens
-        kept = logprobs[:length].tolist()
-        if not all(map(math.isfinite, kept)):
+    for tokens, logprobs, ends in zip(tokens_RT, logprobs_RT, ends_RT, strict=True):
+        stopped = bool(ends.any())
+        length = int(ends.argmax()) + 1 if stopped else max_tokens
+        if not np.isfinite(logprobs[:length]).all():
             raise Diverged("the model's logits are not finite", "Its weights or adapter are broken.")
-        out.append(
-            Completion(tuple(tokens[:length].tolist()), tuple(kept), "stop" if len(ends) else "length")
-        )
+        kept = tuple(tokens[:length].tolist()), tuple(logprobs[:length].tolist())
+        out.append(Completion(*kept, "stop" if stopped else "length"))
     return out

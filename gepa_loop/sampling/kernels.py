@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK_S = 64
+BLOCK_S = 128
 """Keys that the attention kernel reads at once."""
 BLOCK_V = 2048
 """Logits that the sampling kernels read at once."""
