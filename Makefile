@@ -4,7 +4,7 @@ ROUNDS ?= 1
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: loop smoke test check check-peers format clean
+.PHONY: loop smoke test check check-peers bench bench-gpu format clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -27,6 +27,12 @@ check: $(VENV)/.dev ## format, lint, types and the import contract
 
 check-peers: $(VENV)/.bench ## our losses and gradients against TRL's; installs TRL
 	$(BIN)/python -m pytest -s benchmarks/test_peers.py
+
+bench: $(VENV)/.bench ## one training step on the CPU, ours and TRL's in turn
+	$(BIN)/python -m benchmarks.step --case D
+
+bench-gpu: $(VENV)/.bench ## the same on a GPU: a 135M and a 4B model (needs a CUDA build of torch)
+	$(BIN)/python -m benchmarks.step --case A,B
 
 format: $(VENV)/.dev ## rewrite the code as `make check` wants it
 	$(BIN)/ruff format .

@@ -200,7 +200,7 @@ def compare(case: Case, peers: list[str], given: argparse.Namespace, console: Co
             "device": device_name(case),
             "versions": versions(),
             "date": datetime.date.today().isoformat(),
-            "command": " ".join(["python -m benchmarks.step", *sys.argv[1:]]),
+            "command": f"python -m benchmarks.step --case {case.name} --steps {given.steps} --warmup {given.warmup}",
         }
         given.out.mkdir(parents=True, exist_ok=True)
         (given.out / f"{case.name}-{peer}.json").write_text(json.dumps(result, indent=2) + "\n")

@@ -1,12 +1,14 @@
 """From packed rows to hidden states: the model's own forward, on a GPU replayed from captured graphs.
 
 A small model's forward and backward are a few thousand small kernels, which take longer to launch than to run. A graph
-launches them at once. Its shapes are fixed, so rows are padded up to a bucket; padding attends to itself and counts for
-nothing. Large batches, where launching does not matter, are not captured.
+launches them at once, and is compared with the model's own output and gradients when it is captured. Its shapes are
+fixed, so rows are padded up to a bucket; padding attends to itself and counts for nothing. Large batches, where launching
+does not matter, are not captured.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -93,7 +95,7 @@ class Graphs:
 
     model: PreTrainedModel
     trained: tuple[Tensor, ...]
-    _captured: dict[tuple[Any, ...], Captured] = field(default_factory=dict)
+    _captured: dict[tuple[Any, ...], Captured | None] = field(default_factory=dict)
     _pool: Any = None
     _prefix: Prefix | None = None
 
@@ -111,6 +113,8 @@ class Graphs:
         if key not in self._captured:
             self._captured[key] = self._capture(padded, prefix)
         captured = self._captured[key]
+        if captured is None:
+            return hidden_states(self.model, packed, prefix)
         for static, new in zip(captured.inputs, _tensors(padded), strict=True):
             static.copy_(new)
         if not self.trained:
@@ -119,7 +123,8 @@ class Graphs:
         found: Tensor = _Replay.apply(self.trained[0], captured)  # type: ignore[no-untyped-call]
         return found[:count]
 
-    def _capture(self, packed: Packed, prefix: Prefix) -> Captured:
+    def _capture(self, packed: Packed, prefix: Prefix) -> Captured | None:
+        """The graphs of a bucket, or None where they compute something else than the model itself does."""
         inputs = tuple(tensor.clone() for tensor in _tensors(packed))
         static = Packed(*inputs)
 
@@ -127,25 +132,51 @@ class Graphs:
             with torch.set_grad_enabled(bool(self.trained)):
                 return hidden_states(self.model, static, prefix)
 
+        def slopes(out_NH: Tensor, slope_NH: Tensor) -> tuple[Tensor, ...]:
+            return torch.autograd.grad(out_NH, self.trained, slope_NH) if self.trained else ()
+
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(2):
-                out = forward()
-                if self.trained:
-                    torch.autograd.grad(out, self.trained, torch.zeros_like(out))
-            del out
+                out_NH = forward()
+                expected = [out_NH.detach(), *slopes(out_NH, out_NH.detach())]
         torch.cuda.current_stream().wait_stream(side)
         there, back = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         with torch.cuda.graph(there, pool=self._pool):
             out_NH = forward()
-        if not self.trained:
-            return Captured(inputs, out_NH, there, None, None)
-        slope_NH = torch.zeros_like(out_NH)
-        with torch.cuda.graph(back, pool=self._pool):
-            slopes: tuple[Tensor, ...] = torch.autograd.grad(out_NH, self.trained, slope_NH)
-            torch._foreach_add_([p.grad for p in self.trained if p.grad is not None], slopes)
-        return Captured(inputs, out_NH.detach(), there, slope_NH, back)
+        slope_NH = torch.zeros_like(out_NH, requires_grad=False)
+        grads = [p.grad for p in self.trained if p.grad is not None]
+        if self.trained:
+            with torch.cuda.graph(back, pool=self._pool):
+                torch._foreach_add_(grads, slopes(out_NH, slope_NH))
+        captured = Captured(inputs, out_NH.detach(), there, slope_NH, back)
+
+        kept = [grad.clone() for grad in grads]
+        there.replay()
+        if self.trained:
+            torch._foreach_zero_(grads)
+            slope_NH.copy_(expected[0])
+            back.replay()
+        right = _alike([captured.out_NH, *grads], expected)
+        if self.trained:
+            torch._foreach_copy_(grads, kept)
+        if not right:
+            warnings.warn(
+                "a captured graph differs from the model's own forward; it is not used", stacklevel=2
+            )
+        return captured if right else None
+
+
+def _alike(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    """Output and gradients, each as a whole, differ by rounding only."""
+    pairs = ((found[:1], expected[:1]), (found[1:], expected[1:]))
+    for mine, theirs in pairs:
+        gap = sum(float((m.float() - t.float()).square().sum()) for m, t in zip(mine, theirs, strict=True))
+        size = sum(float(t.float().square().sum()) for t in theirs)
+        if not gap <= 0.05**2 * size:
+            return False
+    return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,8 +186,8 @@ class Captured:
     inputs: tuple[Tensor, ...]
     out_NH: Tensor
     forward: torch.cuda.CUDAGraph
-    slope_NH: Tensor | None
-    backward: torch.cuda.CUDAGraph | None
+    slope_NH: Tensor
+    backward: torch.cuda.CUDAGraph
 
 
 class _Replay(torch.autograd.Function):

@@ -1,0 +1,55 @@
+"""Captured training graphs against the model's own forward and gradients; only on a GPU."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gepa_loop.config import load_config
+from gepa_loop.distill.batch import pack
+from gepa_loop.distill.forward import Graphs, Prefix, _alike, hidden_states, read_prefix
+from gepa_loop.lora_training import with_lora
+from gepa_loop.models import Base
+
+PROMPTS = [[9, 8, 7], [9, 8, 7, 6, 5]]
+COMPLETIONS = [[(1, 2, 3), (4,), (5, 6)], [(7, 7), (3, 2, 1, 4)]]
+
+
+def test_alike_knows_rounding_from_another_result() -> None:
+    out, grad = torch.ones(3, 4), torch.linspace(-1, 1, 5)
+    assert _alike([out, grad], [out * 1.001, grad])
+    assert _alike([out], [out])
+    assert not _alike([out, grad], [out, grad * 2])
+    assert not _alike([out * torch.nan], [out])
+    assert _alike([out, torch.zeros(5)], [out, torch.zeros(5)])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("past", [[], [11, 12, 13, 14]])
+def test_graphs_equal_the_models_own_forward_and_gradients(tiny: Base, past: list[int]) -> None:
+    base = replace(tiny, model=copy.deepcopy(tiny.model).to("cuda"))
+    model = with_lora(base, load_config("smoke", env={}).lora, 0, None)
+    trained = tuple(p for p in model.parameters() if p.requires_grad)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in trained:
+            parameter.normal_(std=0.1)
+            parameter.grad = torch.zeros_like(parameter)
+    prefix = read_prefix(base.model, past) if past else Prefix()
+    packed = pack(PROMPTS, COMPLETIONS, len(past), base.device)
+    own = hidden_states(base.model, packed, prefix)
+    slope = torch.randn_like(own)
+    expected = torch.autograd.grad(own, trained, slope)
+    graphs = Graphs(base.model, trained)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for times in (1, 2):  # a replay adds to the gradients that are there
+            found = graphs(packed, prefix)
+            torch.testing.assert_close(found, own, atol=1e-4, rtol=1e-4)
+            found.backward(slope)  # type: ignore[no-untyped-call]
+            for parameter, grad in zip(trained, expected, strict=True):
+                torch.testing.assert_close(parameter.grad, times * grad, atol=1e-3, rtol=1e-3)
