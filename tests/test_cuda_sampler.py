@@ -27,7 +27,8 @@ from gepa_loop.sampling.base import Completion, Sampling  # noqa: E402
 from gepa_loop.sampling.cuda import CudaSampler  # noqa: E402
 from gepa_loop.sampling.decoder import unsupported  # noqa: E402
 from gepa_loop.sampling.engines import open_sampler  # noqa: E402
-from gepa_loop.sampling.kernels import Drawn, Rows, draw_rows  # noqa: E402
+from gepa_loop.sampling.kernels.draw import draw_rows  # noqa: E402
+from gepa_loop.sampling.kernels.rows import Drawn, Rows  # noqa: E402
 from gepa_loop.sampling.torch import TorchSampler, draw  # noqa: E402
 
 DEVICE = torch.device("cuda" if CUDA else "cpu")

@@ -18,7 +18,8 @@ from gepa_loop.lora import Adapter
 from gepa_loop.models import Base
 from gepa_loop.sampling.base import Completion, Sampling
 from gepa_loop.sampling.decoder import make_decoder
-from gepa_loop.sampling.kernels import Drawn, Past, Rows, draw_rows
+from gepa_loop.sampling.kernels.draw import draw_rows
+from gepa_loop.sampling.kernels.rows import Drawn, Past, Rows
 from gepa_loop.sampling.kv import shared_length
 from gepa_loop.sampling.torch import uniforms
 

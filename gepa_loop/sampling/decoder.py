@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from gepa_loop.sampling.kernels import Past, Rows
+    from gepa_loop.sampling.kernels.rows import Past, Rows
 
 FAMILY = ("llama", "mistral", "qwen2", "qwen3")
 """Values of `model_type` whose layers are the ones below."""
@@ -95,7 +95,7 @@ class Decoder:
         Returns:
             Last hidden states before the last norm, [U, P, H].
         """
-        from gepa_loop.sampling.kernels import add_rms_norm, rotate_and_keep_prompts, silu_mul
+        from gepa_loop.sampling.kernels.layers import add_rms_norm, rotate_and_keep_prompts, silu_mul
 
         rows, length = ids_UP.shape
         x = embedding(ids_UP.flatten(), self.embed_VH)
@@ -136,13 +136,14 @@ class Decoder:
 
     def logits(self, x_BH: Tensor) -> Tensor:
         """Logits [B, V] of what `read` returned, at the wanted positions."""
-        from gepa_loop.sampling.kernels import add_rms_norm
+        from gepa_loop.sampling.kernels.layers import add_rms_norm
 
         return linear(add_rms_norm(x_BH, None, self.norm_H, self.eps), self.head_VH)
 
     def step(self, tokens_B: Tensor, keys: list[Past], values: list[Past], rows: Rows, splits: int) -> Tensor:
         """Logits [B, V] after one more token of each row, whose keys and values are written to the cache."""
-        from gepa_loop.sampling.kernels import add_rms_norm, attend, rotate_and_keep, silu_mul
+        from gepa_loop.sampling.kernels.attention import attend
+        from gepa_loop.sampling.kernels.layers import add_rms_norm, rotate_and_keep, silu_mul
 
         x = embedding(tokens_B, self.embed_VH)
         delta = None

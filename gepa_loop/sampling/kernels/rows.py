@@ -1,0 +1,44 @@
+"""What the kernels of a launch read and write besides activations and weights."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Past(NamedTuple):
+    """One layer's keys or values: of what all prompts begin with, of each prompt's rest, and of each completion."""
+
+    shared_GCD: Tensor
+    prompt_UGPD: Tensor
+    completion_RGTD: Tensor
+
+
+class Rows(NamedTuple):
+    """Which slots a launch computes, and where each stands; int32."""
+
+    slots_B: Tensor
+    shared_1: Tensor
+    """Tokens that all prompts begin with."""
+    owners_R: Tensor
+    """The prompt of each slot."""
+    prompts_U: Tensor
+    """Tokens of each prompt after the shared ones."""
+    lengths_R: Tensor
+    """Completion tokens of each slot, the one that is being read included."""
+
+
+class Drawn(NamedTuple):
+    """What has been sampled in each slot; changed in place by `draw_rows`."""
+
+    uniforms_RT: Tensor
+    """Random numbers of each place of a completion."""
+    last_R: Tensor
+    """The newest token, int64."""
+    tokens_RT: Tensor
+    """int32."""
+    logprobs_RT: Tensor
+    """Under the temperature-1 distribution, float32."""
+    done_R: Tensor
+    """1 once a stop token was sampled; int32."""
