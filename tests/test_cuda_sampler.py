@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import copy
-import os
 from dataclasses import replace
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from gepa_loop.attention import use_grouped_attention
+from gepa_loop.config import load_config
+from gepa_loop.errors import ConfigError, ModelError
+from gepa_loop.lora import Adapter
+from gepa_loop.lora_training import remove_lora, student_adapter, with_lora
+from gepa_loop.models import Base
+from gepa_loop.sampling.base import Completion, Sampling
+from gepa_loop.sampling.cuda import CudaSampler
+from gepa_loop.sampling.decoder import unsupported
+from gepa_loop.sampling.engines import open_sampler
+from gepa_loop.sampling.kernels.draw import draw_rows
+from gepa_loop.sampling.kernels.rows import Drawn, Rows
+from gepa_loop.sampling.torch import TorchSampler, draw
 
 CUDA = torch.cuda.is_available()
-# Read when the kernels are defined, so before they are imported.
-os.environ.setdefault("TRITON_INTERPRET", "0" if CUDA else "1")
-
-pytest.importorskip("triton")
-
-from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
-
-from gepa_loop.attention import use_grouped_attention  # noqa: E402
-from gepa_loop.config import load_config  # noqa: E402
-from gepa_loop.errors import ConfigError, ModelError  # noqa: E402
-from gepa_loop.lora import Adapter  # noqa: E402
-from gepa_loop.lora_training import remove_lora, student_adapter, with_lora  # noqa: E402
-from gepa_loop.models import Base  # noqa: E402
-from gepa_loop.sampling.base import Completion, Sampling  # noqa: E402
-from gepa_loop.sampling.cuda import CudaSampler  # noqa: E402
-from gepa_loop.sampling.decoder import unsupported  # noqa: E402
-from gepa_loop.sampling.engines import open_sampler  # noqa: E402
-from gepa_loop.sampling.kernels.draw import draw_rows  # noqa: E402
-from gepa_loop.sampling.kernels.rows import Drawn, Rows  # noqa: E402
-from gepa_loop.sampling.torch import TorchSampler, draw  # noqa: E402
-
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 SHARED = [[9, 8, 7, 6, *range(40, 40 + n)] for n in (1, 3, 2)]
 MIXED = [[260 - 200, 5, 7], [11, 12], [260 - 200, 5, 7]]
