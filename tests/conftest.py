@@ -11,12 +11,13 @@ import pytest
 # Without a GPU Triton's kernels run in its interpreter. Triton reads this when it is imported, which other packages do.
 if not Path("/proc/driver/nvidia").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
-# There is no Triton for macOS.
-collect_ignore = [] if find_spec("triton") else ["test_cuda_sampler.py"]
 
 from gepa_loop.bundled import SMOLLM, TINY
 from gepa_loop.models import Base, load_base
 from gepa_loop.schema import ModelConfig
+
+# There is no Triton for macOS.
+collect_ignore = [] if find_spec("triton") else ["test_cuda_sampler.py"]
 
 
 @pytest.fixture(scope="session")
