@@ -32,6 +32,8 @@ LOOK_EVERY = 8
 """Tokens between two looks at which rows have ended."""
 PREFILL_TOKENS = 16_384
 """Prompt tokens that are read together."""
+READERS = 32
+"""Captured shapes of prompts that are kept; each holds its hidden states."""
 GRAPH_TOKENS = 4_096
 """Prompt tokens up to which their forward is captured: above, the GPU takes longer than launching does."""
 
@@ -294,8 +296,8 @@ class CudaSampler:
         buffers: Buffers,
     ) -> PromptReader:
         """What reads `count` prompts into the cache from prompt `first` on: a graph where launching would take longer."""
-        key = first, count, length, skip
-        if key not in self._readers:
+        key = first, count, length
+        if skip or key not in self._readers:
             here = slice(first, first + count)
             keys, values = (
                 [past.prompt_UGPD[here] for past in side] for side in (buffers.keys, buffers.values)
@@ -305,8 +307,11 @@ class CudaSampler:
             def read() -> Tensor:
                 return self._decoder.read(ids_UP, keys, values, shared, skip)
 
-            if self.base.device.type == "cpu" or count * length > GRAPH_TOKENS:
+            # What is shared is a candidate's prompt, whose length seldom comes again.
+            if skip or self.base.device.type == "cpu" or count * length > GRAPH_TOKENS:
                 return PromptReader(ids_UP, read)
+            if len(self._readers) == READERS:
+                self._readers.clear()
             graph, out_UPH = self._record(read)
 
             def replay(graph: torch.cuda.CUDAGraph = graph, out_UPH: Tensor = out_UPH) -> Tensor:
