@@ -7,7 +7,7 @@ teachers, an adapter "teacher".
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor
 
+    from gepa_loop.lora_layer import Adapted
     from gepa_loop.models import Base
 
 STUDENT, STACK, TEACHER = "student", "stack", "teacher"
@@ -52,12 +53,14 @@ def with_lora(base: Base, lora: LoraConfig, seed: int, stack: Adapter | None) ->
         model = peft.get_peft_model(base.model, _peft_config(lora.rank, lora.alpha, lora.targets), STUDENT)
         if stack is not None:
             model.add_adapter(STACK, _peft_config(stack.rank, stack.alpha, stack.targets))
+            _share(model)
             try:
                 _put(model, STACK, stack)
             except ModelError:
                 remove_lora(model)
                 raise
-    _activate(model, [STUDENT] if stack is None else [STACK, STUDENT])
+    _share(model)
+    _activate(model, [*_stack(model), STUDENT])
     return model.eval()
 
 
@@ -72,6 +75,7 @@ def add_teacher(base: Base, peft_model: PeftModel, adapter: Adapter, source: str
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         peft_model.add_adapter(TEACHER, _peft_config(adapter.rank, adapter.alpha, adapter.targets))
+    _share(peft_model)
     _put(peft_model, TEACHER, adapter)
     _activate(peft_model, [*_stack(peft_model), STUDENT])
 
@@ -106,8 +110,7 @@ def follow_student(peft_model: PeftModel, rate: float) -> None:
 
     student, teacher = _parameters(peft_model, STUDENT), _parameters(peft_model, TEACHER)
     with torch.no_grad():
-        for name, parameter in teacher.items():
-            parameter.lerp_(student[name], rate)
+        torch._foreach_lerp_(list(teacher.values()), [student[name] for name in teacher], rate)
 
 
 @contextmanager
@@ -129,10 +132,16 @@ def _stack(peft_model: PeftModel) -> list[str]:
 
 
 def _value(peft_model: PeftModel, name: str, device: str | torch.device = "cpu") -> Adapter:
-    config = peft_model.peft_config[name]
+    import torch
+
+    config, parameters = peft_model.peft_config[name], _parameters(peft_model, name)
+    with torch.no_grad():
+        # Through one tensor, so that a GPU launches one copy and not one for each matrix.
+        whole = torch.cat([parameter.flatten() for parameter in parameters.values()]).to(device)
+    parts = torch.split(whole, [parameter.numel() for parameter in parameters.values()])
     tensors = {
-        key: parameter.detach().to(device, copy=True)
-        for key, parameter in _parameters(peft_model, name).items()
+        key: part.view(parameter.shape)
+        for (key, parameter), part in zip(parameters.items(), parts, strict=True)
     }
     return Adapter(config.r, float(config.lora_alpha), tuple(sorted(config.target_modules)), tensors)
 
@@ -179,15 +188,37 @@ def _check_targets(base: Base, targets: Sequence[str], source: str) -> None:
         )
 
 
-def _parameters(peft_model: PeftModel, adapter: str) -> dict[str, Tensor]:
-    """The live tensors of one adapter under their names on disk."""
-    ends = {f".lora_A.{adapter}.weight": LORA_A, f".lora_B.{adapter}.weight": LORA_B}
-    return {
-        name.removesuffix(end) + on_disk: parameter
-        for name, parameter in peft_model.named_parameters()
-        for end, on_disk in ends.items()
-        if name.endswith(end)
+def _share(peft_model: PeftModel) -> None:
+    """Give all LoRA layers one value that says which adapters compute, in place; only the student is trainable."""
+    from gepa_loop.lora_layer import Adapted, LoraLinear
+
+    layers = {name: m for name, m in peft_model.named_modules() if isinstance(m, LoraLinear)}
+    parameters = {
+        adapter: {
+            name + on_disk: side[adapter].weight
+            for name, layer in layers.items()
+            for on_disk, side in ((LORA_A, layer.lora_A), (LORA_B, layer.lora_B))
+            if adapter in side
+        }
+        for adapter in peft_model.peft_config
     }
+    shared = Adapted(parameters)
+    for layer in layers.values():
+        layer.shared = shared
+    for adapter, named in parameters.items():  # PEFT makes every adapter trainable that it adds
+        for parameter in named.values():
+            parameter.requires_grad_(adapter == STUDENT)
+
+
+def _adapted(peft_model: PeftModel) -> Adapted:
+    from gepa_loop.lora_layer import LoraLinear
+
+    return next(m for m in peft_model.modules() if isinstance(m, LoraLinear)).shared
+
+
+def _parameters(peft_model: PeftModel, adapter: str) -> Mapping[str, Tensor]:
+    """The live tensors of one adapter under their names on disk."""
+    return _adapted(peft_model).parameters[adapter]
 
 
 def _put(peft_model: PeftModel, name: str, adapter: Adapter) -> None:
@@ -209,15 +240,6 @@ def _put(peft_model: PeftModel, name: str, adapter: Adapter) -> None:
             parameter.copy_(adapter.tensors[key])
 
 
-def _activate(peft_model: PeftModel, names: list[str]) -> None:
+def _activate(peft_model: PeftModel, names: Sequence[str]) -> None:
     """Compute with these adapters only, in place."""
-    tuner = peft_model.base_model
-    if names:
-        tuner.enable_adapter_layers()
-        tuner.set_adapter(names)
-    else:
-        tuner.disable_adapter_layers()
-    # peft makes every active adapter trainable.
-    for adapter in peft_model.peft_config:
-        for parameter in _parameters(peft_model, adapter).values():
-            parameter.requires_grad_(adapter == STUDENT and STUDENT in names)
+    _adapted(peft_model).active = tuple(names)

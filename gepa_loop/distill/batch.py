@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ def pack(
     ids, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     # Which stretch of its row a position belongs to: 0 is the prompt, 1 and on the completions, -1 padding.
     stretch = np.full(shape, -1, np.int64)
-    rows, columns = [], []
+    columns = []
     for row, (prompt, group) in enumerate(zip(prompts, completions, strict=True)):
         end = len(prompt)
         ids[row, :end], positions[row, :end], stretch[row, :end] = prompt, np.arange(end), 0
@@ -73,19 +74,14 @@ def pack(
             span = slice(end, end + read)
             ids[row, span], stretch[row, span] = completion[:-1], number
             positions[row, span] = len(prompt) + np.arange(read)
-            rows += [row] * len(completion)
-            columns += [len(prompt) - 1, *range(end, end + read)]
+            columns += [np.array([len(prompt) - 1]), np.arange(end, end + read)]
             end += read
     ids_BL, positions_BL, stretch_BL = torch.from_numpy(np.stack([ids, positions + prefix, stretch])).to(
         device
     )
-    return Packed(
-        ids_BL,
-        positions_BL,
-        _mask(stretch_BL, prefix),
-        torch.tensor(rows, device=device),
-        torch.tensor(columns, device=device),
-    )
+    rows = np.repeat(np.arange(len(prompts)), [sum(map(len, group)) for group in completions])
+    rows_N, columns_N = torch.from_numpy(np.stack([rows, np.concatenate(columns)])).to(device)
+    return Packed(ids_BL, positions_BL, _mask(stretch_BL, prefix), rows_N, columns_N)
 
 
 def _mask(stretch_BL: Tensor, prefix: int) -> Tensor:
@@ -129,4 +125,5 @@ def _length(group: Group) -> int:
 
 def completion_tokens(groups: Sequence[Group], device: torch.device) -> Tensor:
     """All completion tokens [N], in the order of `Packed.rows_N`."""
-    return torch.tensor([t for g in groups for c in g.completions for t in c], device=device)
+    tokens = np.fromiter(chain.from_iterable(c for g in groups for c in g.completions), np.int64)
+    return torch.from_numpy(tokens).to(device)

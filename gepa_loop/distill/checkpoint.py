@@ -30,7 +30,7 @@ class Checkpoint:
     step: int
     adapter: Adapter
     moments: Mapping[str, torch.Tensor]
-    """AdamW's moments and step counts, as "<parameter number>.<name>"."""
+    """AdamW's moments and step count, as "<parameter number>.<name>"."""
     checks: tuple[Check, ...]
     teacher: Adapter | None = None
     """Of a teacher that follows the student."""

@@ -124,17 +124,20 @@ def update(
 
 
 def make_optimizer(config: Config, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """AdamW over the student's parameters; their gradients exist from now on, side by side in one tensor."""
-    flat = parameters[0].new_zeros(sum(p.numel() for p in parameters))
-    for parameter, grad in zip(parameters, torch.split(flat, [p.numel() for p in parameters]), strict=True):
-        parameter.grad = grad.view_as(parameter)
+    """AdamW over the student's parameters, which lie side by side in one tensor from now on, as their gradients do."""
+    whole = torch.nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]))
+    whole.grad = torch.zeros_like(whole)
+    sizes = [p.numel() for p in parameters]
+    parts = zip(parameters, torch.split(whole.detach(), sizes), torch.split(whole.grad, sizes), strict=True)
+    for parameter, value, grad in parts:
+        parameter.data, parameter.grad = value.view_as(parameter), grad.view_as(parameter)
     settings = config.distill
     return torch.optim.AdamW(
-        parameters,
+        [whole],
         lr=settings.lr,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
-        fused=flat.device.type == "cuda",
+        fused=whole.device.type == "cuda",
     )
 
 
