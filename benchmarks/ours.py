@@ -15,6 +15,7 @@ from benchmarks.cases import CASES, LORA, LR, Case, fixed_completion, make_base,
 from gepa_loop.config import Config, load_config
 from gepa_loop.distill.collect import collect
 from gepa_loop.distill.forward import open_forward
+from gepa_loop.distill.memory import plan_passes
 from gepa_loop.distill.metrics import Clock, _peak_memory_gib
 from gepa_loop.distill.teacher import open_reader
 from gepa_loop.distill.update import make_optimizer, update
@@ -78,17 +79,21 @@ def run(case: Case, steps: int, warmup: int, sets: list[str]) -> dict[str, Any]:
 
     fixed = dataclasses.replace(lab.rollouts, sampler=Fixed(case, base.model.config.vocab_size))
     collected = collect(config, fixed, reader, student_adapter(model), None, 0)
-    loss = update(config, base, forward, optimizer, reader, collected, 0.0, 0, Clock()).loss
+    passes = plan_passes(config, base, case.prompt + case.new)
+    loss = update(
+        config, base, forward, optimizer, reader, collected, 0.0, 0, passes, Clock(base.device)
+    ).loss
 
     rows = []
     if case.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     for step in range(warmup + steps):
-        start, clock = time.perf_counter(), Clock()
+        start, clock = time.perf_counter(), Clock(base.device)
         collected = collect(config, lab.rollouts, reader, student_adapter(model, base.device), None, step)
         clock.lap("generate")
-        update(config, base, forward, optimizer, reader, collected, 0.0, step, clock)
-        rows.append({"step": time.perf_counter() - start, **clock.seconds})
+        update(config, base, forward, optimizer, reader, collected, 0.0, step, passes, clock)
+        seconds = clock.seconds
+        rows.append({"step": time.perf_counter() - start, **seconds})
         assert {len(c.token_ids) for c in collected.completions} == {case.new}
     kept = rows[warmup:]
     return {

@@ -21,6 +21,7 @@ from trl.experimental.sdft.sdft_trainer import DistillationLogits, SDFTTrainer
 from gepa_loop.config import Config, load_config
 from gepa_loop.distill.collect import Collected, collect
 from gepa_loop.distill.forward import open_forward
+from gepa_loop.distill.memory import plan_passes
 from gepa_loop.distill.metrics import Clock
 from gepa_loop.distill.objectives import divergence
 from gepa_loop.distill.teacher import open_reader
@@ -56,7 +57,18 @@ def both(lab: Lab, config: Config, peer: Any) -> tuple[Outcome, Outcome]:
 
         optimizer = make_optimizer(config, list(trained.values()))
         forward = open_forward(lab.base.model, list(trained.values()))
-        done = update(config, lab.base, forward, optimizer, reader, collected, 0.0, 0, Clock())
+        done = update(
+            config,
+            lab.base,
+            forward,
+            optimizer,
+            reader,
+            collected,
+            0.0,
+            0,
+            plan_passes(config, lab.base, 0),
+            Clock(lab.base.device),
+        )
         ours = Outcome(done.loss, {n: p.grad.clone() for n, p in trained.items() if p.grad is not None})
 
         with torch.no_grad():

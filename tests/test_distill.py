@@ -202,7 +202,7 @@ RECIPES = [
 """Every objective, with what surrounds it, for the tests below."""
 
 
-VARYING = "seconds", "tokens_per_second", "peak_memory_gib"
+VARYING = "seconds", "tokens_per_second", "peak_memory_gib", "micro_tokens"
 
 
 def steady(path: Path) -> list[dict[str, Any]]:

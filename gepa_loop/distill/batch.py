@@ -103,12 +103,17 @@ def micro_batches(groups: Sequence[Group], limit: int) -> Iterator[list[Group]]:
         pieces += _fit(group, limit)
     part: list[Group] = []
     for piece in pieces:
-        if part and (len(part) + 1) * max(_length(g) for g in [*part, piece]) > limit:
+        if part and positions([*part, piece]) > limit:
             yield part
             part = []
         part.append(piece)
     if part:
         yield part
+
+
+def positions(part: Sequence[Group]) -> int:
+    """Positions of one pass over these groups, padding and prompts included."""
+    return len(part) * max(map(_length, part))
 
 
 def _fit(group: Group, limit: int) -> list[Group]:

@@ -11,11 +11,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gepa_loop.distill.batch import Packed
 from gepa_loop.sampling.kv import KVCache, empty_cache
@@ -74,6 +77,23 @@ def hidden_states(model: PreTrainedModel, packed: Packed, prefix: Prefix) -> Ten
     )
     states: Tensor = out.last_hidden_state[packed.rows_N, packed.columns_N]
     return states
+
+
+def recomputed_states(model: PreTrainedModel, packed: Packed) -> Tensor:
+    """`hidden_states` without a prefix, whose backward pass computes each layer again from its input.
+
+    For long rows: 36 layers of a 4B model keep 0.2 MB of a position this way, and 4.6 MB otherwise.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, GradientCheckpointingLayer)]
+    for layer in layers:
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        # Of the layer alone, not of the dropout inside.
+        layer.gradient_checkpointing = layer.training = True
+    try:
+        return hidden_states(model, packed, Prefix())
+    finally:
+        for layer in layers:
+            layer.gradient_checkpointing = layer.training = False
 
 
 def open_forward(model: PreTrainedModel, trained: Sequence[Tensor] = ()) -> Forward:

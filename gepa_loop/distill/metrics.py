@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import resource
 import time
@@ -21,20 +22,34 @@ SAMPLES_KEPT = 2
 
 
 class Clock:
-    """Seconds by phase of one step."""
+    """Seconds by phase of one step; on a GPU of the device's own time, which the host does not wait for."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._laps = [("", self._now())]
 
-    def lap(self, phase: str) -> float:
-        """Book the time since the last lap under `phase`; returns the phase's total."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        now = time.perf_counter()
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
-        self._last = now
-        return self.seconds[phase]
+    def lap(self, phase: str) -> None:
+        """Book the time since the last lap under `phase`."""
+        self._laps.append((phase, self._now()))
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """By phase, in the order of their first laps; waits for the device."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        found: dict[str, float] = {}
+        for (_, start), (phase, end) in itertools.pairwise(self._laps):
+            took = end - start if isinstance(start, float) else start.elapsed_time(end) / 1000
+            found[phase] = found.get(phase, 0.0) + took
+        return found
+
+    def _now(self) -> Any:
+        """A moment of the device's stream, or of the host without one."""
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self._device))
+        return event
 
 
 def metrics(step: int, collected: Collected, done: Updated, lr: float, clock: Clock) -> dict[str, Any]:
@@ -58,11 +73,13 @@ def metrics(step: int, collected: Collected, done: Updated, lr: float, clock: Cl
         "grad_norm": done.grad_norm,
         "lr": lr,
     }
+    seconds = clock.seconds
     return {
         "step": step,
         **{name: value if math.isfinite(value) else None for name, value in row.items()},
-        "seconds": clock.seconds,
-        "tokens_per_second": tokens / sum(clock.seconds.values()),
+        "seconds": seconds,
+        "tokens_per_second": tokens / sum(seconds.values()),
+        "micro_tokens": done.passes.tokens,
         "peak_memory_gib": _peak_memory_gib(),
     }
 

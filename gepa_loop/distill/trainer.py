@@ -26,6 +26,7 @@ from gepa_loop.distill.checkpoint import (
 )
 from gepa_loop.distill.collect import collect
 from gepa_loop.distill.forward import open_forward
+from gepa_loop.distill.memory import plan_passes
 from gepa_loop.distill.metrics import Clock, metrics, samples
 from gepa_loop.distill.teacher import open_reader
 from gepa_loop.distill.update import learning_rate, make_optimizer, update
@@ -100,6 +101,7 @@ def distill(
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = make_optimizer(config, trained)
         forward = open_forward(base.model, trained)
+        passes = plan_passes(config, base, _longest_row(lab))
         checkpoint = load_checkpoint(folder / "checkpoints")
         if checkpoint is None:
             checkpoint = _checkpoint(0, model, optimizer, reader, checks, 0.0)
@@ -112,7 +114,7 @@ def distill(
             write_jsonl(folder / name, rows)
 
         while step < settings.steps and not checkpoint.stale(settings.patience):
-            clock = Clock()
+            clock = Clock(base.device)
             # 1. The student answers, or the teacher does.
             student = _whole(model, stack, base)
             collected = collect(config, rollouts, reader, student, stack, step)
@@ -120,7 +122,8 @@ def distill(
 
             # 2. The teacher reads; the student moves.
             first = step * settings.updates
-            done = update(config, base, forward, optimizer, reader, collected, baseline, first, clock)
+            done = update(config, base, forward, optimizer, reader, collected, baseline, first, passes, clock)
+            passes = done.passes
             if not (math.isfinite(done.loss) and math.isfinite(done.grad_norm)):
                 raise Diverged("the loss or its gradient is not finite")
             step, baseline = step + 1, done.baseline
@@ -133,7 +136,8 @@ def distill(
                 rollouts.sampler.set_student(_whole(model, stack, base))
                 row |= _scores(config, rollouts, control)
                 checks = (*checks, Check(step, row["held_out_score"]))
-                row["seconds"]["check"] = clock.lap("check")
+                clock.lap("check")
+                row["seconds"] = clock.seconds
             append_jsonl(folder / "metrics.jsonl", [row])
             if checked:
                 checkpoint = _checkpoint(step, model, optimizer, reader, checks, baseline)
@@ -171,6 +175,12 @@ def _finished(folder: Path) -> Distilled:
     return Distilled(
         read_adapter(folder / "adapter"), Check(**result["best"]), Check(**result["last"]), result["before"]
     )
+
+
+def _longest_row(lab: Lab) -> int:
+    """Positions of the longest question of `train` with the longest completion."""
+    questions = (lab.rollouts.renderer.tokens(NO_PROMPT, item) for item in lab.task.splits["train"])
+    return max(map(len, questions)) + lab.config.distill.longest(lab.config.sampling.max_tokens)
 
 
 def _whole(model: PeftModel, stack: Adapter | None, base: Base) -> Adapter:

@@ -12,11 +12,13 @@ from torch import Tensor
 from gepa_loop.config import Config
 from gepa_loop.distill.batch import Group, completion_tokens, micro_batches, pack
 from gepa_loop.distill.collect import Collected
-from gepa_loop.distill.forward import Forward, Prefix
+from gepa_loop.distill.forward import Forward, Prefix, recomputed_states
 from gepa_loop.distill.head import Divergence, TokenStats, token_stats
+from gepa_loop.distill.memory import Passes, smaller
 from gepa_loop.distill.metrics import Clock
 from gepa_loop.distill.objectives import Completions, Ratios, advantages, loss, ratios, token_weights
 from gepa_loop.distill.teacher import Reader, reads_before, reads_while_training
+from gepa_loop.errors import ModelError
 from gepa_loop.models import Base
 from gepa_loop.recipe import FullKL, Objective
 
@@ -39,6 +41,8 @@ class Updated:
     weight_N: Tensor
     baseline: float
     """Running mean of the advantages."""
+    passes: Passes
+    """Those that fitted in memory."""
 
 
 def update(
@@ -50,11 +54,13 @@ def update(
     collected: Collected,
     baseline: float,
     first: int,
+    passes: Passes,
     clock: Clock,
 ) -> Updated:
     """Train on one step's rollouts; model, optimiser and a following teacher change in place.
 
-    An update whose loss or gradient is not finite, or in which no token counts, leaves the weights as they are.
+    An update whose loss or gradient is not finite, or in which no token counts, leaves the weights as they are. One that
+    runs out of memory begins anew with smaller passes.
 
     Args:
         config: The run's configuration.
@@ -65,45 +71,35 @@ def update(
         collected: The rollouts.
         baseline: Running mean of earlier steps' advantages.
         first: Optimiser steps taken before.
+        passes: How the rollouts are cut.
         clock: Gets the seconds of each phase.
+
+    Raises:
+        ModelError: Not even one completion fits in memory.
     """
-    objective, batch, limit = config.objective, collected.batch, micro_tokens(config, base)
+    objective, batch = config.objective, collected.batch
     reference_N = None
     if reads_before(config) and reader is not None:
-        parts = micro_batches(collected.groups, limit)
+        parts = micro_batches(collected.groups, passes.tokens)
         reference_N = torch.cat([reader.logprobs(part, base.device).cpu() for part in parts])
         clock.lap("teacher")
     advantage_N, baseline = advantages(objective, batch, reference_N, baseline)
+    fixed = _Fixed(config, base, forward, reader, batch, advantage_N, reference_N)
 
     losses, norms, seen, weights = [], [], [], []
     for number, (share, tokens, rollouts) in enumerate(_shares(collected, config.distill.updates)):
         weight_N = token_weights(objective, _slice(batch, tokens, rollouts), collected.trained_C[rollouts])
-        optimizer.zero_grad(set_to_none=False)
-        total, start, counted = 0.0, tokens.start, False
-        for part in micro_batches(share, limit):
-            here = slice(start, start + sum(group.tokens for group in part))
-            inside = slice(here.start - tokens.start, here.stop - tokens.start)
-            value, stats, found = _micro(
-                config,
-                base,
-                forward,
-                reader,
-                part,
-                batch,
-                here,
-                advantage_N[here],
-                weight_N[inside],
-                reference_N,
-                clock,
-            )
-            total, start = total + value, here.stop
-            counted |= bool((weight_N[inside] * ~found.masked_N).any())
-            seen.append((stats, found))
+        value, counted, parts_seen, passes = _gradient(
+            fixed, optimizer, share, tokens, weight_N, passes, clock
+        )
+        seen += parts_seen
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        # The one place where the host waits for the device.
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.distill.max_norm))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, first + number)
-        if math.isfinite(norm) and math.isfinite(total) and counted:
+        total = float(value)
+        if math.isfinite(norm) and math.isfinite(total) and bool(counted):
             optimizer.step()
             if reader is not None:
                 reader.follow()
@@ -114,13 +110,70 @@ def update(
     return Updated(
         loss=sum(losses) / len(losses),
         grad_norm=max(norms, key=lambda norm: math.inf if math.isnan(norm) else norm),
-        stats=TokenStats(*(torch.cat(values) for values in zip(*(s for s, _ in seen), strict=True))),
-        found=Ratios(*(torch.cat(values) for values in zip(*(f for _, f in seen), strict=True))),
+        stats=TokenStats(*(torch.cat(values).cpu() for values in zip(*(s for s, _ in seen), strict=True))),
+        found=Ratios(*(torch.cat(values).cpu() for values in zip(*(f for _, f in seen), strict=True))),
         advantage_N=advantage_N,
         reference_logprob_N=reference_N,
         weight_N=torch.cat(weights),
         baseline=baseline,
+        passes=passes,
     )
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """What all passes of one step read."""
+
+    config: Config
+    base: Base
+    forward: Forward
+    reader: Reader | None
+    batch: Completions
+    advantage_N: Tensor
+    reference_N: Tensor | None
+
+
+def _gradient(
+    fixed: _Fixed,
+    optimizer: torch.optim.Optimizer,
+    share: Sequence[Group],
+    tokens: slice,
+    weight_N: Tensor,
+    passes: Passes,
+    clock: Clock,
+) -> tuple[Tensor, Tensor, list[tuple[TokenStats, Ratios]], Passes]:
+    """The gradient of one update, in the optimiser's parameters.
+
+    Returns:
+        The loss, whether any token counted, what each pass saw (all on the device), and the passes that fitted in memory.
+    """
+    while True:
+        optimizer.zero_grad(set_to_none=False)
+        start, values, counts, seen = tokens.start, [], [], []
+        try:
+            for part in micro_batches(share, passes.tokens):
+                here = slice(start, start + sum(group.tokens for group in part))
+                inside = slice(here.start - tokens.start, here.stop - tokens.start)
+                weights = weight_N[inside].to(fixed.base.device)
+                value, stats, found = _pass(fixed, part, here, weights, passes.recompute, clock)
+                start = here.stop
+                values.append(value)
+                counts.append((weights * ~found.masked_N).any())
+                seen.append((stats, found))
+            return torch.stack(values).sum(), torch.stack(counts).any(), seen, passes
+        except torch.OutOfMemoryError as error:
+            cause = str(error).partition("\n")[0]
+        # Outside of the handler, which holds the tensors of what failed.
+        less = smaller(passes, share)
+        if less is None:
+            longest = max(len(c) for group in share for c in group.completions)
+            raise ModelError(
+                f"one completion of {longest} tokens does not fit in memory: {cause}",
+                "Lower sampling.max_tokens (or distill.horizon), or sampling.batch, whose cache lies beside it.",
+            )
+        passes = less
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def make_optimizer(config: Config, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
@@ -141,20 +194,6 @@ def make_optimizer(config: Config, parameters: Sequence[torch.nn.Parameter]) -> 
     )
 
 
-def micro_tokens(config: Config, base: Base) -> int:
-    """Tokens of one forward and backward pass: `distill.micro_tokens`, or what fits."""
-    if config.distill.micro_tokens is not None:
-        return config.distill.micro_tokens
-    if base.device.type == "cpu":
-        return 2048
-    shape = base.model.config.get_text_config()
-    # What is kept of a position for the backward pass: about ten vectors of the hidden size and four of the inner one
-    # in each layer.
-    kept = shape.num_hidden_layers * (10 * shape.hidden_size + 4 * shape.intermediate_size)
-    free, _ = torch.cuda.mem_get_info(base.device)
-    return max(256, min(16_384, int(0.5 * free / (kept * base.model.dtype.itemsize))))
-
-
 def learning_rate(config: Config, done: int) -> float:
     """The learning rate after `done` optimiser steps: linear warm-up, then constant or half a cosine down to 0."""
     settings = config.distill
@@ -173,26 +212,17 @@ def asked_divergence(objective: Objective) -> Divergence | None:
     return Divergence("forward_kl")
 
 
-def _micro(
-    config: Config,
-    base: Base,
-    forward: Forward,
-    reader: Reader | None,
-    part: Sequence[Group],
-    batch: Completions,
-    here: slice,
-    advantage_N: Tensor,
-    weight_N: Tensor,
-    reference_N: Tensor | None,
-    clock: Clock,
-) -> tuple[float, TokenStats, Ratios]:
-    """Forward and backward of one micro-batch, whose tokens are `here` among all; gradients add up in place."""
+def _pass(
+    fixed: _Fixed, part: Sequence[Group], here: slice, weight_N: Tensor, recompute: bool, clock: Clock
+) -> tuple[Tensor, TokenStats, Ratios]:
+    """Forward and backward of a part, whose tokens are `here` among all; gradients add up in place."""
+    config, base, reader, batch = fixed.config, fixed.base, fixed.reader, fixed.batch
     objective, device = config.objective, base.device
     whole = reads_while_training(config)
     dense = reader.read(part, device) if whole and reader is not None else None
     clock.lap("teacher")
     packed = pack([g.student_prompt for g in part], [g.completions for g in part], 0, device)
-    student_NH = forward(packed, NO_PREFIX)
+    student_NH = recomputed_states(base.model, packed) if recompute else fixed.forward(packed, NO_PREFIX)
     clock.lap("forward")
     stats = token_stats(
         student_NH,
@@ -215,18 +245,14 @@ def _micro(
         stats.logprob_N,
         stats.divergence_N,
         found,
-        advantage_N.to(device),
-        weight_N.to(device),
-        None if reference_N is None else reference_N[here].to(device),
+        fixed.advantage_N[here].to(device),
+        weight_N,
+        None if fixed.reference_N is None else fixed.reference_N[here].to(device),
     )
     clock.lap("loss")
     value.backward()  # type: ignore[no-untyped-call]
     clock.lap("backward")
-    return (
-        float(value.detach()),
-        TokenStats(*(tensor.detach().cpu() for tensor in stats)),
-        Ratios(*(tensor.cpu() for tensor in found)),
-    )
+    return value.detach(), TokenStats(*(tensor.detach() for tensor in stats)), found
 
 
 def _shares(collected: Collected, updates: int) -> list[tuple[tuple[Group, ...], slice, slice]]:

@@ -1,0 +1,55 @@
+"""How a step's rollouts are cut into forward and backward passes, so that they fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from gepa_loop.config import Config
+from gepa_loop.distill.batch import Group, micro_batches, positions
+from gepa_loop.models import Base
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Size and kind of the passes; the gradient is the same for all of them, up to rounding."""
+
+    tokens: int
+    """Most positions of one pass, unless a single completion has more."""
+    recompute: bool = False
+    """Keep only what goes into each layer for the backward pass, which computes the rest again."""
+
+
+def plan_passes(config: Config, base: Base, longest: int) -> Passes:
+    """`distill.micro_tokens`, or what half of a GPU's free memory holds; recompute where that is less than one completion.
+
+    Args:
+        config: The run's configuration.
+        base: The model that is trained.
+        longest: Positions of the longest prompt with the longest completion.
+    """
+    if config.distill.micro_tokens is not None:
+        return Passes(config.distill.micro_tokens)
+    if base.device.type == "cpu":
+        return Passes(2048)
+    free, _ = torch.cuda.mem_get_info(base.device)
+    free += torch.cuda.memory_reserved(base.device) - torch.cuda.memory_allocated(base.device)
+    shape = base.model.config.get_text_config()
+    # What is kept of a position: about ten vectors of the hidden size and four of the inner one in each layer; with
+    # recomputation that of one layer, and the others' inputs.
+    layer = (10 * shape.hidden_size + 4 * shape.intermediate_size) * base.model.dtype.itemsize
+    inputs = shape.num_hidden_layers * shape.hidden_size * base.model.dtype.itemsize
+    whole = int(0.5 * free / (shape.num_hidden_layers * layer))
+    if whole >= longest:
+        return Passes(min(16_384, whole))
+    return Passes(max(256, min(16_384, int(0.5 * free / (inputs + layer)))), recompute=True)
+
+
+def smaller(passes: Passes, groups: Sequence[Group]) -> Passes | None:
+    """What to try after the passes over `groups` have run out of memory; None where nothing is left to try."""
+    parts = list(micro_batches(groups, passes.tokens))
+    if any(len(part) > 1 or len(part[0].completions) > 1 for part in parts):
+        return replace(passes, tokens=min(passes.tokens, max(map(positions, parts))) // 2)
+    return None if passes.recompute else replace(passes, recompute=True)
