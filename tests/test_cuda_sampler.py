@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from gepa_loop.attention import use_grouped_attention
 from gepa_loop.config import load_config
 from gepa_loop.errors import ConfigError, ModelError
 from gepa_loop.lora import Adapter
@@ -34,20 +34,6 @@ def base(tiny: Base) -> Base:
     return replace(tiny, model=copy.deepcopy(tiny.model).to(DEVICE))
 
 
-def model(kind: str, **more: object) -> Base:
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 259}
-    heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 16}
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **shape, **heads, max_position_embeddings=256, **more)
-    found = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").to(DEVICE).eval()
-    for name, parameter in found.named_parameters():
-        torch.nn.init.normal_(parameter, std=0.3 if parameter.ndim > 1 else 0.5)
-        parameter.requires_grad_(False)
-        assert name
-    use_grouped_attention(found)
-    return Base(kind, found, None, (2,), 256, kind)  # type: ignore[arg-type]
-
-
 def same(one: list[Completion], other: list[Completion]) -> None:
     assert [(c.token_ids, c.finish_reason) for c in one] == [(c.token_ids, c.finish_reason) for c in other]
     flat = [torch.tensor([p for c in found for p in c.logprobs]) for found in (one, other)]
@@ -67,8 +53,8 @@ def test_completions_are_those_of_the_models_own_forward(
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
-def test_biases_and_head_norms(kind: str) -> None:
-    other = model(kind, tie_word_embeddings=True)
+def test_biases_and_head_norms(kind: str, of_family: Callable[..., Base]) -> None:
+    other = of_family(kind, tie_word_embeddings=True)
     same(
         CudaSampler(other, 2).generate(MIXED, Sampling(1.0, 3), [5, 6, 7]),
         TorchSampler(other, 2).generate(MIXED, Sampling(1.0, 3), [5, 6, 7]),

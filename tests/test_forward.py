@@ -11,7 +11,7 @@ import torch
 
 from gepa_loop.config import load_config
 from gepa_loop.distill.batch import pack
-from gepa_loop.distill.forward import Graphs, Prefix, _alike, hidden_states, read_prefix
+from gepa_loop.distill.forward import Graphs, Prefix, _alike, hidden_states, open_forward, read_prefix
 from gepa_loop.lora_training import with_lora
 from gepa_loop.models import Base
 
@@ -46,7 +46,8 @@ def test_graphs_equal_the_models_own_forward_and_gradients(tiny: Base, past: lis
     expected = torch.autograd.grad(own, trained, slope)
     # A graph of this stream that is still alive could not be captured on another.
     own = own.detach()
-    graphs = Graphs(base.model, trained)
+    graphs = open_forward(base.model, trained)
+    assert isinstance(graphs, Graphs)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for times in (1, 2):  # a replay adds to the gradients that are there

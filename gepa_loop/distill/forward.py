@@ -21,6 +21,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gepa_loop.distill.batch import Packed
+from gepa_loop.distill.fused import fused_states
+from gepa_loop.sampling.decoder import unsupported
 from gepa_loop.sampling.kv import KVCache, empty_cache
 
 if TYPE_CHECKING:
@@ -106,7 +108,7 @@ def open_forward(model: PreTrainedModel, trained: Sequence[Tensor] = ()) -> Forw
     """
     if model.device.type != "cuda":
         return lambda packed, prefix: hidden_states(model, packed, prefix)
-    return Graphs(model, tuple(trained))
+    return Graphs(model, tuple(trained), hidden_states if unsupported(model) else fused_states)
 
 
 @dataclass(eq=False)
@@ -115,6 +117,8 @@ class Graphs:
 
     model: PreTrainedModel
     trained: tuple[Tensor, ...]
+    states: Callable[[PreTrainedModel, Packed, Prefix], Tensor]
+    """What is run and captured: `hidden_states`, or faster kernels for the same."""
     _captured: dict[tuple[Any, ...], Captured | None] = field(default_factory=dict)
     _pool: Any = None
     _prefix: Prefix | None = None
@@ -123,7 +127,7 @@ class Graphs:
         rows, length = packed.ids_BL.shape
         count = len(packed.rows_N)
         if rows * bucket(length) * self.model.config.hidden_size > LARGEST:
-            return hidden_states(self.model, packed, prefix)
+            return self.states(self.model, packed, prefix)
         if prefix is not self._prefix:
             # Their keys and values lie elsewhere now.
             self._captured.clear()
@@ -148,23 +152,27 @@ class Graphs:
         inputs = tuple(tensor.clone() for tensor in _tensors(packed))
         static = Packed(*inputs)
 
-        def forward() -> Tensor:
+        def forward(states: Callable[[PreTrainedModel, Packed, Prefix], Tensor]) -> Tensor:
             with torch.set_grad_enabled(bool(self.trained)):
-                return hidden_states(self.model, static, prefix)
+                return states(self.model, static, prefix)
 
         def slopes(out_NH: Tensor, slope_NH: Tensor) -> tuple[Tensor, ...]:
             return torch.autograd.grad(out_NH, self.trained, slope_NH) if self.trained else ()
 
+        def once(states: Callable[[PreTrainedModel, Packed, Prefix], Tensor]) -> list[Tensor]:
+            # What autograd keeps ends with this call: a capture on another stream must not find it.
+            out_NH = forward(states)
+            return [out_NH.detach(), *slopes(out_NH, out_NH.detach())]
+
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            for _ in range(2):
-                out_NH = forward()
-                expected = [out_NH.detach(), *slopes(out_NH, out_NH.detach())]
+            once(self.states)
+            expected = once(hidden_states)
         torch.cuda.current_stream().wait_stream(side)
         there, back = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         with torch.cuda.graph(there, pool=self._pool):
-            out_NH = forward()
+            out_NH = forward(self.states)
         slope_NH = torch.zeros_like(out_NH, requires_grad=False)
         grads = [p.grad for p in self.trained if p.grad is not None]
         if self.trained:

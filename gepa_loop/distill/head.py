@@ -109,7 +109,13 @@ class _TokenStats(torch.autograd.Function):
         logprob_NH = torch.empty_like(student_NH) if policy else None
         stats = student_NH.new_zeros(5, len(student_NH), dtype=_wide(student_NH))
         stats[3:] = torch.nan
+        fast = asked if _has_kernel(student_NH, teacher, asked, policy) else None
         for rows in _chunks(student_NH, head_VH):
+            if fast is not None and isinstance(teacher, Dense) and divergence_NH is not None:
+                stats[:, rows], divergence_NH[rows] = _compared(
+                    fast, rows, student_NH, head_VH, tokens_N, teacher
+                )
+                continue
             log_p = _log_softmax(student_NH[rows], head_VH)
             p = log_p.exp()
             picked = tokens_N[rows, None]
@@ -142,6 +148,26 @@ class _TokenStats(torch.autograd.Function):
         gradients = zip((grad_divergence_N, grad_logprob_N), ctx.saved_tensors, strict=True)
         parts = [grad_N[:, None] * slope_NH for grad_N, slope_NH in gradients if slope_NH is not None]
         return (sum(parts).to(parts[0].dtype), *[None] * 5)
+
+
+def _has_kernel(
+    student_NH: Tensor, teacher: Dense | TopK | None, asked: Divergence | None, policy: bool
+) -> bool:
+    """One pass of a kernel serves: on a GPU, over the whole vocabulary, without a second gradient."""
+    if student_NH.device.type != "cuda" or not isinstance(teacher, Dense) or policy or asked is None:
+        return False
+    return asked.kind in ("reverse_kl", "forward_kl") and asked.top_k is None
+
+
+def _compared(
+    asked: Divergence, rows: slice, student_NH: Tensor, head_VH: Tensor, tokens_N: Tensor, teacher: Dense
+) -> tuple[Tensor, Tensor]:
+    """The five statistics of some tokens, and the gradient of the divergence with respect to the hidden states."""
+    from gepa_loop.distill.head_kernels import compare
+
+    student_NV, teacher_NV = student_NH[rows] @ head_VH.T, teacher.hidden_NH[rows] @ teacher.head_VH.T
+    found = compare(student_NV, teacher_NV, tokens_N[rows], asked.kind == "forward_kl", asked.clip)
+    return torch.stack(found), student_NV @ head_VH
 
 
 class _Outcomes(NamedTuple):
