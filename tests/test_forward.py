@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ import torch
 
 from gepa_loop.config import load_config
 from gepa_loop.distill.batch import pack
-from gepa_loop.distill.forward import Graphs, Prefix, _alike, hidden_states, open_forward, read_prefix
+from gepa_loop.distill.forward import Graphs, Prefix, distance, hidden_states, open_forward, read_prefix
 from gepa_loop.lora_training import with_lora
 from gepa_loop.models import Base
 
@@ -19,13 +20,14 @@ PROMPTS = [[9, 8, 7], [9, 8, 7, 6, 5]]
 COMPLETIONS = [[(1, 2, 3), (4,), (5, 6)], [(7, 7), (3, 2, 1, 4)]]
 
 
-def test_alike_knows_rounding_from_another_result() -> None:
+def test_distance_is_relative_and_looks_at_output_and_gradients() -> None:
     out, grad = torch.ones(3, 4), torch.linspace(-1, 1, 5)
-    assert _alike([out, grad], [out * 1.001, grad])
-    assert _alike([out], [out])
-    assert not _alike([out, grad], [out, grad * 2])
-    assert not _alike([out * torch.nan], [out])
-    assert _alike([out, torch.zeros(5)], [out, torch.zeros(5)])
+    assert distance([out, grad], [out, grad]) == 0
+    assert distance([out * 1.25, grad], [out, grad]) == pytest.approx(0.25)
+    assert distance([out, grad * 3, grad], [out, grad, grad]) == pytest.approx(2**0.5)
+    assert distance([out], [out * 2]) == pytest.approx(0.5)
+    assert math.isnan(distance([out, grad], [out, grad * torch.nan]))
+    assert distance([out, torch.zeros(5)], [out, torch.zeros(5)]) == 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -53,7 +53,7 @@ def fused_states(model: PreTrainedModel, packed: Packed, prefix: Prefix) -> Tens
         # The query heads that share a key head lie along the query axis: keys are never repeated.
         query = query.view(rows, kv_heads, groups * length, width)
         seen = scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=attention.scaling)
-        seen = seen.view(rows, -1, length, width).transpose(1, 2).reshape(rows * length, -1)
+        seen = seen.reshape(rows, -1, length, width).transpose(1, 2).reshape(rows * length, -1)
         x_NH, hidden_NH = add_norm(x_NH, attention.o_proj(seen), block.post_attention_layernorm.weight, eps)
         delta_NH = mlp.down_proj(silu_mul(mlp.gate_proj(hidden_NH), mlp.up_proj(hidden_NH)))
     _, hidden_NH = add_norm(x_NH, delta_NH, decoder.norm.weight, eps)
