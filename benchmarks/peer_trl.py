@@ -29,7 +29,17 @@ from transformers import TrainerCallback
 from trl.experimental.sdft import SDFTConfig, SDFTTrainer
 from trl.experimental.sdft.sdft_trainer import DemonstrationTeacherContextBuilder
 
-from benchmarks.cases import CASES, LORA, LR, Case, fixed_completion, make_model, make_texts, make_tokenizer
+from benchmarks.cases import (
+    CASES,
+    LORA,
+    LR,
+    SHAPES,
+    Case,
+    fixed_completion,
+    make_model,
+    make_texts,
+    make_tokenizer,
+)
 
 
 class SystemTurn(DemonstrationTeacherContextBuilder):  # type: ignore[misc]
@@ -68,6 +78,17 @@ class Timer(TrainerCallback):  # type: ignore[misc]
         self.last, self.phases = now, {}
 
 
+def rows_at_once(case: Case) -> int:
+    """Rows of one forward and backward pass: as many as 60 GB hold with activations and dense logits."""
+    sizes = SHAPES[case.shape][1]
+    layer = 16 * sizes["hidden_size"] + 6 * sizes["intermediate_size"]
+    position = 2 * sizes["num_hidden_layers"] * layer
+    row = (case.prompt + case.new) * position + 12 * case.new * sizes["vocab_size"]
+    return max(
+        n for n in range(1, case.rollouts + 1) if case.rollouts % n == 0 and (n == 1 or n * row <= 60e9)
+    )
+
+
 def run(case: Case, steps: int, warmup: int) -> dict[str, Any]:
     context, questions = make_texts(case)
     count = (steps + warmup + 1) * len(questions)
@@ -76,8 +97,8 @@ def run(case: Case, steps: int, warmup: int) -> dict[str, Any]:
     args = SDFTConfig(
         output_dir=tempfile.mkdtemp(),
         max_steps=steps + warmup + 1,
-        per_device_train_batch_size=case.rollouts,
-        gradient_accumulation_steps=1,
+        per_device_train_batch_size=rows_at_once(case),
+        gradient_accumulation_steps=case.rollouts // rows_at_once(case),
         learning_rate=LR,
         lr_scheduler_type="constant",
         warmup_steps=0,

@@ -19,7 +19,7 @@ from gepa_loop.models import Base, load_base
 from gepa_loop.schema import ModelConfig
 
 # There is no Triton for macOS.
-collect_ignore = [] if find_spec("triton") else ["test_cuda_sampler.py", "test_fused.py"]
+collect_ignore = [] if find_spec("triton") else ["test_cuda_sampler.py", "test_fused.py", "test_bfloat16.py"]
 
 
 @pytest.fixture(scope="session")
@@ -40,15 +40,15 @@ def of_family() -> Callable[..., Base]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    def make(kind: str, **more: object) -> Base:
+    def make(kind: str, std: float = 0.3, **more: object) -> Base:
         shape = {"hidden_size": 48, "intermediate_size": 40, "num_hidden_layers": 2, "vocab_size": 259}
         heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 16}
         torch.manual_seed(0)
-        config = AutoConfig.for_model(kind, **shape, **heads, max_position_embeddings=256, **more)
+        config = AutoConfig.for_model(kind, **{**shape, **heads, "max_position_embeddings": 256, **more})
         model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
         model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.3 if parameter.ndim > 1 else 0.5)
+            torch.nn.init.normal_(parameter, std=std if parameter.ndim > 1 else 0.5)
             parameter.requires_grad_(False)
         use_grouped_attention(model)
         return Base(kind, model, None, (2,), 256, kind)  # type: ignore[arg-type]
