@@ -117,32 +117,29 @@ def draw(place: Path, picture: Path) -> None:
     whole = json.loads(place.read_text())
     case = CASES[whole["case"]]
     points = {json.dumps(point["sizes"]): point for point in whole["points"]}
-    figure, panels = plt.subplots(2, 2, figsize=(11, 8.2), layout="constrained", sharey=True)
+    figure, panels = plt.subplots(2, 2, figsize=(11, 8.4), layout="constrained", sharey=True)
+    peaks = [point["peak_gib"] for point in points.values() if "peak_gib" in point]
     handles: dict[str, Any] = {}
     for panel, series in zip(panels.flat, series_of(case), strict=True):
         found = [points.get(json.dumps(sizes_of(case, series.override(v)))) for v in series.values]
-        draw_panel(panel, series, found, handles)
-        panel.label_outer(remove_inner_ticks=False)
-        panel.tick_params(labelbottom=True)
-    for panel in panels[:, 0]:
-        panel.set_ylabel("seconds")
-    sizes = ", ".join(f"{getattr(case, n):,} {text}" for n, text in WORDS.items())
+        memory = draw_panel(panel, series, found, handles)
+        memory.set_ylim(
+            2 ** math.floor(math.log2(min(peaks) / 1.5)), 2 ** math.ceil(math.log2(max(peaks) * 1.5))
+        )
+        if panel in panels[:, 0]:
+            panel.set_ylabel("seconds")
+            memory.tick_params(labelright=False)
+        else:
+            memory.set_ylabel("peak GiB", color=MEMORY)
     figure.suptitle(
-        f"One training step around case {case.name} ({case.shape}: {sizes})\n{whole['device']}, {case.dtype}",
+        f"One training step around case {case.name}: {case.shape}, {case.rollouts} rollouts of {case.new} tokens, "
+        f"prompt {case.prompt:,}, teacher's context {case.context:,}, LoRA rank {case.rank}, {case.dtype}\n{whole['device']}",
         fontsize=11,
     )
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=9, frameon=False)
+    handles = {"whole step": handles.pop("whole step"), **handles}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, frameon=False)
     date = {"Date": None} if picture.suffix == ".svg" else {}
     figure.savefig(picture, metadata=date, dpi=110)
-
-
-WORDS = {
-    "rollouts": "rollouts",
-    "prompt": "prompt",
-    "context": "context",
-    "new": "new tokens",
-    "rank": "rank",
-}
 
 
 def series_of(case: Case) -> tuple[Series, ...]:
@@ -151,15 +148,14 @@ def series_of(case: Case) -> tuple[Series, ...]:
 
 def draw_panel(
     panel: Any, series: Series, found: list[dict[str, Any] | None], handles: dict[str, Any]
-) -> None:
-    """One size's lines; `handles` gets what the legend shows."""
+) -> Any:
+    """One size's lines; `handles` gets what the legend shows. Returns the axis of memory."""
     places = positions(series.values)
     ran = [(x, point) for x, point in zip(places, found, strict=True) if point and "seconds" in point]
     memory = panel.twinx()
     memory.set_yscale("log", base=2)
     memory.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     memory.tick_params(axis="y", colors=MEMORY)
-    memory.set_ylabel("peak GiB", color=MEMORY)
     panel.set_zorder(memory.get_zorder() + 1)
     panel.patch.set_visible(False)
     panel.set_yscale("log")
@@ -184,7 +180,7 @@ def draw_panel(
                 transform=panel.get_xaxis_transform(),
             )
     if not ran:
-        return
+        return memory
     xs = [x for x, _ in ran]
     for phase in (*PHASES, "step"):
         seconds = [point["seconds"][phase] for _, point in ran]
@@ -194,16 +190,14 @@ def draw_panel(
         )
     if series.size in ("rollouts", "new"):
         first, last = ran[0][1]["seconds"]["step"], 2.0 ** (xs[-1] - xs[0])
-        (handles["in proportion"],) = panel.plot(
+        (handles["proportional"],) = panel.plot(
             [xs[0], xs[-1]], [first, first * last], color="#000000", linewidth=0.8, linestyle=(0, (1, 3))
         )
     peaks = [point["peak_gib"] for _, point in ran]
     (handles["peak GiB (right)"],) = memory.plot(
         xs, peaks, color=MEMORY, linewidth=1.2, linestyle=(0, (5, 3)), marker="s", markersize=3.5
     )
-    memory.set_ylim(
-        2 ** math.floor(math.log2(min(peaks) * 0.75)), 2 ** math.ceil(math.log2(max(peaks) * 1.5))
-    )
+    return memory
 
 
 def positions(values: tuple[int, ...]) -> list[float]:
