@@ -170,12 +170,13 @@ def time_side(case: Scoring, open_side: Side, repeats: int, warmup: int) -> dict
     warm = open_side(few)
     for number in range(repeats, repeats + warmup):
         warm(setting.candidate(case, number))
-    score, seconds = open_side(setting), []
+    score, seconds, work = open_side(setting), [], []
     for number in range(repeats):
         prompt = setting.candidate(case, number)
-        start = time.perf_counter()
+        start, worked = time.perf_counter(), time.process_time()
         found = score(prompt)
         seconds.append(time.perf_counter() - start)
+        work.append(time.process_time() - worked)
     peak = _peak_memory_gib()
     exact = found
     if case.dtype != "float32":
@@ -184,6 +185,7 @@ def time_side(case: Scoring, open_side: Side, repeats: int, warmup: int) -> dict
     return {
         "seconds": statistics.median(seconds),
         "repeats": seconds,
+        "cpu_seconds": statistics.median(work),
         "peak_gib": peak,
         "timed": dataclasses.asdict(found),
         "exact": dataclasses.asdict(exact),
