@@ -25,14 +25,16 @@ check: $(VENV)/.dev ## format, lint, types and the import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check-peers: $(VENV)/.bench ## our losses and gradients against TRL's; installs TRL
-	$(BIN)/python -m pytest -s benchmarks/test_peers.py
+check-peers: $(VENV)/.bench ## our losses and gradients against TRL's, our scores against DSPy's; installs TRL
+	$(BIN)/python -m pytest -s benchmarks
 
-bench: $(VENV)/.bench ## one training step on the CPU, ours and TRL's in turn
+bench: $(VENV)/.bench ## one training step and one candidate's scores on the CPU, ours and the peers' in turn
 	$(BIN)/python -m benchmarks.step --case D
+	$(BIN)/python -m benchmarks.optimize --case E-cpu
 
 bench-gpu: $(VENV)/.bench ## the same on a GPU: a 135M and a 4B model (needs a CUDA build of torch)
 	$(BIN)/python -m benchmarks.step --case A,B
+	$(BIN)/python -m benchmarks.optimize --case E-gpu
 
 format: $(VENV)/.dev ## rewrite the code as `make check` wants it
 	$(BIN)/ruff format .

@@ -50,7 +50,7 @@ class Rollouts:
         The random numbers of a completion depend on (seed, purpose, item, sample) and on nothing else, so two
         prompts or two students are compared on common random numbers.
         """
-        prompts = [self.renderer.tokens(prompt, item) for item in items]
+        prompts = self.renderer.all_tokens(prompt, items)
         return self.sample(self.sampler, prompts, items, samples, sampling, purpose)
 
     def sample(

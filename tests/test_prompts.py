@@ -77,6 +77,13 @@ def test_all_turns_of_an_item_are_kept(renderer: Renderer) -> None:
     assert [m["content"] for m in renderer.messages(NO_PROMPT, item)] == ["S", "u", "a", "v"]
 
 
+def test_items_encoded_together_are_the_same_tokens(renderer: Renderer) -> None:
+    items = [ASKED, Item("t:2", (("system", "Be brief."), ("user", "And 4?")), "4", {}), ASKED]
+    for prompt in (NO_PROMPT, "Say {x}.\n\nThen stop."):
+        assert renderer.all_tokens(prompt, items) == [renderer.tokens(prompt, item) for item in items]
+    assert renderer.all_tokens("Any.", []) == []
+
+
 def test_check_refuses_what_cannot_be_read(renderer: Renderer) -> None:
     renderer.check("Fine.", [ASKED], 16, "here")
     with pytest.raises(PromptError, match=r"here: prompt and question take \d+ tokens .* context of 2048"):

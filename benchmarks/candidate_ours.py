@@ -1,0 +1,38 @@
+"""Our evaluation of a candidate, one sampler call for all items; run by optimize.py in a process of its own."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from pathlib import Path
+
+from benchmarks.candidate import Scored, Setting, measure_side
+from gepa_loop.optimize.adapter import COMPONENT, disable_caches, example
+from gepa_loop.optimize.engine import BatchedAdapter
+from gepa_loop.optimize.journal import Journal
+from gepa_loop.optimize.proposer import make_proposer
+from gepa_loop.prompts import Candidate
+
+
+def open_ours(setting: Setting):
+    disable_caches()
+    config = setting.config
+    folder, count = tempfile.TemporaryDirectory(), itertools.count()
+    proposer = make_proposer(config.optimize.reflection, setting.train, 0, has_key=False)
+    batch = [example(item) for item in setting.items]
+
+    def score(prompt: Candidate) -> Scored:
+        # A new journal each time: what is in one is not scored again.
+        journal = Journal(Path(folder.name) / str(next(count)))
+        adapter = BatchedAdapter(config, setting.rollouts, proposer, journal, lambda spent: None)
+        found = adapter.evaluate(batch, {COMPONENT: prompt.text})
+        rows = [journal.scored[prompt.id, item.id].rows[0] for item in setting.items]
+        return Scored(
+            [output.answer for output in found.outputs], list(found.scores), [r.tokens for r in rows]
+        )
+
+    return score
+
+
+if __name__ == "__main__":
+    measure_side("gepa-loop, one sampler call", open_ours)
