@@ -7,17 +7,21 @@ with the trained model's.
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import tempfile
+import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from gepa_loop.errors import ConfigError, ModelError
+from gepa_loop.errors import ConfigError, Diverged, ModelError
 from gepa_loop.lora import write_adapter
 from gepa_loop.runs import disk_errors
 from gepa_loop.sampling.base import Completion, Sampling
@@ -35,9 +39,14 @@ from gepa_loop.sampling.vllm_options import (
 )
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
     from gepa_loop.lora import Adapter
     from gepa_loop.models import Base
     from gepa_loop.schema import SamplingConfig
+
+
+T = TypeVar("T")
 
 
 class VllmSampler:
@@ -63,13 +72,18 @@ class VllmSampler:
         self._scratch = tempfile.TemporaryDirectory(prefix="gepa-loop-vllm-")
         self._model_place = _model_place(base, Path(self._scratch.name) / "base")
         self._canary = Canary(base, settings.canary)
-        self._shapes = {name: tuple(weight.shape) for name, weight in base.model.named_parameters()}
+        self._shapes = {
+            f"{name}.weight": tuple(module.weight.shape)
+            for name, module in base.model.named_modules()
+            if isinstance(module, torch.nn.Linear)
+        }
         self._student: Adapter | None = None
         self._stale = True
         self._version = 0
         self._request: Any = None
         self._engine: Any = None
         self._close: Any = None
+        self._processes: set[BaseProcess] = set()
         self._rank = 0
         self._asleep = False
 
@@ -77,7 +91,7 @@ class VllmSampler:
         """Use this adapter from the next `generate` on.
 
         Raises:
-            ModelError: It changes a weight that the base model has not in that shape.
+            ModelError: It changes what is no linear layer of the base model, or one of another shape.
             ConfigError: Its rank is larger than vLLM serves.
         """
         if adapter is not None:
@@ -85,7 +99,7 @@ class VllmSampler:
                 a, b = adapter.pair(module)
                 if self._shapes.get(f"{module}.weight") != (b.shape[0], a.shape[1]):
                     raise ModelError(
-                        f"the adapter changes {module}.weight, which the base model has not in that shape"
+                        f"the adapter changes {module}, which is no linear layer of that shape in the base model"
                     )
             room(adapter.rank)
         if not _same(adapter, self._student):
@@ -113,8 +127,7 @@ class VllmSampler:
         Level 1: the deeper sleep forgets the base's weights, which nothing sends again.
         """
         if self._engine is not None and not self._asleep and self.base.device.type == "cuda":
-            with self._faults("going to sleep"):
-                self._engine.sleep(level=1)
+            self._call("going to sleep", lambda: self._engine.sleep(level=1))
             self._asleep = True
         return {} if self.mismatch is None else {"canary": self.mismatch}
 
@@ -133,8 +146,7 @@ class VllmSampler:
             self.close()
             self._start(kept)
         if self._asleep:
-            with self._faults("waking up"):
-                self._engine.wake_up()
+            self._call("waking up", self._engine.wake_up)
             self._asleep = False
         if self._stale:
             self._load()
@@ -143,21 +155,28 @@ class VllmSampler:
             self._stale = False
 
     def _start(self, rank: int) -> None:
-        with self._faults("starting"):
-            set_environment(self.base.device)
+        set_environment(self.base.device)
+        try:
             from vllm import LLM
             from vllm.platforms import current_platform
-
-            if current_platform.device_type != self.base.device.type:
-                raise ConfigError(
-                    f"sampling.engine = 'vllm': the installed {self.name} runs on {current_platform.device_type or 'nothing'}, "
-                    f"and the model lies on {self.base.device}",
-                    install_hint(self.base.device),
-                )
+        except (ImportError, OSError) as error:
+            raise ModelError(
+                f"{self.name} cannot be imported: {_first_line(error)}", install_hint(self.base.device)
+            ) from error
+        found = current_platform.device_type
+        if found != self.base.device.type:
+            raise ConfigError(
+                f"sampling.engine = 'vllm': the installed {self.name} runs on {found or 'nothing here'}, and the model lies "
+                f"on {self.base.device}",
+                install_hint(self.base.device),
+            )
+        others = set(multiprocessing.active_children())
+        with self._faults("starting"):
             self._engine = LLM(**self._model_place, **self._options(rank))
-        self._rank = rank
+        self._processes = set(multiprocessing.active_children()) - others
         # Also when the sampler is dropped or the process ends: the engine would keep its memory.
         self._close = weakref.finalize(self, self._engine.llm_engine.engine_core.shutdown)
+        self._rank = rank
 
     def _options(self, rank: int) -> dict[str, Any]:
         return engine_options(self.base.device, self.base.model.dtype, self.settings, rank)
@@ -168,8 +187,7 @@ class VllmSampler:
 
         old, self._request = self._request, None
         if old is not None:
-            with self._faults("removing an adapter"):
-                self._engine.llm_engine.remove_lora(old.lora_int_id)
+            self._call("removing an adapter", lambda: self._engine.llm_engine.remove_lora(old.lora_int_id))
             shutil.rmtree(old.lora_path, ignore_errors=True)
         if self._student is None:
             return
@@ -177,8 +195,7 @@ class VllmSampler:
         folder = Path(self._scratch.name) / f"student-{self._version}"
         write_adapter(folder, self._student, self.base.name)
         request = LoRARequest(folder.name, self._version, str(folder))
-        with self._faults("loading an adapter"):
-            self._engine.llm_engine.add_lora(request)
+        self._call("loading an adapter", lambda: self._engine.llm_engine.add_lora(request))
         self._request = request
 
     def _complete(
@@ -187,43 +204,51 @@ class VllmSampler:
         from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
 
-        with self._faults("generating"):
-            outputs = self._engine.generate(
-                [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts],
-                [SamplingParams(**sampling_options(sampling, seed, self.base.stop_ids)) for seed in seeds],
-                lora_request=self._request,
-                use_tqdm=False,
-            )
+        requests = [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts]
+        params = [SamplingParams(**sampling_options(sampling, seed, self.base.stop_ids)) for seed in seeds]
+        outputs = self._call(
+            "generating",
+            lambda: self._engine.generate(requests, params, lora_request=self._request, use_tqdm=False),
+        )
         if len(outputs) != len(prompts):
             raise ModelError(f"{self.name} answered {len(outputs)} of {len(prompts)} prompts")
-        return [
-            read_completion(output.outputs[0], sampling.max_tokens, self.base.stop_ids) for output in outputs
-        ]
+        try:
+            return [
+                read_completion(output.outputs[0], sampling.max_tokens, self.base.stop_ids)
+                for output in outputs
+            ]
+        except Diverged:
+            # What is not finite stays in the cache's blocks, and on the CPU later prompts that get them read it.
+            self.close()
+            raise
+
+    def _call(self, doing: str, work: Callable[[], T]) -> T:
+        """Ask the engine for something, in a thread: vLLM waits for ever for an engine that is killed meanwhile."""
+        done: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(work())
+            except BaseException as error:  # noqa: BLE001 (handed to the caller)
+                done.set_exception(error)
+
+        with self._faults(doing):
+            threading.Thread(target=run, name="vllm-call", daemon=True).start()
+            while not wait([done], timeout=1.0).done:
+                if connection.wait([process.sentinel for process in self._processes], timeout=0):
+                    raise RuntimeError("the engine's process has ended")
+            return done.result()
 
     @contextmanager
     def _faults(self, doing: str) -> Iterator[None]:
         """Turn what vLLM raises into errors that are told; an engine that failed is not used again."""
         try:
-            from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
-        except (ImportError, OSError) as error:
-            raise ModelError(
-                f"{self.name} cannot be imported: {_first_line(error)}", install_hint(self.base.device)
-            ) from error
-        try:
             yield
-        except (
-            EngineDeadError,
-            EngineGenerateError,
-            RuntimeError,
-            ValueError,
-            OSError,
-            ImportError,
-        ) as error:
+        except Exception as error:  # its client raises plain ones
             self.close()
             if "expected target modules" in str(error):
                 raise ConfigError(
-                    f"{self.name} does not serve an adapter for {', '.join(self._student.targets if self._student else ())}: "
-                    f"{_first_line(error)}",
+                    f"{self.name} does not serve this adapter: {_first_line(error)}",
                     "Set lora.targets to layers it serves, or sampling.engine to torch.",
                 ) from error
             raise ModelError(

@@ -25,7 +25,8 @@ FIRST_RANK = 16
 
 def missing(device: torch.device) -> str | None:
     """Why vLLM cannot be had for a model on this device, as far as can be told without importing it."""
-    if importlib.util.find_spec("vllm") is None:
+    spec = importlib.util.find_spec("vllm")
+    if spec is None or spec.origin is None:  # without an origin it is a folder that happens to have the name
         return "vLLM is not installed"
     if device.type == "cuda" and device.index:
         return f"vLLM would use the first GPU, and the model lies on {device}"
