@@ -36,7 +36,7 @@ bench: $(VENV)/.bench ## one training step on the CPU, ours and TRL's in turn
 	$(BIN)/python -m benchmarks.step --case D
 
 bench-gpu: $(VENV)/.bench ## the same on a GPU: a 135M and a 4B model (needs a CUDA build of torch)
-	$(BIN)/python -m benchmarks.step --case A,B
+	$(BIN)/python -m benchmarks.step --case A,B --peers trl,vllm
 
 format: $(VENV)/.dev ## rewrite the code as `make check` wants it
 	$(BIN)/ruff format .
