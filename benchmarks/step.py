@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -26,25 +27,43 @@ from benchmarks.cases import CASES, HEADS, SHAPES, Case
 from gepa_loop.errors import GepaLoopError
 
 ROOT = Path(__file__).parent.parent
-PEERS = {"trl": "benchmarks.peer_trl"}
+PEERS = {"trl": "benchmarks.peer_trl", "vllm": "benchmarks.peer_vllm"}
 PHASES = ("generate", "teacher", "forward", "loss", "backward", "optimizer")
 PACKAGES = ("torch", "transformers", "peft", "trl", "triton", "vllm")
 LOSS_TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
 """Largest relative difference of the losses of the fixed tokens."""
 
 
-def measure(module: str, case: Case, steps: int, warmup: int, override: str) -> dict[str, Any] | str:
+def measure(
+    module: str, case: Case, given: argparse.Namespace, python: str = sys.executable, *more: str
+) -> dict[str, Any] | str:
     """What a process of `module` printed, or why it could not."""
-    argv = [sys.executable, "-m", module, "--case", case.name, "--steps", str(steps), "--warmup", str(warmup)]
-    argv += ["--override", override]
+    steps, warmup, override = given.steps, given.warmup, given.override
+    argv = [python, "-m", module, "--case", case.name, "--steps", str(steps), "--warmup", str(warmup)]
+    argv += ["--override", override, *more]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, env=env)
-    lines = done.stdout.strip().splitlines()
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode == 0 and lines:
         found: dict[str, Any] = json.loads(lines[-1])
         return found
-    last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    told = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    # vLLM's processes go on to tell of their end after the error.
+    last = next((line for line in reversed(told) if re.match(r"[\w.]*(Error|Exception)\b", line)), told[-1])
     return last[:300]
+
+
+def with_training(decoding: dict[str, Any], trl: dict[str, Any]) -> dict[str, Any]:
+    """A step that decodes with vLLM and trains as TRL does: TRL's step with another `generate`."""
+    seconds = {**trl["seconds"], "generate": decoding["seconds"]["generate"]}
+    seconds["step"] += seconds["generate"] - trl["seconds"]["generate"]
+    return {
+        "name": f"{decoding['name']} + the training of {trl['name'].partition(',')[0]}",
+        "seconds": seconds,
+        "steps": decoding["steps"],
+        "peak_gib": None,
+        "fixed_loss": trl["fixed_loss"],
+    }
 
 
 def device_rates(case: Case) -> dict[str, float]:
@@ -127,6 +146,10 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--override", default="{}", help="sizes as JSON, to try something")
+    parser.add_argument("--vllm-python", default=sys.executable, help="an interpreter that has vLLM")
+    parser.add_argument(
+        "--vllm-start", choices=("auto", "graphs"), default="auto", help="graphs: without torch.compile"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     given = parser.parse_args()
     console = Console(width=140 if not sys.stdout.isatty() else None)
@@ -148,7 +171,7 @@ def compare(case: Case, peers: list[str], given: argparse.Namespace, console: Co
     least = floor(case, rates)
     if case.device == "cuda":
         torch.cuda.empty_cache()
-    ours = measure("benchmarks.ours", case, given.steps, given.warmup, given.override)
+    ours = measure("benchmarks.ours", case, given)
     if isinstance(ours, str):
         raise GepaLoopError(f"case {case.name}: ours failed: {ours}")
     sizes = {k: v for k, v in dataclasses.asdict(case).items() if k not in ("name", "device")}
@@ -171,13 +194,22 @@ def compare(case: Case, peers: list[str], given: argparse.Namespace, console: Co
         )
 
     row(ours["name"], ours["seconds"], ours["peak_gib"], None, ours["fixed_loss"])
-    complete = True
-    for peer in peers:
-        theirs = measure(PEERS[peer], case, given.steps, given.warmup, given.override)
+    complete, measured = True, {}
+    for peer in sorted(peers, key=lambda peer: peer == "vllm"):  # which needs TRL's training time
+        more = (given.vllm_python, "--start", given.vllm_start) if peer == "vllm" else ()
+        theirs = measure(PEERS[peer], case, given, *more)
         if isinstance(theirs, str):
             table.add_row(f"{peer}: could not run: {theirs}")
             complete = False
             continue
+        if peer == "vllm":
+            if "trl" not in measured:
+                seconds = theirs["seconds"]["generate"]
+                table.add_row(f"{theirs['name']}: decodes in {seconds:.3f} s; a step needs --peers trl,vllm")
+                complete = False
+                continue
+            theirs = with_training(theirs, measured["trl"])
+        measured[peer] = theirs
         ratio = theirs["seconds"]["step"] / ours["seconds"]["step"]
         row(theirs["name"], theirs["seconds"], theirs["peak_gib"], ratio, theirs["fixed_loss"])
         gap = abs(theirs["fixed_loss"] / ours["fixed_loss"] - 1)

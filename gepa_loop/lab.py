@@ -89,7 +89,8 @@ class Lab:
         mine = self.config
 
         def loaded(c: Config) -> tuple[Any, ...]:
-            return c.model, c.task, c.seed, c.sampling.engine, c.sampling.batch
+            own = c.sampling
+            return c.model, c.task, c.seed, own.engine, own.batch, own.canary, own.vllm
 
         if loaded(mine) != loaded(config):
             return open_lab(config).for_training()

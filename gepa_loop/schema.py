@@ -65,16 +65,26 @@ class TaskConfig(Section):
     splits: SplitSizes = SplitSizes()
 
 
+class VllmConfig(Section):
+    memory: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    """Share of the GPU's memory for the engine: its own copy of the weights, the adapters, and its cache. Between two
+    steps' rollouts training has it back."""
+
+
 class SamplingConfig(Section):
-    engine: Literal["auto", "torch", "cuda"] = "auto"
+    engine: Literal["auto", "torch", "cuda", "vllm"] = "auto"
     """What generates: `torch` is the model's own forward; `cuda` is fused and needs a GPU and a model of the Llama family;
-    `auto` is `cuda` where that can be had."""
+    `vllm` is vLLM beside the model, which needs the extra of that name. `auto` chooses and says why."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
     """Temperature of the distillation's rollouts. 0 is greedy."""
     max_tokens: Positive = 32
     """Longest completion, in tokens."""
     batch: Positive = 64
     """Rows generated together."""
+    canary: Annotated[float, Field(gt=0)] | None = None
+    """vLLM only: nats by which its log-probabilities may differ, in the mean, from the trained model's on the fixed prompts
+    that check every new adapter; more is an error. By default 0.001 in float32 and 0.1 in bfloat16."""
+    vllm: VllmConfig = VllmConfig()
 
 
 class PromptSection(Section):

@@ -98,6 +98,8 @@ def collect(
             sampler = reader.sampler(sampler, stack, config.sampling)
             prompts = [reader.prompts[item.id] for item in wanted]
         flat = rollouts.sample(sampler, prompts, wanted, settings.group, sampling, purpose)
+        if sampler is not rollouts.sampler:
+            sampler.rest()
         size, zero_cut = settings.group, objective.truncated == "zero_reward"
         parts = [flat[n : n + size] for n in range(0, len(flat), size)]
         return [

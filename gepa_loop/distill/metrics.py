@@ -66,6 +66,7 @@ def metrics(step: int, collected: Collected, done: Updated, lr: float, clock: Cl
         "trained_share": float(counted_N.float().mean()),
         "ratio_masked_share": float(found.masked_N[counted_N].float().mean()),
         "geo_ratio": float(found.geo_C[batch.by_student_C].mean()),
+        "mismatch_abs": float(found.log_ratio_N[own_N].abs().mean()),
         "mismatch_kl": float(k3(-found.log_ratio_N, torch.zeros(tokens))[own_N].mean()),
         "entropy": float(stats.entropy_N.mean()),
         "completion_tokens_mean": tokens / len(batch.lengths_C),

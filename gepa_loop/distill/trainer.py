@@ -118,6 +118,7 @@ def distill(
             # 1. The student answers, or the teacher does.
             student = _whole(model, stack, base)
             collected = collect(config, rollouts, reader, student, stack, step)
+            measured = rollouts.sampler.rest()
             clock.lap("generate")
 
             # 2. The teacher reads; the student moves.
@@ -127,7 +128,7 @@ def distill(
             if not (math.isfinite(done.loss) and math.isfinite(done.grad_norm)):
                 raise Diverged("the loss or its gradient is not finite")
             step, baseline = step + 1, done.baseline
-            row = metrics(step, collected, done, learning_rate(config, first), clock)
+            row = metrics(step, collected, done, learning_rate(config, first), clock) | measured
             append_jsonl(folder / "samples.jsonl", samples(step, collected, done, rollouts))
 
             # 3. Held-out check.

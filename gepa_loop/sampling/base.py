@@ -46,3 +46,11 @@ class Sampler(Protocol):
     ) -> list[Completion]:
         """One completion for each prompt, in order, drawn with that row's seed."""
         ...
+
+    def rest(self) -> dict[str, float]:
+        """A step's rollouts are drawn: give memory back to training until the next `generate`.
+
+        Returns:
+            What the sampler measured of itself meanwhile, by name, for the step's log.
+        """
+        ...

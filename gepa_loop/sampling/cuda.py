@@ -172,6 +172,10 @@ class CudaSampler:
             )
         return completions
 
+    def rest(self) -> dict[str, float]:
+        """The cache stays: the captured graphs hold its addresses."""
+        return {}
+
     def release(self) -> None:
         """Give the cache's memory back; the next `generate` makes another."""
         self._graphs.clear()

