@@ -35,10 +35,15 @@ LOSS_TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
 
 
 def measure(
-    module: str, case: Case, given: argparse.Namespace, python: str = sys.executable, *more: str
+    module: str,
+    case: Case,
+    steps: int,
+    warmup: int,
+    override: str,
+    *more: str,
+    python: str = sys.executable,
 ) -> dict[str, Any] | str:
     """What a process of `module` printed, or why it could not."""
-    steps, warmup, override = given.steps, given.warmup, given.override
     argv = [python, "-m", module, "--case", case.name, "--steps", str(steps), "--warmup", str(warmup)]
     argv += ["--override", override, *more]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
@@ -171,7 +176,8 @@ def compare(case: Case, peers: list[str], given: argparse.Namespace, console: Co
     least = floor(case, rates)
     if case.device == "cuda":
         torch.cuda.empty_cache()
-    ours = measure("benchmarks.ours", case, given)
+    how = given.steps, given.warmup, given.override
+    ours = measure("benchmarks.ours", case, *how)
     if isinstance(ours, str):
         raise GepaLoopError(f"case {case.name}: ours failed: {ours}")
     sizes = {k: v for k, v in dataclasses.asdict(case).items() if k not in ("name", "device")}
@@ -196,8 +202,11 @@ def compare(case: Case, peers: list[str], given: argparse.Namespace, console: Co
     row(ours["name"], ours["seconds"], ours["peak_gib"], None, ours["fixed_loss"])
     complete, measured = True, {}
     for peer in sorted(peers, key=lambda peer: peer == "vllm"):  # which needs TRL's training time
-        more = (given.vllm_python, "--start", given.vllm_start) if peer == "vllm" else ()
-        theirs = measure(PEERS[peer], case, given, *more)
+        if peer == "vllm":
+            start = "--start", given.vllm_start
+            theirs = measure(PEERS[peer], case, *how, *start, python=given.vllm_python)
+        else:
+            theirs = measure(PEERS[peer], case, *how)
         if isinstance(theirs, str):
             table.add_row(f"{peer}: could not run: {theirs}")
             complete = False
@@ -232,7 +241,8 @@ def compare(case: Case, peers: list[str], given: argparse.Namespace, console: Co
             "device": device_name(case),
             "versions": versions(),
             "date": datetime.date.today().isoformat(),
-            "command": f"python -m benchmarks.step --case {case.name} --steps {given.steps} --warmup {given.warmup}",
+            "command": f"python -m benchmarks.step --case {case.name} --peers {given.peers} --steps {given.steps} "
+            f"--warmup {given.warmup}",
         }
         given.out.mkdir(parents=True, exist_ok=True)
         (given.out / f"{case.name}-{peer}.json").write_text(json.dumps(result, indent=2) + "\n")

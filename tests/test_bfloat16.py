@@ -69,7 +69,8 @@ def adapted(base: Base) -> tuple[torch.nn.Parameter, ...]:
 
 def error(found: torch.Tensor, exact: torch.Tensor) -> float:
     """Relative error."""
-    return float((found.double() - exact.double()).norm() / exact.double().norm())
+    found, exact = found.detach().double(), exact.detach().double()
+    return float((found - exact).norm() / exact.norm())
 
 
 def everything(
@@ -134,7 +135,7 @@ def test_divergence_by_chunks_equals_the_dense_one(kind: str) -> None:
     picked = torch.randint(size, (count,), generator=source).cuda()
 
     def of(dtype: torch.dtype, **divergence: object) -> tuple[TokenStats, torch.Tensor]:
-        hidden = student.to(dtype).requires_grad_()
+        hidden = student.to(dtype, copy=True).requires_grad_()
         asked = Divergence(kind, **divergence)  # type: ignore[arg-type]
         stats = token_stats(hidden, head.to(dtype), picked, Dense(teacher.to(dtype), head.to(dtype)), asked)
         stats.divergence_N.mean().backward()  # type: ignore[no-untyped-call]
