@@ -83,7 +83,7 @@ class SamplingConfig(Section):
     """Rows generated together."""
     canary: Annotated[float, Field(gt=0)] | None = None
     """vLLM only: nats by which its log-probabilities may differ, in the mean, from the trained model's on the fixed prompts
-    that check every new adapter; more is an error. By default 0.001 in float32 and 0.1 in bfloat16."""
+    that check every new adapter; more is an error. By default 0.001 in float32 and 0.2 in bfloat16."""
     vllm: VllmConfig = VllmConfig()
 
 

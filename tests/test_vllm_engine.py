@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -261,6 +263,30 @@ def test_an_engine_that_died_is_an_error_and_then_made_again_with_more_room(
     sampler.set_student(wide)
     check_logprobs(base, wide, PROMPTS, sampler.generate(PROMPTS, Sampling(1.0, 8), list(range(8))))
     assert sampler._rank == 32
+
+
+def test_a_process_that_ends_takes_its_engine_with_it(tmp_path: Path) -> None:
+    """Nobody closes the sampler, and a finalizer older than multiprocessing's own makes weakref's run after it."""
+    script = tmp_path / "ends.py"
+    script.write_text(
+        """
+import weakref
+class Early: pass
+early = Early()
+weakref.finalize(early, int)
+from test_vllm_engine import PROMPTS, SETTINGS, Sampling, VllmSampler, make_base
+if __name__ == "__main__":
+    sampler = VllmSampler(make_base(0), SETTINGS)
+    sampler.generate(PROMPTS, Sampling(1.0, 2), list(range(8)))
+    print("left", sampler._scratch.name)
+"""
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=300, check=True
+    )
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("left ")]
+    assert not Path(line.removeprefix("left ")).exists()
 
 
 def test_the_canary_stops_an_engine_with_other_weights(base: Base, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ with the trained model's.
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import shutil
 import tempfile
@@ -82,7 +83,7 @@ class VllmSampler:
         self._version = 0
         self._request: Any = None
         self._engine: Any = None
-        self._close: Any = None
+        self._close: weakref.finalize[..., VllmSampler] | None = None
         self._processes: set[BaseProcess] = set()
         self._rank = 0
         self._asleep = False
@@ -135,6 +136,7 @@ class VllmSampler:
         """End the engine's processes; the next `generate` starts new ones."""
         if self._close is not None:
             self._close()
+            atexit.unregister(self._close)
         self._engine = self._close = self._request = None
         self._asleep, self._stale, self._rank = False, True, 0
 
@@ -174,8 +176,10 @@ class VllmSampler:
         with self._faults("starting"):
             self._engine = LLM(**self._model_place, **self._options(rank))
         self._processes = set(multiprocessing.active_children()) - others
-        # Also when the sampler is dropped or the process ends: the engine would keep its memory.
+        # Also when the sampler is dropped or the process ends. At exit multiprocessing joins its children, for ever if they
+        # are not told to end: what is registered last runs first.
         self._close = weakref.finalize(self, self._engine.llm_engine.engine_core.shutdown)
+        atexit.register(self._close)
         self._rank = rank
 
     def _options(self, rank: int) -> dict[str, Any]:
