@@ -73,7 +73,7 @@ class VllmConfig(Section):
 
 class SamplingConfig(Section):
     engine: Literal["auto", "torch", "cuda", "vllm"] = "auto"
-    """What generates: `torch` is the model's own forward; `cuda` is fused and needs a GPU and a model of the Llama family;
+    """What generates: `torch` is plain PyTorch; `cuda` is fused and needs a GPU and a model of the Llama family;
     `vllm` is vLLM beside the model, which needs the extra of that name. `auto` chooses and says why."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
     """Temperature of the distillation's rollouts. 0 is greedy."""
@@ -83,7 +83,8 @@ class SamplingConfig(Section):
     """Rows generated together."""
     canary: Annotated[float, Field(gt=0)] | None = None
     """vLLM only: nats by which its log-probabilities may differ, in the mean, from the trained model's on the fixed prompts
-    that check every new adapter; more is an error. By default 0.001 in float32 and 0.2 in bfloat16."""
+    that check every new adapter; more is an error. By default 0.001 in float32, and in bfloat16
+    0.05 on a GPU and 0.2 on the CPU."""
     vllm: VllmConfig = VllmConfig()
 
 

@@ -12,7 +12,7 @@ from torch.nn.functional import linear
 
 from gepa_loop.errors import ModelError
 from gepa_loop.sampling.base import Completion, Sampling
-from gepa_loop.sampling.torch import twin
+from gepa_loop.sampling.network import twin
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,8 +29,11 @@ TEXTS = (
 )
 SAMPLING = Sampling(1.0, 16)
 """At temperature 1, so that unlikely tokens are compared as well."""
-ALLOWED = {"float32": 1e-3, "bfloat16": 0.2}
-"""Nats. Measured with vLLM 0.32 on the CPU and SmolLM2-135M: 1e-5 in float32, 0.08 in bfloat16; a wrong adapter, 0.03 to 0.8."""
+ALLOWED = {"float32": 1e-3, "bfloat16": 0.05}
+"""Nats. Measured: 1e-5 in float32 (vLLM 0.32, CPU, SmolLM2-135M) and 0.005 in bfloat16 (0.25.1, H100, random 135M); a wrong
+adapter gives 0.03 to 0.8."""
+ALLOWED_EMULATED = 0.2
+"""In bfloat16 on a CPU, whose sums are rounded elsewhere: 0.08 was measured."""
 
 
 class Canary:
@@ -38,12 +41,14 @@ class Canary:
 
     Args:
         base: The model, which carries no adapters at this moment.
-        allowed: Largest mean absolute difference of the log-probabilities, in nats; None is `ALLOWED` for its type.
+        allowed: Largest mean absolute difference of the log-probabilities, in nats; None is what
+            was measured for its type and device, and some room.
     """
 
     def __init__(self, base: Base, allowed: float | None) -> None:
         dtype = str(base.model.dtype).removeprefix("torch.")
-        self.allowed = ALLOWED[dtype] if allowed is None else allowed
+        usual = ALLOWED_EMULATED if (base.device.type, dtype) == ("cpu", "bfloat16") else ALLOWED[dtype]
+        self.allowed = usual if allowed is None else allowed
         # Training wraps the base's own modules; these stay as they are.
         self._model = twin(base.model)
         texts = [base.tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]

@@ -48,7 +48,7 @@ def open_sampler(base: Base, settings: SamplingConfig) -> tuple[Sampler, str]:
         return sampler, f"{sampler.name}, beside the model ({why})"
     from gepa_loop.sampling.torch import TorchSampler
 
-    return TorchSampler(base, settings.batch), f"torch, the model's own forward ({why})"
+    return TorchSampler(base, settings.batch), f"torch, in this process ({why})"
 
 
 def choose_engine(

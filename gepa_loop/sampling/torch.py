@@ -1,54 +1,42 @@
-"""The in-process sampler: the model's own forward, shared prompts read once, one uniform per row and token."""
+"""The in-process sampler in plain PyTorch: shared prompts read once, one uniform per row and token."""
 
 from __future__ import annotations
 
-import copy
-import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from gepa_loop.errors import Diverged
-from gepa_loop.lora import Adapter, merge
+from gepa_loop.lora import Adapter
 from gepa_loop.models import Base
 from gepa_loop.sampling.base import Completion, Sampling
-from gepa_loop.sampling.kv import KVCache, empty_cache, shared_length
+from gepa_loop.sampling.kv import shared_length
+from gepa_loop.sampling.network import Network, Past, open_network
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
 
 
 class TorchSampler:
     """Samples from a base model with at most one adapter merged into a second copy of its weights.
 
     Args:
-        base: The model. Its weights are shared, not copied, where no adapter touches them.
+        base: The model.
         batch: Rows decoded together.
+        network: What runs the model; None is the fastest for it.
     """
 
-    def __init__(self, base: Base, batch: int) -> None:
+    def __init__(self, base: Base, batch: int, network: Network | None = None) -> None:
         self.base = base
         self.batch = batch
-        self._model = twin(base.model)
-        self._weights = dict(self._model.named_parameters())
-        self._adapter: Adapter | None = None
+        self._network = open_network(base) if network is None else network
 
     def set_student(self, adapter: Adapter | None) -> None:
         """Use this adapter from now on; base weights are never written to."""
-        merged = {} if adapter is None else merge(self._weights, adapter)
-        touched = set(merged) | (set() if self._adapter is None else set(self._adapter.weights))
-        for name in touched:
-            module, _, leaf = name.rpartition(".")
-            weight = merged.get(name)
-            parameter = (
-                self._weights[name] if weight is None else torch.nn.Parameter(weight, requires_grad=False)
-            )
-            setattr(self._model.get_submodule(module), leaf, parameter)
-        self._adapter = adapter
+        self._network.set_student(adapter)
 
     @torch.inference_mode()
     def generate(
@@ -62,42 +50,35 @@ class TorchSampler:
         """
         if len(prompts) != len(seeds) or not all(prompts):
             raise ValueError(f"{len(prompts)} prompts (none empty) need as many seeds, got {len(seeds)}")
-        shared = self._shared_prefix(prompts)
+        skip = max(0, shared_length(prompts))
+        shared = self._network.read_shared(list(prompts[0][:skip]))
         completions: list[Completion] = []
         for start in range(0, len(prompts), self.batch):
             rows = slice(start, start + self.batch)
-            completions += self._generate_batch(prompts[rows], seeds[rows], sampling, shared)
+            completions += self._generate_batch(prompts[rows], seeds[rows], sampling, shared, skip)
         return completions
 
     def rest(self) -> dict[str, float]:
         """Nothing is held that training could use."""
         return {}
 
-    def _shared_prefix(self, prompts: Sequence[Sequence[int]]) -> tuple[KVCache | None, int]:
-        """The past of what all prompts begin with, as one row, and its length; the last token is left to read."""
-        length = shared_length(prompts)
-        if length < 1:
-            return None, 0
-        cache = empty_cache(self._model.config, length)
-        self._forward(torch.tensor([list(prompts[0][:length])], device=self.base.device), cache, 0)
-        return cache, length
-
     def _generate_batch(
         self,
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int],
         sampling: Sampling,
-        shared: tuple[KVCache | None, int],
+        shared: Any,
+        skip: int,
     ) -> list[Completion]:
-        device, prefix, skip = self.base.device, *shared
+        device = self.base.device
         unique = list(dict.fromkeys(tuple(p[skip:]) for p in prompts))
         row_of = {suffix: n for n, suffix in enumerate(unique)}
         index_B = torch.tensor([row_of[tuple(p[skip:])] for p in prompts], device=device)
         uniforms_BT = torch.from_numpy(np.stack([uniforms(s, sampling.max_tokens) for s in seeds])).to(device)
 
-        logits_UV, cache, valid_US = self._read(unique, prefix, skip)
-        room = skip + valid_US.shape[1] + sampling.max_tokens
-        logits_BV, cache, valid_BS = logits_UV[index_B], cache.rows(index_B, room), valid_US[index_B]
+        logits_UV, past, valid_US = self._read(unique, shared, skip)
+        room = valid_US.shape[1] + sampling.max_tokens
+        logits_BV, past, valid_BS = logits_UV[index_B], past.rows(index_B, room), valid_US[index_B]
         lengths_B = skip + valid_BS.sum(1)
         stop = torch.tensor(self.base.stop_ids, device=device)
 
@@ -124,21 +105,21 @@ class TorchSampler:
                 break
             if len(going) <= 0.75 * len(alive_B):
                 keep = torch.tensor(going, device=device)
-                cache, alive_B, token_B = cache.rows(keep, room), alive_B[keep], token_B[keep]
+                past, alive_B, token_B = past.rows(keep, room), alive_B[keep], token_B[keep]
                 valid_BS, lengths_B = valid_BS[keep], lengths_B[keep]
-            logits_BV = self._step(token_B, cache, skip, valid_BS, lengths_B + position)
+            logits_BV = self._step(token_B, past, valid_BS, lengths_B + position)
         return [
             Completion(tuple(t), tuple(lp), "stop" if s else "length")
             for t, lp, s in zip(tokens, logprobs, stopped, strict=True)
         ]
 
     def _read(
-        self, suffixes: Sequence[tuple[int, ...]], prefix: KVCache | None, skip: int
-    ) -> tuple[Tensor, KVCache, Tensor]:
+        self, suffixes: Sequence[tuple[int, ...]], shared: Any, skip: int
+    ) -> tuple[Tensor, Past, Tensor]:
         """Read the rest of each distinct prompt, padded on the left.
 
         Returns:
-            Logits of the next token [U, V], the past [U, skip + S], and which of the S positions are real [U, S].
+            Logits of the next token [U, V], the past [U, S], and which of the S positions are real [U, S].
         """
         device = self.base.device
         size = max(map(len, suffixes))
@@ -148,50 +129,20 @@ class TorchSampler:
             ids_US[row, size - len(suffix) :] = torch.tensor(suffix)
             valid_US[row, size - len(suffix) :] = True
         ids_US, valid_US = ids_US.to(device), valid_US.to(device)
-        if prefix is None:
-            cache = empty_cache(self._model.config, size)
-        else:
-            cache = prefix.rows(torch.zeros(len(suffixes), dtype=torch.long, device=device), skip + size)
+        past = self._network.past(shared, len(suffixes), size)
         positions_US = skip + (valid_US.cumsum(1) - 1).clamp(min=0)
         causal_SS = torch.ones(size, size, dtype=torch.bool, device=device).tril()
         # A padding query sees itself: a row of the mask without any True would give NaN, and NaN spreads.
         mask_USS = (causal_SS & valid_US[:, None, :]) | torch.eye(size, dtype=torch.bool, device=device)
-        mask = torch.cat([mask_USS.new_ones(len(suffixes), size, skip), mask_USS], dim=2)
-        return self._forward(ids_US, cache, positions_US, mask[:, None]), cache, valid_US
+        return self._network.forward(ids_US, past, positions_US, mask_USS), past, valid_US
 
-    def _step(
-        self, token_B: Tensor, cache: KVCache, skip: int, valid_BS: Tensor, positions_B: Tensor
-    ) -> Tensor:
+    def _step(self, token_B: Tensor, past: Past, valid_BS: Tensor, positions_B: Tensor) -> Tensor:
         """Logits [B, V] after one more token of each row."""
         mask = None
         if not bool(valid_BS.all()):
             rows, size = valid_BS.shape
-            new = cache.get_seq_length() + 1 - skip - size
-            mask = torch.cat([valid_BS.new_ones(rows, skip), valid_BS, valid_BS.new_ones(rows, new)], dim=1)
-            mask = mask[:, None, None]
-        return self._forward(token_B[:, None], cache, positions_B[:, None], mask)
-
-    def _forward(
-        self, ids_BT: Tensor, cache: KVCache, positions: Tensor | int, mask: Tensor | None = None
-    ) -> Tensor:
-        if isinstance(positions, int):
-            positions = positions + torch.arange(ids_BT.shape[1], device=ids_BT.device)[None]
-        out = self._model(
-            input_ids=ids_BT,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits: Tensor = out.logits[:, -1]
-        return logits
-
-
-def twin(model: PreTrainedModel) -> PreTrainedModel:
-    """Modules of their own on the same tensors: what is changed in one's structure the other does not see."""
-    tensors = itertools.chain(model.parameters(), model.buffers())
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+            mask = torch.cat([valid_BS, valid_BS.new_ones(rows, past.length + 1 - size)], dim=1)[:, None]
+        return self._network.forward(token_B[:, None], past, positions_B[:, None], mask)
 
 
 def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,272 @@
+"""How the in-process sampler runs a model: any model by its own modules, a Llama-like one on the CPU by fused weights.
+
+Both keep the past of each row apart from the tokens that all prompts begin with. Masks are over a row's own positions.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch.nn.functional import embedding, linear, pad, rms_norm, silu
+
+from gepa_loop.lora import Adapter, merge
+from gepa_loop.sampling.decoder import make_decoder, unsupported
+from gepa_loop.sampling.kv import KVCache, empty_cache
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from gepa_loop.models import Base
+
+
+class Past(Protocol):
+    """Keys and values of a batch."""
+
+    @property
+    def length(self) -> int:
+        """A row's own positions so far, without what is shared."""
+        ...
+
+    def rows(self, index_R: Tensor, room: int) -> Past:
+        """A past whose row r is this one's row `index_R[r]`, with room for `room` own positions."""
+        ...
+
+
+class Network(Protocol):
+    """A model with one adapter at a time."""
+
+    def set_student(self, adapter: Adapter | None) -> None:
+        """Compute with this adapter from now on; base weights are never written to."""
+        ...
+
+    def read_shared(self, tokens: list[int]) -> Any:
+        """The past of what all prompts begin with; None without any."""
+        ...
+
+    def past(self, shared: Any, count: int, room: int) -> Past:
+        """A past of `count` rows after what is shared, with room for `room` own positions."""
+        ...
+
+    def forward(self, ids_BT: Tensor, past: Any, positions_BT: Tensor, mask_BTS: Tensor | None) -> Tensor:
+        """Logits [B, V] after the last of the tokens, which join the past.
+
+        Args:
+            ids_BT: The tokens.
+            past: From `past`; changed in place.
+            positions_BT: Their positions, shared tokens counted.
+            mask_BTS: True where attending is allowed among a row's own positions, the new ones included; None allows
+                all, and needs T = 1.
+        """
+        ...
+
+
+def open_network(base: Base) -> Network:
+    """The faster of the two for a model."""
+    if base.device.type == "cpu" and unsupported(base.model) is None:
+        return FusedNetwork(base)
+    return ModuleNetwork(base)
+
+
+def twin(model: PreTrainedModel) -> PreTrainedModel:
+    """Modules of their own on the same tensors: what is changed in one's structure the other does not see."""
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+
+
+class ModuleNetwork:
+    """The model's own modules; weights that no adapter touches are shared with it, not copied."""
+
+    def __init__(self, base: Base) -> None:
+        self._model = twin(base.model)
+        self._weights = dict(self._model.named_parameters())
+        self._touched: set[str] = set()
+
+    def set_student(self, adapter: Adapter | None) -> None:
+        merged = {} if adapter is None else merge(self._weights, adapter)
+        for name in set(merged) | self._touched:
+            module, _, leaf = name.rpartition(".")
+            weight = merged.get(name)
+            parameter = (
+                self._weights[name] if weight is None else torch.nn.Parameter(weight, requires_grad=False)
+            )
+            setattr(self._model.get_submodule(module), leaf, parameter)
+        self._touched = set(merged)
+
+    def read_shared(self, tokens: list[int]) -> KVCache | None:
+        if not tokens:
+            return None
+        cache = empty_cache(self._model.config, len(tokens))
+        ids = torch.tensor([tokens], device=self._model.device)
+        self._run(ids, cache, torch.arange(len(tokens), device=ids.device)[None], None)
+        return cache
+
+    def past(self, shared: KVCache | None, count: int, room: int) -> _ModulePast:
+        if shared is None:
+            return _ModulePast(empty_cache(self._model.config, room), 0)
+        rows, length = (
+            torch.zeros(count, dtype=torch.long, device=self._model.device),
+            shared.get_seq_length(),
+        )
+        return _ModulePast(shared.rows(rows, length + room), length)
+
+    def forward(
+        self, ids_BT: Tensor, past: _ModulePast, positions_BT: Tensor, mask_BTS: Tensor | None
+    ) -> Tensor:
+        if mask_BTS is not None:
+            mask_BTS = pad(mask_BTS, (past.shared, 0), value=True)[:, None]
+        return self._run(ids_BT, past.cache, positions_BT, mask_BTS)
+
+    def _run(self, ids_BT: Tensor, cache: KVCache, positions_BT: Tensor, mask: Tensor | None) -> Tensor:
+        out = self._model(
+            input_ids=ids_BT,
+            attention_mask=mask,
+            position_ids=positions_BT,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: Tensor = out.logits[:, -1]
+        return logits
+
+
+@dataclass(frozen=True, eq=False)
+class _ModulePast:
+    """The shared tokens are copied into every row."""
+
+    cache: KVCache
+    shared: int
+
+    @property
+    def length(self) -> int:
+        return int(self.cache.get_seq_length()) - self.shared
+
+    def rows(self, index_R: Tensor, room: int) -> _ModulePast:
+        return _ModulePast(self.cache.rows(index_R, self.shared + room), self.shared)
+
+
+class FusedNetwork:
+    """A third of the operations of the model's modules, and what is shared is read once for all rows.
+
+    Its matrices are copies, with those side by side that read the same input; adapters are merged into them.
+    """
+
+    def __init__(self, base: Base) -> None:
+        self._decoder = d = make_decoder(base.model)
+        self._base = {name: base.model.get_parameter(name) for name in d.views}
+        self._adapter: Adapter | None = None
+        # Turned by x * cos + (x with its halves changed) * sin, whose first half has the other sign.
+        self._cos_PD = torch.cat([d.cos_PE, d.cos_PE], 1)
+        self._sin_PD = torch.cat([-d.sin_PE, d.sin_PE], 1)
+
+    @torch.no_grad()
+    def set_student(self, adapter: Adapter | None) -> None:
+        merged = {} if adapter is None else merge(self._base, adapter)
+        for name in set() if self._adapter is None else set(self._adapter.weights) - set(merged):
+            self._decoder.views[name].copy_(self._base[name])
+        for name, weight in merged.items():
+            self._decoder.views[name].copy_(weight)
+        self._adapter = adapter
+
+    def read_shared(self, tokens: list[int]) -> _FusedPast | None:
+        if not tokens:
+            return None
+        past = self.past(None, 1, len(tokens))
+        size = len(tokens)
+        causal = torch.ones(1, size, size, dtype=torch.bool).tril()
+        self.forward(torch.tensor([tokens]), past, torch.arange(size)[None], causal)
+        return past
+
+    def past(self, shared: _FusedPast | None, count: int, room: int) -> _FusedPast:
+        d = self._decoder
+        shape = len(d.layers), count, d.kv_heads, room, d.width
+        return _FusedPast(d.embed_VH.new_empty(shape), d.embed_VH.new_empty(shape), shared)
+
+    def forward(
+        self, ids_BT: Tensor, past: _FusedPast, positions_BT: Tensor, mask_BTS: Tensor | None
+    ) -> Tensor:
+        d = self._decoder
+        rows, new = ids_BT.shape
+        groups = d.heads // d.kv_heads
+        start, end = past.length, past.length + new
+        x_NH = embedding(ids_BT.flatten(), d.embed_VH)
+        places_N = positions_BT.flatten()
+        cos_N1D, sin_N1D = self._cos_PD[places_N][:, None], self._sin_PD[places_N][:, None]
+        bias = None
+        if mask_BTS is not None:
+            bias = torch.zeros(mask_BTS.shape, dtype=x_NH.dtype).masked_fill_(~mask_BTS, float("-inf"))
+            bias = bias.repeat(1, groups, 1)[:, None]
+        turned, width = d.heads + d.kv_heads, d.width
+        for number, layer in enumerate(d.layers):
+            hidden_NH = rms_norm(x_NH, (x_NH.shape[1],), layer.norm_H, d.eps)
+            qkv = linear(hidden_NH, layer.qkv_WH, layer.qkv_bias_W).view(rows * new, -1, width)
+            heads_NWD = qkv[:, :turned]
+            if layer.head_norms is not None:
+                sides = torch.split(heads_NWD, [d.heads, d.kv_heads], 1)
+                normed = [
+                    rms_norm(s, (width,), w, d.eps) for s, w in zip(sides, layer.head_norms, strict=True)
+                ]
+                heads_NWD = torch.cat(normed, 1)
+            heads_NWD = torch.addcmul(heads_NWD * cos_N1D, heads_NWD.roll(width // 2, 2), sin_N1D)
+            key, value = past.keys[number], past.values[number]
+            key[:, :, start:end] = heads_NWD[:, d.heads :].view(rows, new, -1, width).transpose(1, 2)
+            value[:, :, start:end] = qkv[:, turned:].view(rows, new, -1, width).transpose(1, 2)
+            query = heads_NWD[:, : d.heads].view(rows, new, d.kv_heads, groups, width)
+            query = query.permute(0, 2, 3, 1, 4).reshape(rows, d.kv_heads, groups * new, width)
+            own = _attend(query, key[:, :, :end], value[:, :, :end], bias)
+            seen = own[0]
+            if past.shared is not None:
+                seen = _joined(own, query, past.shared.keys[number], past.shared.values[number])
+            seen = seen.reshape(rows, d.heads, new, width).transpose(1, 2).reshape(rows * new, -1)
+            x_NH = torch.addmm(x_NH, seen, layer.out_HO.T)
+            if layer.out_bias_H is not None:
+                x_NH = x_NH + layer.out_bias_H
+            hidden_NH = rms_norm(x_NH, (x_NH.shape[1],), layer.mlp_norm_H, d.eps)
+            gate, up = linear(hidden_NH, layer.gate_up_IH).chunk(2, 1)
+            x_NH = torch.addmm(x_NH, silu(gate) * up, layer.down_HI.T)
+        past.length = end
+        last_BH = x_NH.view(rows, new, -1)[:, -1]
+        return linear(rms_norm(last_BH, (last_BH.shape[1],), d.norm_H, d.eps), d.head_VH)
+
+
+@dataclass(eq=False)
+class _FusedPast:
+    """Keys and values of all layers, [layers, rows, kv_heads, room, D]; `length` positions are filled."""
+
+    keys: Tensor
+    values: Tensor
+    shared: _FusedPast | None
+    """One row that all rows continue."""
+    length: int = field(default=0)
+
+    def rows(self, index_R: Tensor, room: int) -> _FusedPast:
+        sides = []
+        for old in (self.keys, self.values):
+            layers, _, heads, _, width = old.shape
+            fresh = old.new_empty(layers, len(index_R), heads, room, width)
+            fresh[:, :, :, : self.length] = old[:, index_R, :, : self.length]
+            sides.append(fresh)
+        return _FusedPast(sides[0], sides[1], self.shared, self.length)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Attention [B, G, T, D] and the log of the sums of its exponentials [B, G, T]."""
+    found: tuple[Tensor, Tensor] = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, attn_mask=bias
+    )
+    return found
+
+
+def _joined(own: tuple[Tensor, Tensor], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention over a row's own keys and those that all rows share [1, G, P, D], as if they were one past."""
+    rows, heads, count, width = query.shape
+    # All rows' queries lie along one axis, so that the shared keys are read once.
+    folded = query.transpose(0, 1).reshape(1, heads, rows * count, width)
+    found, level = _attend(folded, key, value, None)
+    found = found.view(heads, rows, count, width).transpose(0, 1)
+    level = level.reshape(heads, rows, count).transpose(0, 1)
+    return torch.lerp(own[0], found, torch.sigmoid(level - own[1])[..., None])

@@ -1,0 +1,74 @@
+"""The fused weights of the in-process sampler against the model's own modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gepa_loop.lora import Adapter
+from gepa_loop.lora_training import remove_lora, student_adapter, with_lora
+from gepa_loop.models import Base
+from gepa_loop.sampling.base import Completion, Sampling
+from gepa_loop.sampling.network import FusedNetwork, ModuleNetwork, Network, open_network
+from gepa_loop.sampling.torch import TorchSampler
+from gepa_loop.schema import LoraConfig
+
+SHARED = [9, 8, 7, 6, 5]
+PROMPTS = [[*SHARED, 11, 12, 13], [*SHARED, 14], [*SHARED, 11, 12, 13], [*SHARED, 15, 16]]
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+pytestmark = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="fused weights are for the CPU; the GPU has kernels"
+)
+
+
+def sample(
+    base: Base, network: Network, prompts: list[list[int]], adapter: Adapter | None = None
+) -> list[Completion]:
+    sampler = TorchSampler(base, 3, network)
+    sampler.set_student(adapter)
+    return sampler.generate(prompts, Sampling(1.0, 8), list(range(len(prompts))))
+
+
+def same(one: list[Completion], other: list[Completion]) -> None:
+    assert [c.token_ids for c in one] == [c.token_ids for c in other]
+    flat = [torch.tensor([p for c in found for p in c.logprobs]) for found in (one, other)]
+    torch.testing.assert_close(*flat, atol=5e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("prompts", [PROMPTS, [[3, 4], [5, 6, 7]], [[3, 4, 5]]], ids=["shared", "own", "one"])
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3"])
+def test_fused_weights_sample_what_the_modules_do(
+    of_family: Callable[..., Base], kind: str, prompts: list[list[int]]
+) -> None:
+    base = of_family(kind, std=0.15, sliding_window=None)
+    same(sample(base, FusedNetwork(base), prompts), sample(base, ModuleNetwork(base), prompts))
+
+
+def test_an_adapter_is_merged_and_taken_out_again(tiny: Base) -> None:
+    model = with_lora(tiny, LoraConfig(rank=4, alpha=8.0, targets=TARGETS), 0, None)
+    with torch.no_grad():
+        for number, parameter in enumerate(p for p in model.parameters() if p.requires_grad):
+            source = torch.Generator().manual_seed(number)
+            parameter.copy_(torch.randn(parameter.shape, generator=source) / 5)
+    adapter = student_adapter(model)
+    remove_lora(model)
+    # One that changes less: what it leaves alone must be the base's again.
+    less = replace(
+        adapter, targets=("o_proj",), tensors={k: v for k, v in adapter.tensors.items() if "o_proj" in k}
+    )
+    fused, modules = FusedNetwork(tiny), ModuleNetwork(tiny)
+    plain = sample(tiny, fused, PROMPTS)
+    for student in (adapter, less, None, adapter):
+        found = sample(tiny, fused, PROMPTS, student)
+        same(found, sample(tiny, modules, PROMPTS, student))
+        assert (student is None) == ([c.token_ids for c in found] == [c.token_ids for c in plain])
+
+
+def test_the_faster_network_is_for_families_it_knows(tiny: Base, of_family: Callable[..., Base]) -> None:
+    assert isinstance(open_network(tiny), FusedNetwork)
+    other = of_family("olmo2")
+    assert isinstance(open_network(other), ModuleNetwork)
