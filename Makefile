@@ -34,7 +34,7 @@ check-peers: $(VENV)/.bench ## our losses and gradients against TRL's, our score
 
 bench: $(VENV)/.bench ## one training step and one candidate's scores on the CPU, ours and the peers' in turn
 	$(BIN)/python -m benchmarks.step --case D
-	$(BIN)/python -m benchmarks.optimize --case E-cpu
+	$(BIN)/python -m benchmarks.optimize --case E-cpu --repeats 2
 
 bench-gpu: $(VENV)/.bench ## the same on a GPU: a 135M and a 4B model (needs a CUDA build of torch)
 	$(BIN)/python -m benchmarks.step --case A,B --peers trl,vllm
