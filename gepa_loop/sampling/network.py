@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
     from gepa_loop.models import Base
 
+FEW = 64
+"""Rows: at 16 the transposed product takes .22 to .53 ms where the plain one takes .35 to 1.06, at 64 three quarters, at 256 the
+same (two cores of an EPYC, float32)."""
+
 
 class Past(Protocol):
     """Keys and values of a batch."""
@@ -203,7 +207,11 @@ class FusedNetwork:
         turned, width = d.heads + d.kv_heads, d.width
         for number, layer in enumerate(d.layers):
             hidden_NH = rms_norm(x_NH, (x_NH.shape[1],), layer.norm_H, d.eps)
-            qkv = linear(hidden_NH, layer.qkv_WH, layer.qkv_bias_W).view(rows * new, -1, width)
+            qkv_NW = _product(hidden_NH, layer.qkv_WH)
+            if layer.qkv_bias_W is not None:
+                qkv_NW = qkv_NW + layer.qkv_bias_W
+            # Attention reads each head's numbers as if they lay side by side.
+            qkv = qkv_NW.contiguous().view(rows * new, -1, width)
             heads_NWD = qkv[:, :turned]
             if layer.head_norms is not None:
                 sides = torch.split(heads_NWD, [d.heads, d.kv_heads], 1)
@@ -222,15 +230,15 @@ class FusedNetwork:
             if past.shared is not None:
                 seen = _joined(own, query, past.shared.keys[number], past.shared.values[number])
             seen = seen.reshape(rows, d.heads, new, width).transpose(1, 2).reshape(rows * new, -1)
-            x_NH = torch.addmm(x_NH, seen, layer.out_HO.T)
+            x_NH = x_NH + _product(seen, layer.out_HO)
             if layer.out_bias_H is not None:
                 x_NH = x_NH + layer.out_bias_H
             hidden_NH = rms_norm(x_NH, (x_NH.shape[1],), layer.mlp_norm_H, d.eps)
-            gate, up = linear(hidden_NH, layer.gate_up_IH).chunk(2, 1)
-            x_NH = torch.addmm(x_NH, silu(gate) * up, layer.down_HI.T)
+            gate, up = _product(hidden_NH, layer.gate_up_IH).chunk(2, 1)
+            x_NH = x_NH + _product(silu(gate) * up, layer.down_HI)
         past.length = end
         last_BH = x_NH.view(rows, new, -1)[:, -1]
-        return linear(rms_norm(last_BH, (last_BH.shape[1],), d.norm_H, d.eps), d.head_VH)
+        return _product(rms_norm(last_BH, (last_BH.shape[1],), d.norm_H, d.eps), d.head_VH).contiguous()
 
 
 @dataclass(eq=False)
@@ -251,6 +259,11 @@ class _FusedPast:
             fresh[:, :, :, : self.length] = old[:, index_R, :, : self.length]
             sides.append(fresh)
         return _FusedPast(sides[0], sides[1], self.shared, self.length)
+
+
+def _product(x_NI: Tensor, weight_OI: Tensor) -> Tensor:
+    """x W^T, [N, O]; of few rows as (W x^T)^T, which a CPU computes up to twice as fast, and whose columns lie together."""
+    return (weight_OI @ x_NI.T).T if len(x_NI) <= FEW else linear(x_NI, weight_OI)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
