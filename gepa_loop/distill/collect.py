@@ -89,7 +89,7 @@ def collect(
     def draw(wanted: Sequence[Item], student_draws: bool, purpose: str) -> list[Drawn]:
         if not wanted:
             return []
-        own = [tuple(rollouts.renderer.tokens(NO_PROMPT, item)) for item in wanted]
+        own = [tuple(tokens) for tokens in rollouts.renderer.all_tokens(NO_PROMPT, wanted)]
         sampler, prompts = rollouts.sampler, own
         if student_draws:
             sampler.set_student(student)

@@ -176,7 +176,8 @@ def open_reader(lab: Lab, model: PeftModel, prompt: str) -> Reader | None:
     config, base, renderer, items = lab.config, lab.base, lab.rollouts.renderer, lab.task.splits["train"]
     teacher, horizon = config.teacher, config.distill.longest(config.sampling.max_tokens)
     stack = (STACK,) if STACK in model.peft_config else ()
-    own = {item.id: tuple(renderer.tokens(NO_PROMPT, item)) for item in items}
+    questions = renderer.all_tokens(NO_PROMPT, items)
+    own = {item.id: tuple(tokens) for item, tokens in zip(items, questions, strict=True)}
     _check_room(own, horizon, renderer.context, "a question")
     if isinstance(config.objective, GRPO):
         return LocalReader(base, model, stack, own, 0) if config.objective.kl_tau else None

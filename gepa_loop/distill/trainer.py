@@ -180,7 +180,7 @@ def _finished(folder: Path) -> Distilled:
 
 def _longest_row(lab: Lab) -> int:
     """Positions of the longest question of `train` with the longest completion."""
-    questions = (lab.rollouts.renderer.tokens(NO_PROMPT, item) for item in lab.task.splits["train"])
+    questions = lab.rollouts.renderer.all_tokens(NO_PROMPT, lab.task.splits["train"])
     return max(map(len, questions)) + lab.config.distill.longest(lab.config.sampling.max_tokens)
 
 
