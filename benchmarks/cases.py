@@ -74,13 +74,13 @@ HEADS = {"tiny": (4, 2, 16), "llama-135m": (9, 3, 64), "qwen3-4b": (32, 8, 128)}
 """Query heads, key heads, width."""
 
 
-def make_model(case: Case) -> Any:
-    """The case's model with random weights; the same on every call on one device."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+def make_config(case: Case) -> Any:
+    """The configuration of the case's model."""
+    from transformers import AutoConfig
 
     kind, sizes = SHAPES[case.shape]
     heads, kv_heads, width = HEADS[case.shape]
-    config = AutoConfig.for_model(
+    return AutoConfig.for_model(
         kind,
         **sizes,
         num_attention_heads=heads,
@@ -92,6 +92,13 @@ def make_model(case: Case) -> Any:
         eos_token_id=2,
         pad_token_id=None,
     )
+
+
+def make_model(case: Case) -> Any:
+    """The case's model with random weights; the same on every call on one device."""
+    from transformers import AutoModelForCausalLM
+
+    config = make_config(case)
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(case.torch_dtype)

@@ -22,7 +22,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 
-from benchmarks.cases import CASES, HEADS, LORA, SHAPES, Case, make_texts, make_tokenizer
+from benchmarks.cases import CASES, HEADS, LORA, SHAPES, Case, make_config, make_texts, make_tokenizer
 from gepa_loop.lora import Adapter, write_adapter
 from gepa_loop.prompts import Renderer
 from gepa_loop.sampling.base import Sampling
@@ -38,23 +38,9 @@ from gepa_loop.task import Item
 
 def write_model(case: Case, folder: Path) -> None:
     """The case's config alone: vLLM draws the weights itself, since none can be wrong here."""
-    from transformers import AutoConfig
-
-    kind, sizes = SHAPES[case.shape]
-    heads, kv_heads, width = HEADS[case.shape]
-    config = AutoConfig.for_model(
-        kind,
-        **sizes,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        head_dim=width,
-        max_position_embeddings=32768,
-        tie_word_embeddings=True,
-        bos_token_id=1,
-        eos_token_id=2,
-        architectures=[{"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}[kind]],
-        dtype=case.dtype,
-    )
+    config = make_config(case)
+    names = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+    config.architectures, config.dtype = [names[SHAPES[case.shape][0]]], case.dtype
     config.save_pretrained(folder)
 
 
