@@ -26,7 +26,7 @@ class Adapted:
 
 
 class LoraLinear(peft.tuners.lora.Linear):  # type: ignore[misc]
-    """W x + scale B A x; A and B are float32 parameters that are rounded to the type of x, as the sampler's merge does.
+    """W x + scale B A x; A and B are float32 parameters that are rounded to the type of x.
 
     PEFT would widen x to float32 for every layer: with bfloat16 more work than the layer itself.
     """
@@ -46,7 +46,7 @@ class LoraLinear(peft.tuners.lora.Linear):  # type: ignore[misc]
 
 
 class _Sum(torch.autograd.Function):
-    """W x + bias + the sum of scale B A x; the gradients of A and B are float32 sums, never rounded to the type of x."""
+    """W x + bias + the sum of scale B A x; on a GPU the gradients of A and B are float32 sums, never rounded to the type of x."""
 
     @staticmethod
     def forward(

@@ -69,7 +69,7 @@ class DistillConfig(Section):
     """Stop after this many checks in a row that are no better than the best before them; 0 goes on to the end."""
     micro_tokens: Positive | None = None
     """Tokens in one forward and backward pass; changes memory, not the result. None: 2,048 on the CPU, and on a GPU what
-    half of its free memory holds, up to 16,384. Where memory runs out it is halved and the step begins anew; rows that do
+    half of its free memory holds, up to 16,384. Where memory runs out it is halved for good and the update begins anew; rows that do
     not fit at all are recomputed layer by layer in the backward pass."""
 
     @model_validator(mode="after")

@@ -84,7 +84,7 @@ class SamplingConfig(Section):
     canary: Annotated[float, Field(gt=0)] | None = None
     """vLLM only: nats by which its log-probabilities may differ, in the mean, from the trained model's on the fixed prompts
     that check every new adapter; more is an error. By default 0.001 in float32, and in bfloat16
-    0.05 on a GPU and 0.2 on the CPU."""
+    0.02 on a GPU and 0.2 on the CPU."""
     vllm: VllmConfig = VllmConfig()
 
 

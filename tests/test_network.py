@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -46,6 +47,29 @@ def test_fused_weights_sample_what_the_modules_do(
 ) -> None:
     base = of_family(kind, std=0.15, sliding_window=None)
     same(sample(base, FusedNetwork(base), prompts), sample(base, ModuleNetwork(base), prompts))
+
+
+@pytest.mark.parametrize("prompts", [PROMPTS, [[3, 4], [5, 6, 7]]], ids=["shared", "own"])
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_bfloat16_is_as_close_to_float32_as_the_modules(
+    of_family: Callable[..., Base], kind: str, prompts: list[list[int]]
+) -> None:
+    """Mean difference from a forward in float32 with the same, rounded weights: at most twice that of the modules."""
+    base = of_family(kind, std=0.1)
+    rotary = copy.deepcopy(base.model.get_decoder().rotary_emb)
+    narrow = replace(base, model=base.model.to(torch.bfloat16))
+    narrow.model.get_decoder().rotary_emb = rotary
+    wide = copy.deepcopy(narrow.model).float()
+    gaps = []
+    for network in (FusedNetwork(narrow), ModuleNetwork(narrow)):
+        found = []
+        for completion, prompt in zip(sample(narrow, network, prompts), prompts, strict=True):
+            ids = torch.tensor([[*prompt, *completion.token_ids]])
+            log_p = wide(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+            own = log_p.gather(-1, ids[0, len(prompt) :, None])[:, 0]
+            found.append((torch.tensor(completion.logprobs) - own).abs())
+        gaps.append(float(torch.cat(found).mean()))
+    assert gaps[0] < 2 * gaps[1] < 0.05
 
 
 def test_an_adapter_is_merged_and_taken_out_again(tiny: Base) -> None:

@@ -96,6 +96,8 @@ def collect(
         else:
             assert reader is not None
             sampler = reader.sampler(sampler, stack, config.sampling)
+            if sampler is not rollouts.sampler:
+                rollouts.sampler.rest()
             prompts = [reader.prompts[item.id] for item in wanted]
         flat = rollouts.sample(sampler, prompts, wanted, settings.group, sampling, purpose)
         if sampler is not rollouts.sampler:

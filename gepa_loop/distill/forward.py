@@ -1,4 +1,4 @@
-"""From packed rows to hidden states: the model's own forward, on a GPU replayed from captured graphs.
+"""From packed rows to hidden states: the model's own forward, or fused kernels; on a GPU replayed from captured graphs.
 
 A small model's forward and backward are a few thousand small kernels, which take longer to launch than to run. A graph
 launches them at once, and is compared with the model's own output and gradients when it is captured. Its shapes are
@@ -192,6 +192,7 @@ class Graphs:
         captured = Captured(inputs, out_NH.detach(), there, slope_NH, back)
 
         kept = [grad.clone() for grad in grads]
+        captured.out_NH.zero_()  # or a graph in which nothing was captured would look right
         there.replay()
         if self.trained:
             torch._foreach_zero_(grads)
@@ -202,6 +203,8 @@ class Graphs:
             torch._foreach_copy_(grads, kept)
         if gaps[0] <= SAME and gaps[1] <= SAME_IN_OTHER_KERNELS:
             return captured
+        if not gaps[1] <= SAME_IN_OTHER_KERNELS:
+            self.states = hidden_states
         warnings.warn(
             f"a captured graph is not used: it differs by {gaps[0]:.1e} from what was captured, and that by {gaps[1]:.1e} "
             "from the model's own forward",

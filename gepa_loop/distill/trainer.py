@@ -101,6 +101,7 @@ def distill(
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = make_optimizer(config, trained)
         forward = open_forward(base.model, trained)
+        rollouts.sampler.rest()  # what it gives back counts as free
         passes = plan_passes(config, base, _longest_row(lab))
         checkpoint = load_checkpoint(folder / "checkpoints")
         if checkpoint is None:

@@ -31,6 +31,9 @@ def unsupported(model: PreTrainedModel) -> str | None:
         return "no fused decoder for sliding windows"
     if config.hidden_act != "silu" or getattr(config, "mlp_bias", False):
         return "no fused decoder for this kind of feed-forward layer"
+    rotary = getattr(model.get_decoder().rotary_emb, "rope_type", "default")
+    if rotary in ("dynamic", "longrope"):
+        return f"no fused decoder for {rotary} rotary angles, which depend on the length"
     width = _width(config)
     if width < 16 or width & (width - 1):
         return f"no fused decoder for heads of {width}"

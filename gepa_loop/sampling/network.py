@@ -282,4 +282,5 @@ def _joined(own: tuple[Tensor, Tensor], query: Tensor, key: Tensor, value: Tenso
     found, level = _attend(folded, key, value, None)
     found = found.view(heads, rows, count, width).transpose(0, 1)
     level = level.reshape(heads, rows, count).transpose(0, 1)
-    return torch.lerp(own[0], found, torch.sigmoid(level - own[1])[..., None])
+    share = torch.sigmoid(level - own[1])[..., None]  # float32 also where the rest is narrower
+    return torch.lerp(own[0], found, share.to(found.dtype))

@@ -143,6 +143,9 @@ class VllmSampler:
     def _prepare(self) -> None:
         """Bring the engine up with the present student, checked."""
         needed = FIRST_RANK if self._student is None else self._student.rank
+        if self.base.device.type == "cuda" and (self._asleep or self._engine is None or needed > self._rank):
+            # What training has freed but keeps for itself the engine's process cannot use.
+            torch.cuda.empty_cache()
         if self._engine is None or needed > self._rank:
             kept = max(self._rank, room(needed))
             self.close()
