@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gepa_loop.config import load_config
+from gepa_loop.config import Config, load_config
 from gepa_loop.distill.batch import Group, Packed, micro_batches, pack, positions
 from gepa_loop.distill.collect import collect
 from gepa_loop.distill.forward import Forward, Prefix, hidden_states, recomputed_states
@@ -41,19 +41,19 @@ def narrow(base: Base, most: int) -> Forward:
 
 
 def step(
-    lab: Lab, forward: Forward, passes: Passes, teacher: Forward | None = None
+    lab: Lab, forward: Forward, passes: Passes, teacher: Forward | None = None, config: Config = CONFIG
 ) -> tuple[Updated, torch.Tensor]:
     """One update, and the gradient that it leaves."""
-    model = with_lora(lab.base, CONFIG.lora, 0, None)
+    model = with_lora(lab.base, config.lora, 0, None)
     try:
         trained = [p for p in model.parameters() if p.requires_grad]
-        optimizer = make_optimizer(CONFIG, trained)
+        optimizer = make_optimizer(config, trained)
         reader = open_reader(lab, model, "Say a number.")
         assert isinstance(reader, LocalReader)
         reader = replace(reader, _forward=teacher)
-        collected = collect(CONFIG, lab.rollouts, reader, student_adapter(model), None, 0)
+        collected = collect(config, lab.rollouts, reader, student_adapter(model), None, 0)
         clock = Clock(lab.base.device)
-        done = update(CONFIG, lab.base, forward, optimizer, reader, collected, 0.0, 0, passes, clock)
+        done = update(config, lab.base, forward, optimizer, reader, collected, 0.0, 0, passes, clock)
         (whole,) = optimizer.param_groups[0]["params"]
         return done, whole.grad.clone()
     finally:
@@ -78,6 +78,20 @@ def test_single_completions_are_recomputed_before_giving_up(lab: Lab) -> None:
     assert parts.passes.recompute
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
     assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
+
+
+def test_what_is_read_before_training_is_halved_as_well(lab: Lab) -> None:
+    config = load_config(
+        "smoke", ["distill.rollouts=8", "sampling.max_tokens=6", "objective.type=token_kl"], env={}
+    )
+    whole, expected = step(lab, narrow(lab.base, 10**6), Passes(10**6), config=config)
+    parts, found = step(
+        lab, narrow(lab.base, 10**6), Passes(10**6), teacher=narrow(lab.base, 40), config=config
+    )
+    assert parts.passes.tokens < 150 < whole.passes.tokens
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
+    with pytest.raises(ModelError, match="does not fit in memory"):
+        step(lab, narrow(lab.base, 10**6), Passes(10**6), teacher=narrow(lab.base, 0), config=config)
 
 
 def test_a_completion_that_never_fits_is_an_error_that_says_what_to_lower(lab: Lab) -> None:

@@ -80,8 +80,7 @@ def update(
     objective, batch = config.objective, collected.batch
     reference_N = None
     if reads_before(config) and reader is not None:
-        parts = micro_batches(collected.groups, passes.tokens)
-        reference_N = torch.cat([reader.logprobs(part, base.device).cpu() for part in parts])
+        reference_N, passes = _reference(reader, base.device, collected.groups, passes)
         clock.lap("teacher")
     advantage_N, baseline = advantages(objective, batch, reference_N, baseline)
     fixed = _Fixed(config, base, forward, reader, batch, advantage_N, reference_N)
@@ -117,6 +116,33 @@ def update(
         weight_N=torch.cat(weights),
         baseline=baseline,
         passes=passes,
+    )
+
+
+def _reference(
+    reader: Reader, device: torch.device, groups: Sequence[Group], passes: Passes
+) -> tuple[Tensor, Passes]:
+    """The reader's log-probability of each token, [N] on the CPU, and the passes that fitted in memory."""
+    while True:
+        try:
+            parts = micro_batches(groups, passes.tokens)
+            return torch.cat([reader.logprobs(part, device).cpu() for part in parts]), passes
+        except torch.OutOfMemoryError as error:
+            cause = str(error).partition("\n")[0]
+        less = smaller(passes, groups)
+        # Without a backward pass there is nothing to recompute.
+        if less is None or less.recompute != passes.recompute:
+            raise _too_large(groups, cause)
+        passes = less
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _too_large(groups: Sequence[Group], cause: str) -> ModelError:
+    longest = max(len(completion) for group in groups for completion in group.completions)
+    return ModelError(
+        f"one completion of {longest} tokens does not fit in memory: {cause}",
+        "Lower sampling.max_tokens (or distill.horizon), or sampling.batch, whose cache lies beside it.",
     )
 
 
@@ -166,11 +192,7 @@ def _gradient(
         # Outside of the handler, which holds the tensors of what failed.
         less = smaller(passes, share)
         if less is None:
-            longest = max(len(c) for group in share for c in group.completions)
-            raise ModelError(
-                f"one completion of {longest} tokens does not fit in memory: {cause}",
-                "Lower sampling.max_tokens (or distill.horizon), or sampling.batch, whose cache lies beside it.",
-            )
+            raise _too_large(share, cause)
         passes = less
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
