@@ -20,7 +20,7 @@ from benchmarks.cases import Case, make_model, make_tokenizer
 from gepa_loop.attention import use_grouped_attention
 from gepa_loop.bundled import SMOLLM, TINY
 from gepa_loop.config import Config, load_config
-from gepa_loop.distill.metrics import _peak_memory_gib
+from gepa_loop.distill.metrics import peak_memory_gib
 from gepa_loop.lab import open_lab
 from gepa_loop.models import Base, calm_host
 from gepa_loop.prompts import Candidate, Renderer, candidate, read_prompt
@@ -177,7 +177,7 @@ def time_side(case: Scoring, open_side: Side, repeats: int, warmup: int) -> dict
         found = score(prompt)
         seconds.append(time.perf_counter() - start)
         work.append(time.process_time() - worked)
-    peak = _peak_memory_gib()
+    peak = peak_memory_gib(torch.device(case.device))
     exact = found
     if case.dtype != "float32":
         # In bfloat16 a greedy token depends on the batch around it; all sides must agree where rounding is no excuse.

@@ -16,7 +16,7 @@ from gepa_loop.config import Config, load_config
 from gepa_loop.distill.collect import collect
 from gepa_loop.distill.forward import open_forward
 from gepa_loop.distill.memory import plan_passes
-from gepa_loop.distill.metrics import Clock, _peak_memory_gib
+from gepa_loop.distill.metrics import Clock, peak_memory_gib
 from gepa_loop.distill.teacher import open_reader
 from gepa_loop.distill.update import make_optimizer, update
 from gepa_loop.lab import Lab
@@ -100,7 +100,7 @@ def run(case: Case, steps: int, warmup: int, sets: list[str]) -> dict[str, Any]:
         "name": f"gepa-loop, {engine}",
         "seconds": {name: statistics.median(row[name] for row in kept) for name in kept[0]},
         "steps": [row["step"] for row in rows],
-        "peak_gib": _peak_memory_gib(),
+        "peak_gib": peak_memory_gib(base.device),
         "fixed_loss": loss,
     }
 

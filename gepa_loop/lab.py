@@ -14,7 +14,7 @@ from gepa_loop.models import Base, load_base
 from gepa_loop.prompts import NO_PROMPT, Candidate, Renderer, candidate, read_prompt
 from gepa_loop.rollouts import Rollouts
 from gepa_loop.runs import flatten
-from gepa_loop.sampling.engines import open_sampler
+from gepa_loop.sampling.engines import open_sampler, resolve_engine
 from gepa_loop.schema import ModelConfig
 from gepa_loop.task import SPLITS, Task, load_task
 
@@ -90,7 +90,9 @@ class Lab:
 
         def loaded(c: Config) -> tuple[Any, ...]:
             own = c.sampling
-            return c.model, c.task, c.seed, own.engine, own.batch, own.canary, own.vllm
+            # What `auto` means depends on the horizon.
+            engine = resolve_engine(self.base, own)[0] if c.model == mine.model else own.engine
+            return c.model, c.task, c.seed, engine, own.batch, own.canary, own.vllm
 
         if loaded(mine) != loaded(config):
             return open_lab(config).for_training()

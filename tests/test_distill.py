@@ -202,7 +202,7 @@ RECIPES = [
 """Every objective, with what surrounds it, for the tests below."""
 
 
-VARYING = "seconds", "tokens_per_second", "peak_memory_gib", "micro_tokens"
+VARYING = "seconds", "tokens_per_second", "peak_memory_gib", "micro_tokens", "recomputed"
 
 
 def steady(path: Path) -> list[dict[str, Any]]:
@@ -538,6 +538,15 @@ def test_the_teacher_is_checked_before_anything_is_spent(lab: Lab, tmp_path: Pat
             replace(lab.under(smoke("teacher.privileged=answer")), task=replace(lab.task, splits=splits)),
             "A.",
         )
+    samples = lab.under(
+        smoke(
+            "teacher.kind=model", "teacher.name=random:tiny", "distill.on_policy=0.5", "sampling.engine=torch"
+        )
+    )
+    elsewhere = samples.config.sampling.model_copy(update={"engine": "cuda"})
+    samples = replace(samples, config=samples.config.model_copy(update={"sampling": elsewhere}))
+    with pytest.raises(ConfigError, match=r"teacher.name = 'random:tiny': sampling.engine = 'cuda'"):
+        check_teacher(samples, "Answer.")
     check_teacher(lab, "Answer.")  # and the base is clean again
 
 

@@ -11,8 +11,17 @@ import pytest
 import torch
 
 from gepa_loop.config import load_config
+from gepa_loop.distill import forward
 from gepa_loop.distill.batch import pack
-from gepa_loop.distill.forward import Graphs, Prefix, distance, hidden_states, open_forward, read_prefix
+from gepa_loop.distill.forward import (
+    Graphs,
+    Prefix,
+    corner,
+    distance,
+    hidden_states,
+    open_forward,
+    read_prefix,
+)
 from gepa_loop.lora_training import with_lora
 from gepa_loop.models import Base
 
@@ -28,6 +37,38 @@ def test_distance_is_relative_and_looks_at_output_and_gradients() -> None:
     assert distance([out], [out * 2]) == pytest.approx(0.5)
     assert math.isnan(distance([out, grad], [out, grad * torch.nan]))
     assert distance([out, torch.zeros(5)], [out, torch.zeros(5)]) == 0
+
+
+def test_a_corner_reads_what_the_whole_reads(tiny: Base) -> None:
+    past = [11, 12, 13, 14]
+    prefix = read_prefix(tiny.model, past)
+    packed = pack(PROMPTS, COMPLETIONS, len(past), tiny.device)
+    whole = hidden_states(tiny.model, packed, prefix)
+    for length in (4, 6, 100):
+        part = corner(packed, length)
+        inside = (packed.rows_N == 0) & (packed.columns_N < length)
+        assert part.ids_BL.shape == (1, min(length, packed.ids_BL.shape[1])) and inside.sum() > 0
+        torch.testing.assert_close(hidden_states(tiny.model, part, prefix), whole[inside])
+    one = corner(packed, 1)  # predicts nothing: the first completion token comes after the prompt's third
+    assert one.columns_N.tolist() == [0] and hidden_states(tiny.model, one, prefix).isfinite().all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("large", [False, True], ids=["captured", "large"])
+def test_kernels_that_compute_something_else_are_not_used(
+    tiny: Base, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = replace(tiny, model=copy.deepcopy(tiny.model).to("cuda"))
+    packed = pack(PROMPTS, COMPLETIONS, 0, base.device)
+    expected = hidden_states(base.model, packed, Prefix())
+    if large:
+        monkeypatch.setattr(forward, "LARGEST", 0)
+    graphs = Graphs(base.model, (), lambda *given: hidden_states(*given) * 1.01)
+    with pytest.warns(UserWarning, match="fused kernels are not used: they differ by 1.0e-02"):
+        torch.testing.assert_close(graphs(packed, Prefix()), expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch.testing.assert_close(graphs(packed, Prefix()), expected)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -58,3 +99,5 @@ def test_graphs_equal_the_models_own_forward_and_gradients(tiny: Base, past: lis
             found.backward(slope)  # type: ignore[no-untyped-call]
             for parameter, grad in zip(trained, expected, strict=True):
                 torch.testing.assert_close(parameter.grad, times * grad, atol=1e-3, rtol=1e-3)
+        graphs.release()
+        torch.testing.assert_close(graphs(packed, prefix), own, atol=1e-4, rtol=1e-4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -29,15 +29,21 @@ def lab() -> Lab:
     return open_lab(CONFIG)
 
 
-def narrow(base: Base, most: int) -> Forward:
+@dataclass
+class Narrow:
     """A forward on a device with memory for `most` positions."""
 
-    def forward(packed: Packed, prefix: Prefix) -> torch.Tensor:
-        if packed.ids_BL.numel() > most:
-            raise torch.OutOfMemoryError(f"no memory for {packed.ids_BL.numel()} positions")
-        return hidden_states(base.model, packed, prefix)
+    base: Base
+    most: int
+    released: int = 0
 
-    return forward
+    def __call__(self, packed: Packed, prefix: Prefix) -> torch.Tensor:
+        if packed.ids_BL.numel() > self.most:
+            raise torch.OutOfMemoryError(f"no memory for {packed.ids_BL.numel()} positions")
+        return hidden_states(self.base.model, packed, prefix)
+
+    def release(self) -> None:
+        self.released += 1
 
 
 def step(
@@ -61,8 +67,11 @@ def step(
 
 
 def test_running_out_of_memory_halves_the_passes_and_changes_nothing(lab: Lab) -> None:
-    whole, expected = step(lab, narrow(lab.base, 10**6), Passes(10**6))
-    parts, found = step(lab, narrow(lab.base, 100), Passes(10**6))
+    large, small, teacher = (Narrow(lab.base, most) for most in (10**6, 100, 10**6))
+    whole, expected = step(lab, large, Passes(10**6))
+    parts, found = step(lab, small, Passes(10**6), teacher)
+    # What is held for the size that did not fit is given back, the teacher's too.
+    assert large.released == 0 < small.released == teacher.released
     assert whole.passes == Passes(10**6)
     # A part counts the longer of both prompts, so a little over 100 may fit.
     assert 50 < parts.passes.tokens < 150 and not parts.passes.recompute
@@ -73,8 +82,8 @@ def test_running_out_of_memory_halves_the_passes_and_changes_nothing(lab: Lab) -
 
 
 def test_single_completions_are_recomputed_before_giving_up(lab: Lab) -> None:
-    whole, expected = step(lab, narrow(lab.base, 10**6), Passes(10**6))
-    parts, found = step(lab, narrow(lab.base, 0), Passes(10**6))
+    whole, expected = step(lab, Narrow(lab.base, 10**6), Passes(10**6))
+    parts, found = step(lab, Narrow(lab.base, 0), Passes(10**6))
     assert parts.passes.recompute
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
     assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
@@ -84,19 +93,19 @@ def test_what_is_read_before_training_is_halved_as_well(lab: Lab) -> None:
     config = load_config(
         "smoke", ["distill.rollouts=8", "sampling.max_tokens=6", "objective.type=token_kl"], env={}
     )
-    whole, expected = step(lab, narrow(lab.base, 10**6), Passes(10**6), config=config)
+    whole, expected = step(lab, Narrow(lab.base, 10**6), Passes(10**6), config=config)
     parts, found = step(
-        lab, narrow(lab.base, 10**6), Passes(10**6), teacher=narrow(lab.base, 40), config=config
+        lab, Narrow(lab.base, 10**6), Passes(10**6), teacher=Narrow(lab.base, 40), config=config
     )
     assert parts.passes.tokens < 150 < whole.passes.tokens
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
     with pytest.raises(ModelError, match="does not fit in memory"):
-        step(lab, narrow(lab.base, 10**6), Passes(10**6), teacher=narrow(lab.base, 0), config=config)
+        step(lab, Narrow(lab.base, 10**6), Passes(10**6), teacher=Narrow(lab.base, 0), config=config)
 
 
 def test_a_completion_that_never_fits_is_an_error_that_says_what_to_lower(lab: Lab) -> None:
     with pytest.raises(ModelError, match=r"one completion of \d+ tokens does not fit") as caught:
-        step(lab, narrow(lab.base, 0), Passes(1), teacher=narrow(lab.base, 0))
+        step(lab, Narrow(lab.base, 0), Passes(1), teacher=Narrow(lab.base, 0))
     assert "max_tokens" in caught.value.hint
 
 

@@ -17,7 +17,7 @@ from gepa_loop.lora_training import remove_lora, student_adapter, with_lora
 from gepa_loop.models import Base
 from gepa_loop.sampling.base import Completion, Sampling
 from gepa_loop.sampling.canary import ALLOWED, SAMPLING, Canary
-from gepa_loop.sampling.engines import choose_engine, open_sampler
+from gepa_loop.sampling.engines import choose_engine, open_sampler, resolve_engine
 from gepa_loop.sampling.torch import TorchSampler
 from gepa_loop.sampling.vllm_options import (
     capture_sizes,
@@ -73,6 +73,15 @@ def test_auto_says_what_it_chose_and_why() -> None:
     assert engine == "vllm" and why == "no gpt2; 3.0B parameters and 16 tokens are worth vLLM's start"
     assert choose_engine("cuda", gpt2, None, 10**8, 2048)[0] == "vllm"
     assert choose_engine("cuda", gpt2, None, 10**8, 32)[0] == "torch"
+
+
+def test_an_engine_is_resolved_before_anything_is_started(tiny: Base) -> None:
+    settings = load_config("smoke", env={}).sampling
+    assert resolve_engine(tiny, settings)[0] == "torch"
+    asked = settings.model_copy(update={"engine": "torch"})
+    assert resolve_engine(tiny, asked) == ("torch", "as sampling.engine says")
+    with pytest.raises(ConfigError, match=r"sampling.engine = 'cuda': the model lies on cpu"):
+        resolve_engine(tiny, settings.model_copy(update={"engine": "cuda"}))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 LARGEST = 2**24
 """Positions times hidden size from which on a forward is not captured: 6,500 positions of a 4B model."""
 
-SAME = 0.05
+SAME = {torch.float32: 1e-3, torch.bfloat16: 0.05}
 """Largest relative difference between a captured graph and what was captured, which run the same kernels."""
-SAME_IN_OTHER_KERNELS = 0.15
-"""The same between fused kernels and the model's own modules in bfloat16: .013 was seen at 135M, .032 at 4B; a wrong formula
-gives 1."""
+SAME_IN_OTHER_KERNELS = {torch.float32: 1e-3, torch.bfloat16: 0.15}
+"""The same between fused kernels and the model's own modules. In bfloat16 .013 was seen at 135M and .032 at 4B, in float32 1e-6;
+a wrong formula gives 1."""
+SAMPLE = 256
+"""Positions by which the kernels are compared with the modules where a forward is too large to do it twice."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,20 @@ class Prefix:
     cache: KVCache | None = None
 
 
-Forward = Callable[[Packed, Prefix], Tensor]
-"""Packed rows after a prefix -> last hidden states [N, H] at the positions that predict the completion tokens."""
+States = Callable[["PreTrainedModel", Packed, Prefix], Tensor]
+"""A model, packed rows and a prefix -> last hidden states [N, H] at the positions that predict the completion tokens."""
+
+
+class Forward(Protocol):
+    """How a model is run in training."""
+
+    def __call__(self, packed: Packed, prefix: Prefix) -> Tensor:
+        """Last hidden states [N, H] of packed rows after a prefix, at the positions that predict the completion tokens."""
+        ...
+
+    def release(self) -> None:
+        """Give back the memory that is held between calls."""
+        ...
 
 
 @torch.no_grad()
@@ -114,8 +128,21 @@ def open_forward(model: PreTrainedModel, trained: Sequence[Tensor] = ()) -> Forw
             is kept for a backward pass.
     """
     if model.device.type != "cuda":
-        return lambda packed, prefix: hidden_states(model, packed, prefix)
+        return Eager(model)
     return Graphs(model, tuple(trained), hidden_states if unsupported(model) else fused_states)
+
+
+@dataclass(frozen=True)
+class Eager:
+    """A `Forward` of the model's own modules."""
+
+    model: PreTrainedModel
+
+    def __call__(self, packed: Packed, prefix: Prefix) -> Tensor:
+        return hidden_states(self.model, packed, prefix)
+
+    def release(self) -> None:
+        """Nothing is held."""
 
 
 @dataclass(eq=False)
@@ -124,16 +151,32 @@ class Graphs:
 
     model: PreTrainedModel
     trained: tuple[Tensor, ...]
-    states: Callable[[PreTrainedModel, Packed, Prefix], Tensor]
+    states: States
     """What is run and captured: `hidden_states`, or faster kernels for the same."""
     _captured: dict[tuple[Any, ...], Captured | None] = field(default_factory=dict)
     _pool: Any = None
     _prefix: Prefix | None = None
+    _compared: bool = False
+    """The kernels were once compared with the model's modules."""
 
     def __call__(self, packed: Packed, prefix: Prefix) -> Tensor:
+        # Kernels and captures go to the device that is current, which need not be the model's.
+        with torch.cuda.device(self.model.device):
+            return self._run(packed, prefix)
+
+    def release(self) -> None:
+        self._captured.clear()
+        self._prefix = None
+
+    def _run(self, packed: Packed, prefix: Prefix) -> Tensor:
         rows, length = packed.ids_BL.shape
         count = len(packed.rows_N)
         if rows * bucket(length) * self.model.config.hidden_size > LARGEST:
+            if not self._compared:
+                part = corner(packed, SAMPLE)
+                self._trust(
+                    distance(self._once(self.states, part, prefix), self._once(hidden_states, part, prefix))
+                )
             return self.states(self.model, packed, prefix)
         if prefix is not self._prefix:
             # Their keys and values lie elsewhere now.
@@ -154,41 +197,50 @@ class Graphs:
         found: Tensor = _Replay.apply(self.trained[0], captured)  # type: ignore[no-untyped-call]
         return found[:count]
 
+    def _forward(self, states: States, packed: Packed, prefix: Prefix) -> Tensor:
+        with torch.set_grad_enabled(bool(self.trained)):
+            return states(self.model, packed, prefix)
+
+    def _slopes(self, out_NH: Tensor, slope_NH: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(out_NH, self.trained, slope_NH) if self.trained else ()
+
+    def _once(self, states: States, packed: Packed, prefix: Prefix) -> list[Tensor]:
+        """Output and gradients, for `_other` as the output's slope."""
+        # What autograd keeps ends with this call: a capture on another stream must not find it.
+        out_NH = self._forward(states, packed, prefix)
+        return [out_NH.detach(), *self._slopes(out_NH, _other(out_NH.detach()))]
+
+    def _trust(self, gap: float) -> bool:
+        """Whether the kernels may be used that differ by `gap` from the model's modules; if not, those are from now on."""
+        self._compared = True
+        if gap <= SAME_IN_OTHER_KERNELS[self.model.dtype]:
+            return True
+        self.states = hidden_states
+        warnings.warn(
+            f"fused kernels are not used: they differ by {gap:.1e} from the model's own forward", stacklevel=2
+        )
+        return False
+
     def _capture(self, packed: Packed, prefix: Prefix) -> Captured | None:
         """The graphs of a bucket, or None where they compute something else than the model itself does."""
         inputs = tuple(tensor.clone() for tensor in _tensors(packed))
         static = Packed(*inputs)
-
-        def forward(states: Callable[[PreTrainedModel, Packed, Prefix], Tensor]) -> Tensor:
-            with torch.set_grad_enabled(bool(self.trained)):
-                return states(self.model, static, prefix)
-
-        def slopes(out_NH: Tensor, slope_NH: Tensor) -> tuple[Tensor, ...]:
-            return torch.autograd.grad(out_NH, self.trained, slope_NH) if self.trained else ()
-
-        def once(states: Callable[[PreTrainedModel, Packed, Prefix], Tensor]) -> list[Tensor]:
-            # What autograd keeps ends with this call: a capture on another stream must not find it.
-            out_NH = forward(states)
-            return [out_NH.detach(), *slopes(out_NH, other(out_NH.detach()))]
-
-        def other(out_NH: Tensor) -> Tensor:
-            # Some slope; not the output itself, which a norm has made as long as any other: its gradient is 0.
-            return out_NH.flip(-1)
-
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            once(self.states)
-            own, modules = once(self.states), once(hidden_states)
+            self._once(self.states, static, prefix)
+            own, modules = (self._once(states, static, prefix) for states in (self.states, hidden_states))
         torch.cuda.current_stream().wait_stream(side)
+        if not self._trust(distance(own, modules)):
+            return None
         there, back = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(there, pool=self._pool):
-            out_NH = forward(self.states)
+        with torch.cuda.graph(there, pool=self._pool, stream=side):
+            out_NH = self._forward(self.states, static, prefix)
         slope_NH = torch.zeros_like(out_NH, requires_grad=False)
         grads = [p.grad for p in self.trained if p.grad is not None]
         if self.trained:
-            with torch.cuda.graph(back, pool=self._pool):
-                torch._foreach_add_(grads, slopes(out_NH, slope_NH))
+            with torch.cuda.graph(back, pool=self._pool, stream=side):
+                torch._foreach_add_(grads, self._slopes(out_NH, slope_NH))
         captured = Captured(inputs, out_NH.detach(), there, slope_NH, back)
 
         kept = [grad.clone() for grad in grads]
@@ -196,21 +248,22 @@ class Graphs:
         there.replay()
         if self.trained:
             torch._foreach_zero_(grads)
-            slope_NH.copy_(other(own[0]))
+            slope_NH.copy_(_other(own[0]))
             back.replay()
-        gaps = distance([captured.out_NH, *grads], own), distance(own, modules)
+        gap = distance([captured.out_NH, *grads], own)
         if self.trained:
             torch._foreach_copy_(grads, kept)
-        if gaps[0] <= SAME and gaps[1] <= SAME_IN_OTHER_KERNELS:
+        if gap <= SAME[self.model.dtype]:
             return captured
-        if not gaps[1] <= SAME_IN_OTHER_KERNELS:
-            self.states = hidden_states
         warnings.warn(
-            f"a captured graph is not used: it differs by {gaps[0]:.1e} from what was captured, and that by {gaps[1]:.1e} "
-            "from the model's own forward",
-            stacklevel=2,
+            f"a captured graph is not used: it differs by {gap:.1e} from what was captured", stacklevel=2
         )
         return None
+
+
+def _other(out_NH: Tensor) -> Tensor:
+    """Some slope; not the output itself, which a norm has made as long as any other: its gradient is 0."""
+    return out_NH.flip(-1)
 
 
 def distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
@@ -256,6 +309,18 @@ def bucket(size: int) -> int:
     """`size` rounded up to a multiple of 16, or of an eighth of the power of two below it."""
     step = max(16, 1 << max(0, size.bit_length() - 4))
     return -(-size // step) * step
+
+
+def corner(packed: Packed, length: int) -> Packed:
+    """The first `length` positions of the first row; where they predict nothing, the last of them does."""
+    size = packed.ids_BL.shape[1]
+    prefix, length = packed.mask_B1LS.shape[3] - size, min(size, length)
+    inside = (packed.rows_N == 0) & (packed.columns_N < length)
+    rows_N, columns_N = packed.rows_N[inside], packed.columns_N[inside]
+    if not len(rows_N):
+        rows_N, columns_N = rows_N.new_zeros(1), columns_N.new_full((1,), length - 1)
+    mask = packed.mask_B1LS[:1, :, :length, : prefix + length]
+    return Packed(packed.ids_BL[:1, :length], packed.positions_BL[:1, :length], mask, rows_N, columns_N)
 
 
 def pad_packed(packed: Packed, length: int, count: int) -> Packed:

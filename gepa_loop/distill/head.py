@@ -166,7 +166,8 @@ def _compared(
     from gepa_loop.distill.head_kernels import compare
 
     student_NV, teacher_NV = student_NH[rows] @ head_VH.T, teacher.hidden_NH[rows] @ teacher.head_VH.T
-    found = compare(student_NV, teacher_NV, tokens_N[rows], asked.kind == "forward_kl", asked.clip)
+    with torch.cuda.device(student_NV.device):  # the kernel goes to the current one
+        found = compare(student_NV, teacher_NV, tokens_N[rows], asked.kind == "forward_kl", asked.clip)
     return torch.stack(found), student_NV @ head_VH
 
 

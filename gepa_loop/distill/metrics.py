@@ -52,7 +52,9 @@ class Clock:
         return event
 
 
-def metrics(step: int, collected: Collected, done: Updated, lr: float, clock: Clock) -> dict[str, Any]:
+def metrics(
+    step: int, collected: Collected, done: Updated, lr: float, clock: Clock, device: torch.device
+) -> dict[str, Any]:
     """One row of metrics.jsonl; a value that is not finite, or that the objective has none of, is null."""
     batch, stats, found = collected.batch, done.stats, done.found
     counted_N = done.weight_N > 0
@@ -81,7 +83,8 @@ def metrics(step: int, collected: Collected, done: Updated, lr: float, clock: Cl
         "seconds": seconds,
         "tokens_per_second": tokens / sum(seconds.values()),
         "micro_tokens": done.passes.tokens,
-        "peak_memory_gib": _peak_memory_gib(),
+        "recomputed": done.passes.recompute,
+        "peak_memory_gib": peak_memory_gib(device),
     }
 
 
@@ -119,8 +122,8 @@ def _reverse_kl(done: Updated) -> torch.Tensor:
     return k3(done.stats.logprob_N, done.reference_logprob_N)
 
 
-def _peak_memory_gib() -> float:
-    """Highest memory so far: of the GPU where there is one, else of the process (`ru_maxrss` is in KiB)."""
-    if torch.cuda.is_available():
-        return float(torch.cuda.max_memory_allocated() / 2**30)
+def peak_memory_gib(device: torch.device) -> float:
+    """Highest memory so far: of the model's GPU, or of the process where it has none (`ru_maxrss` is in KiB)."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device) / 2**30)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -62,6 +62,9 @@ class ServerReader:
     def follow(self) -> None:
         """It does not move."""
 
+    def release(self) -> None:
+        """Nothing of it lies here."""
+
     def sampler(self, own: Sampler, stack: Adapter | None, settings: SamplingConfig) -> Sampler:
         raise NotImplementedError("the config refuses a server that samples")
 

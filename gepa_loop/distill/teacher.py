@@ -18,7 +18,7 @@ from gepa_loop.config import Config
 from gepa_loop.distill.batch import Group, completion_tokens, pack
 from gepa_loop.distill.forward import Forward, Prefix, open_forward, read_prefix, renew_prefix
 from gepa_loop.distill.head import Dense, TopK, token_logprobs
-from gepa_loop.errors import ModelError, PromptError
+from gepa_loop.errors import ConfigError, ModelError, PromptError
 from gepa_loop.lab import Lab
 from gepa_loop.lora import Adapter, read_adapter, stack_adapters
 from gepa_loop.lora_training import (
@@ -35,9 +35,9 @@ from gepa_loop.lora_training import (
 )
 from gepa_loop.models import Base
 from gepa_loop.prompts import NO_PROMPT, Renderer
-from gepa_loop.recipe import GRPO, SFT, SequenceKL, Teacher, TokenKL
+from gepa_loop.recipe import GRPO, SFT, SequenceKL, Teacher, TokenKL, on_policy_share
 from gepa_loop.sampling.base import Sampler
-from gepa_loop.sampling.engines import open_sampler
+from gepa_loop.sampling.engines import open_sampler, resolve_engine
 from gepa_loop.sampling.kv import shared_length
 from gepa_loop.schema import SamplingConfig
 from gepa_loop.task import Item
@@ -73,6 +73,10 @@ class Reader(Protocol):
 
     def follow(self) -> None:
         """Take note that the student has moved."""
+        ...
+
+    def release(self) -> None:
+        """Give back the memory that is held between calls and can be done without."""
         ...
 
     def sampler(self, own: Sampler, stack: Adapter | None, settings: SamplingConfig) -> Sampler:
@@ -142,6 +146,10 @@ class LocalReader:
         if self.rate > 0 and self.model is not None:
             follow_student(self.model, self.rate)
         self._stale = self.moves
+
+    def release(self) -> None:
+        if self._forward is not None:
+            self._forward.release()
 
     def sampler(self, own: Sampler, stack: Adapter | None, settings: SamplingConfig) -> Sampler:
         if self.model is None:
@@ -214,10 +222,18 @@ def open_reader(lab: Lab, model: PeftModel, prompt: str) -> Reader | None:
 
 
 def check_teacher(lab: Lab, prompt: str) -> None:
-    """Open the teacher as a distillation does, and close it again; raises as `open_reader` and `with_lora` do.
+    """Open the teacher as a distillation does, and close it again, so that what does not fit is found before anything is spent.
 
-    What does not fit is found before anything is spent.
+    Raises:
+        ConfigError: As `open_reader` and `with_lora` do, or because the sampler cannot run a teacher that samples.
     """
+    config, other = lab.config, lab.teacher
+    if other is not None and on_policy_share(config.distill, config.objective) < 1:
+        try:
+            resolve_engine(other, config.sampling)
+        except ConfigError as error:
+            hint = error.hint.replace("model.device", "teacher.device")
+            raise ConfigError(f"teacher.name = {other.name!r}: {error}", hint) from error
     model = with_lora(lab.base, lab.config.lora, 0, None)
     try:
         open_reader(lab, model, prompt)

@@ -129,7 +129,7 @@ def distill(
             if not (math.isfinite(done.loss) and math.isfinite(done.grad_norm)):
                 raise Diverged("the loss or its gradient is not finite")
             step, baseline = step + 1, done.baseline
-            row = metrics(step, collected, done, learning_rate(config, first), clock) | measured
+            row = metrics(step, collected, done, learning_rate(config, first), clock, base.device) | measured
             append_jsonl(folder / "samples.jsonl", samples(step, collected, done, rollouts))
 
             # 3. Held-out check.

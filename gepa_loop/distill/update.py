@@ -134,8 +134,16 @@ def _reference(
         if less is None or less.recompute != passes.recompute:
             raise _too_large(groups, cause)
         passes = less
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        _free(reader)
+
+
+def _free(*holders: Forward | Reader | None) -> None:
+    """Give back what is kept between passes; graphs of the size that did not fit will not be wanted again."""
+    for holder in holders:
+        if holder is not None:
+            holder.release()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _too_large(groups: Sequence[Group], cause: str) -> ModelError:
@@ -194,8 +202,7 @@ def _gradient(
         if less is None:
             raise _too_large(share, cause)
         passes = less
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _free(fixed.forward, fixed.reader)
 
 
 def make_optimizer(config: Config, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:

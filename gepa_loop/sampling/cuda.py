@@ -7,6 +7,7 @@ on with a smaller graph when many have.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -108,6 +109,15 @@ class CudaSampler:
     @torch.no_grad()
     def set_student(self, adapter: Adapter | None) -> None:
         """Use this adapter from now on; base weights are never written to."""
+        with self._current():
+            self._merge(adapter)
+
+    def _current(self) -> AbstractContextManager[Any]:
+        """Kernels and captures go to the device that is current, which need not be the model's."""
+        device = self.base.device
+        return nullcontext() if device.type == "cpu" else torch.cuda.device(device)
+
+    def _merge(self, adapter: Adapter | None) -> None:
         views, base = self._decoder.views, self._base_weights
         old, new = (set() if one is None else set(one.weights) for one in (self._adapter, adapter))
         for name in old - new:
@@ -157,6 +167,12 @@ class CudaSampler:
         """
         if len(prompts) != len(seeds) or not all(prompts):
             raise ValueError(f"{len(prompts)} prompts (none empty) need as many seeds, got {len(seeds)}")
+        with self._current():
+            return self._generate(prompts, sampling, seeds)
+
+    def _generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Completion]:
         skip = shared_length(prompts)
         if skip * (len(set(map(tuple, prompts))) - 1) < self.share_from:
             skip = 0
@@ -190,10 +206,9 @@ class CudaSampler:
                 return self._buffers
             wanted = tuple(map(max, wanted, have))
             self.release()
-        slots, shared, prompt, completion = (
-            wanted[0],
-            *(-(-n // 64) * 64 for n in wanted[1:]),
-        )
+        slots, shared, prompt, completion = wanted[0], *(-(-n // 64) * 64 for n in wanted[1:])
+        # Candidates grow from one to the next, and what is captured is lost with the cache; this part is there once.
+        shared = 1 << (shared - 1).bit_length() if shared else 0
         d, device, dtype = self._decoder, self.base.device, self.base.model.dtype
         layers = len(d.layers)
 
@@ -333,7 +348,7 @@ class CudaSampler:
             work()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=self._pool, stream=side):
             out = work()
         return graph, out
 

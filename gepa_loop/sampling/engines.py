@@ -25,23 +25,12 @@ def open_sampler(base: Base, settings: SamplingConfig) -> tuple[Sampler, str]:
         ConfigError: The engine cannot generate from this model here.
         EnvironmentFault: vLLM's copy of the model cannot be written.
     """
-    from gepa_loop.sampling.vllm_options import install_hint, missing
-
-    no_cuda, no_vllm = _no_cuda(base), missing(base.device)
-    if settings.engine == "auto":
-        parameters = sum(parameter.numel() for parameter in base.model.parameters())
-        engine, why = choose_engine(base.device.type, no_cuda, no_vllm, parameters, settings.max_tokens)
-    else:
-        engine, why = settings.engine, "as sampling.engine says"
+    engine, why = resolve_engine(base, settings)
     if engine == "cuda":
-        if no_cuda:
-            raise ConfigError(f"sampling.engine = 'cuda': {no_cuda}", "Set sampling.engine to auto or torch.")
         from gepa_loop.sampling.cuda import CudaSampler
 
         return CudaSampler(base, settings.batch), f"cuda, fused and captured in graphs ({why})"
     if engine == "vllm":
-        if no_vllm:
-            raise ConfigError(f"sampling.engine = 'vllm': {no_vllm}", install_hint(base.device))
         from gepa_loop.sampling.vllm import VllmSampler
 
         sampler = VllmSampler(base, settings)
@@ -49,6 +38,25 @@ def open_sampler(base: Base, settings: SamplingConfig) -> tuple[Sampler, str]:
     from gepa_loop.sampling.torch import TorchSampler
 
     return TorchSampler(base, settings.batch), f"torch, in this process ({why})"
+
+
+def resolve_engine(base: Base, settings: SamplingConfig) -> tuple[Engine, str]:
+    """What `sampling.engine` means for a model, and why; nothing is started.
+
+    Raises:
+        ConfigError: The engine cannot generate from this model here.
+    """
+    from gepa_loop.sampling.vllm_options import install_hint, missing
+
+    no_cuda, no_vllm = _no_cuda(base), missing(base.device)
+    if settings.engine == "auto":
+        parameters = sum(parameter.numel() for parameter in base.model.parameters())
+        return choose_engine(base.device.type, no_cuda, no_vllm, parameters, settings.max_tokens)
+    if settings.engine == "cuda" and no_cuda:
+        raise ConfigError(f"sampling.engine = 'cuda': {no_cuda}", "Set sampling.engine to auto or torch.")
+    if settings.engine == "vllm" and no_vllm:
+        raise ConfigError(f"sampling.engine = 'vllm': {no_vllm}", install_hint(base.device))
+    return settings.engine, "as sampling.engine says"
 
 
 def choose_engine(
