@@ -194,7 +194,9 @@ class Graphs:
         if not self.trained:
             captured.forward.replay()
             return captured.out_NH[:count].clone()
-        found: Tensor = _Replay.apply(self.trained[0], captured)  # type: ignore[no-untyped-call]
+        # Not a parameter: as long as the result lives, autograd would tie it to this stream, and no capture could use it.
+        anchor = torch.empty(0, device=packed.ids_BL.device, requires_grad=True)
+        found: Tensor = _Replay.apply(anchor, captured)  # type: ignore[no-untyped-call]
         return found[:count]
 
     def _forward(self, states: States, packed: Packed, prefix: Prefix) -> Tensor:

@@ -63,7 +63,7 @@ def silu_mul(gate_up_BI: Tensor) -> Tensor:
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "start"])
 def _rotate_and_keep(
     qkv,
     q_out,
@@ -81,6 +81,7 @@ def _rotate_and_keep(
     stride_slot,
     stride_head,
     positions,
+    length,
     start,
     eps,
     HEADS: tl.constexpr,
@@ -90,12 +91,12 @@ def _rotate_and_keep(
     READ: tl.constexpr,
 ):
     row, head = tl.program_id(0), tl.program_id(1)
-    if READ > 0:
-        # Whole prompts: row after row of READ positions each.
-        slot = (row // READ).to(tl.int64)
-        place = row % READ
+    if READ:
+        # Whole prompts: row after row of `length` positions each. That changes with every candidate, which must compile nothing.
+        slot = (row // length).to(tl.int64)
+        place = row % length
         position = start + place
-        q_row = (slot * HEADS + head) * READ + place
+        q_row = (slot * HEADS + head) * length + place
     else:
         slot = tl.load(slots + row).to(tl.int64)
         # Rows that only fill a launch up may stand anywhere; they stay inside the cache and the table.
@@ -179,12 +180,13 @@ def rotate_and_keep(
         keys_RGTD.stride(1),
         len(cos_PE),
         0,
+        0,
         eps,
         HEADS=heads,
         KV_HEADS=kv_heads,
         D=width,
         NORM=norms is not None,
-        READ=0,
+        READ=False,
         num_warps=1,
     )
     return out
@@ -235,13 +237,14 @@ def rotate_and_keep_prompts(
         keys_UGPD.stride(0),
         keys_UGPD.stride(1),
         len(cos_PE),
+        length,
         first,
         eps,
         HEADS=heads,
         KV_HEADS=kv_heads,
         D=width,
         NORM=norms is not None,
-        READ=length,
+        READ=True,
         num_warps=1,
     )
     return out
