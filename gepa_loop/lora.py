@@ -193,9 +193,21 @@ def stack_adapters(adapters: Sequence[Adapter]) -> Adapter:
 
 
 def merge(weights: Mapping[str, Tensor], adapter: Adapter) -> dict[str, Tensor]:
-    """The changed weights: W + (alpha / rank) * B @ A, summed in float32, in W's own type; W stays as it is.
+    """The changed weights as `merge_into` writes them, by name; W stays as it is."""
+    import torch
+
+    names = [f"{module}.weight" for module in adapter.modules]
+    merged = {name: torch.empty_like(weights[name]) for name in names if name in weights}
+    merge_into(merged, weights, adapter)
+    return merged
+
+
+def merge_into(out: Mapping[str, Tensor], weights: Mapping[str, Tensor], adapter: Adapter) -> None:
+    """Write W + (alpha / rank) * B @ A, summed in float32, to `out`, of W's own type.
 
     Args:
+        out: Where the changed weights go, by name; in float32 nothing else of their size is made, which would take longer
+            than the sum.
         weights: The base model's weights by name; more than the adapter changes is fine.
         adapter: Its tensors are moved to where the weights lie.
 
@@ -204,7 +216,6 @@ def merge(weights: Mapping[str, Tensor], adapter: Adapter) -> dict[str, Tensor]:
     """
     import torch
 
-    merged = {}
     with torch.no_grad():
         for module in adapter.modules:
             name = f"{module}.weight"
@@ -214,9 +225,11 @@ def merge(weights: Mapping[str, Tensor], adapter: Adapter) -> dict[str, Tensor]:
                 found = tuple(weights[name].shape) if name in weights else "absent"
                 raise ModelError(f"the adapter changes {name} {shape}, which is {found} in the base model")
             weight = weights[name]
-            delta = b.to(weight.device) @ a.to(weight.device) * adapter.scale
-            merged[name] = (weight.float() + delta).to(weight.dtype)
-    return merged
+            a, b = a.to(weight.device), b.to(weight.device)
+            if weight.dtype == a.dtype == torch.float32:
+                torch.addmm(weight, b, a, alpha=adapter.scale, out=out[name])
+            else:
+                out[name].copy_(weight.float() + b @ a * adapter.scale)
 
 
 # ---------------------------------------------------------------------------------- adapters in training

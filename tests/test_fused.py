@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from gepa_loop.distill import head, head_kernels
 from gepa_loop.distill.batch import Packed, pack
+from gepa_loop.distill.compare import Compared, compare
 from gepa_loop.distill.forward import Prefix, hidden_states, read_prefix
 from gepa_loop.distill.fused import fused_states
-from gepa_loop.distill.head_kernels import compare
 from gepa_loop.distill.objectives import Kind, from_logprobs, with_gradient
 from gepa_loop.lora_training import as_teacher, with_lora
 from gepa_loop.models import Base
@@ -77,11 +78,31 @@ def test_the_teacher_is_the_base_alone(of_family: Callable[..., Base]) -> None:
         assert not torch.allclose(fused_states(base.model, packed, Prefix()), before)
 
 
+def by_kernel(
+    student: torch.Tensor, teacher: torch.Tensor, tokens: torch.Tensor, forward: bool, clip: float | None
+) -> tuple[Compared, torch.Tensor]:
+    """What is found, and the gradient, of rows of logits."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    gradient = student.to(device, copy=True)
+    return head_kernels.compare(gradient, teacher.to(device), tokens.to(device), forward, clip), gradient
+
+
+def by_passes(
+    student: torch.Tensor, teacher: torch.Tensor, tokens: torch.Tensor, forward: bool, clip: float | None
+) -> tuple[Compared, torch.Tensor]:
+    gradient = student.T.contiguous()
+    spare = torch.full((2, *gradient.shape), torch.nan)
+    found = compare(gradient, teacher.T.contiguous(), spare, tokens, forward, clip)
+    return found, gradient.T
+
+
+@pytest.mark.parametrize("compared", [by_kernel, by_passes])
 @pytest.mark.parametrize("kind", ["reverse_kl", "forward_kl"])
 @pytest.mark.parametrize("clip", [None, 0.7])
-def test_compared_logits_are_the_objectives_sums(kind: Kind, clip: float | None) -> None:
+def test_compared_logits_are_the_objectives_sums(
+    compared: Callable[..., tuple[Compared, torch.Tensor]], kind: Kind, clip: float | None
+) -> None:
     """Against the sums in float64, over a vocabulary that no block fits; some rows are clipped, one has equal logits."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     source = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(6, 2500, generator=source) * 2 for _ in range(2))
     student[1] = teacher[1] + 0.3 * student[1]
@@ -93,8 +114,7 @@ def test_compared_logits_are_the_objectives_sums(kind: Kind, clip: float | None)
     if clip is not None:
         slope, value = slope * (value <= clip)[:, None], value.clamp(max=clip)
         assert 0 < int((value == clip).sum()) < len(value)
-    gradient = student.to(device)
-    found = compare(gradient, teacher.to(device), tokens.to(device), kind == "forward_kl", clip)
+    found, gradient = compared(student, teacher, tokens, kind == "forward_kl", clip)
     expected = (
         value,
         log_p.gather(-1, tokens[:, None])[:, 0],
@@ -106,3 +126,30 @@ def test_compared_logits_are_the_objectives_sums(kind: Kind, clip: float | None)
         torch.testing.assert_close(mine.cpu().double(), own, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(gradient.cpu().double(), slope, atol=1e-7, rtol=1e-4)
     assert found.divergence_N[2] == 0 and not gradient[2].any()
+
+
+@pytest.mark.parametrize("kind", ["reverse_kl", "forward_kl"])
+def test_chunks_of_tokens_on_a_cpu_equal_the_dense_divergence(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Statistics and gradient over four uneven chunks, in float32, against one of float64 by the general way."""
+    source = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 38, 16, generator=source)
+    head_VH, tokens_N = torch.randn(300, 16, generator=source), torch.randint(300, (38,), generator=source)
+
+    def of(dtype: torch.dtype, **divergence: int) -> tuple[head.TokenStats, torch.Tensor]:
+        hidden_NH = student.to(dtype, copy=True).requires_grad_()
+        sides = head.Dense(teacher.to(dtype), head_VH.to(dtype))
+        stats = head.token_stats(
+            hidden_NH, sides.head_VH, tokens_N, sides, head.Divergence(kind, **divergence)
+        )
+        stats.divergence_N.mean().backward()  # type: ignore[no-untyped-call]
+        assert hidden_NH.grad is not None
+        return stats, hidden_NH.grad
+
+    exact, slope_NH = of(torch.float64, top_k=300)
+    monkeypatch.setitem(head.CHUNK_LOGITS, "cpu", 10 * 300)
+    fast, fast_slope_NH = of(torch.float32)
+    for mine, own in zip(fast, exact, strict=True):
+        torch.testing.assert_close(mine.detach().double(), own.detach(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(fast_slope_NH.double(), slope_NH, atol=1e-6, rtol=1e-4)

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(
 def sample(
     base: Base, network: Network, prompts: list[list[int]], adapter: Adapter | None = None
 ) -> list[Completion]:
-    sampler = TorchSampler(base, 3, network)
+    sampler = TorchSampler(base, 3, network, share_from=0)
     sampler.set_student(adapter)
     return sampler.generate(prompts, Sampling(1.0, 8), list(range(len(prompts))))
 

@@ -6,18 +6,19 @@ chunk's logits are computed once and then forgotten. The output layers and the t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from gepa_loop.distill.compare import compare
 from gepa_loop.distill.objectives import Kind, from_logprobs, with_gradient, with_tail
 
-CHUNK_TOKENS = 128
-"""Tokens whose logits are in memory together on the CPU; a few tens of MB for a vocabulary of 150,000."""
-CHUNK_LOGITS = 2**26
-"""Logits that are in memory together on a GPU, where a small chunk is a launch and little work; 256 MB."""
+CHUNK_LOGITS = {"cpu": 2**23, "cuda": 2**26}
+"""Logits of one side that are in memory together: 16 MB on a CPU, whose caches hold little more, and 256 MB on a GPU,
+where a small chunk is a launch and little work."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,14 @@ class _TokenStats(torch.autograd.Function):
         logprob_NH = torch.empty_like(student_NH) if policy else None
         stats = student_NH.new_zeros(5, len(student_NH), dtype=_wide(student_NH))
         stats[3:] = torch.nan
-        fast = asked if _has_kernel(student_NH, teacher, asked, policy) else None
+        fast = asked if _has_passes(teacher, asked, policy) else None
+        room = None
         for rows in _chunks(student_NH, head_VH):
             if fast is not None and isinstance(teacher, Dense) and divergence_NH is not None:
+                if room is None and student_NH.device.type == "cpu":
+                    room = stats.new_empty(4 * len(student_NH[rows]) * len(head_VH))
                 stats[:, rows], divergence_NH[rows] = _compared(
-                    fast, rows, student_NH, head_VH, tokens_N, teacher
+                    fast, rows, student_NH, head_VH, tokens_N, teacher, room
                 )
                 continue
             log_p = _log_softmax(student_NH[rows], head_VH)
@@ -150,25 +154,45 @@ class _TokenStats(torch.autograd.Function):
         return (sum(parts).to(parts[0].dtype), *[None] * 5)
 
 
-def _has_kernel(
-    student_NH: Tensor, teacher: Dense | TopK | None, asked: Divergence | None, policy: bool
-) -> bool:
-    """One pass of a kernel serves: on a GPU, over the whole vocabulary, without a second gradient."""
-    if student_NH.device.type != "cuda" or not isinstance(teacher, Dense) or policy or asked is None:
+def _has_passes(teacher: Dense | TopK | None, asked: Divergence | None, policy: bool) -> bool:
+    """`compare` serves: over the whole vocabulary, without a second gradient."""
+    if not isinstance(teacher, Dense) or policy or asked is None:
         return False
     return asked.kind in ("reverse_kl", "forward_kl") and asked.top_k is None
 
 
 def _compared(
-    asked: Divergence, rows: slice, student_NH: Tensor, head_VH: Tensor, tokens_N: Tensor, teacher: Dense
+    asked: Divergence,
+    rows: slice,
+    student_NH: Tensor,
+    head_VH: Tensor,
+    tokens_N: Tensor,
+    teacher: Dense,
+    room: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """The five statistics of some tokens, and the gradient of the divergence with respect to the hidden states."""
-    from gepa_loop.distill.head_kernels import compare
+    """The five statistics of some tokens, and the gradient of the divergence with respect to the hidden states.
 
-    student_NV, teacher_NV = student_NH[rows] @ head_VH.T, teacher.hidden_NH[rows] @ teacher.head_VH.T
-    with torch.cuda.device(student_NV.device):  # the kernel goes to the current one
-        found = compare(student_NV, teacher_NV, tokens_N[rows], asked.kind == "forward_kl", asked.clip)
-    return torch.stack(found), student_NV @ head_VH
+    `room` is for four times the logits on the CPU, where fresh tensors are slow.
+    """
+    sides = (student_NH[rows], head_VH), (teacher.hidden_NH[rows], teacher.head_VH)
+    forward, clip = asked.kind == "forward_kl", asked.clip
+    if room is None:
+        from gepa_loop.distill import head_kernels
+
+        student_NV, teacher_NV = (hidden_NH @ weight_VH.T for hidden_NH, weight_VH in sides)
+        with torch.cuda.device(student_NV.device):  # the kernel goes to the current one
+            found = head_kernels.compare(student_NV, teacher_NV, tokens_N[rows], forward, clip)
+        return torch.stack(found), student_NV @ head_VH
+    shape = 4, len(head_VH), len(sides[0][0])
+    room_4VN = room[: math.prod(shape)].view(shape)
+    for out_VN, (hidden_NH, weight_VH) in zip(room_4VN, sides, strict=False):
+        if out_VN.dtype == weight_VH.dtype:
+            torch.mm(weight_VH, hidden_NH.T, out=out_VN)
+        else:
+            out_VN.copy_(weight_VH @ hidden_NH.T)
+    student_VN, teacher_VN = room_4VN[:2]
+    found = compare(student_VN, teacher_VN, room_4VN[2:], tokens_N[rows], forward, clip)
+    return torch.stack(found), (head_VH.T @ student_VN.to(head_VH.dtype)).T
 
 
 class _Outcomes(NamedTuple):
@@ -212,5 +236,7 @@ def _wide(tensor: Tensor) -> torch.dtype:
 
 
 def _chunks(hidden_NH: Tensor, head_VH: Tensor) -> list[slice]:
-    size = CHUNK_TOKENS if hidden_NH.device.type == "cpu" else max(1, CHUNK_LOGITS // len(head_VH))
-    return [slice(start, start + size) for start in range(0, len(hidden_NH), size)]
+    count = len(hidden_NH)
+    most = max(1, CHUNK_LOGITS[hidden_NH.device.type] // len(head_VH))
+    size = -(-count // -(-count // most)) if count else 1
+    return [slice(start, start + size) for start in range(0, count, size)]

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-
-class Compared(NamedTuple):
-    """Of each row, float32."""
-
-    divergence_N: Tensor
-    logprob_N: Tensor
-    entropy_N: Tensor
-    reverse_kl_N: Tensor
-    teacher_logprob_N: Tensor
+from gepa_loop.distill.compare import Compared
 
 
 @triton.jit

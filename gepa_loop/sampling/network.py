@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch.nn.functional import embedding, linear, pad, rms_norm, silu
 
-from gepa_loop.lora import Adapter, merge
+from gepa_loop.lora import Adapter, merge, merge_into
 from gepa_loop.sampling.decoder import make_decoder, unsupported
 from gepa_loop.sampling.kv import KVCache, empty_cache
 
@@ -169,11 +169,12 @@ class FusedNetwork:
 
     @torch.no_grad()
     def set_student(self, adapter: Adapter | None) -> None:
-        merged = {} if adapter is None else merge(self._base, adapter)
-        for name in set() if self._adapter is None else set(self._adapter.weights) - set(merged):
-            self._decoder.views[name].copy_(self._base[name])
-        for name, weight in merged.items():
-            self._decoder.views[name].copy_(weight)
+        views = self._decoder.views
+        old, new = (set() if one is None else set(one.weights) for one in (self._adapter, adapter))
+        for name in old - new:
+            views[name].copy_(self._base[name])
+        if adapter is not None:
+            merge_into(views, self._base, adapter)
         self._adapter = adapter
 
     def read_shared(self, tokens: list[int]) -> _FusedPast | None:

@@ -27,11 +27,14 @@ class TorchSampler:
         base: The model.
         batch: Rows decoded together.
         network: What runs the model; None is the fastest for it.
+        share_from: Tokens that need not be read again from which on what all prompts begin with is read on its own. That
+            takes as long as a token of the whole batch, and each token somewhat longer.
     """
 
-    def __init__(self, base: Base, batch: int, network: Network | None = None) -> None:
+    def __init__(self, base: Base, batch: int, network: Network | None = None, share_from: int = 256) -> None:
         self.base = base
         self.batch = batch
+        self.share_from = share_from
         self._network = open_network(base) if network is None else network
 
     def set_student(self, adapter: Adapter | None) -> None:
@@ -50,7 +53,9 @@ class TorchSampler:
         """
         if len(prompts) != len(seeds) or not all(prompts):
             raise ValueError(f"{len(prompts)} prompts (none empty) need as many seeds, got {len(seeds)}")
-        skip = max(0, shared_length(prompts))
+        skip = shared_length(prompts)
+        if skip * (len(set(map(tuple, prompts))) - 1) < self.share_from:
+            skip = 0
         shared = self._network.read_shared(list(prompts[0][:skip]))
         completions: list[Completion] = []
         for start in range(0, len(prompts), self.batch):
