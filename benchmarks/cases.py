@@ -10,7 +10,7 @@ import torch
 
 from gepa_loop.attention import use_grouped_attention
 from gepa_loop.bundled import random_tiny
-from gepa_loop.models import Base, calm_host, use_huge_pages
+from gepa_loop.models import Base, calm_host
 from gepa_loop.prompts import Renderer
 from gepa_loop.task import Item
 
@@ -122,7 +122,6 @@ def make_tokenizer() -> Any:
 
 def make_base(case: Case) -> Base:
     """The model as the program holds one; no token stops a completion."""
-    use_huge_pages()
     model = make_model(case).requires_grad_(False)
     use_grouped_attention(model)
     calm_host(model.device)

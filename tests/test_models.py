@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from gepa_loop.bundled import SMOLLM, smollm_folder
 from gepa_loop.errors import ConfigError, ModelError
-from gepa_loop.models import Base, load_base, use_huge_pages
+from gepa_loop.models import Base, load_base
 from gepa_loop.schema import ModelConfig
 
 SENTENCE = "The capital of France is Paris, and the river that flows through it is called the Seine."
@@ -326,12 +325,3 @@ def test_auto_dtype_and_device(tiny: Base) -> None:
     assert base.device.type == ("cuda" if cuda else "cpu")
     assert base.model.dtype == (torch.bfloat16 if cuda or native else torch.float32)
     assert (base.fingerprint == tiny.fingerprint) == (base.model.dtype == torch.float32)
-
-
-def test_huge_pages_are_asked_for_unless_the_environment_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
-    use_huge_pages()
-    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
-    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
-    use_huge_pages()
-    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "0"
