@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from gepa_loop.errors import Diverged, ModelError
+from gepa_loop.errors import ModelError
 from gepa_loop.lora import Adapter
 from gepa_loop.models import Base
 from gepa_loop.sampling.base import Completion, Sampling
 from gepa_loop.sampling.decoder import make_decoder
 from gepa_loop.sampling.kernels.draw import draw_rows
-from gepa_loop.sampling.kernels.rows import Drawn, Past, Rows
+from gepa_loop.sampling.kernels.rows import Drawn, Past, Rows, completions
 from gepa_loop.sampling.kv import shared_length
 from gepa_loop.sampling.torch import uniforms
 
@@ -281,7 +281,7 @@ class CudaSampler:
                     alive = going
                     size = self._launch(alive, buffers)
             self._graph(size, sampling.temperature, buffers)()
-        return _completions(drawn, count, sampling.max_tokens, self.base.stop_ids)
+        return completions(drawn, count, sampling.max_tokens, self.base.stop_ids)
 
     def _read_prompts(self, prompts: Sequence[tuple[int, ...]], skip: int, buffers: Buffers) -> Tensor:
         """Read each prompt's rest; logits [U, V] of the token after it."""
@@ -394,18 +394,3 @@ class CudaSampler:
         by_rows = max(1, 2 * self._processors // (size * self._decoder.kv_heads))
         by_keys = max(1, sum(buffers.room[1:]) // 256)
         return min(16, 1 << (min(by_rows, by_keys).bit_length() - 1))
-
-
-def _completions(drawn: Drawn, count: int, max_tokens: int, stop_ids: Sequence[int]) -> list[Completion]:
-    tokens_RT = drawn.tokens_RT[:count, :max_tokens].cpu().numpy()
-    logprobs_RT = drawn.logprobs_RT[:count, :max_tokens].cpu().numpy()
-    ends_RT = np.isin(tokens_RT, stop_ids)
-    out = []
-    for tokens, logprobs, ends in zip(tokens_RT, logprobs_RT, ends_RT, strict=True):
-        stopped = bool(ends.any())
-        length = int(ends.argmax()) + 1 if stopped else max_tokens
-        if not np.isfinite(logprobs[:length]).all():
-            raise Diverged("the model's logits are not finite", "Its weights or adapter are broken.")
-        kept = tuple(tokens[:length].tolist()), tuple(logprobs[:length].tolist())
-        out.append(Completion(*kept, "stop" if stopped else "length"))
-    return out
