@@ -17,7 +17,7 @@ from gepa_loop.distill.compare import compare
 from gepa_loop.distill.objectives import Kind, from_logprobs, with_gradient, with_tail
 
 CHUNK_LOGITS = {"cpu": 2**23, "cuda": 2**26}
-"""Logits of one side that are in memory together: 16 MB on a CPU, whose caches hold little more, and 256 MB on a GPU,
+"""Logits of one side that are in memory together: 32 MB in float32 on a CPU, whose caches hold little more, and 128 MB in bfloat16 on a GPU,
 where a small chunk is a launch and little work."""
 
 
