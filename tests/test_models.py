@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from gepa_loop.bundled import SMOLLM, smollm_folder
 from gepa_loop.errors import ConfigError, ModelError
-from gepa_loop.models import Base, load_base
+from gepa_loop.models import Base, calm_host, load_base
 from gepa_loop.schema import ModelConfig
 
 SENTENCE = "The capital of France is Paris, and the river that flows through it is called the Seine."
@@ -325,3 +327,15 @@ def test_auto_dtype_and_device(tiny: Base) -> None:
     assert base.device.type == ("cuda" if cuda else "cpu")
     assert base.model.dtype == (torch.bfloat16 if cuda or native else torch.float32)
     assert (base.fingerprint == tiny.fingerprint) == (base.model.dtype == torch.float32)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="glibc's malloc is what is set"
+)
+def test_freed_memory_is_used_again_on_a_cpu() -> None:
+    """Fresh pages for 64 MB are 16,384 faults; the heap takes them a few times, until it has room."""
+    calm_host(torch.device("cpu"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(32):
+        torch.ones(2**24)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 10 * 16_384
