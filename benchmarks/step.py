@@ -12,6 +12,7 @@ import datetime
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -170,6 +171,17 @@ def main() -> int:
     return int(failed)
 
 
+def command(given: argparse.Namespace, case: Case) -> str:
+    """What measures this case again; without what is a path."""
+    options = ["--case", case.name, "--peers", given.peers]
+    options += ["--steps", str(given.steps), "--warmup", str(given.warmup)]
+    if given.override != "{}":
+        options += ["--override", given.override]
+    if "vllm" in given.peers and given.vllm_start != "auto":
+        options += ["--vllm-start", given.vllm_start]
+    return shlex.join(["python", "-m", "benchmarks.step", *options])
+
+
 def compare(case: Case, peers: list[str], given: argparse.Namespace, console: Console) -> bool:
     """Measure ours and each peer, print the table and write the results; whether all could be compared."""
     rates = device_rates(case)
@@ -241,8 +253,7 @@ def compare(case: Case, peers: list[str], given: argparse.Namespace, console: Co
             "device": device_name(case),
             "versions": versions(),
             "date": datetime.date.today().isoformat(),
-            "command": f"python -m benchmarks.step --case {case.name} --peers {given.peers} --steps {given.steps} "
-            f"--warmup {given.warmup}",
+            "command": command(given, case),
         }
         given.out.mkdir(parents=True, exist_ok=True)
         (given.out / f"{case.name}-{peer}.json").write_text(json.dumps(result, indent=2) + "\n")

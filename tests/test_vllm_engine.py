@@ -20,6 +20,7 @@ from gepa_loop.errors import ConfigError, Diverged, EnvironmentFault, ModelError
 from gepa_loop.lora import Adapter
 from gepa_loop.models import Base
 from gepa_loop.sampling.base import Completion, Sampling
+from gepa_loop.sampling.network import ModuleNetwork
 from gepa_loop.sampling.torch import TorchSampler
 from gepa_loop.sampling.vllm import VllmSampler
 from gepa_loop.sampling.vllm_options import missing
@@ -31,7 +32,8 @@ DTYPE, TOLERANCE = (torch.bfloat16, 0.15) if CUDA else (torch.float32, 2e-4)
 PROMPTS = [[60, 5, 7, *range(30, 30 + n)] for n in range(1, 9)]
 LONG = [5 + n % 250 for n in range(200)]
 """Longer than one block of vLLM's cache, so that a part of it can be used again."""
-SETTINGS = SamplingConfig(batch=32)
+# Random weights this large are less smooth than a trained model's: bfloat16 moves their log-probabilities by .03 nats.
+SETTINGS = SamplingConfig(batch=32, canary=0.1 if CUDA else None)
 
 pytestmark = [
     pytest.mark.skipif(
@@ -96,19 +98,21 @@ def check_logprobs(
     base: Base, adapter: Adapter | None, prompts: list[list[int]], completions: list[Completion]
 ) -> None:
     """Against a plain forward with the adapter merged."""
-    reference = TorchSampler(base, 1)
+    reference = ModuleNetwork(base)
     reference.set_student(adapter)
+    sides: tuple[list[torch.Tensor], list[torch.Tensor]] = [], []
     for prompt, completion in zip(prompts, completions, strict=True):
         tokens = torch.tensor(completion.token_ids)
         ids = torch.tensor([[*prompt, *completion.token_ids]], device=DEVICE)
         with torch.no_grad():
             logits = reference._model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
-        expected = logits.float().log_softmax(-1).cpu().gather(-1, tokens[:, None])[:, 0]
-        found = torch.tensor(completion.logprobs)
-        if CUDA:
-            assert (found - expected).abs().mean() < TOLERANCE
-        else:
-            torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=1e-4)
+        sides[0].append(torch.tensor(completion.logprobs))
+        sides[1].append(logits.float().log_softmax(-1).cpu().gather(-1, tokens[:, None])[:, 0])
+    found, expected = map(torch.cat, sides)
+    if CUDA:
+        assert (found - expected).abs().mean() < TOLERANCE
+    else:
+        torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=1e-4)
 
 
 def test_logprobs_are_the_models_at_any_temperature(base: Base, sampler: VllmSampler) -> None:
