@@ -86,7 +86,7 @@ def calm_host(device: torch.device) -> None:
     than their work, 3 to 6 ms an operation on a machine of 16 cores, 36 ms of a step of 230.
 
     On a CPU freed memory stays with the process: the C library would give back every tensor of more than 32 MB, and the
-    system hands out the pages of the next one singly, 46,000 in a step of 135M weights (.25 of 7 s).
+    system hands out the pages of the next one singly: 46,000 in a step of a 135M model, .3 s of the system's time.
     """
     import torch
 

@@ -153,7 +153,7 @@ class FusedNetwork:
     """A third of the operations of the model's modules, and what is shared is read once for all rows.
 
     Its matrices are copies, with those side by side that read the same input; adapters are merged into them. Hidden states
-    are columns, [H, N]: a CPU computes W x up to twice as fast as x^T W^T where N is small.
+    are columns, [H, N]: a CPU computes W x up to twice as fast as its transpose x^T W^T where N is small.
     """
 
     def __init__(self, base: Base) -> None:
