@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
     from transformers import PreTrainedModel
 
@@ -62,3 +63,16 @@ def grouped_sdpa(
         out = sdpa(folded, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
         out = out.reshape(batch, heads, length, width)
     return out.transpose(1, 2).contiguous(), None
+
+
+def folded_bias(mask_B1TS: Tensor, groups: int, dtype: torch.dtype) -> Tensor:
+    """What is added to the scores of folded queries, [B, 1, groups * T, S]: 0 where attending is allowed, else -inf.
+
+    Its rows begin where a GPU's kernels want them aligned.
+    """
+    import torch
+    from torch.nn.functional import pad
+
+    room = pad(mask_B1TS, (0, -mask_B1TS.shape[3] % 8)).repeat(1, 1, groups, 1)
+    bias = torch.zeros(room.shape, dtype=dtype, device=room.device).masked_fill_(~room, float("-inf"))
+    return bias[..., : mask_B1TS.shape[3]]

@@ -203,11 +203,11 @@ def merge(weights: Mapping[str, Tensor], adapter: Adapter) -> dict[str, Tensor]:
 
 
 def merge_into(out: Mapping[str, Tensor], weights: Mapping[str, Tensor], adapter: Adapter) -> None:
-    """Write W + (alpha / rank) * B @ A, summed in float32, to `out`, of W's own type.
+    """Write W + (alpha / rank) * B @ A, summed in float32 or wider, to `out`, of W's own type.
 
     Args:
-        out: Where the changed weights go, by name; in float32 nothing else of their size is made, which would take longer
-            than the sum.
+        out: Where the changed weights go, by name. In float32 nothing else of their size is made, which would take longer
+            than the sum, and in other types one copy of a weight at a time.
         weights: The base model's weights by name; more than the adapter changes is fine.
         adapter: Its tensors are moved to where the weights lie.
 
@@ -229,7 +229,8 @@ def merge_into(out: Mapping[str, Tensor], weights: Mapping[str, Tensor], adapter
             if weight.dtype == a.dtype == torch.float32:
                 torch.addmm(weight, b, a, alpha=adapter.scale, out=out[name])
             else:
-                out[name].copy_(weight.float() + b @ a * adapter.scale)
+                wide = weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True)
+                out[name].copy_(wide.addmm_(b.to(wide.dtype), a.to(wide.dtype), alpha=adapter.scale))
 
 
 # ---------------------------------------------------------------------------------- adapters in training

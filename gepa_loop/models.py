@@ -54,7 +54,7 @@ def load_base(config: ModelConfig) -> Base:
         ModelError: The model, a part of it or the device is missing; the message says which.
     """
     device = _device(config.device)
-    dtype = _dtype(config.dtype, device)
+    dtype = resolve_dtype(config.dtype, device)
     model, tokenizer = _load(config.name, dtype)
     if not tokenizer.chat_template:
         raise ModelError(
@@ -121,7 +121,8 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The type that `model.dtype` names; `auto` is bfloat16 where the device computes with it, else float32."""
     import torch
 
     if name != "auto":

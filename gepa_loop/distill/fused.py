@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
+from gepa_loop.attention import folded_bias
 from gepa_loop.distill.batch import Packed
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def fused_states(model: PreTrainedModel, packed: Packed, prefix: Prefix) -> Tens
     width = cos_BLD.shape[2]
     kv_heads = model.config.num_key_value_heads
     groups = model.config.num_attention_heads // kv_heads
-    bias = _bias(packed.mask_B1LS, groups, x_NH.dtype)
+    bias = folded_bias(packed.mask_B1LS, groups, x_NH.dtype)
     delta_NH = None
     for number, block in enumerate(decoder.layers):
         attention, mlp = block.self_attn, block.mlp
@@ -58,10 +59,3 @@ def fused_states(model: PreTrainedModel, packed: Packed, prefix: Prefix) -> Tens
         delta_NH = mlp.down_proj(silu_mul(mlp.gate_proj(hidden_NH), mlp.up_proj(hidden_NH)))
     _, hidden_NH = add_norm(x_NH, delta_NH, decoder.norm.weight, eps)
     return hidden_NH[packed.rows_N * length + packed.columns_N]
-
-
-def _bias(mask_B1LS: Tensor, groups: int, dtype: torch.dtype) -> Tensor:
-    """What is added to the scores of the folded queries: 0 or -inf; its rows begin where kernels want them aligned."""
-    room = pad(mask_B1LS, (0, -mask_B1LS.shape[3] % 8)).repeat(1, 1, groups, 1)
-    bias = torch.zeros(room.shape, dtype=dtype, device=room.device).masked_fill_(~room, float("-inf"))
-    return bias[..., : mask_B1LS.shape[3]]

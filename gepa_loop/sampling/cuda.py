@@ -33,6 +33,8 @@ LOOK_EVERY = 8
 """Tokens between two looks at which rows have ended."""
 PREFILL_TOKENS = 16_384
 """Prompt tokens that are read together."""
+PREFILL_KEYS = 2**17
+"""Keys of all rows that are read together, what is shared counted for each: .5 GB in a layer of a 4B model."""
 READERS = 32
 """Captured shapes of prompts that are kept; each holds its hidden states."""
 GRAPH_TOKENS = 4_096
@@ -291,7 +293,8 @@ class CudaSampler:
         last, done = [], 0
         while done < len(prompts):
             size = max(map(len, prompts[done:]))
-            part = prompts[done : done + max(1, PREFILL_TOKENS // (skip + size))]
+            most = max(1, min(PREFILL_TOKENS // size, PREFILL_KEYS // (skip + size)))
+            part = prompts[done : done + most]
             # Rounded up, so that few graphs serve all lengths; padding comes last, where no real token sees it.
             room = -(-max(map(len, part)) // 16) * 16
             ids = np.zeros((len(part), room), np.int64)
