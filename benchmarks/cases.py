@@ -10,7 +10,7 @@ import torch
 
 from gepa_loop.attention import use_grouped_attention
 from gepa_loop.bundled import random_tiny
-from gepa_loop.models import Base, calm_host
+from gepa_loop.models import Base, calm_host, resolve_dtype
 from gepa_loop.prompts import Renderer
 from gepa_loop.task import Item
 
@@ -45,13 +45,16 @@ class Case:
         return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
 
 
+CPU_TYPE = str(resolve_dtype("auto", torch.device("cpu"))).removeprefix("torch.")
+"""What the program takes on this processor, for ours and the peers alike."""
+
 CASES = {
     case.name: case
     for case in (
         Case("A", "llama-135m", 64, 4, 128, 1024, 64, "bfloat16", "cuda"),
         Case("B", "qwen3-4b", 16, 4, 256, 1024, 128, "bfloat16", "cuda"),
         Case("C", "qwen3-4b", 32, 4, 256, 1024, 2048, "bfloat16", "cuda"),
-        Case("D", "llama-135m", 16, 4, 48, 256, 24, "float32", "cpu"),
+        Case("D", "llama-135m", 16, 4, 48, 256, 24, CPU_TYPE, "cpu"),
         Case("tiny", "tiny", 8, 4, 48, 64, 8, "float32", "cpu"),
     )
 }
