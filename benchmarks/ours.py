@@ -97,7 +97,7 @@ def run(case: Case, steps: int, warmup: int, sets: list[str]) -> dict[str, Any]:
         assert {len(c.token_ids) for c in collected.completions} == {case.new}
     kept = rows[warmup:]
     return {
-        "name": f"gepa-loop, {engine}",
+        "name": f"gepa-loop, {engine.partition(' (')[0]}",
         "seconds": {name: statistics.median(row[name] for row in kept) for name in kept[0]},
         "steps": [row["step"] for row in rows],
         "peak_gib": peak_memory_gib(base.device),
