@@ -16,7 +16,7 @@ from gepa_loop.lora import Adapter
 from gepa_loop.lora_training import remove_lora, student_adapter, with_lora
 from gepa_loop.models import Base
 from gepa_loop.sampling.base import Completion, Sampling
-from gepa_loop.sampling.cuda import CudaSampler
+from gepa_loop.sampling.cuda import PREFILL_TOKENS, CudaSampler
 from gepa_loop.sampling.decoder import unsupported
 from gepa_loop.sampling.engines import open_sampler
 from gepa_loop.sampling.kernels.draw import draw_rows
@@ -50,6 +50,17 @@ def test_completions_are_those_of_the_models_own_forward(
     fused, plain = CudaSampler(base, 64, share_from), TorchSampler(base, 64)
     for sampling in (Sampling(1.0, 5), Sampling(0.0, 3), Sampling(0.6, 2)):
         same(fused.generate(prompts, sampling, seeds), plain.generate(prompts, sampling, seeds))
+
+
+@pytest.mark.skipif(not CUDA, reason="needs a GPU: too many tokens for the interpreter")
+@pytest.mark.parametrize("share_from", [1, 10**9], ids=["shared", "whole"])
+def test_more_prompts_than_are_read_together(base: Base, share_from: int) -> None:
+    common = [5 + n % 250 for n in range(100)]
+    prompts = [[*common, *(5 + (7 * n + m * m) % 250 for m in range(40 + n % 9))] for n in range(420)]
+    assert sum(len(prompt) - len(common) for prompt in prompts) > PREFILL_TOKENS
+    seeds, sampling = list(range(420)), Sampling(0.0, 3)
+    fused, plain = CudaSampler(base, 420, share_from), TorchSampler(base, 420)
+    same(fused.generate(prompts, sampling, seeds), plain.generate(prompts, sampling, seeds))
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
