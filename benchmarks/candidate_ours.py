@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.candidate import Scored, Setting, measure_side
 from gepa_loop.optimize.adapter import COMPONENT, disable_caches, example
-from gepa_loop.optimize.engine import BatchedAdapter
+from gepa_loop.optimize.batched import BatchedAdapter
 from gepa_loop.optimize.journal import Journal
 from gepa_loop.optimize.proposer import make_proposer
 from gepa_loop.prompts import Candidate
+from gepa_loop.task import SPLITS
 
 
 def open_ours(setting: Setting):
     disable_caches()
     config = setting.config
     folder, count = tempfile.TemporaryDirectory(), itertools.count()
-    proposer = make_proposer(config.optimize.reflection, setting.train, 0, has_key=False)
+    settings = config.optimize
+    proposer = make_proposer(settings.reflection, setting.train, settings.max_prompt_tokens, 0, has_key=False)
+    # The task of random letters has items in one split only, and the search looks at all four.
+    task = setting.rollouts.task
+    task = replace(task, splits={**dict.fromkeys(SPLITS, ()), **task.splits})
+    rollouts = replace(setting.rollouts, task=task)
     batch = [example(item) for item in setting.items]
 
     def score(prompt: Candidate) -> Scored:
         # A new journal each time: what is in one is not scored again.
         journal = Journal(Path(folder.name) / str(next(count)))
-        adapter = BatchedAdapter(config, setting.rollouts, proposer, journal, lambda spent: None)
+        adapter = BatchedAdapter(config, rollouts, proposer, journal, lambda spent: None)
         found = adapter.evaluate(batch, {COMPONENT: prompt.text})
-        rows = [journal.scored[prompt.id, item.id].rows[0] for item in setting.items]
+        rows = [journal.rows[prompt.id, item.id][0] for item in setting.items]
         return Scored(
             [output.answer for output in found.outputs], list(found.scores), [r.tokens for r in rows]
         )

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from gepa_loop import __version__
 from gepa_loop.errors import ConfigError, GepaLoopError, Interrupted, NoGain
+from gepa_loop.session import err, open_session, out, shown
 
 if TYPE_CHECKING:
     from gepa_loop.lab import Lab
-    from gepa_loop.prompts import Candidate
-    from gepa_loop.runs import Run
-    from gepa_loop.view import View
 
 app = typer.Typer(
     name="gepa-loop",
@@ -32,10 +26,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Show presets and resolved configurations.")
 app.add_typer(config_app, name="config")
-
-# Item ids hold `:train:`, which rich would print as an emoji.
-out = Console(soft_wrap=True, emoji=False)
-err = Console(stderr=True, soft_wrap=True, emoji=False)
+prompts_app = typer.Typer(no_args_is_help=True, help="Read the prompts of a search, done or still running.")
+app.add_typer(prompts_app, name="prompts")
 
 ConfigOption = Annotated[
     str | None,
@@ -57,12 +49,22 @@ NameOption = Annotated[
     str | None,
     typer.Option("--run-name", help="Folder below runs/. Default: made from the command and the config."),
 ]
+RoundsOption = Annotated[
+    int | None, typer.Option("--rounds", min=1, help="Rounds; the same as --set loop.rounds=N.")
+]
 DryOption = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, print what would run, and stop.")
 ]
 FreshOption = Annotated[
     bool, typer.Option("--fresh/--resume", help="Delete an earlier run of this name, or continue it.")
 ]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's name below runs/, or the path of its folder.")
+]
+RoundOption = Annotated[
+    int | None, typer.Option("--round", min=0, help="A loop's round. Default: the last with a search.")
+]
+ID_HELP = "The beginning of a candidate's id, or 'seed', or 'best'."
 
 
 def main() -> None:
@@ -109,17 +111,29 @@ def optimize(
     fresh: FreshOption = False,
 ) -> None:
     """Evolve teacher prompts with GEPA and write the Pareto front."""
-    with _open("optimize", config, sets, run_name, dry_run, fresh) as opened:
+    with open_session("optimize", config, sets, run_name, dry_run, fresh) as opened:
         if opened is None:
             return
+        from gepa_loop.browse import print_front
+        from gepa_loop.searches import read_search
         from gepa_loop.stages import search
 
         lab, seed_prompt, run, view = opened
-        front = search(lab, seed_prompt, run.path / "optimize", view, number=0, stack=None)
-    out.print(f"{front.rollouts} rollouts, stopped by {front.stopped_by}", highlight=False)
-    for candidate, mean in zip(front.candidates, front.means, strict=True):
-        path = run.path / "optimize" / "prompts" / f"{candidate.id}.txt"
-        out.print(f"{candidate.id}  {mean:.3f} on pareto  {_shown(path)}", highlight=False)
+        search(lab, seed_prompt, run.path / "optimize", view, number=0, stack=None)
+    out.print()
+    print_front(read_search(str(run.path)), out)
+    out.print(f"prompts: {shown(run.path / 'optimize' / 'prompts')}", highlight=False)
+
+
+@app.command()
+def plan(
+    rounds: RoundsOption = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+) -> None:
+    """Print what a loop may take: rollouts, tokens, proposals, US dollars and minutes."""
+    with open_session("loop", config, _with_rounds(sets, rounds), None, True, False):
+        pass
 
 
 @app.command()
@@ -135,7 +149,7 @@ def distill(
     from gepa_loop.prompts import read_prompt
 
     teacher = read_prompt(prompt)
-    with _open("distill", config, sets, run_name, dry_run, fresh, {str(prompt): teacher}) as opened:
+    with open_session("distill", config, sets, run_name, dry_run, fresh, {str(prompt): teacher}) as opened:
         if opened is None:
             return
         from gepa_loop.stages import distil_alone
@@ -147,7 +161,7 @@ def distill(
     later = f", {score(done.last.score)} at step {done.last.step}" if done.last != done.best else ""
     out.print(
         f"held-out score without a prompt: {score(done.before)} before, {score(done.best.score)} at step "
-        f"{done.best.step} (kept){later}\nadapter: {_shown(run.path / 'distill' / teacher.id / 'adapter')}",
+        f"{done.best.step} (kept){later}\nadapter: {shown(run.path / 'distill' / teacher.id / 'adapter')}",
         highlight=False,
     )
 
@@ -191,7 +205,7 @@ def evaluate(
         subjects.append(subject(Path(file) if file else None, Path(folder) if folder else None))
     prompts = {s.label: s.candidate for s in subjects if s.candidate is not None}
     more = {"split": split, "subjects": " against ".join(s.id for s in subjects)}
-    with _open("evaluate", config, sets, run_name, dry_run, fresh, prompts, more) as opened:
+    with open_session("evaluate", config, sets, run_name, dry_run, fresh, prompts, more) as opened:
         if opened is None:
             return
         from gepa_loop.view import estimate_text
@@ -214,9 +228,7 @@ def evaluate(
 
 @app.command()
 def loop(
-    rounds: Annotated[
-        int | None, typer.Option("--rounds", min=1, help="Rounds; the same as --set loop.rounds=N.")
-    ] = None,
+    rounds: RoundsOption = None,
     require_gain: Annotated[
         bool,
         typer.Option("--require-gain", help="Exit with 5 when no student is significantly better on test."),
@@ -228,8 +240,7 @@ def loop(
     fresh: FreshOption = False,
 ) -> None:
     """Search prompts, distil each, keep the best student, and go on from it."""
-    sets = [*(sets or []), *([] if rounds is None else [f"loop.rounds={rounds}"])]
-    with _open("loop", config, sets, run_name, dry_run, fresh) as opened:
+    with open_session("loop", config, _with_rounds(sets, rounds), run_name, dry_run, fresh) as opened:
         if opened is None:
             return
         from gepa_loop.loop import missing_gain, run_loop
@@ -242,10 +253,10 @@ def loop(
 
     out.print()
     out.print(result_table(result))
-    out.print(f"prompt:  {_shown(run.path / result['prompt'])}", highlight=False)
+    out.print(f"prompt:  {shown(run.path / result['prompt'])}", highlight=False)
     if result["adapter"] is not None:
-        out.print(f"adapter: {_shown(run.path / result['adapter'])}", highlight=False)
-    out.print(f"report:  {_shown(report)}", highlight=False)
+        out.print(f"adapter: {shown(run.path / result['adapter'])}", highlight=False)
+    out.print(f"report:  {shown(report)}", highlight=False)
     why = missing_gain(lab.config, result)
     if require_gain and why is not None:
         raise NoGain(f"no significant gain: {why}", "The run is complete; see its result.json.")
@@ -280,7 +291,7 @@ def sweep(
 
     source = config or grid.config
     prompts = {str(prompt): teacher}
-    with _open("sweep", source, sets, run_name, dry_run, fresh, prompts, more, check) as opened:
+    with open_session("sweep", source, sets, run_name, dry_run, fresh, prompts, more, check) as opened:
         if opened is None:
             for name, seed in configs:
                 out.print(
@@ -293,7 +304,7 @@ def sweep(
 
     out.print()
     out.print(sweep_table(result))
-    out.print(f"rows and adapters: {_shown(run.path)}", highlight=False)
+    out.print(f"rows and adapters: {shown(run.path)}", highlight=False)
 
 
 @config_app.command("show")
@@ -316,83 +327,54 @@ def config_presets() -> None:
             out.print(f"[bold]{name}[/]  {escape(about)}", highlight=False)
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Turn Ctrl-C into `Interrupted`, before Typer makes a bare "Aborted" of it."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        command = shlex.join(["gepa-loop", *(a for a in sys.argv[1:] if a != "--fresh")])
-        raise Interrupted(
-            "\ninterrupted; what was finished is saved. Continue with:", f"  {command}"
-        ) from None
+@prompts_app.command("list")
+def prompts_list(
+    name: RunArgument,
+    number: RoundOption = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every proposal, with why it was not accepted.")
+    ] = False,
+) -> None:
+    """List the front of a search, best first."""
+    from gepa_loop.browse import print_all, print_front
+    from gepa_loop.searches import read_search
+
+    (print_all if everything else print_front)(read_search(name, number), out)
 
 
-@contextmanager
-def _open(
-    command: str,
-    config: str | None,
-    sets: list[str] | None,
-    run_name: str | None,
-    dry_run: bool,
-    fresh: bool,
-    prompts: Mapping[str, Candidate] | None = None,
-    more: Mapping[str, str] | None = None,
-    check: Callable[[Lab], None] | None = None,
-) -> Iterator[tuple[Lab, Candidate, Run, View] | None]:
-    """What every command begins with: config, model, task, checks, run directory, view. None on a dry run."""
-    with _interruptible():
-        from gepa_loop.config import load_config
-        from gepa_loop.lab import open_lab, seed_prompt
-        from gepa_loop.runs import fingerprint, open_run, write_json
-        from gepa_loop.view import View
+@prompts_app.command("show")
+def prompts_show(
+    name: RunArgument,
+    candidate: Annotated[str, typer.Argument(metavar="ID", help=ID_HELP)],
+    number: RoundOption = None,
+    text: Annotated[bool, typer.Option("--text", help="Print the text alone.")] = False,
+) -> None:
+    """Show one prompt: where it came from, its scores and costs, its text."""
+    from gepa_loop.browse import print_candidate
+    from gepa_loop.searches import pick, read_search
 
-        settings = load_config(config, sets or ())
-        first = seed_prompt(settings)
-        prompts = prompts or {"optimize.seed_prompt": first}
-        extra = {"command": command, "prompts": " ".join(p.id for p in prompts.values()), **(more or {})}
-        if command in ("optimize", "loop"):
-            from gepa_loop.config import check_budget
-
-            check_budget(settings)
-        label = Path(config).stem if config else "default"
-        resolved = settings.model_dump(mode="json")
-        name = run_name or f"{command}-{label}-{fingerprint([resolved, extra])[:6]}"
-        if Path(name).name != name or name.startswith("."):
-            raise ConfigError(
-                f"--run-name {name}: not a plain folder name", "It becomes a folder below runs/."
-            )
-        path = Path.cwd() / "runs" / name
-        lab = open_lab(settings)
-        for source, candidate in prompts.items():
-            lab.check_prompt(candidate, source)
-        if command in ("distill", "loop", "sweep"):
-            from gepa_loop.distill.teacher import check_teacher
-
-            lab = lab.for_training()
-            if check is None:
-                check_teacher(lab, next(iter(prompts.values())).text)
-            else:
-                check(lab)
-        for line in lab.facts():
-            out.print(line, highlight=False, markup=False)
-        overlaps = (lab.overlap(candidate, source) for source, candidate in prompts.items())
-        for line in (*lab.task.warnings(), *filter(None, overlaps)):
-            out.print(f"[yellow]warning:[/] {escape(line)}", highlight=False)
-        if dry_run:
-            for line in lab.plan(command):
-                out.print(line, highlight=False, markup=False)
-            out.print(f"would write {_shown(path)}", highlight=False)
-            yield None
-            return
-        with open_run(path, lab.identity(**extra), fresh=fresh) as run:
-            write_json(run.path / "config.json", resolved)
-            out.print(f"run {_shown(path)}", highlight=False)
-            run.event("start", command=command, **lab.data_facts())
-            with View(out) as view:
-                yield lab, first, run, view
+    search = read_search(name, number)
+    chosen = pick(search, candidate)
+    if text:
+        typer.echo(chosen.text.encode())
+    else:
+        print_candidate(search, chosen, out)
 
 
-def _shown(path: Path) -> str:
-    """A path relative to the working directory where it lies below it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+@prompts_app.command("diff")
+def prompts_diff(
+    name: RunArgument,
+    old: Annotated[str, typer.Argument(metavar="A", help=ID_HELP)],
+    new: Annotated[str, typer.Argument(metavar="B", help=ID_HELP)],
+    number: RoundOption = None,
+) -> None:
+    """Show what changed from one prompt to another."""
+    from gepa_loop.browse import print_comparison
+    from gepa_loop.searches import pick, read_search
+
+    search = read_search(name, number)
+    print_comparison(pick(search, old), pick(search, new), out)
+
+
+def _with_rounds(sets: list[str] | None, rounds: int | None) -> list[str]:
+    return [*(sets or []), *([] if rounds is None else [f"loop.rounds={rounds}"])]

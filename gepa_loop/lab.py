@@ -122,21 +122,6 @@ class Lab:
             "warnings": list(self.task.warnings()),
         }
 
-    def plan(self, command: str) -> list[str]:
-        """What a command will do at most, in lines for a person."""
-        c = self.config
-        search = f"search: up to {c.optimize.max_rollouts} rollouts, a front of up to {c.optimize.max_front}"
-        train = (
-            f"distil: {c.distill.steps} steps of {c.distill.rollouts} rollouts, "
-            f"up to {c.distill.steps * c.distill.rollouts * c.sampling.max_tokens} completion tokens for each prompt"
-        )
-        steps = {
-            "optimize": [search],
-            "distill": [train],
-            "loop": [f"rounds: {c.loop.rounds}", search, train],
-        }
-        return steps.get(command, [])
-
     def check_prompt(self, prompt: Candidate, source: str) -> None:
         """Check a prompt against every item it may meet."""
         self._check_items(prompt.text, self.task, source)

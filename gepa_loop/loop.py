@@ -15,6 +15,7 @@ from typing import Any
 from gepa_loop.config import Config
 from gepa_loop.lab import Lab
 from gepa_loop.lora import Adapter, stack_adapters, write_adapter
+from gepa_loop.predict import Fit, Prediction, fit, predict
 from gepa_loop.prompts import NO_PROMPT, Candidate
 from gepa_loop.runs import Run, read_json, read_jsonl, write_json
 from gepa_loop.select import Contender, Verdict, decide, difference, estimate, internalisation
@@ -34,6 +35,8 @@ class RoundOutcome:
     """The winner's prompt; without a winner the one that prompts best."""
     summary: Mapping[str, Any]
     """This round's part of result.json."""
+    predictions: tuple[Prediction, ...]
+    """Of this round's students."""
 
 
 def run_loop(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer) -> dict[str, Any]:
@@ -44,7 +47,8 @@ def run_loop(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer) -> 
     stack, adapter = None, None
     for number in range(lab.config.loop.rounds):
         run.event("round", round=number)
-        outcome = run_round(lab, seed_prompt, run, observer, number, stack, adapter)
+        earlier = fit([p for outcome in outcomes for p in outcome.predictions])
+        outcome = run_round(lab, seed_prompt, run, observer, number, stack, adapter, earlier)
         observer.note(f"round {number}: {outcome.verdict.reason}")
         outcomes.append(outcome)
         stack, adapter = outcome.stack, outcome.adapter
@@ -71,8 +75,12 @@ def run_round(
     number: int,
     stack: Adapter | None,
     stack_path: Path | None,
+    earlier: Fit | None,
 ) -> RoundOutcome:
-    """One round on top of the earlier rounds' adapters: baseline, search, distil, evaluate, decide."""
+    """One round on top of the earlier rounds' adapters: baseline, search, distil, evaluate, decide.
+
+    `earlier` says how predicted and actual students of earlier rounds fit.
+    """
     config, folder = lab.config, run.path / f"round_{number:02d}"
 
     def scored(name: str, split: str, prompt: str, adapter: Adapter | None) -> dict[str, float]:
@@ -87,6 +95,8 @@ def run_round(
     # 2. Prompts that help this model.
     front = search(lab, seed_prompt, folder / "optimize", observer, number=number, stack=stack)
     run.event("front", round=number, ids=[c.id for c in front.candidates], stopped_by=front.stopped_by)
+    if earlier is not None:
+        observer.note(str(earlier))
 
     # 3. Each prompt's effect, moved into an adapter.
     contenders, students = [], {}
@@ -117,10 +127,19 @@ def run_round(
         if number > 0 and stack_path is not None:
             adapter_path = folder / "stack"
             write_adapter(adapter_path, stack, lab.base.name)
+    measured = {row["id"]: row["objectives"] for row in front.rows}
+    predictions = tuple(
+        predict(c.id, base, c.prompted, c.student, measured[c.id], earlier) for c in contenders
+    )
     summary = _summary(number, verdict, contenders)
-    write_json(folder / "decision.json", {**summary, **_details(verdict, base)})
+    details = {
+        **_details(verdict, base),
+        "predictions": [p.as_dict() for p in predictions],
+        "earlier_fit": None if earlier is None else earlier.as_dict(),
+    }
+    write_json(folder / "decision.json", {**summary, **details})
     prompt = next(c for c in front.candidates if c.id == best)
-    return RoundOutcome(verdict, stack, adapter_path, prompt, summary)
+    return RoundOutcome(verdict, stack, adapter_path, prompt, summary, predictions)
 
 
 def run_test(

@@ -100,12 +100,19 @@ class ReflectionConfig(Section):
     model: Name = "auto"
     """`offline`, any litellm model string, or `auto`: `auto_model` when ANTHROPIC_API_KEY is set, else offline."""
     auto_model: Name = "anthropic/claude-opus-5-5"
-    max_tokens: Positive = 4096
-    """Longest reply of the reflection model, in tokens."""
+    max_tokens: Positive = 16384
+    """Longest reply of the reflection model, in tokens. A model that thinks before it writes pays for its thoughts out
+    of these, so it leaves room for far more than a prompt; what is not used costs nothing."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """Longest silence of the provider during a call. A full reply takes minutes, and it comes in one piece."""
+    retries: Annotated[int, Field(ge=0)] = 5
+    """Times that a call is repeated after a failure that may pass (rate limits, overload, timeouts, broken connections),
+    with growing pauses."""
     sections: tuple[PromptSection, ...] = ()
     """Section texts for the offline proposer."""
     examples: Annotated[int, Field(ge=0)] = 3
-    """Most worked examples that the offline proposer adds to one prompt."""
+    """Most worked examples that the offline proposer adds to one prompt. They are items of `train` that the search does
+    not score."""
 
 
 class OptimizeConfig(Section):
@@ -117,21 +124,44 @@ class OptimizeConfig(Section):
     """Budget: dollars for the reflection model."""
     max_minutes: Annotated[float, Field(gt=0)] = 60.0
     """Budget: minutes of one `optimize` stage."""
+    patience: Positive = 50
+    """The search ends after so many iterations in a row without a better mean on `pareto`."""
     minibatch: Positive = 8
     """Items of `train` on which a new candidate must beat its parent."""
+    accept: Literal["test", "margin", "gepa"] = "test"
+    """When a candidate beats its parent on the minibatch. `test`: its paired differences have a one-sided p of at most
+    `accept_level`; `margin`: their mean is above `accept_margin`; `gepa`: its sum is higher, as in GEPA itself."""
+    accept_level: Annotated[float, Field(gt=0, le=0.5)] = 0.25
+    """For `test`: by sign flips, two items won and none lost have p = 0.25."""
+    accept_margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    brevity: Annotated[float, Field(ge=0)] = 0.1
+    """Score that 1,000 more prompt tokens than the parent's must earn, under `test` and `margin`."""
+    frontier_type: Literal["instance", "objective", "hybrid", "cartesian"] = "instance"
+    """What a candidate must be best at to be on the front, as in gepa: an item, an objective (score, prompt tokens,
+    completion tokens), either, or an objective on an item."""
+    probe_rollouts: Annotated[int, Field(ge=0)] = 32
+    """The model's own completions without a prompt on which every accepted prompt's distillability is measured; 0: not."""
+    distillability: bool = False
+    """Whether a small divergence from the prompted model counts as an objective of the front."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """Temperature of the completions that score candidates. 0 is greedy, as `evaluate` is by default."""
     samples: Positive = 1
     """Completions for each item, on the same random numbers for every candidate."""
-    max_front: Positive = 3
-    """Most candidates handed on to distillation."""
+    max_front: Annotated[int, Field(ge=2)] = 3
+    """Most candidates handed on to distillation. The seed prompt and the best one always are, so it is at least 2."""
     max_prompt_tokens: Positive = 1024
     """Longest prompt a proposal may have."""
+    max_copied: Positive = 8
+    """A proposal is refused as a copy when it has so many runs of so many words of one item, or all of a shorter one's."""
+    excerpt_tokens: Positive = 256
+    """Tokens of a completion that the reflection reads, from its head and its tail."""
     reflection: ReflectionConfig = ReflectionConfig()
 
     @model_validator(mode="after")
     def _samples_differ(self) -> OptimizeConfig:
         _refuse_equal_samples(self.samples, self.temperature)
+        if self.distillability and not self.probe_rollouts:
+            raise ValueError("distillability needs probe_rollouts above 0")
         return self
 
 

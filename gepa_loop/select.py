@@ -200,12 +200,32 @@ def items_needed(a: ItemScores, b: ItemScores, power: float = 0.8, alpha: float 
     return math.ceil(float(test.solve_power(effect, alpha=alpha, power=power, alternative="two-sided")))
 
 
-def decide(base: ItemScores, contenders: Sequence[Contender], alpha: float = 0.05, seed: int = 0) -> Verdict:
+def best_prompt(
+    seed_prompt: ItemScores, prompts: Mapping[str, ItemScores], alpha: float = 0.05, seed: int = 0
+) -> Verdict:
+    """Pick the prompt with the highest mean among those significantly above the seed prompt, as `decide` does.
+
+    Raises:
+        ValueError: No items, different items, or a score outside [0, 1].
+    """
+    contenders = [Contender(id_, scores, scores, None) for id_, scores in prompts.items()]
+    if not contenders:
+        return Verdict(None, "No proposal was better than the seed prompt.", (), {}, {}, None)
+    return decide(seed_prompt, contenders, alpha, seed, ("prompt", "seed prompt"))
+
+
+def decide(
+    base: ItemScores,
+    contenders: Sequence[Contender],
+    alpha: float = 0.05,
+    seed: int = 0,
+    names: tuple[str, str] = ("student", "base"),
+) -> Verdict:
     """Pick the student with the highest mean among those significantly above the base, both without prompt.
 
     Holm's correction runs over the contenders that have a student. Equal means are ranked by the prompt's
     mean, then by id. Without a significant student there is no winner, and the reason says how many items
-    would have been needed, at Holm's first step alpha / contenders.
+    would have been needed, at Holm's first step alpha / contenders. `names` are what the reason calls the two sides.
 
     Raises:
         ValueError: No items, different items, a score outside [0, 1], or an id twice.
@@ -223,11 +243,11 @@ def decide(base: ItemScores, contenders: Sequence[Contender], alpha: float = 0.0
     ranking = tuple(sorted(students, key=lambda id_: (-means[id_], -prompted[id_], id_)))
     winner = next((i for i in ranking if differences[i].mean > 0 and adjusted[i] < alpha), None)
     shown = winner or ranking[0]
-    reason = _compare(shown, students[shown], base, differences[shown], adjusted, seed)
+    reason = _compare(shown, students[shown], base, differences[shown], adjusted, seed, names)
     if winner is None:
         needed = items_needed(students[shown], base, alpha=alpha / len(students))
         more = _more(differences[shown], needed)
-        reason = f"No student is significantly better than the base. The best is {reason} {more}"
+        reason = f"No {names[0]} is significantly better than the {names[1]}. The best is {reason} {more}"
     elif winner != ranking[0]:
         reason += f" {ranking[0]} scores higher, but not significantly: {_p(adjusted[ranking[0]])}."
     oracle = math.fsum(max(s[item] for s in students.values()) for item in base) / len(base)
@@ -241,11 +261,12 @@ def _compare(
     diff: Difference,
     adjusted: Mapping[str, float],
     seed: int,
+    names: tuple[str, str],
 ) -> str:
     after, before = estimate(student, seed), estimate(base, seed)
     plural = "s" if len(adjusted) > 1 else ""
     return (
-        f"{id_}: student {_decimal(after.mean)} {_interval(after.ci)} against base "
+        f"{id_}: {names[0]} {_decimal(after.mean)} {_interval(after.ci)} against {names[1]} "
         f"{_decimal(before.mean)} {_interval(before.ci)} on {after.n} items; difference "
         f"{_decimal(diff.mean, '+')} {_interval(diff.ci)}, {_p(adjusted[id_])} after Holm over "
         f"{len(adjusted)} candidate{plural}."

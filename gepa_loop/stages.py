@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,12 +12,15 @@ from gepa_loop.evaluate import evaluate
 from gepa_loop.lab import Lab
 from gepa_loop.lora import Adapter, read_adapter
 from gepa_loop.prompts import NO_PROMPT, Candidate, read_prompt
-from gepa_loop.runs import Run, derive_seed, write_json
-from gepa_loop.select import Difference, Estimate, difference, estimate, item_scores
+from gepa_loop.runs import Run, derive_seed, read_jsonl, write_json
+from gepa_loop.select import Difference, Estimate, best_prompt, difference, estimate, item_scores
 
 if TYPE_CHECKING:
     from gepa_loop.distill.trainer import Distilled
-    from gepa_loop.optimize.engine import Front, Spent
+    from gepa_loop.optimize.engine import Found
+    from gepa_loop.optimize.front import Front
+    from gepa_loop.optimize.proposer import Proposer
+    from gepa_loop.optimize.stops import Spent
 
 
 class Observer(Protocol):
@@ -46,24 +49,110 @@ def scores(
 def search(
     lab: Lab, seed_prompt: Candidate, folder: Path, observer: Observer, *, number: int, stack: Adapter | None
 ) -> Front:
-    """GEPA's search of round `number` for prompts that help the base with `stack`."""
-    from gepa_loop.optimize.engine import optimize
-    from gepa_loop.optimize.proposer import make_proposer
+    """GEPA's search of round `number` for prompts that help the base with `stack`, and its front, scored afresh.
 
+    The finalists' rows on `select` go to `evaluate/<id>_prompted.jsonl` beside `folder`.
+    """
+    from gepa_loop.distill.probe import open_probe
+    from gepa_loop.optimize.engine import optimize
+    from gepa_loop.optimize.front import read_front
+    from gepa_loop.optimize.plan import dearest_proposal
+
+    if (folder / "result.json").exists():
+        return read_front(folder)
     settings = lab.config.optimize
     observer.stage("optimize", round=number)
-    lab.rollouts.sampler.set_student(stack)
-    seed = derive_seed(lab.config.seed, "optimize", number)
-    has_key = bool(os.environ.get("ANTHROPIC_API_KEY"))
-    proposer = make_proposer(settings.reflection, lab.task.splits["train"], seed, has_key)
+    proposer = open_proposer(lab, number)
     observer.note(f"reflection: {proposer.about}")
+    quote = dearest_proposal(lab.config, lab.rollouts, proposer, seed_prompt)
+    lab.rollouts.sampler.set_student(stack)
+    measure = open_probe(lab, stack)
+
+    def probe(prompt: str) -> Mapping[str, float]:
+        return asdict(measure(prompt))
 
     def progress(spent: Spent) -> None:
         observer.progress(
             spent.rollouts, settings.max_rollouts, candidates=spent.proposals + 1, usd=spent.usd
         )
 
-    return optimize(lab.config, lab.rollouts, proposer, seed_prompt, folder, progress, seed)
+    found = optimize(
+        lab.config,
+        lab.rollouts,
+        proposer,
+        seed_prompt,
+        folder,
+        progress,
+        derive_seed(lab.config.seed, "optimize", number),
+        probe if settings.probe_rollouts else None,
+        0.0 if quote is None else quote.usd or 0.0,
+    )
+    observer.note(f"stopped by {found.stopped_by}")
+    return _judge(lab, found, folder, observer, number, stack)
+
+
+def _judge(
+    lab: Lab, found: Found, folder: Path, observer: Observer, number: int, stack: Adapter | None
+) -> Front:
+    """Score the finalists on `select`, compare them with the seed, and write the front."""
+    from gepa_loop.optimize.front import choose, write_front
+
+    config, rows, by_item = lab.config, {}, {}
+    for row in found.rows:
+        observer.stage("front", round=number, candidate=row["id"])
+        path = folder.parent / "evaluate" / f"{row['id']}_prompted.jsonl"
+        by_item[row["id"]] = scores(lab, "select", row["text"], stack, path, observer)
+        rows[row["id"]] = read_jsonl(path)
+    first, *others = by_item
+    verdict = best_prompt(
+        by_item[first], {id_: by_item[id_] for id_ in others}, config.loop.alpha, config.seed
+    )
+    front = [
+        {
+            **row,
+            "select": estimate(by_item[row["id"]], config.seed).as_dict(),
+            "against_seed": d.as_dict() if (d := verdict.differences.get(row["id"])) else None,
+            "adjusted_p": verdict.adjusted_p.get(row["id"]),
+        }
+        for row in choose(config.optimize, found, rows, config.evaluate.samples, verdict.winner)
+    ]
+    return write_front(folder, found, front, verdict.winner, verdict.reason)
+
+
+def plan(lab: Lab, command: str, seed_prompt: Candidate) -> list[str]:
+    """What a command will do at most, in lines for a person; a reflection model is asked whether it answers."""
+    config, lines = lab.config, []
+    if command == "loop":
+        lines.append(f"rounds: {config.loop.rounds}; of each:")
+    if command in ("optimize", "loop"):
+        from gepa_loop.optimize.plan import plan_search
+
+        proposer = open_proposer(lab, 0)
+        proposer.check()
+        lines.append(f"reflection: {proposer.about}")
+        lines += plan_search(config, lab.rollouts, proposer, seed_prompt).lines(config)
+    if command in ("distill", "loop"):
+        settings = config.distill
+        tokens = settings.steps * settings.rollouts * config.sampling.max_tokens
+        each = "the prompt" if command == "distill" else f"each of up to {config.optimize.max_front} prompts"
+        lines.append(
+            f"distil: {settings.steps} steps of {settings.rollouts} rollouts, up to {tokens:,} tokens to write, for {each}"
+        )
+    return lines
+
+
+def open_proposer(lab: Lab, number: int) -> Proposer:
+    """Who writes the prompts of round `number`."""
+    from gepa_loop.optimize.proposer import make_proposer, set_aside
+
+    settings = lab.config.optimize
+    return make_proposer(
+        settings.reflection,
+        lab.task.splits["train"][: set_aside(lab.config)],
+        settings.max_prompt_tokens,
+        derive_seed(lab.config.seed, "optimize", number),
+        bool(os.environ.get("ANTHROPIC_API_KEY")),
+    )
 
 
 def distil(

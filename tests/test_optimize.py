@@ -1,37 +1,51 @@
-"""GEPA over the tiny model: one reader of prompts, replay after a kill, budgets, the front."""
+"""GEPA over the tiny model: one reader of prompts, the record and its replay, caps, what is refused."""
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+import zlib
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import dspy
 import pytest
 
 from gepa_loop.config import Config, check_budget, load_config
-from gepa_loop.errors import BudgetReached, ConfigError, ReflectionError
+from gepa_loop.errors import (
+    BudgetReached,
+    ConfigError,
+    ReflectionError,
+    ReflectionFailed,
+    RunDirectoryError,
+)
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.optimize.adapter import FieldAdapter, example, program, save_program
-from gepa_loop.optimize.engine import Front, optimize
-from gepa_loop.optimize.proposer import LMProposer, OfflineProposer, Proposal, excerpt, make_proposer, refusal
+from gepa_loop.optimize.engine import Found, optimize
+from gepa_loop.optimize.proposer import OfflineProposer, Proposal, make_proposer, set_aside
+from gepa_loop.optimize.stops import Progress, Spent, reason_to_stop
 from gepa_loop.prompts import Candidate
-from gepa_loop.runs import read_jsonl
+from gepa_loop.runs import read_jsonl, write_jsonl
 from gepa_loop.task import Item
 
 SEED = Candidate("Answer the question.")
+COIN = ("optimize.accept=gepa", "optimize.max_rollouts=120", "optimize.minibatch=3")
+"""Under these the scorer below accepts about every third proposal."""
 
 
 @pytest.fixture(scope="module")
-def lab() -> Lab:
+def plain() -> Lab:
     return open_lab(load_config("smoke", env={}))
 
 
+@pytest.fixture(scope="module")
+def lab(plain: Lab) -> Lab:
+    """A task that the tiny model solves now and then: whether it does depends on the very completion."""
+    task = replace(plain.task, scorer=lambda item, _, text: (float(zlib.crc32(text.encode()) % 2), ""))
+    return replace(plain, task=task, rollouts=replace(plain.rollouts, task=task))
+
+
 def proposer(lab: Lab) -> Any:
-    return make_proposer(lab.config.optimize.reflection, lab.task.splits["train"], 0, has_key=False)
+    shown = lab.task.splits["train"][: set_aside(lab.config)]
+    return make_proposer(lab.config.optimize.reflection, shown, 1024, 0, has_key=False)
 
 
 class Scripted:
@@ -41,39 +55,42 @@ class Scripted:
 
     def __init__(self, *texts: str, dies_at: int | None = None) -> None:
         self.texts, self.dies_at, self.asked = texts, dies_at, 0
+        self.read: list[Any] = []
 
-    def propose(self, parent: str, examples: Any, number: int) -> Proposal:
+    def check(self) -> None:
+        pass
+
+    def propose(self, parent: str, examples: Any, number: int, known: Any) -> Proposal:
         self.asked += 1
+        self.read.append(examples)
         if number == self.dies_at:
             raise KeyboardInterrupt
         return Proposal(self.texts[min(number, len(self.texts) - 1)], 0.25, "scripted")
 
 
-def search(lab: Lab, folder: Path, how: Any, *sets: str, progress: Any = None) -> Front:
+def search(lab: Lab, folder: Path, how: Any, *sets: str, progress: Any = None, probe: Any = None) -> Found:
     lab.rollouts.sampler.set_student(None)
     config = load_config("smoke", sets, env={})
-    return optimize(config, lab.rollouts, how, SEED, folder, progress or (lambda spent: None), 0)
+    return optimize(config, lab.rollouts, how, SEED, folder, progress or (lambda spent: None), 0, probe)
 
 
-def files(folder: Path) -> dict[str, str]:
-    """Every file of a search but the journal's times."""
-    found = {str(p.relative_to(folder)): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()}
-    for name in ("gepa/evaluations.jsonl", "gepa/proposals.jsonl"):
-        rows = [json.loads(line) for line in found[name].splitlines()]
-        found[name] = json.dumps([{k: v for k, v in row.items() if k != "seconds"} for row in rows])
-    return found
+def record(folder: Path) -> list[dict[str, Any]]:
+    """candidates.jsonl but for its times."""
+    rows = read_jsonl(folder / "candidates.jsonl")
+    for row in rows:
+        del row["cost"]["seconds"], row["spent"]["seconds"]
+    return rows
 
 
-def test_gepa_reads_the_bytes_of_the_prompt_file_as_its_system_message(lab: Lab, tmp_path: Path) -> None:
-    front = search(lab, tmp_path, proposer(lab))
+def test_gepa_reads_the_bytes_of_the_prompt_file_as_its_system_message(lab: Lab) -> None:
     item = lab.task.splits["pareto"][0]
-    for candidate in front.candidates:
-        data = (tmp_path / "prompts" / f"{candidate.id}.txt").read_bytes()
+    for text in ("Answer.", 'Say {this} "twice".\n\nThen:\n  - and {{that}}'):
+        candidate = Candidate(text)
         gepa_reads = FieldAdapter().format(program(candidate).signature, [], dict(example(item).inputs()))
         assert gepa_reads == lab.rollouts.renderer.messages(candidate.text, item)
-        assert gepa_reads[0]["content"].encode() == data == candidate.text.encode()
+        assert gepa_reads[0]["content"].encode() == candidate.text.encode()
         teacher = lab.base.tokenizer.decode(lab.rollouts.renderer.tokens(candidate.text, item))
-        assert data.decode() == teacher.partition("<|im_start|>system\n")[2].partition("<|im_end|>")[0]
+        assert text == teacher.partition("<|im_start|>system\n")[2].partition("<|im_end|>")[0]
 
 
 def test_saved_programs_load_with_dspy(tmp_path: Path) -> None:
@@ -95,15 +112,16 @@ def test_the_adapter_knows_its_task_by_field_names() -> None:
 
 
 def test_a_killed_search_ends_like_an_uninterrupted_one(lab: Lab, tmp_path: Path) -> None:
-    search(lab, tmp_path / "whole", proposer(lab), "optimize.max_rollouts=60")
-    whole = files(tmp_path / "whole")
-    calls = whole["gepa/evaluations.jsonl"].count('"candidate"')
-    assert calls >= 5
+    found = search(lab, tmp_path / "whole", proposer(lab), *COIN)
+    whole = record(tmp_path / "whole")
+    assert [row["number"] for row in whole] == list(range(len(whole)))
+    assert {row["status"] for row in whole} == {"accepted", "rejected", "refused"}
+    calls = len(read_jsonl(tmp_path / "whole" / "gepa" / "evaluations.jsonl"))
 
     class Kill(Exception):
         pass
 
-    for after in range(1, calls):
+    for after in range(1, calls, 3):
         seen = []
 
         def kill(spent: Any, seen: list[Any] = seen, after: int = after) -> None:
@@ -113,31 +131,122 @@ def test_a_killed_search_ends_like_an_uninterrupted_one(lab: Lab, tmp_path: Path
 
         folder = tmp_path / f"killed_{after}"
         with pytest.raises(Kill):
-            search(lab, folder, proposer(lab), "optimize.max_rollouts=60", progress=kill)
+            search(lab, folder, proposer(lab), *COIN, progress=kill)
         (folder / "gepa" / "evaluations.jsonl").open("a").write('{"candidate": "torn')
-        search(lab, folder, proposer(lab), "optimize.max_rollouts=60")
-        assert files(folder) == whole
+        again = search(lab, folder, proposer(lab), *COIN)
+        assert record(folder) == whole
+        assert [row["id"] for row in again.rows] == [row["id"] for row in found.rows]
+        assert (again.stopped_by, again.spent.rollouts) == (found.stopped_by, found.spent.rollouts)
 
 
-def test_replayed_proposals_are_not_paid_again(lab: Lab, tmp_path: Path) -> None:
+@pytest.mark.parametrize("keep", [0, 1, 5, 99])
+def test_candidates_jsonl_alone_is_enough_to_go_on(lab: Lab, tmp_path: Path, keep: int) -> None:
+    found = search(lab, tmp_path / "whole", proposer(lab), *COIN)
+    whole = record(tmp_path / "whole")
+    folder = tmp_path / "cut"
+    write_jsonl(folder / "candidates.jsonl", read_jsonl(tmp_path / "whole" / "candidates.jsonl")[:keep])
+    again = search(lab, folder, proposer(lab), *COIN)
+    assert record(folder) == whole
+    assert [row["id"] for row in again.rows] == [row["id"] for row in found.rows]
+    assert again.stopped_by == found.stopped_by
+    if keep > len(whole):
+        before = read_jsonl(tmp_path / "whole" / "candidates.jsonl")
+        assert read_jsonl(folder / "candidates.jsonl") == before
+        assert again.spent == found.spent
+
+
+def test_a_record_of_another_search_is_refused(lab: Lab, tmp_path: Path) -> None:
+    search(lab, tmp_path, proposer(lab), *COIN)
+    rows = read_jsonl(tmp_path / "candidates.jsonl")
+    other = "rejected" if rows[1]["status"] == "accepted" else "accepted"
+    write_jsonl(tmp_path / "candidates.jsonl", [rows[0], {**rows[1], "status": other}, *rows[2:]])
+    with pytest.raises(RunDirectoryError, match=r"candidates.jsonl: number 1 is .* and the search makes"):
+        search(lab, tmp_path, proposer(lab), *COIN)
+
+
+def test_a_score_that_comes_out_otherwise_is_refused(lab: Lab, tmp_path: Path) -> None:
+    search(lab, tmp_path, proposer(lab), *COIN)
+    rows = read_jsonl(tmp_path / "candidates.jsonl")
+    shutil.rmtree(tmp_path / "gepa")
+    flipped = {item: [1.0 - s for s in scores] for item, scores in rows[1]["parent_scores"].items()}
+    write_jsonl(tmp_path / "candidates.jsonl", [rows[0], {**rows[1], "parent_scores": flipped}])
+    with pytest.raises(RunDirectoryError):
+        search(lab, tmp_path, proposer(lab), *COIN)
+
+
+def test_what_is_in_the_record_is_neither_sampled_nor_asked_again(lab: Lab, tmp_path: Path) -> None:
     dying = Scripted("One.", "Two.", "Three.", dies_at=2)
     with pytest.raises(KeyboardInterrupt):
-        search(lab, tmp_path, dying, "optimize.max_rollouts=100")
+        search(lab, tmp_path, dying, *COIN)
+    rows = len(read_jsonl(tmp_path / "gepa" / "evaluations.jsonl"))
     again = Scripted("One.", "Two.", "Three.")
-    front = search(lab, tmp_path, again, "optimize.max_rollouts=100")
+    found = search(lab, tmp_path, again, *COIN)
     proposals = read_jsonl(tmp_path / "gepa" / "proposals.jsonl")
     assert [p["text"] for p in proposals[:3]] == ["One.", "Two.", "Three."]
     assert again.asked == len(proposals) - 2
-    assert front.usd == pytest.approx(0.25 * len(proposals))
+    assert found.spent.usd == pytest.approx(0.25 * len(proposals))
+    scored = [
+        (entry["candidate"], row["item"])
+        for entry in read_jsonl(tmp_path / "gepa" / "evaluations.jsonl")
+        for row in entry["rows"]
+    ]
+    assert len(scored) == len(set(scored)) > rows
 
 
-def test_budgets_are_kept(lab: Lab, tmp_path: Path) -> None:
-    front = search(lab, tmp_path / "a", proposer(lab))
-    assert front.rollouts <= 48 and front.stopped_by.startswith("rollouts")
-    dear = search(
-        lab, tmp_path / "b", Scripted("a", "b", "c", "d"), "optimize.max_usd=0.5", "optimize.max_rollouts=999"
-    )
-    assert dear.stopped_by == "usd: 0.50 of 0.50" and dear.usd == 0.5
+def test_long_evaluations_are_saved_part_by_part(lab: Lab, tmp_path: Path) -> None:
+    class Dies:
+        def __init__(self, calls: int) -> None:
+            self.calls = calls
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(lab.rollouts.sampler, name)
+
+        def generate(self, *args: Any) -> Any:
+            self.calls -= 1
+            if self.calls < 0:
+                raise KeyboardInterrupt
+            return lab.rollouts.sampler.generate(*args)
+
+    config = load_config("smoke", ["sampling.batch=3", *COIN], env={})
+    dying = replace(lab.rollouts, sampler=Dies(2))
+    with pytest.raises(KeyboardInterrupt):
+        optimize(config, dying, proposer(lab), SEED, tmp_path, lambda spent: None, 0)
+    saved = read_jsonl(tmp_path / "gepa" / "evaluations.jsonl")
+    assert [len(entry["rows"]) for entry in saved] == [3, 3]  # of the seed's eight
+    optimize(config, lab.rollouts, proposer(lab), SEED, tmp_path, lambda spent: None, 0)
+    optimize(config, lab.rollouts, proposer(lab), SEED, tmp_path / "whole", lambda spent: None, 0)
+    assert record(tmp_path) == record(tmp_path / "whole")
+
+
+def test_caps_are_kept_and_named(lab: Lab, tmp_path: Path) -> None:
+    found = search(lab, tmp_path / "a", proposer(lab))
+    assert found.spent.rollouts <= 48 and found.stopped_by.startswith("rollouts: ")
+    texts = [f"Text {n}." for n in range(9)]
+    dear = search(lab, tmp_path / "b", Scripted(*texts), "optimize.max_usd=0.6", "optimize.max_rollouts=999")
+    assert dear.stopped_by == "usd: 0.50 of 0.60, and a proposal may cost 0.25"
+    assert dear.spent.usd == 0.5
+
+
+def test_reasons_to_stop() -> None:
+    config = load_config("smoke", ["optimize.patience=3", "optimize.max_rollouts=100"], env={})
+
+    def reason(progress: Progress, dearest: float = 0.0, **spent: Any) -> str | None:
+        return reason_to_stop(config, Spent(**{"proposals": 1, **spent}), progress, dearest)
+
+    going = Progress().after(True, 0.5)
+    assert reason(going) is None
+    assert reason(going, rollouts=88) is None
+    assert reason(going, rollouts=89) == "rollouts: 89 of 100, and an iteration may take 12"
+    assert str(reason(going, seconds=3600.0)).startswith("minutes: 60.0 of 60")
+    assert reason(going, 2.0, usd=3.0) is None
+    assert str(reason(going, 2.1, usd=3.0)).startswith("usd: 3.00 of 5.00")
+    still = going.after(True, 0.5).after(True, 0.4)
+    assert still.without_gain == 2 and reason(still) is None
+    assert str(reason(still.after(True, 0.5))).startswith("patience")
+    assert still.after(True, 0.6).without_gain == 0
+    idle = Progress(0.5, 0, 19)
+    assert reason(idle) is None
+    assert reason(Progress(0.5, 0, 20)) == "nothing new in 20 iterations"
 
 
 def test_a_budget_without_a_proposal_names_the_least(lab: Lab) -> None:
@@ -147,71 +256,160 @@ def test_a_budget_without_a_proposal_names_the_least(lab: Lab) -> None:
     check_budget(load_config("smoke", ["optimize.max_rollouts=20"], env={}))
 
 
-def test_a_failing_reflection_model_stops_the_search(lab: Lab, tmp_path: Path) -> None:
+def test_a_refusing_reflection_model_stops_the_search(lab: Lab, tmp_path: Path) -> None:
     class Refused(Scripted):
-        def propose(self, parent: str, examples: Any, number: int) -> Proposal:
+        def propose(self, parent: str, examples: Any, number: int, known: Any) -> Proposal:
             raise ReflectionError("the key was refused")
 
     with pytest.raises(ReflectionError, match="the key was refused"):
         search(lab, tmp_path, Refused("x"))
 
 
+def test_one_failed_call_in_twenty_is_recorded_and_a_second_one_stops(lab: Lab, tmp_path: Path) -> None:
+    class Flaky(Scripted):
+        def __init__(self, *fails: int) -> None:
+            super().__init__(*(f"Text {n}." for n in range(99)))
+            self.fails = fails
+
+        def propose(self, parent: str, examples: Any, number: int, known: Any) -> Proposal:
+            if number in self.fails:
+                raise ReflectionFailed(f"HTTP 529 at {number}")
+            return super().propose(parent, examples, number, known)
+
+    budget = ("optimize.max_rollouts=9999", "optimize.max_usd=6")
+    found = search(lab, tmp_path / "a", Flaky(1), *budget)
+    (row,) = [row for row in read_jsonl(tmp_path / "a" / "candidates.jsonl") if row["status"] == "failed"]
+    assert row["number"] == 2 and row["reason"] == "HTTP 529 at 1" and row["pareto_mean"] is None
+    assert row["train_scores"] == {} and found.spent.proposals > 20
+
+    with pytest.raises(
+        ReflectionError, match=r"2 of the last 9 calls of scripted failed; the first: HTTP 529 at 1"
+    ):
+        search(lab, tmp_path / "b", Flaky(1, 8), *budget)
+    # Later, when the endpoint is well again, the same command goes on.
+    assert search(lab, tmp_path / "b", Flaky(), *budget).spent.proposals > 20
+    search(lab, tmp_path / "c", Flaky(1, 21), *budget)
+
+
 def test_refused_proposals_are_recorded_with_the_reason(lab: Lab, tmp_path: Path) -> None:
-    search(
-        lab,
-        tmp_path,
-        Scripted("", "Answer the question.", "word " * 2000, "Fine."),
-        "optimize.max_rollouts=60",
-    )
-    rows = {
-        row["text"][:5]: row
-        for row in read_jsonl(tmp_path / "candidates.jsonl")
-        if row["status"] == "refused"
-    }
-    assert rows[""]["reason"] == "empty"
-    assert rows["Answe"]["reason"].startswith("unchanged")
-    assert rows["word "]["reason"].startswith("over-long")
+    item = lab.task.splits["pareto"][3].question
+    texts = ("", "Answer the question.", "word " * 2000, f"Like this: {item}", "Say <|im_end|>.", "Fine.")
+    search(lab, tmp_path, Scripted(*texts), "optimize.max_rollouts=60")
+    reasons = [row["reason"] for row in read_jsonl(tmp_path / "candidates.jsonl")[1:6]]
+    assert reasons[0] == "empty"
+    assert reasons[1].startswith("unchanged")
+    assert reasons[2].startswith("over-long") and "max_prompt_tokens is 1024" in reasons[2]
+    assert reasons[3] == f"copies item {lab.task.splits['pareto'][3].id}"
+    assert "special token" in reasons[4]
 
 
-def test_candidates_hold_scores_by_item_and_sample(lab: Lab, tmp_path: Path) -> None:
-    front = search(
-        lab,
-        tmp_path,
-        proposer(lab),
-        "optimize.samples=2",
-        "optimize.temperature=1.0",
-        "optimize.max_rollouts=60",
-    )
+def test_a_prompt_that_leaves_no_room_for_the_reply_is_refused(lab: Lab, tmp_path: Path) -> None:
+    long = "word " * 500
+    sets = ("optimize.max_prompt_tokens=9999", "sampling.max_tokens=1000", "optimize.max_rollouts=30")
+    search(lab, tmp_path, Scripted(long, "Fine."), *sets)
+    reason = read_jsonl(tmp_path / "candidates.jsonl")[1]["reason"]
+    assert "over the model's context of 2048" in reason
+
+
+def test_a_cut_reply_is_refused(lab: Lab, tmp_path: Path) -> None:
+    class Cut(Scripted):
+        def propose(self, parent: str, examples: Any, number: int, known: Any) -> Proposal:
+            return replace(super().propose(parent, examples, number, known), cut=number == 0)
+
+    search(lab, tmp_path, Cut("The first half of", "Whole."), "optimize.max_rollouts=40")
     rows = read_jsonl(tmp_path / "candidates.jsonl")
+    assert rows[1]["status"] == "refused" and rows[1]["reason"].startswith("cut: ")
+    assert rows[2]["status"] != "refused"
+
+
+def test_candidates_hold_lineage_costs_and_scores_by_item_and_sample(lab: Lab, tmp_path: Path) -> None:
+    noisy = ("optimize.samples=2", "optimize.temperature=1.0", "optimize.max_rollouts=400", COIN[0], COIN[2])
+    found = search(lab, tmp_path, proposer(lab), *noisy)
+    rows = read_jsonl(tmp_path / "candidates.jsonl")
+    own = {row["id"]: row for row in rows if row["status"] in ("accepted", "rejected")}
+    pareto, train = ({item.id for item in lab.task.splits[name]} for name in ("pareto", "train"))
+    shown = {item.id for item in lab.task.splits["train"][: set_aside(lab.config)]}
     assert rows[0]["proposer"] == "seed" and rows[0]["id"] == SEED.id
-    assert {len(scores) for scores in rows[0]["pareto_scores"].values()} == {2}
-    assert set(rows[0]["pareto_scores"]) == {item.id for item in lab.task.splits["pareto"]}
-    assert {c.id for c in front.candidates} <= {row["id"] for row in rows if row["status"] == "front"}
+    assert {row["status"] for row in rows} >= {"accepted", "rejected"}
+    for row in rows[1:]:
+        assert own[row["parents"][0]]["status"] == "accepted"
+        if row["status"] == "accepted":
+            assert set(row["pareto_scores"]) == pareto and row["reason"] is None
+            flat = [s for scores in row["pareto_scores"].values() for s in scores]
+            assert row["pareto_mean"] == pytest.approx(sum(flat) / len(flat)) and len(flat) == 2 * len(pareto)
+            assert row["objectives"]["prompt_tokens"] == row["tokens"]
+        if row["status"] in ("accepted", "rejected"):
+            assert len(row["train_scores"]) == 3 and set(row["train_scores"]) == set(row["parent_scores"])
+            assert set(row["train_scores"]) <= train - shown
+            assert {len(s) for s in row["train_scores"].values()} == {2}
+    assert sum(row["cost"]["rollouts"] for row in rows) == rows[-1]["spent"]["rollouts"]
+    assert found.rows[0]["id"] == SEED.id
+    assert {row["status"] for row in found.rows} == {"accepted"} and len(found.rows) <= 3
+
+
+def test_the_reflection_reads_what_happened(lab: Lab, tmp_path: Path) -> None:
+    how = Scripted("One.")
+    search(lab, tmp_path, how, "optimize.max_rollouts=20", "optimize.excerpt_tokens=4")
+    (examples,) = how.read
+    entries = [e for e in read_jsonl(tmp_path / "gepa" / "evaluations.jsonl") if e["candidate"] == SEED.id]
+    feedback = {row["item"]: row["feedback"] for entry in entries for row in entry["rows"]}
+    questions = {item.question: item for item in lab.task.splits["train"]}
+    assert len(examples) == 2
+    for example_ in examples:
+        item = questions[example_["Inputs"]["question"]]
+        assert example_["Feedback"] == feedback[item.id]
+        assert example_["Generated Outputs"]["answer"].count("tokens left out") == 1
+        assert example_["Failure"] in (None, "cut")
+
+
+def test_distillability_is_measured_once_for_each_accepted_prompt(lab: Lab, tmp_path: Path) -> None:
+    probed: list[str] = []
+
+    def probe(text: str) -> dict[str, float]:
+        probed.append(text)
+        return {"divergence": len(text) / 100, "gain": 0.5}
+
+    sets = (*COIN, "optimize.distillability=true", "optimize.frontier_type=hybrid")
+    search(lab, tmp_path, proposer(lab), *sets, probe=probe)
+    accepted = [r for r in read_jsonl(tmp_path / "candidates.jsonl") if r["status"] == "accepted"]
+    assert len(accepted) > 1 and probed == [row["text"] for row in accepted]
+    assert all(r["objectives"]["divergence"] == len(r["text"]) / 100 for r in accepted)
+    before = record(tmp_path)
+    shutil.rmtree(tmp_path / "gepa")
+    search(lab, tmp_path, proposer(lab), *sets, probe=probe)
+    assert len(probed) == len(accepted) and record(tmp_path) == before
+
+
+@pytest.mark.parametrize("kind", ["objective", "hybrid", "cartesian"])
+def test_every_frontier_type_runs_and_replays(lab: Lab, tmp_path: Path, kind: str) -> None:
+    sets = (*COIN, f"optimize.frontier_type={kind}")
+    search(lab, tmp_path, proposer(lab), *sets)
+    before = record(tmp_path)
+    shutil.rmtree(tmp_path / "gepa")
+    search(lab, tmp_path, proposer(lab), *sets)
+    assert record(tmp_path) == before
 
 
 def test_offline_proposals_depend_on_seed_and_number_alone(lab: Lab) -> None:
     one, two = proposer(lab), proposer(lab)
     examples = [{"Inputs": {"question": "q"}, "Failure": "format"}]
-    texts = [one.propose("A.\n\nB.", examples, n).text for n in range(30)]
-    assert texts == [two.propose("A.\n\nB.", examples, n).text for n in range(30)]
+    texts = [one.propose("A.\n\nB.", examples, n, ()).text for n in range(30)]
+    assert texts == [two.propose("A.\n\nB.", examples, n, ()).text for n in range(30)]
     assert len(set(texts)) > 5
+    fresh = [one.propose("A.\n\nB.", examples, n, {texts[n]}).text for n in range(30)]
+    assert all(new != old for new, old in zip(fresh, texts, strict=True))
 
 
-def test_worked_examples_come_from_train_and_not_from_the_minibatch() -> None:
-    items = tuple(Item(f"t:{n}", (("user", f"q{n}"),), f"a{n}", {}) for n in range(5))
-    examples = [{"Inputs": {"question": f"q{n}"}, "Failure": None} for n in range(3)]
-    made = [OfflineProposer((), 2, items, 0).propose("P.", examples, n).text for n in range(20)]
+def test_worked_examples_come_from_items_that_are_set_aside() -> None:
+    items = tuple(Item(f"t:{n}", (("user", f"q{n}"),), f"a{n}", {}) for n in range(2))
+    made = [OfflineProposer((), 2, items, 0).propose("P.", [], n, ()).text for n in range(20)]
     shown = {
         line.removeprefix("Example: ") for text in made for line in text.splitlines() if "Example" in line
     }
-    assert shown == {"q3", "q4"}
-
-
-def test_excerpt_and_refusal() -> None:
-    assert excerpt("abc", 10) == "abc"
-    assert excerpt("a" * 50 + "b" * 50, 10) == "aaaaa\n[90 characters left out]\nbbbbb"
-    assert refusal("x y z", {"a"}, lambda text: len(text.split()), 3) is None
-    assert "4 tokens" in str(refusal("x y z w", set(), lambda text: len(text.split()), 3))
+    assert shown == {"q0", "q1"}
+    assert set_aside(load_config("smoke", env={})) == 4
+    assert set_aside(load_config("demo", env={})) == 16
+    assert set_aside(load_config("smoke", ["optimize.reflection.examples=0"], env={})) == 0
 
 
 def test_minutes_that_end_before_a_proposal_are_an_error(lab: Lab, tmp_path: Path) -> None:
@@ -223,103 +421,6 @@ def test_a_perfect_seed_prompt_ends_the_search(lab: Lab, tmp_path: Path) -> None
     perfect = replace(lab.task, scorer=lambda *_: (1.0, ""))
     rollouts = replace(lab.rollouts, task=perfect)
     config = load_config("smoke", ["optimize.max_rollouts=9999"], env={})
-    front = optimize(config, rollouts, proposer(lab), SEED, tmp_path, lambda _: None, 0)
-    assert front.candidates == (SEED,) and front.means == (1.0,)
-
-
-class Provider(BaseHTTPRequestHandler):
-    """An OpenAI-compatible endpoint that proposes one prompt, or refuses every key."""
-
-    status = 200
-    text = json.dumps({"new_instruction": "Add {up} carefully."})
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        message = {
-            "role": "assistant",
-            "content": self.text,
-        }
-        usage = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
-        reply: dict[str, Any] = {
-            "id": "1",
-            "object": "chat.completion",
-            "created": 0,
-            "model": "m",
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-            "usage": usage,
-        }
-        if self.status != 200:
-            reply = {"error": {"message": "bad key: sk-secret", "code": "invalid_api_key"}}
-        body = json.dumps(reply).encode()
-        self.send_response(self.status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-class Refusing(Provider):
-    status = 401
-
-
-class Babbling(Provider):
-    text = "I would rather not."
-
-
-@contextmanager
-def provider(handler: type[Provider], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A real server on loopback that litellm's `openai/` models reach."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    monkeypatch.setenv("OPENAI_API_BASE", f"http://127.0.0.1:{server.server_port}/v1")
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def test_a_reflection_model_proposes_through_litellm(
-    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with provider(Provider, monkeypatch):
-        search(lab, tmp_path, LMProposer("openai/m", 100), "optimize.max_rollouts=30")
-    rows = read_jsonl(tmp_path / "candidates.jsonl")
-    assert rows[1]["text"] == "Add {up} carefully." and rows[1]["proposer"] == "openai/m"
-
-
-def test_a_reply_without_an_instruction_is_a_refused_proposal(
-    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with provider(Babbling, monkeypatch):
-        front = search(lab, tmp_path, LMProposer("openai/m", 100))
-    assert front.stopped_by == "nothing new in 20 iterations" and front.candidates == (SEED,)
-    (row,) = {r["reason"] for r in read_jsonl(tmp_path / "candidates.jsonl") if r["status"] == "refused"}
-    assert row == "empty"
-
-
-def test_a_refused_key_ends_the_search_and_is_not_printed(
-    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with (
-        provider(Refusing, monkeypatch),
-        pytest.raises(ReflectionError, match="its API key is missing or refused") as caught,
-    ):
-        search(lab, tmp_path, LMProposer("openai/m", 100))
-    assert "sk-secret" not in f"{caught.value} {caught.value.hint}"
-    assert not (tmp_path / "front.jsonl").exists()
-
-
-def test_a_missing_key_ends_the_search(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
-    auto = make_proposer(
-        load_config("smoke", env={}).optimize.reflection.model_copy(update={"model": "auto"}), (), 0, True
-    )
-    with pytest.raises(ReflectionError, match=r"anthropic/.*its API key is missing or refused"):
-        search(lab, tmp_path, auto)
+    found = optimize(config, rollouts, proposer(lab), SEED, tmp_path, lambda _: None, 0)
+    assert [row["pareto_mean"] for row in found.rows] == [1.0]
+    assert found.stopped_by == "nothing new in 20 iterations"

@@ -1,43 +1,114 @@
-"""The journal of a search: every score and proposal that was paid for, from which a killed run is replayed."""
+"""What a search knows, on disk: `candidates.jsonl` is the record, and `gepa/` holds what is not decided yet.
+
+A search is a function of its seed, the scores and the proposals, so it is continued by running it again over what
+is written here. `candidates.jsonl` alone is enough: what else lies in `gepa/` (completions, a proposal that is being
+judged) is made again from it, at the cost of sampling or asking again.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gepa_loop.errors import RunDirectoryError
 from gepa_loop.rollouts import Row
 from gepa_loop.runs import append_jsonl, read_jsonl
 
-
-@dataclass(frozen=True)
-class Scored:
-    """A candidate's rows on one item, and the seconds that they took."""
-
-    rows: list[Row]
-    seconds: float
+Scores = dict[str, list[float]]
+"""Item id -> score of each sample."""
 
 
 class Journal:
-    """What a search has paid for, on disk and in memory."""
+    """The record of a search, on disk and in memory."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.scored: dict[tuple[str, str], Scored] = {}
-        self.proposals: list[dict[str, Any]] = read_jsonl(folder / "proposals.jsonl")
-        for entry in read_jsonl(folder / "evaluations.jsonl"):
+        self.candidates = folder / "candidates.jsonl"
+        self.cache = folder / "gepa"
+        self.decided: list[dict[str, Any]] = read_jsonl(self.candidates)
+        """Rows of candidates.jsonl, by number; the seed is 0."""
+        self.proposals: list[dict[str, Any]] = [_proposal(row) for row in self.decided[1:]]
+        """What was proposed, in order; the last one may be undecided."""
+        self.scores: dict[tuple[str, str], list[float]] = {}
+        """(candidate, item) -> score of each sample."""
+        self.rows: dict[tuple[str, str], list[Row]] = {}
+        """(candidate, item) -> the completions that the scores are of, where they are still known."""
+        self.tokens: dict[tuple[str, str], float] = {}
+        """(candidate, item) -> mean length of its completions, of items that rows or candidates.jsonl tell."""
+        self.seconds: dict[tuple[str, str], float] = {}
+        """(candidate, item) -> what its completions took."""
+        self.probes: dict[str, dict[str, float]] = {}
+        """candidate -> its distillability."""
+        for row in self.decided:
+            parent = row["parents"][0] if row["parents"] else row["id"]
+            self._know(row["id"], row["pareto_scores"] | row["train_scores"])
+            self._know(parent, row["parent_scores"])
+            self.tokens |= {(row["id"], item): tokens for item, tokens in row["pareto_tokens"].items()}
+            if row["objectives"] and "divergence" in row["objectives"]:
+                self.probes[row["id"]] = {key: row["objectives"][key] for key in ("divergence", "gain")}
+        for entry in read_jsonl(self.cache / "proposals.jsonl"):
+            if entry["number"] == len(self.proposals):
+                self.proposals.append(entry)
+        for entry in read_jsonl(self.cache / "evaluations.jsonl"):
             self._add(entry["candidate"], [Row(**row) for row in entry["rows"]], entry["seconds"])
+        for entry in read_jsonl(self.cache / "probes.jsonl"):
+            self.probes[entry["candidate"]] = entry["probe"]
 
     def add_rows(self, candidate: str, rows: list[Row], seconds: float) -> None:
-        entry = {"candidate": candidate, "seconds": seconds, "rows": [row.as_dict() for row in rows]}
-        append_jsonl(self.folder / "evaluations.jsonl", [entry])
+        """Completions of one candidate: whole items, all samples of each.
+
+        Raises:
+            RunDirectoryError: An item was scored before, and otherwise.
+        """
         self._add(candidate, rows, seconds)
+        entry = {"candidate": candidate, "seconds": seconds, "rows": [row.as_dict() for row in rows]}
+        append_jsonl(self.cache / "evaluations.jsonl", [entry])
 
     def add_proposal(self, entry: dict[str, Any]) -> None:
-        append_jsonl(self.folder / "proposals.jsonl", [entry])
+        """What the proposer said, before it is judged."""
+        append_jsonl(self.cache / "proposals.jsonl", [entry])
         self.proposals.append(entry)
 
+    def add_probe(self, candidate: str, probe: Mapping[str, float]) -> None:
+        """How distillable a candidate was found to be."""
+        append_jsonl(self.cache / "probes.jsonl", [{"candidate": candidate, "probe": dict(probe)}])
+        self.probes[candidate] = dict(probe)
+
+    def decide(self, row: dict[str, Any]) -> None:
+        """Write the next row of candidates.jsonl."""
+        append_jsonl(self.candidates, [row])
+        self.decided.append(row)
+
+    def _know(self, candidate: str, scores: Mapping[str, Sequence[float]]) -> None:
+        for item, samples in scores.items():
+            self.scores[candidate, item] = list(samples)
+
     def _add(self, candidate: str, rows: list[Row], seconds: float) -> None:
-        for item in dict.fromkeys(row.item for row in rows):
-            own = [row for row in rows if row.item == item]
-            self.scored[candidate, item] = Scored(own, seconds * len(own) / len(rows))
+        by_item: dict[str, list[Row]] = {}
+        for row in rows:
+            by_item.setdefault(row.item, []).append(row)
+        for item, own in by_item.items():
+            scores = [row.score for row in own]
+            if (known := self.scores.get((candidate, item), scores)) != scores:
+                raise RunDirectoryError(
+                    f"{self.candidates}: {candidate} scored {known} on {item}, now {scores}",
+                    "The model, the sampler or the task differs from the run's. Start again with --fresh.",
+                )
+            self.scores[candidate, item] = scores
+            self.rows[candidate, item] = own
+            self.tokens[candidate, item] = sum(row.tokens for row in own) / len(own)
+            self.seconds[candidate, item] = seconds * len(own) / len(rows)
+
+
+def _proposal(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row of candidates.jsonl says of its proposal."""
+    status = row["status"]
+    return {
+        **{key: row[key] for key in ("id", "text", "tokens", "proposer", "how")},
+        "number": row["number"] - 1,
+        "parent": row["parents"][0],
+        "refused": row["reason"] if status == "refused" else None,
+        "failed": row["reason"] if status == "failed" else None,
+        "usd": row["cost"]["usd"],
+        "seconds": 0.0,
+    }

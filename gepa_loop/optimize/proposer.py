@@ -1,29 +1,24 @@
-"""Who writes the next prompt: a reflection model through litellm, or rules that need no model.
+"""Who writes the next prompt: a reflection model (`reflection`), or rules that need no model.
 
-Both read the same reflective dataset (inputs, outputs, feedback) and return a text; `refusal` says why a text
-cannot become a candidate.
+Both read the same reflective dataset (inputs, outputs, feedback) and return a text.
 """
 
 from __future__ import annotations
 
-import os
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gepa_loop.errors import ReflectionError
+from gepa_loop.config import Config
 from gepa_loop.runs import derive_seed
 from gepa_loop.schema import PromptSection, ReflectionConfig
 from gepa_loop.task import Item
 
-EXCERPT_CHARS = 600
-"""Longest completion that the reflection model reads, head and tail together."""
-
-RETRIES = 5
-"""Times a call is repeated after a transient failure, with growing pauses."""
-
 OFFLINE = "offline"
+
+EXAMPLE_POOL = 16
+"""Most items of `train` that are set aside for worked examples."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +28,21 @@ class Proposal:
     text: str
     usd: float
     how: str
+    cut: bool = False
+    """The reply ended at its token limit."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Quote:
+    """The dearest that one proposal may be, short of a retry after a timeout that the provider bills."""
+
+    input_tokens: int
+    output_tokens: int
+    """The reply's cap, thinking included."""
+    usd: float | None
+    """None when litellm knows no price of the model."""
 
 
 class Proposer(Protocol):
@@ -46,40 +56,28 @@ class Proposer(Protocol):
         """What it is, for a person."""
         ...
 
-    def propose(self, parent: str, examples: Sequence[Mapping[str, Any]], number: int) -> Proposal:
-        """The `number`-th proposal of the search, from the parent's reflective dataset.
+    def propose(
+        self, parent: str, examples: Sequence[Mapping[str, Any]], number: int, known: Collection[str]
+    ) -> Proposal:
+        """The `number`-th proposal of the search, from the parent's reflective dataset; not one of the `known` texts.
 
         Raises:
-            ReflectionError: The model refused the key, could not be reached or failed for good.
+            ReflectionError: The model refused the key or the request, or does not exist.
+            ReflectionFailed: This call failed after all its retries.
         """
         ...
 
+    def check(self) -> None:
+        """Find out, before anything is spent, whether it can be asked.
 
-def excerpt(text: str, limit: int = EXCERPT_CHARS) -> str:
-    """The head and tail of a long text, with the number of characters left out."""
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    return f"{text[:half]}\n[{len(text) - 2 * half} characters left out]\n{text[-half:]}"
+        Raises:
+            ReflectionError: It cannot.
+        """
+        ...
 
-
-def refusal(text: str, known: Collection[str], tokens: Callable[[str], int], max_tokens: int) -> str | None:
-    """Why a normalised text cannot become a candidate, or None when it can.
-
-    Args:
-        text: The proposed prompt.
-        known: Texts that are candidates already or were refused before.
-        tokens: Counts tokens of a text.
-        max_tokens: Most tokens of a prompt.
-    """
-    if not text:
-        return "empty"
-    if text in known:
-        return "unchanged: the same text was proposed before"
-    count = tokens(text)
-    if count > max_tokens:
-        return f"over-long: {count} tokens, optimize.max_prompt_tokens is {max_tokens}"
-    return None
+    def quote(self, parent: str, examples: Sequence[Mapping[str, Any]]) -> Quote | None:
+        """The dearest that `propose` of the same may be; None where it costs nothing."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -88,29 +86,37 @@ class OfflineProposer:
 
     A prompt is seen as paragraphs. The commonest failure of the examples (no readable answer, a cut completion,
     a wrong answer) makes texts that mend it likelier; one edit is drawn: add a section, drop one, swap two,
-    replace one by a shorter one of the same kind, or add worked examples of `train` items that are not in the
-    minibatch. The draw depends on the seed and the proposal's number alone.
+    replace one by a shorter one of the same kind, or add worked examples of items that the search does not score.
+    Texts that are known already are not drawn. Otherwise the draw depends on the seed and the proposal's number alone.
     """
 
     sections: tuple[PromptSection, ...]
     max_examples: int
-    train: tuple[Item, ...]
+    shown: tuple[Item, ...]
+    """What worked examples are made of."""
     seed: int
     name: str = OFFLINE
     about: str = "offline: edits by rules from the failures it sees, no language model"
 
-    def propose(self, parent: str, examples: Sequence[Mapping[str, Any]], number: int) -> Proposal:
+    def propose(
+        self, parent: str, examples: Sequence[Mapping[str, Any]], number: int, known: Collection[str]
+    ) -> Proposal:
         rng = random.Random(derive_seed(self.seed, "offline", number))
         paragraphs = parent.split("\n\n")
         failures = [str(e["Failure"]) for e in examples if e["Failure"]]
         wanted = rng.choice(failures) if failures else rng.choice(["content", "format", "cut"])
-        edits = self._edits(paragraphs, wanted, {str(e["Inputs"]["question"]) for e in examples}, rng)
+        edits = self._edits(paragraphs, wanted, rng)
+        edits = [edit for edit in edits if edit[1] not in known] or edits
         how, text = rng.choice(edits)
         return Proposal(text, 0.0, how)
 
-    def _edits(
-        self, paragraphs: list[str], wanted: str, asked: Collection[str], rng: random.Random
-    ) -> list[tuple[str, str]]:
+    def check(self) -> None:
+        """There is nothing that could be missing."""
+
+    def quote(self, parent: str, examples: Sequence[Mapping[str, Any]]) -> None:
+        """It costs nothing."""
+
+    def _edits(self, paragraphs: list[str], wanted: str, rng: random.Random) -> list[tuple[str, str]]:
         """The edits to draw from, as (what it does, text); adding what mends the failure counts three times."""
         known = {section.text.strip(): section.mends for section in self.sections}
         missing = [section for section in self.sections if section.text.strip() not in paragraphs]
@@ -131,74 +137,27 @@ class OfflineProposer:
             moved = list(paragraphs)
             moved[a], moved[b] = moved[b], moved[a]
             edits.append(("swap two paragraphs", "\n\n".join(moved)))
-        fresh = [item for item in self.train if item.question not in asked]
-        if self.max_examples and fresh and not any(p.startswith("Example") for p in paragraphs):
-            chosen = rng.sample(fresh, min(rng.randint(1, self.max_examples), len(fresh)))
-            shown = [f"Example: {item.question}\nAnswer: {item.answer}" for item in chosen]
-            edits.append((f"add {len(shown)} worked examples", "\n\n".join([*paragraphs, *shown])))
+        if self.max_examples and self.shown and not any(p.startswith("Example") for p in paragraphs):
+            chosen = rng.sample(self.shown, min(rng.randint(1, self.max_examples), len(self.shown)))
+            lines = [f"Example: {item.question}\nAnswer: {item.answer}" for item in chosen]
+            edits.append((f"add {len(lines)} worked examples", "\n\n".join([*paragraphs, *lines])))
         return edits or [("nothing left to edit", "\n\n".join(paragraphs))]
 
 
-@dataclass(frozen=True)
-class LMProposer:
-    """DSPy's instruction proposer with any model that litellm reaches; keys come from the environment."""
-
-    model: str
-    max_tokens: int
-
-    @property
-    def name(self) -> str:
-        return self.model
-
-    @property
-    def about(self) -> str:
-        return self.model
-
-    def propose(self, parent: str, examples: Sequence[Mapping[str, Any]], number: int) -> Proposal:
-        # Prices come from the package; otherwise litellm and dspy each fetch a list from GitHub first.
-        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-        import dspy
-        from dspy.teleprompt.gepa.instruction_proposal import InstructionProposer
-        from dspy.utils.exceptions import AdapterParseError, LMAuthError, LMError, LMNotConfiguredError
-
-        from gepa_loop.optimize.adapter import COMPONENT
-
-        lm = dspy.LM(
-            self.model,
-            max_tokens=self.max_tokens,
-            temperature=1.0,
-            cache=False,
-            num_retries=RETRIES,
-            engine="litellm",
-        )
-        shown = [{k: v for k, v in e.items() if k != "Failure"} for e in examples]
-        try:
-            with dspy.context(lm=lm):
-                texts = InstructionProposer()({COMPONENT: parent}, {COMPONENT: shown}, [COMPONENT])
-        except AdapterParseError:
-            return Proposal("", _cost(lm), f"{self.model} gave no instruction")
-        except LMError as error:
-            # Not the provider's own words: they may repeat a part of the key.
-            no_key = isinstance(error, LMAuthError | LMNotConfiguredError)
-            why = "its API key is missing or refused" if no_key else type(error).__name__
-            raise ReflectionError(
-                f"optimize.reflection.model = {self.model!r}, proposal {number}: {why}",
-                "Check the model's name, its API key in the environment and the network; "
-                "or use --set optimize.reflection.model=offline.",
-            ) from error
-        return Proposal(texts[COMPONENT], _cost(lm), f"reflection by {self.model}")
+def set_aside(config: Config) -> int:
+    """How many of the first items of `train` worked examples are made of; the search never scores those."""
+    return min(EXAMPLE_POOL, config.task.splits.train // 4) if config.optimize.reflection.examples else 0
 
 
-def _cost(lm: Any) -> float:
-    return sum(call.get("cost") or 0.0 for call in lm.history)
-
-
-def make_proposer(config: ReflectionConfig, train: tuple[Item, ...], seed: int, has_key: bool) -> Proposer:
+def make_proposer(
+    config: ReflectionConfig, shown: tuple[Item, ...], max_prompt_tokens: int, seed: int, has_key: bool
+) -> Proposer:
     """The proposer that a config asks for.
 
     Args:
         config: `optimize.reflection`.
-        train: Items whose questions and answers may be shown as worked examples.
+        shown: Items whose questions and answers may be shown as worked examples.
+        max_prompt_tokens: Longest prompt that is wanted.
         seed: The search's seed.
         has_key: Whether ANTHROPIC_API_KEY is set; decides what `auto` means.
     """
@@ -206,5 +165,7 @@ def make_proposer(config: ReflectionConfig, train: tuple[Item, ...], seed: int, 
     if model == "auto":
         model = config.auto_model if has_key else OFFLINE
     if model == OFFLINE:
-        return OfflineProposer(config.sections, config.examples, train, seed)
-    return LMProposer(model, config.max_tokens)
+        return OfflineProposer(config.sections, config.examples, shown, seed)
+    from gepa_loop.optimize.reflection import LMProposer
+
+    return LMProposer(model, config, max_prompt_tokens)

@@ -1,0 +1,130 @@
+"""How distillable a prompt is, without training: one reading of the student's own completions with the prompt.
+
+The final gain of a distillation is close to linear in the teacher's initial lead (arXiv 2605.30070), and what on-policy
+distillation can move at first is what the student does already. So two numbers of the model's completions without a
+prompt: how far the prompted model's distribution is from the one that made them, and how much better they would score
+if they came as often as the prompted model would write them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gepa_loop.distill.batch import Group, completion_tokens, micro_batches, pack
+from gepa_loop.distill.collect import items_of_step
+from gepa_loop.distill.forward import Prefix, hidden_states, read_prefix
+from gepa_loop.distill.head import Dense, token_stats
+from gepa_loop.distill.memory import plan_passes
+from gepa_loop.lab import Lab
+from gepa_loop.lora import Adapter
+from gepa_loop.lora_training import as_teacher, remove_lora, with_lora
+from gepa_loop.prompts import NO_PROMPT
+from gepa_loop.sampling.base import Sampling
+from gepa_loop.sampling.kv import shared_length
+
+PER_ITEM = 4
+"""Completions of each item, among which the prompted model may prefer some."""
+
+
+@dataclass(frozen=True)
+class Distillability:
+    """The prompted model against the bare one, on the bare one's completions."""
+
+    divergence: float
+    """KL(bare || prompted) in nats, mean over completion tokens."""
+    gain: float
+    """Score of the completions weighted by the prompted model's likelihood within each item, less their plain mean."""
+
+
+def open_probe(lab: Lab, stack: Adapter | None) -> Callable[[str], Distillability]:
+    """What measures prompts for base + `stack`; its completions are sampled when it is first called.
+
+    The teacher is the same model with the prompt, whatever `teacher.kind` is.
+    """
+    config, rollouts = lab.config, lab.rollouts
+    items = items_of_step(
+        lab.task.splits["train"], 0, max(1, config.optimize.probe_rollouts // PER_ITEM), config.seed
+    )
+    sampling = Sampling(config.sampling.temperature or 1.0, config.sampling.max_tokens)
+    bare = [tuple(tokens) for tokens in rollouts.renderer.all_tokens(NO_PROMPT, items)]
+    drawn: list[tuple[tuple[int, ...], ...]] = []
+    scores: list[float] = []
+
+    def probe(prompt: str) -> Distillability:
+        if not drawn:
+            rollouts.sampler.set_student(stack)
+            flat = rollouts.sample(rollouts.sampler, bare, items, PER_ITEM, sampling, "probe")
+            drawn.extend(
+                tuple(c.token_ids for c in flat[n : n + PER_ITEM]) for n in range(0, len(flat), PER_ITEM)
+            )
+            owners = [(item, n) for item in items for n in range(PER_ITEM)]
+            scores.extend(rollouts.score(*o, c).score for o, c in zip(owners, flat, strict=True))
+        rollouts.sampler.rest()
+        prompted = [tuple(tokens) for tokens in rollouts.renderer.all_tokens(prompt, items)]
+        shared = shared_length(prompted)
+        groups = [
+            Group(own, read[shared:], completions)
+            for own, read, completions in zip(bare, prompted, drawn, strict=True)
+        ]
+        with _stacked(lab, stack):
+            kl_N, ratio_N = _read(lab, groups, prompted[0][:shared])
+        lengths = [len(completion) for completions in drawn for completion in completions]
+        ratio_C = torch.stack([part.sum() for part in torch.split(ratio_N, lengths)])
+        return Distillability(float(kl_N.mean()), likelihood_gain(ratio_C, torch.tensor(scores), PER_ITEM))
+
+    return probe
+
+
+def likelihood_gain(ratio_C: Tensor, score_C: Tensor, group: int) -> float:
+    """By how much a reweighting of each group's completions raises their mean score.
+
+    Args:
+        ratio_C: Log of how much likelier each completion is after than before.
+        score_C: Its score.
+        group: Completions of each item, one after the other.
+    """
+    weight_IG = ratio_C.view(-1, group).softmax(-1)
+    score_IG = score_C.view(-1, group)
+    return float(((weight_IG * score_IG).sum(-1) - score_IG.mean(-1)).mean())
+
+
+@torch.no_grad()
+def _read(lab: Lab, groups: Sequence[Group], shared: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Of each completion token, on the CPU: KL(bare || prompted), and the log of how much likelier the prompt makes it."""
+    model, device = lab.base.model, lab.base.device
+    head = model.get_output_embeddings().weight
+    prefix = read_prefix(model, shared)
+    longest = len(shared) + max(len(g.student_prompt) + len(g.teacher_prompt) + g.tokens for g in groups)
+    kl, ratio = [], []
+    for part in micro_batches(groups, plan_passes(lab.config, lab.base, longest).tokens):
+        completions = [group.completions for group in part]
+        asks = pack([group.teacher_prompt for group in part], completions, prefix.length, device)
+        plain = pack([group.student_prompt for group in part], completions, 0, device)
+        stats = token_stats(
+            hidden_states(model, plain, Prefix()),
+            head,
+            completion_tokens(part, device),
+            Dense(hidden_states(model, asks, prefix), head),
+        )
+        kl.append(stats.reverse_kl_N.cpu())
+        ratio.append((stats.teacher_logprob_N - stats.logprob_N).cpu())
+    return torch.cat(kl), torch.cat(ratio)
+
+
+@contextmanager
+def _stacked(lab: Lab, stack: Adapter | None) -> Iterator[None]:
+    """Within the block the base computes with the earlier rounds' adapters."""
+    if stack is None:
+        yield
+        return
+    model = with_lora(lab.base, lab.config.lora, 0, stack)
+    try:
+        with as_teacher(model):
+            yield
+    finally:
+        remove_lora(model)

@@ -1,0 +1,242 @@
+"""DSPy's GEPA adapter on our sampler: whole batches in one call, nothing sampled or asked twice."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from dspy import Prediction
+from dspy.teleprompt.gepa.gepa_utils import DspyAdapter
+from gepa.core.adapter import EvaluationBatch
+
+from gepa_loop.config import Config
+from gepa_loop.errors import PromptError, ReflectionError, ReflectionFailed
+from gepa_loop.optimize.adapter import COMPONENT, program, prompt_of
+from gepa_loop.optimize.feedback import Excerpt, reflective_record
+from gepa_loop.optimize.frontier import Measured
+from gepa_loop.optimize.journal import Journal
+from gepa_loop.optimize.proposer import Proposal, Proposer, set_aside
+from gepa_loop.optimize.refusal import CopyGuard, Rules
+from gepa_loop.optimize.stops import Spent
+from gepa_loop.prompts import Candidate, normalise
+from gepa_loop.rollouts import Rollouts
+from gepa_loop.sampling.base import Sampling
+from gepa_loop.task import SPLITS, Item
+
+PURPOSE = "gepa"
+"""Names the random numbers of GEPA's rollouts, which all candidates share."""
+
+WINDOW = 20
+"""Calls of the reflection model of which more than 5 % may not fail."""
+
+Probe = Callable[[str], Mapping[str, float]]
+"""Prompt -> its distillability: `divergence` in nats per token, and the teacher's `gain`."""
+
+
+class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
+    """DSPy's GEPA adapter with two parts replaced: evaluation by one sampler call, proposals by a `Proposer`.
+
+    Args:
+        config: The run's configuration.
+        rollouts: Where completions come from.
+        proposer: Who writes new prompts.
+        journal: What is paid for already.
+        progress: Called with what is spent after each evaluation.
+        probe: Measures the distillability of accepted prompts; None leaves it out.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        rollouts: Rollouts,
+        proposer: Proposer,
+        journal: Journal,
+        progress: Callable[[Spent], None],
+        probe: Probe | None = None,
+    ) -> None:
+        self.settings = config.optimize
+        self.sampling = Sampling(config.optimize.temperature, config.sampling.max_tokens)
+        self.items_per_call = max(1, config.sampling.batch // config.optimize.samples)
+        self.rollouts = rollouts
+        self.proposer = proposer
+        self.journal = journal
+        self.progress = progress
+        self.probe = probe
+        self.spent = Spent()
+        self.known: set[str] = set()
+        self.failure: Exception | None = None
+        """What GEPA would swallow; raised again between two iterations."""
+        self.excerpt = Excerpt(rollouts.renderer.tokenizer, config.optimize.excerpt_tokens)
+        self.rules = _rules(config, rollouts)
+        self._pareto = {item.id for item in rollouts.task.splits["pareto"]}
+        self._used: set[tuple[str, str]] = set()
+        self._calls: deque[str | None] = deque(maxlen=WINDOW)
+        super().__init__(
+            student_module=program(Candidate("unused")), metric_fn=lambda *_: 0.0, feedback_map={}
+        )
+
+    def evaluate(
+        self,
+        batch: list[Any],
+        candidate: dict[str, str],
+        capture_traces: bool = False,
+        num_threads: int | None = None,  # noqa: ARG002 (the signature is DSPy's)
+    ) -> EvaluationBatch:
+        """Score a candidate on a batch; what the journal knows is not sampled again."""
+        prompt = prompt_of(self.build_program(candidate))
+        self.known.add(prompt.text)
+        items = [entry.item for entry in batch]
+        # Completions are read only where a new proposal may be asked for.
+        asks = capture_traces and self.spent.proposals >= len(self.journal.proposals)
+        known = self.journal.rows if asks else self.journal.scores
+        self.sample(prompt, [item for item in items if (prompt.id, item.id) not in known])
+        for item in items:
+            self._count(prompt.id, item.id)
+        self.progress(self.spent)
+        scores = [_mean(self.journal.scores[prompt.id, item.id]) for item in items]
+        outputs = [Prediction(answer=self._answer(prompt.id, item.id)) for item in items]
+        objectives = None
+        if self._pareto.issuperset(item.id for item in items):
+            if self.probe is not None and prompt.id not in self.journal.probes:
+                self.journal.add_probe(prompt.id, self.probe(prompt.text))
+            measured = self.measured(prompt, items)
+            objectives = [measured.objectives(item.id) for item in items]
+        trajectories = [{"item": item} for item in items] if capture_traces else None
+        return EvaluationBatch(
+            outputs=outputs, scores=scores, trajectories=trajectories, objective_scores=objectives
+        )
+
+    def sample(self, prompt: Candidate, items: Sequence[Item]) -> None:
+        """Sample and score items, a part at a time, so that little is lost when the process dies."""
+        missing = list({item.id: item for item in items}.values())
+        for start in range(0, len(missing), self.items_per_call):
+            part = missing[start : start + self.items_per_call]
+            begun = time.perf_counter()
+            rows = self.rollouts.rows(prompt.text, part, self.settings.samples, self.sampling, PURPOSE)
+            self.journal.add_rows(prompt.id, rows, time.perf_counter() - begun)
+
+    def batch_evaluate(
+        self, items: Sequence[tuple[dict[str, str], list[Any]]], *, capture_traces: bool = True
+    ) -> list[EvaluationBatch]:
+        """`evaluate` of each pair, in order."""
+        return [self.evaluate(batch, candidate, capture_traces) for candidate, batch in items]
+
+    def make_reflective_dataset(
+        self, candidate: dict[str, str], eval_batch: EvaluationBatch, components_to_update: list[str]
+    ) -> dict[str, list[dict[str, Any]]]:
+        """What the reflection reads: DSPy's records with our feedback. Empty where the proposal is known already."""
+        if self.spent.proposals < len(self.journal.proposals):
+            return {component: [] for component in components_to_update}
+        id_ = Candidate(candidate[COMPONENT]).id
+        items = [trajectory["item"] for trajectory in eval_batch.trajectories]
+        try:
+            records = [
+                reflective_record(item, self.journal.rows[id_, item.id], self.excerpt) for item in items
+            ]
+        except Exception as error:
+            self.failure = error
+            raise
+        return dict.fromkeys(components_to_update, records)
+
+    def propose_new_texts(
+        self,
+        candidate: dict[str, str],
+        reflective_dataset: dict[str, list[dict[str, Any]]],
+        components_to_update: list[str],  # noqa: ARG002 (the signature is DSPy's)
+    ) -> dict[str, str]:
+        """The next proposal, from the journal or from the proposer; {} when it is refused."""
+        number = self.spent.proposals
+        if self.failure is not None:
+            raise self.failure  # GEPA asks once more after an exception
+        if number == len(self.journal.proposals):
+            try:
+                self.journal.add_proposal(
+                    self._ask(candidate[COMPONENT], reflective_dataset[COMPONENT], number)
+                )
+            except Exception as error:
+                # GEPA logs what a proposer raises, goes on and ends as if all were well.
+                self.failure = error
+                raise
+        entry = self.journal.proposals[number]
+        self.spent.proposals += 1
+        self.spent.usd += entry["usd"]
+        self.spent.seconds += entry["seconds"]
+        self.known.add(entry["text"])
+        return {} if entry["refused"] or entry["failed"] else {COMPONENT: entry["text"]}
+
+    def measured(self, prompt: Candidate, items: Sequence[Item]) -> Measured:
+        """What is known of a prompt on items that it has been scored on."""
+        divergence = self.journal.probes[prompt.id]["divergence"] if self.settings.distillability else None
+        return Measured(
+            {item.id: _mean(self.journal.scores[prompt.id, item.id]) for item in items},
+            {item.id: self.journal.tokens[prompt.id, item.id] for item in items},
+            self.prompt_tokens(prompt.text),
+            divergence,
+        )
+
+    def prompt_tokens(self, text: str) -> int:
+        """Tokens of a prompt's text."""
+        return len(self.rollouts.renderer.tokenizer(text)["input_ids"])
+
+    def _ask(self, parent: str, examples: Sequence[Mapping[str, Any]], number: int) -> dict[str, Any]:
+        begun, failed = time.perf_counter(), None
+        try:
+            made = self.proposer.propose(parent, examples, number, self.known)
+        except ReflectionFailed as error:
+            made, failed = Proposal("", 0.0, f"asked {self.proposer.name}"), str(error)
+        self._calls.append(failed)
+        failures = [cause for cause in self._calls if cause]
+        if len(failures) > 0.05 * WINDOW:
+            raise ReflectionError(
+                f"{len(failures)} of the last {len(self._calls)} calls of {self.proposer.name} failed; "
+                f"the first: {failures[0]}",
+                "What was finished is saved; run the same command again to continue.",
+            )
+        text = normalise(made.text)
+        tokens = self.prompt_tokens(text)
+        return {
+            "number": number,
+            "id": Candidate(text).id,
+            "text": text,
+            "tokens": tokens,
+            "parent": Candidate(parent).id,
+            "proposer": self.proposer.name,
+            "how": made.how,
+            "refused": None if failed else self.rules.refusal(text, tokens, self.known, made.cut),
+            "failed": failed,
+            "usd": made.usd,
+            "seconds": time.perf_counter() - begun,
+        }
+
+    def _count(self, candidate: str, item: str) -> None:
+        """An item of a candidate is paid once."""
+        if (candidate, item) not in self._used:
+            self._used.add((candidate, item))
+            self.spent.rollouts += len(self.journal.scores[candidate, item])
+            self.spent.seconds += self.journal.seconds.get((candidate, item), 0.0)
+
+    def _answer(self, candidate: str, item: str) -> str:
+        rows = self.journal.rows.get((candidate, item))
+        return rows[0].completion if rows else ""
+
+
+def _rules(config: Config, rollouts: Rollouts) -> Rules:
+    splits, renderer = rollouts.task.splits, rollouts.renderer
+    shown = splits["train"][: set_aside(config)]
+    items = [item for name in SPLITS for item in splits[name] if item not in shown]
+    longest = max(items, key=lambda item: sum(len(content) for _, content in item.messages))
+
+    def fits(text: str) -> str | None:
+        try:
+            renderer.check(text, [longest], config.sampling.max_tokens, "unusable")
+        except PromptError as error:
+            return str(error)
+        return None
+
+    return Rules(config.optimize.max_prompt_tokens, CopyGuard(items, config.optimize.max_copied), fits)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

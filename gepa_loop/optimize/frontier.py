@@ -1,0 +1,105 @@
+"""Who is on the front: candidates that are best at something, by posterior means; parents and the final front."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gepa.gepa_utils import find_dominator_programs
+
+from gepa_loop.optimize.noise import leaders, posterior_means
+
+Why = Literal["best mean", "seed", "front"]
+Kind = Literal["instance", "objective", "hybrid", "cartesian"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a candidate on the items of one split."""
+
+    scores: Mapping[str, float]
+    """Item -> mean of its samples."""
+    completion_tokens: Mapping[str, float]
+    """Item -> mean length of its completions."""
+    prompt_tokens: int
+    divergence: float | None = None
+    """Nats per token, where distillability takes part in the front."""
+
+    @property
+    def mean(self) -> float:
+        return math.fsum(self.scores.values()) / len(self.scores)
+
+    def objectives(self, item: str) -> dict[str, float]:
+        """The objectives on one item; more is better, so lengths and the divergence have a minus."""
+        found = {
+            "score": self.scores[item],
+            "prompt_tokens": -float(self.prompt_tokens),
+            "completion_tokens": -self.completion_tokens[item],
+        }
+        return found if self.divergence is None else {**found, "distillability": -self.divergence}
+
+
+def best_at(kind: Kind, pool: Sequence[Measured], samples: int) -> dict[Any, set[int]]:
+    """For each key of the front, the candidates that are best there, scores being posterior means.
+
+    Args:
+        kind: gepa's `frontier_type`: keys are items, objectives, both, or pairs of them.
+        pool: The candidates, all measured on the same items.
+        samples: Samples of each item's mean.
+    """
+    posterior = posterior_means([one.scores for one in pool], samples)
+    keys: list[dict[Any, float]] = []
+    for one, scores in zip(pool, posterior, strict=True):
+        by_item = {item: {**one.objectives(item), "score": scores[item]} for item in scores}
+        names = next(iter(by_item.values()))
+        means = {("objective", n): math.fsum(o[n] for o in by_item.values()) / len(by_item) for n in names}
+        match kind:
+            case "instance":
+                keys.append(dict(scores))
+            case "objective":
+                keys.append(dict(means))
+            case "hybrid":
+                keys.append({**scores, **means})
+            case "cartesian":
+                keys.append({(item, name): o[name] for item, o in by_item.items() for name in names})
+    return leaders(keys)
+
+
+def undominated(kind: Kind, pool: Sequence[Measured], samples: int) -> list[int]:
+    """The candidates without whom some key would have no leader, the highest mean first.
+
+    Of equal means the shorter prompt comes first, and is kept where either would do.
+    """
+    worth = [(one.mean, -one.prompt_tokens) for one in pool]
+    kept = find_dominator_programs(best_at(kind, pool, samples), worth)
+    return sorted(kept, key=lambda n: (-worth[n][0], -worth[n][1], n))
+
+
+def final_front(
+    kind: Kind, pool: Sequence[Measured], samples: int, max_front: int, winner: int | None
+) -> list[tuple[int, Why]]:
+    """Who is handed on, best mean first, and why each stays. The seed is the pool's first.
+
+    Of candidates with equal scores on every item only the one with the shortest prompt stays (the seed, if it
+    is among them), and dominated ones go. The seed and the best mean always stay, and so does the winner.
+
+    Args:
+        kind: gepa's `frontier_type`.
+        pool: The finalists, measured on fresh items.
+        samples: Samples of each item's mean.
+        max_front: Most candidates; at least 2.
+        winner: The best of those that are significantly better than the seed, if any. It is mostly the best mean.
+    """
+    first: dict[tuple[Any, ...], int] = {}
+    for n in sorted(range(len(pool)), key=lambda n: (n > 0, pool[n].prompt_tokens, n)):
+        first.setdefault(tuple(sorted(pool[n].scores.items())), n)
+    distinct = sorted(first.values())
+    front = [distinct[n] for n in undominated(kind, [pool[n] for n in distinct], samples)]
+    best = min(distinct, key=lambda n: (-pool[n].mean, pool[n].prompt_tokens, n))
+    always = [best, 0] if winner is None else [winner, 0, best]
+    stay = list(dict.fromkeys([*always, *front]))[: max(max_front, len(set(always)))]
+    chosen = sorted(stay, key=lambda n: (-pool[n].mean, n))
+    why: dict[int, Why] = {0: "seed", best: "best mean"}
+    return [(n, why.get(n, "front")) for n in chosen]

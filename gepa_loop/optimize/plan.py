@@ -1,0 +1,171 @@
+"""What a search may take, from measured prompt lengths and a timed sample, before anything is spent."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gepa_loop.config import Config
+from gepa_loop.errors import ConfigError
+from gepa_loop.optimize.proposer import Proposer, Quote
+from gepa_loop.prompts import Candidate
+from gepa_loop.rollouts import Rollouts
+from gepa_loop.sampling.base import Sampling
+
+SAMPLE_TOKENS = 64
+"""Longest completion of the timed sample; longer ones are extrapolated."""
+
+FEEDBACK_TOKENS = 128
+"""What the feedback on one example is taken to be at most."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Most that one search takes; `calls` is what it takes when every proposal is judged."""
+
+    search_rollouts: int
+    front_rollouts: int
+    """Of the finalists on `select`, on top of `optimize.max_rollouts`."""
+    question_tokens: float
+    """Mean length of a rendered question without a prompt."""
+    prompt_tokens: int
+    """What the seed prompt adds to it."""
+    completion_tokens: int
+    """Longest completion."""
+    calls: tuple[int, int]
+    """Proposals when all are accepted, and when none is."""
+    quote: Quote | None
+    """The dearest first proposal; None where proposals cost nothing."""
+    usd: float | None
+    """Dearest calls, no more than `optimize.max_usd` allows; None where the price is not known."""
+    seconds: float
+
+    @property
+    def rollouts(self) -> int:
+        return self.search_rollouts + self.front_rollouts
+
+    def lines(self, config: Config) -> list[str]:
+        """The plan for a person."""
+        settings = config.optimize
+        read = round(self.rollouts * (self.question_tokens + self.prompt_tokens))
+        longest = round(self.rollouts * (self.question_tokens + settings.max_prompt_tokens))
+        lines = [
+            f"rollouts: up to {self.rollouts:,}: {self.search_rollouts:,} of the search and {self.front_rollouts:,} "
+            f"to score its finalists on select",
+            f"tokens: {read:,} to read with the seed prompt's {self.prompt_tokens}, up to {longest:,} with prompts of "
+            f"optimize.max_prompt_tokens = {settings.max_prompt_tokens:,}; up to "
+            f"{self.rollouts * self.completion_tokens:,} to write",
+            f"proposals: {self.calls[0]} to {self.calls[1]}, and more where some are refused unread",
+        ]
+        if self.quote is not None:
+            each = f"up to {self.quote.input_tokens:,} tokens read and {self.quote.output_tokens:,} written"
+            if self.usd is None:
+                cost = (
+                    "litellm knows no price, so optimize.max_usd is not kept"
+                    if self.quote.usd is None
+                    else ""
+                )
+            else:
+                cost = (
+                    f"up to ${self.quote.usd:.2f}; all of them up to ${self.usd:.2f} "
+                    f"(optimize.max_usd = {settings.max_usd:g})"
+                )
+            lines.append(f"each proposal: {each}, {cost}")
+        lines.append(
+            f"minutes: up to {self.seconds / 60:.1f} of rollouts with the seed prompt, as a sample of them ran"
+            + ("" if self.quote is None else ", besides the reflection model's")
+        )
+        return lines
+
+
+def plan_search(config: Config, rollouts: Rollouts, proposer: Proposer, seed_prompt: Candidate) -> Plan:
+    """Measure what a search may take.
+
+    Raises:
+        ConfigError: `max_usd` is less than one proposal may cost, or `max_minutes` less than the rollouts take until
+            one is judged.
+        ReflectionError: The reflection model cannot be used.
+    """
+    settings, splits = config.optimize, config.task.splits
+    items = rollouts.task.splits["pareto"]
+    bare = rollouts.renderer.all_tokens("", items)
+    full = rollouts.renderer.all_tokens(seed_prompt.text, items)
+    question = sum(map(len, bare)) / len(bare)
+    quote = dearest_proposal(config, rollouts, proposer, seed_prompt)
+    left = settings.max_rollouts - splits.pareto * settings.samples
+    judged = 2 * settings.minibatch * settings.samples
+    accepted = judged + splits.pareto * settings.samples
+    calls = max(1, left // accepted), max(1, left // judged)
+    front = (settings.max_front + 1) * splits.select * config.evaluate.samples
+    each = seconds_a_rollout(config, rollouts, seed_prompt)
+    least = each * (splits.pareto + 2 * settings.minibatch) * settings.samples / 60
+    if least > settings.max_minutes:
+        raise ConfigError(
+            f"optimize.max_minutes = {settings.max_minutes:g} allows no proposal: as a sample of rollouts ran, one is "
+            f"judged after {least:.2g} minutes",
+            f"Raise it to {least:.2g} or more, or lower task.splits.pareto, optimize.minibatch or optimize.samples.",
+        )
+    usd = None if quote is None or quote.usd is None else min(settings.max_usd, calls[1] * quote.usd)
+    return Plan(
+        search_rollouts=settings.max_rollouts,
+        front_rollouts=front,
+        question_tokens=question,
+        prompt_tokens=round(sum(map(len, full)) / len(full) - question),
+        completion_tokens=config.sampling.max_tokens,
+        calls=calls,
+        quote=quote,
+        usd=usd,
+        seconds=(settings.max_rollouts + front) * each,
+    )
+
+
+def seconds_a_rollout(config: Config, rollouts: Rollouts, prompt: Candidate) -> float:
+    """Seconds that one completion of full length takes in a batch, from a timed sample after a warm-up."""
+    tokens = min(SAMPLE_TOKENS, config.sampling.max_tokens)
+    sampling = Sampling(config.optimize.temperature, tokens)
+    items = rollouts.task.splits["pareto"][: config.sampling.batch]
+    rollouts.rows(prompt.text, items, 1, Sampling(config.optimize.temperature, min(2, tokens)), "plan")
+    begun = time.perf_counter()
+    rows = rollouts.rows(prompt.text, items, 1, sampling, "plan")
+    seconds = time.perf_counter() - begun
+    # Where all replies end early, they are taken to do so in the search as well.
+    whole = all(row.finish_reason == "stop" for row in rows)
+    return seconds / len(items) * (1.0 if whole else config.sampling.max_tokens / tokens)
+
+
+def dearest_proposal(
+    config: Config, rollouts: Rollouts, proposer: Proposer, seed_prompt: Candidate
+) -> Quote | None:
+    """The dearest that the first proposal may be: the longest questions, with excerpts of full length.
+
+    Raises:
+        ConfigError: It is more than `max_usd`.
+        ReflectionError: The reflection model cannot be used.
+    """
+    settings = config.optimize
+    longest = sorted((item.question for item in rollouts.task.splits["train"]), key=len)
+    quote = proposer.quote(
+        seed_prompt.text, _examples(longest[-settings.minibatch :], settings.excerpt_tokens)
+    )
+    if quote is not None and quote.usd is not None and quote.usd > settings.max_usd:
+        least = math.ceil(quote.usd * 100) / 100
+        raise ConfigError(
+            f"optimize.max_usd = {settings.max_usd:g} allows no proposal: one of {proposer.name} may cost ${quote.usd:.2f}",
+            f"Raise it to {least:g} or more, or lower optimize.reflection.max_tokens, optimize.minibatch or "
+            "optimize.excerpt_tokens.",
+        )
+    return quote
+
+
+def _examples(questions: Sequence[str], tokens: int) -> list[Mapping[str, Any]]:
+    return [
+        {
+            "Inputs": {"question": question},
+            "Generated Outputs": {"answer": "word " * tokens},
+            "Feedback": "word " * FEEDBACK_TOKENS,
+        }
+        for question in questions
+    ]

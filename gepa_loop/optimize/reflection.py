@@ -1,0 +1,251 @@
+"""The reflection model: DSPy's instruction proposer with any model that litellm reaches.
+
+Keys come from the environment, and nobody's words but ours go into an error: a provider's may repeat a part of the
+key. litellm and DSPy retry too, but litellm loses the provider's `retry-after`, so one loop here retries and both of
+theirs are off. No temperature is sent: models that always think refuse every one but 1, which is the usual default.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import anthropic
+import dspy
+from dspy.teleprompt.gepa.instruction_proposal import InstructionProposer
+from dspy.utils.exceptions import AdapterParseError, LMConfigurationError, LMError
+
+from gepa_loop.errors import ReflectionError, ReflectionFailed
+from gepa_loop.optimize.adapter import COMPONENT
+from gepa_loop.optimize.faults import LIMITS, fault_of
+from gepa_loop.optimize.proposer import Proposal, Quote
+from gepa_loop.schema import ReflectionConfig
+
+T = TypeVar("T")
+
+LOOKUP_SECONDS = 30.0
+"""Longest wait for Anthropic's answer about a model or a number of tokens, which no model writes."""
+
+MAX_PAUSE = 60.0
+"""Longest pause between two tries, in seconds, whatever the provider asks for."""
+
+BREVITY = """\
+The new instruction must be at most {tokens} tokens long, about {words} words; shorter is better, and the length of \
+the current instruction is no guide. Every sentence must earn its place: leave out whatever would not change the \
+assistant's answers. Do not copy inputs or answers of the examples into it; state the rule that they show."""
+
+
+@dataclass(frozen=True)
+class LMProposer:
+    """Writes prompts with a language model.
+
+    Args:
+        model: A litellm model string.
+        settings: The reply's cap, the timeout and the number of retries.
+        max_prompt_tokens: Longest prompt, in the student's tokens; the model is told.
+        pause: Seconds before the first retry where the provider does not say; every further one is twice as long.
+    """
+
+    model: str
+    settings: ReflectionConfig
+    max_prompt_tokens: int
+    pause: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return self.model
+
+    @property
+    def about(self) -> str:
+        return self.model
+
+    def check(self) -> None:
+        """Find out, before anything is spent, whether the model can be asked.
+
+        Anthropic's models are looked up, which is free; any other model writes one word.
+
+        Raises:
+            ReflectionError: The key is missing or refused, there is no such model, or it cannot be reached.
+        """
+        provider, name = self._provider()
+        if provider != "anthropic":
+            # With the settings of a proposal: a cap of one token is itself refused by models that think.
+            lm = self._lm()
+            self._call("check", lambda: lm("Reply with the word yes."))
+            return
+        with self._anthropic() as client:
+            most = self._call("check", lambda: client.models.retrieve(name)).max_tokens
+        if most and most < self.settings.max_tokens:
+            raise ReflectionError(
+                f"optimize.reflection.max_tokens = {self.settings.max_tokens}, {self.model} writes at most {most}",
+                f"Lower it: --set optimize.reflection.max_tokens={most}",
+            )
+
+    def quote(self, parent: str, examples: Sequence[Mapping[str, Any]]) -> Quote:
+        """The dearest that `propose` of the same parent and examples may be."""
+        litellm = _litellm()
+        proposer = self._proposer()
+        inputs = {
+            "additional_instructions": proposer.additional_instructions,
+            "current_instruction": parent,
+            "examples_with_feedback": _shown(examples),
+        }
+        messages = proposer.adapter.format(proposer.propose.signature, [], inputs)
+        tokens, most = self._count(messages), self.settings.max_tokens
+        try:
+            usd = sum(litellm.cost_per_token(self.model, prompt_tokens=tokens, completion_tokens=most))
+        except litellm.exceptions.ModelNotMappedError:
+            usd = None
+        return Quote(tokens, most, usd)
+
+    def propose(
+        self,
+        parent: str,
+        examples: Sequence[Mapping[str, Any]],
+        number: int,
+        known: Collection[str] = (),  # noqa: ARG002 (the model is not told what there is already)
+    ) -> Proposal:
+        """One call of DSPy's instruction proposer; an empty text when the reply holds no instruction.
+
+        Raises:
+            ReflectionError: The key, the model or the request is refused.
+            ReflectionFailed: Every try failed in a way that may pass.
+        """
+        self._provider()
+        lm = self._lm()
+
+        def ask() -> str:
+            try:
+                with dspy.context(lm=lm):
+                    made = self._proposer()({COMPONENT: parent}, {COMPONENT: _shown(examples)}, [COMPONENT])
+            except (AdapterParseError, ValueError):
+                # DSPy's complaint about a reply; without a reply it is a mistake of ours.
+                if not lm.history:
+                    raise
+                return ""
+            return str(made[COMPONENT])
+
+        text = self._call(f"proposal {number}", ask)
+        return Proposal(
+            text=text,
+            usd=sum(call["cost"] or 0.0 for call in lm.history),
+            how=f"reflection by {self.model}" if text else f"{self.model} gave no instruction",
+            cut=any(c.finish_reason == "length" for call in lm.history for c in call["response"].choices),
+            input_tokens=sum(call["usage"].get("prompt_tokens", 0) for call in lm.history),
+            output_tokens=sum(call["usage"].get("completion_tokens", 0) for call in lm.history),
+        )
+
+    def _provider(self) -> tuple[str, str]:
+        """The provider's name and its name of the model; raises when there is none or its key is missing."""
+        litellm = _litellm()
+        try:
+            name, provider, _, _ = litellm.get_llm_provider(self.model)
+        except litellm.BadRequestError:
+            name = ""
+        if not name:
+            raise ReflectionError(
+                f"optimize.reflection.model = {self.model!r} names no provider and model that litellm knows",
+                "Write it as in anthropic/claude-opus-5-5 or openai/gpt-5, or use offline.",
+            )
+        own = f"{provider.upper()}_API_KEY"
+        key = os.environ.get(own, "unset").strip()
+        missing = litellm.validate_environment(self.model)["missing_keys"] if key else [own]
+        # Other variables (regions, roles, addresses) have defaults that litellm's list does not know of.
+        absent = missing and all(variable.endswith("_API_KEY") for variable in missing)
+        if absent or not (key.isascii() and key.isprintable()):
+            why = (
+                f"{' or '.join(missing)} is not set" if absent else f"{own} holds a character that no key has"
+            )
+            raise ReflectionError(
+                f"optimize.reflection.model = {self.model!r}: {why}",
+                "Set it in the environment, or use --set optimize.reflection.model=offline.",
+            )
+        return provider, name
+
+    def _lm(self) -> Any:
+        try:
+            return dspy.LM(
+                self.model,
+                max_tokens=self.settings.max_tokens,
+                timeout=self.settings.timeout_seconds,
+                num_retries=0,
+                cache=False,
+                engine="litellm",
+            )
+        except LMConfigurationError as error:
+            # DSPy's own words, from before any request.
+            raise ReflectionError(
+                f"optimize.reflection.model = {self.model!r}: {error.message}", LIMITS
+            ) from None
+
+    def _proposer(self) -> Any:
+        # Three quarters of a word a token is usual for English; two thirds leaves room for other tokenizers.
+        words = self.max_prompt_tokens * 2 // 3
+        return InstructionProposer(
+            additional_instructions=BREVITY.format(tokens=self.max_prompt_tokens, words=words)
+        )
+
+    def _anthropic(self) -> anthropic.Anthropic:
+        # litellm's address: it reads two variables and adds this path where it is missing, the SDK reads one.
+        base = os.environ.get("ANTHROPIC_API_BASE") or os.environ.get("ANTHROPIC_BASE_URL")
+        return anthropic.Anthropic(
+            # Without the spaces and line breaks around it, as litellm sends it.
+            api_key=os.environ.get("ANTHROPIC_API_KEY", "").strip() or None,
+            base_url=base and base.removesuffix("/v1/messages"),
+            timeout=min(self.settings.timeout_seconds, LOOKUP_SECONDS),
+            max_retries=0,
+        )
+
+    def _count(self, messages: list[dict[str, Any]]) -> int:
+        """Tokens of messages, the first of which is the system's."""
+        provider, name = self._provider()
+        if provider == "anthropic":
+            try:
+                with self._anthropic() as client:
+                    count = client.messages.count_tokens
+                    system, *turns = messages
+                    return int(count(model=name, system=system["content"], messages=turns).input_tokens)
+            except (anthropic.AnthropicError, json.JSONDecodeError):
+                pass
+        return int(_litellm().token_counter(model=self.model, messages=messages))
+
+    def _call(self, what: str, call: Callable[[], T]) -> T:
+        """The result of a call, tried again while it fails in a way that may pass."""
+        pause, where = 0.0, f"optimize.reflection.model = {self.model!r}, {what}"
+        for attempt in range(self.settings.retries + 1):
+            time.sleep(pause)
+            start = time.monotonic()
+            try:
+                return call()
+            except (LMError, anthropic.AnthropicError, json.JSONDecodeError) as error:
+                fault = fault_of(error, time.monotonic() - start)
+            # Out here, where the provider's exception is in no chain and so in no traceback.
+            if fault.fatal:
+                raise ReflectionError(f"{where}: {fault.why}", fault.hint)
+            pause = self.pause * 2**attempt if fault.retry_after is None else fault.retry_after
+            pause = min(pause, MAX_PAUSE)
+        raise ReflectionFailed(f"{where}: {fault.why} ({self.settings.retries + 1} tries)", fault.hint)
+
+
+def _shown(examples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the model reads of the examples: the kind of failure is for the offline proposer."""
+    return [{key: value for key, value in example.items() if key != "Failure"} for example in examples]
+
+
+def _litellm() -> Any:
+    """litellm, which fetches nothing but replies and prints nothing."""
+    # Else it gets prices and beta headers from GitHub, at its import and at Anthropic's first call.
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    os.environ.setdefault("LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "True")
+    import litellm
+
+    litellm.suppress_debug_info = True
+    litellm.disable_hf_tokenizer_download = True
+    for name in ("LiteLLM", "dspy", "anthropic", "openai", "httpx", "httpx2"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return litellm

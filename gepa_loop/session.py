@@ -1,0 +1,148 @@
+"""What every command begins with: the consoles, the checks, the run directory, and what Ctrl-C means."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich.console import Console
+from rich.markup import escape
+
+from gepa_loop.errors import ConfigError, Interrupted
+
+if TYPE_CHECKING:
+    from gepa_loop.config import Config
+    from gepa_loop.lab import Lab
+    from gepa_loop.prompts import Candidate
+    from gepa_loop.runs import Run
+    from gepa_loop.view import View
+
+# Item ids hold `:train:`, which rich would print as an emoji.
+out = Console(soft_wrap=True, emoji=False)
+err = Console(stderr=True, soft_wrap=True, emoji=False)
+
+
+class Session(NamedTuple):
+    """What a command works with once everything is checked and its run directory is open."""
+
+    lab: Lab
+    seed_prompt: Candidate
+    run: Run
+    view: View
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn Ctrl-C into `Interrupted`, before Typer makes a bare "Aborted" of it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        command = shlex.join(["gepa-loop", *(a for a in sys.argv[1:] if a != "--fresh")])
+        raise Interrupted(
+            "\ninterrupted; what was finished is saved. Continue with:", f"  {command}"
+        ) from None
+
+
+def shown(path: Path) -> str:
+    """A path relative to the working directory where it lies below it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+@contextmanager
+def open_session(
+    command: str,
+    config: str | None,
+    sets: list[str] | None,
+    run_name: str | None,
+    dry_run: bool,
+    fresh: bool,
+    prompts: Mapping[str, Candidate] | None = None,
+    more: Mapping[str, str] | None = None,
+    check: Callable[[Lab], None] | None = None,
+) -> Iterator[Session | None]:
+    """Config, model, task, checks, run directory and view of a command; None on a dry run.
+
+    Args:
+        command: The command's name.
+        config: A TOML file or a preset.
+        sets: `KEY.PATH=VALUE` settings.
+        run_name: Folder below runs/; None makes one from the command and the config.
+        dry_run: Check and print everything, and open no run.
+        fresh: Delete what an earlier run of this name left.
+        prompts: The prompts that the command reads, by where each came from; None is the config's seed prompt.
+        more: Further values that the results depend on.
+        check: Checks a command that trains; None checks the first prompt as its teacher's.
+    """
+    with interruptible():
+        from gepa_loop.config import load_config
+        from gepa_loop.lab import seed_prompt
+        from gepa_loop.runs import fingerprint, open_run, write_json
+        from gepa_loop.stages import open_proposer, plan
+        from gepa_loop.view import View
+
+        settings = load_config(config, sets or ())
+        first = seed_prompt(settings)
+        prompts = prompts or {"optimize.seed_prompt": first}
+        extra = {"command": command, "prompts": " ".join(p.id for p in prompts.values()), **(more or {})}
+        if command in ("optimize", "loop"):
+            from gepa_loop.config import check_budget
+
+            check_budget(settings)
+        label = Path(config).stem if config else "default"
+        resolved = settings.model_dump(mode="json")
+        path = _run_path(run_name or f"{command}-{label}-{fingerprint([resolved, extra])[:6]}")
+        lab = _checked_lab(command, settings, prompts, check)
+        _print_facts(lab, prompts)
+        if dry_run:
+            for line in plan(lab, command, first):
+                out.print(line, highlight=False, markup=False)
+            out.print(f"would write {shown(path)}", highlight=False)
+            yield None
+            return
+        done = not fresh and any((path / name).exists() for name in ("result.json", "optimize/result.json"))
+        if command in ("optimize", "loop") and not done:
+            # A refused key is found here, before the first rollout.
+            open_proposer(lab, 0).check()
+        with open_run(path, lab.identity(**extra), fresh=fresh) as run:
+            write_json(run.path / "config.json", resolved)
+            out.print(f"run {shown(path)}", highlight=False)
+            run.event("start", command=command, **lab.data_facts())
+            with View(out) as view:
+                yield Session(lab, first, run, view)
+
+
+def _run_path(name: str) -> Path:
+    if Path(name).name != name or name.startswith("."):
+        raise ConfigError(f"--run-name {name}: not a plain folder name", "It becomes a folder below runs/.")
+    return Path.cwd() / "runs" / name
+
+
+def _checked_lab(
+    command: str, settings: Config, prompts: Mapping[str, Candidate], check: Callable[[Lab], None] | None
+) -> Lab:
+    from gepa_loop.lab import open_lab
+
+    lab = open_lab(settings)
+    for source, candidate in prompts.items():
+        lab.check_prompt(candidate, source)
+    if command in ("distill", "loop", "sweep"):
+        from gepa_loop.distill.teacher import check_teacher
+
+        lab = lab.for_training()
+        if check is None:
+            check_teacher(lab, next(iter(prompts.values())).text)
+        else:
+            check(lab)
+    return lab
+
+
+def _print_facts(lab: Lab, prompts: Mapping[str, Candidate]) -> None:
+    for line in lab.facts():
+        out.print(line, highlight=False, markup=False)
+    overlaps = (lab.overlap(candidate, source) for source, candidate in prompts.items())
+    for line in (*lab.task.warnings(), *filter(None, overlaps)):
+        out.print(f"[yellow]warning:[/] {escape(line)}", highlight=False)

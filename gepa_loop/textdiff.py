@@ -1,0 +1,78 @@
+"""Two texts compared: side by side on a wide terminal, else as a unified diff."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from itertools import zip_longest
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+SIDE_BY_SIDE = 100
+"""Columns from which a terminal gets the texts side by side."""
+CONTEXT = 3
+"""Equal lines shown around a change."""
+ALIKE = 0.5
+"""Share of equal words from which two lines are one line that was changed."""
+STYLES = {"-": "red", "+": "green", "@": "cyan"}
+
+
+def print_diff(old: str, new: str, titles: tuple[str, str], console: Console) -> None:
+    """Print what changed from `old` to `new` under a title for each; signs tell it where there is no colour."""
+    before, after = old.split("\n"), new.split("\n")
+    if console.is_terminal and console.width >= SIDE_BY_SIDE and old != new:
+        console.print(_side_by_side(before, after, titles))
+        return
+    lines = list(difflib.unified_diff(before, after, *titles, n=CONTEXT, lineterm=""))
+    for line in lines or [f"--- {titles[0]}", f"+++ {titles[1]}", "the texts are equal"]:
+        if console.is_terminal:
+            style = "bold" if line.startswith(("--- ", "+++ ")) else STYLES.get(line[:1], "")
+            console.print(Text(line, style))
+        else:
+            console.file.write(line + "\n")
+
+
+def _side_by_side(before: list[str], after: list[str], titles: tuple[str, str]) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, expand=True)
+    for sign, title in zip("-+", titles, strict=True):
+        table.add_column(Text(sign, STYLES[sign]), width=1)
+        table.add_column(Text(title), ratio=1, overflow="fold")
+    matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
+    for number, group in enumerate(matcher.get_grouped_opcodes(CONTEXT)):
+        if number:
+            table.add_row("", Text("⋯", "dim"), "", Text("⋯", "dim"))
+        for kind, i, j, k, m in group:
+            for left, right in zip_longest(before[i:j], after[k:m]):
+                table.add_row(*_row(left, right, kind == "equal"))
+    return table
+
+
+def _row(left: str | None, right: str | None, equal: bool) -> Iterator[Text]:
+    """Sign and text of a line before, then after; None is a line that is not there."""
+    texts = Text(left or ""), Text(right or "")
+    if not equal and left is not None and right is not None:
+        texts = _words(left, right)
+    for sign, line, text in zip("-+", (left, right), texts, strict=True):
+        changed = not equal and line is not None
+        yield Text(sign if changed else "", STYLES[sign])
+        text.style = STYLES[sign] if changed else ""
+        yield text
+
+
+def _words(left: str, right: str) -> tuple[Text, Text]:
+    """Both lines, the words that differ marked where the lines are alike."""
+    texts = Text(left), Text(right)
+    before, after = (re.findall(r"\w+|\s+|[^\w\s]", line) for line in (left, right))
+    matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
+    if matcher.ratio() < ALIKE:
+        return texts
+    for kind, i, j, k, m in matcher.get_opcodes():
+        if kind != "equal":
+            for text, words, start, end in ((texts[0], before, i, j), (texts[1], after, k, m)):
+                at = len("".join(words[:start]))
+                text.stylize("bold reverse", at, at + len("".join(words[start:end])))
+    return texts

@@ -1,0 +1,87 @@
+"""Who leads what, and who is handed on."""
+
+from itertools import permutations
+
+import pytest
+
+from gepa_loop.optimize.frontier import Measured, best_at, final_front, undominated
+
+
+def made(
+    scores: str, prompt_tokens: int = 10, completion_tokens: float = 5.0, divergence: float | None = None
+) -> Measured:
+    """A candidate from a string like "1101", one item a digit."""
+    values = {str(n): float(digit) for n, digit in enumerate(scores)}
+    return Measured(values, dict.fromkeys(values, completion_tokens), prompt_tokens, divergence)
+
+
+def test_objectives_are_signed_so_that_more_is_better() -> None:
+    assert made("10", 7, 3.0).objectives("0") == {
+        "score": 1.0,
+        "prompt_tokens": -7.0,
+        "completion_tokens": -3.0,
+    }
+    assert made("10", 7, 3.0, 0.25).objectives("1")["distillability"] == -0.25
+
+
+def test_keys_of_each_kind() -> None:
+    pool = [made("110", 10), made("001", 5)]
+    assert best_at("instance", pool, 9) == {"0": {0}, "1": {0}, "2": {1}}
+    objectives = best_at("objective", pool, 9)
+    assert objectives[("objective", "score")] == {0}
+    assert objectives[("objective", "prompt_tokens")] == {1}
+    assert objectives[("objective", "completion_tokens")] == {0, 1}
+    assert set(best_at("hybrid", pool, 9)) == {"0", "1", "2", *objectives}
+    cartesian = best_at("cartesian", pool, 9)
+    assert (
+        len(cartesian) == 9
+        and cartesian["2", "score"] == {1}
+        and cartesian["2", "completion_tokens"] == {0, 1}
+    )
+
+
+def test_dominated_candidates_are_not_on_the_front() -> None:
+    whole, part, other = made("1110"), made("1100"), made("0001")
+    assert undominated("instance", [part, whole, other], 9) == [1, 2]
+    # Short prompts lead an objective, so under `hybrid` a worse but shorter one stays.
+    assert undominated("hybrid", [made("1100", 2), whole, other], 9) == [1, 0, 2]
+
+
+def test_distillability_keeps_a_candidate_that_is_near() -> None:
+    far, near = made("1111", 5, 5.0, 0.9), made("1110", 9, 5.0, 0.1)
+    assert undominated("instance", [far, near], 9) == [0]
+    assert undominated("objective", [far, near], 9) == [0, 1]
+    plain = [made("1111", 5), made("1110", 9)]
+    assert undominated("objective", plain, 9) == [0]
+
+
+def test_the_seed_and_the_best_mean_always_stay() -> None:
+    seed, best, niche = made("0000"), made("1110"), made("0001")
+    assert final_front("instance", [seed, best, niche], 9, 2, None) == [(1, "best mean"), (0, "seed")]
+    assert final_front("instance", [seed, best, niche], 9, 3, None) == [
+        (1, "best mean"),
+        (2, "front"),
+        (0, "seed"),
+    ]
+    assert final_front("instance", [seed], 9, 2, None) == [(0, "best mean")]
+
+
+def test_the_winner_stays() -> None:
+    seed, best, winner = made("0000"), made("1111"), made("1110")
+    assert [n for n, _ in final_front("instance", [seed, best, winner], 9, 2, 2)] == [1, 2, 0]
+
+
+def test_of_ties_the_shortest_prompt_stays_and_before_all_the_seed() -> None:
+    seed, long, short = made("1000", 50), made("1100", 30), made("1100", 20)
+    assert [n for n, _ in final_front("instance", [seed, long, short], 9, 3, None)] == [2, 0]
+    assert [n for n, _ in final_front("instance", [seed, made("1000", 10)], 9, 3, None)] == [0]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(1, 4))))
+def test_the_order_of_the_finalists_changes_nothing(order: tuple[int, ...]) -> None:
+    pool = [made("1000"), made("0110", 9), made("1100", 8), made("0011", 7)]
+    moved = [pool[0], *(pool[n] for n in order)]
+    chosen = [moved[n] for n, _ in final_front("instance", moved, 1, 4, None)]
+    assert {one.prompt_tokens for one in chosen} == {
+        pool[n].prompt_tokens for n, _ in final_front("instance", pool, 1, 4, None)
+    }
