@@ -81,7 +81,7 @@ def open_session(
         from gepa_loop.config import load_config
         from gepa_loop.lab import seed_prompt
         from gepa_loop.runs import fingerprint, open_run, write_json
-        from gepa_loop.stages import open_proposer, plan
+        from gepa_loop.stages import check_search, plan
         from gepa_loop.view import View
 
         settings = load_config(config, sets or ())
@@ -105,8 +105,7 @@ def open_session(
             return
         done = not fresh and any((path / name).exists() for name in ("result.json", "optimize/result.json"))
         if command in ("optimize", "loop") and not done:
-            # A refused key is found here, before the first rollout.
-            open_proposer(lab, 0).check()
+            check_search(lab, first)
         with open_run(path, lab.identity(**extra), fresh=fresh) as run:
             write_json(run.path / "config.json", resolved)
             out.print(f"run {shown(path)}", highlight=False)

@@ -141,6 +141,20 @@ def plan(lab: Lab, command: str, seed_prompt: Candidate) -> list[str]:
     return lines
 
 
+def check_search(lab: Lab, seed_prompt: Candidate) -> None:
+    """Find out, before anything is written or sampled, whether proposals can be asked for and paid.
+
+    Raises:
+        ReflectionError: The key, the model or the network is missing or refused.
+        ConfigError: `optimize.max_usd` is less than one proposal may cost.
+    """
+    from gepa_loop.optimize.plan import dearest_proposal
+
+    proposer = open_proposer(lab, 0)
+    proposer.check()
+    dearest_proposal(lab.config, lab.rollouts, proposer, seed_prompt)
+
+
 def open_proposer(lab: Lab, number: int) -> Proposer:
     """Who writes the prompts of round `number`."""
     from gepa_loop.optimize.proposer import make_proposer, set_aside

@@ -1,0 +1,107 @@
+"""A search as a process: killed anywhere, interrupted, followed by another process."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gepa_loop.runs import read_jsonl
+from tests.coin import COMMAND
+
+GEPA_LOOP = [sys.executable, "-c", "from gepa_loop.cli import main; main()"]
+
+
+def start(cwd: Path, *args: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*GEPA_LOOP, *args],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        # A background job of a shell, as these tests may be, hands on that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def finish(cwd: Path) -> tuple[list[Any], list[Any], dict[str, Any]]:
+    """What the command makes of what lies there: candidates, front and result, without times."""
+    process = start(cwd, *COMMAND)
+    _, stderr = process.communicate(timeout=200)
+    assert process.returncode == 0, stderr
+    folder = cwd / "runs" / "r" / "optimize"
+    candidates, front = read_jsonl(folder / "candidates.jsonl"), read_jsonl(folder / "front.jsonl")
+    result = json.loads((folder / "result.json").read_text())
+    for row in [*(r["cost"] for r in candidates), *(r["spent"] for r in candidates), result["spent"]]:
+        del row["seconds"]
+    return candidates, front, result
+
+
+def written(cwd: Path) -> int:
+    """Bytes of the search's own files."""
+    folder = cwd / "runs" / "r" / "optimize"
+    return sum(p.stat().st_size for p in folder.rglob("*.jsonl")) if folder.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def whole(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[tuple[list[Any], list[Any], dict[str, Any]], int]:
+    cwd = tmp_path_factory.mktemp("whole")
+    return finish(cwd), written(cwd)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_kill_9_anywhere_then_the_same_command_gives_the_same_search(
+    whole: tuple[Any, int], tmp_path: Path, seed: int
+) -> None:
+    """Killed twice, each time when a random number of bytes has been written."""
+    (expected, size), rng = whole, random.Random(seed)
+    assert {row["status"] for row in expected[0]} == {"accepted", "rejected", "refused"}
+    for place in sorted(rng.uniform(0, 0.9) for _ in range(2)):
+        process = start(tmp_path, *COMMAND)
+        while process.poll() is None and written(tmp_path) < place * size:
+            time.sleep(0.0005)  # the process is watched, not waited for
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert not (tmp_path / "runs" / "r" / "optimize" / "result.json").exists()
+    assert finish(tmp_path) == expected
+
+
+def test_ctrl_c_in_the_seeds_evaluation_is_clean(whole: tuple[Any, int], tmp_path: Path) -> None:
+    process = start(tmp_path, *COMMAND, "--set", "sampling.batch=1")
+    seen = tmp_path / "runs" / "r" / "optimize" / "gepa" / "evaluations.jsonl"
+    while process.poll() is None and not seen.exists():
+        time.sleep(0.0005)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Continue with:" in stderr and "Traceback" not in stderr and "Exception" not in stdout + stderr
+    assert not (seen.parents[1] / "candidates.jsonl").exists(), "the seed was still being scored"
+    assert 0 < len(read_jsonl(seen)) < 8
+
+
+def test_another_process_follows_a_running_search(whole: tuple[Any, int], tmp_path: Path) -> None:
+    process = start(tmp_path, *COMMAND)
+    candidates = tmp_path / "runs" / "r" / "optimize" / "candidates.jsonl"
+    seen: list[int] = []
+    while process.poll() is None:
+        time.sleep(0.002)  # the process is watched, not waited for
+        rows = read_jsonl(candidates)
+        if rows and len(rows) not in seen:
+            assert [row["number"] for row in rows] == list(range(len(rows)))
+            if len(seen) == 2:
+                done = subprocess.run(
+                    [*GEPA_LOOP, "prompts", "list", "r"], cwd=tmp_path, capture_output=True, text=True
+                )
+                assert done.returncode == 0 and rows[0]["id"] in done.stdout, done.stderr
+            seen.append(len(rows))
+    process.communicate()
+    assert process.returncode == 0 and len(seen) > 3
