@@ -23,11 +23,17 @@ def run(tmp_path: Path) -> Path:
     two = {"id": "bbbbbbbb", "prompted": score(0.2), "student": None, "skipped": "no teacher gap <here>"}
     summary = {"round": 0, "winner": "aaaaaaaa", "reason": "aaaaaaaa won.", "candidates": [one, two]}
     folder = tmp_path / "round_00"
-    write_json(folder / "decision.json", {**summary, "oracle": 0.625})
+    expected = [
+        {"id": "aaaaaaaa", "predicted": 0.515, "divergence": 0.875},
+        {"id": "bbbbbbbb", "predicted": 0.25, "divergence": None},
+    ]
+    earlier = {"n": 4, "rate": 0.75, "error": 0.0625, "r": None}
+    more = {"oracle": 0.625, "predictions": expected, "earlier_fit": earlier}
+    write_json(folder / "decision.json", {**summary, **more})
     rows = [{"id": "aaaaaaaa", "text": PROMPT}, {"id": "bbbbbbbb", "text": "Two."}]
     write_jsonl(folder / "optimize" / "front.jsonl", rows)
-    more = {"status": "front", "reason": None, "pareto_mean": 0.25, "how": "the seed prompt"}
-    write_jsonl(folder / "optimize" / "candidates.jsonl", [{**row, **more} for row in rows])
+    fate = {"status": "accepted", "reason": None, "pareto_mean": 0.25, "how": "the seed prompt"}
+    write_jsonl(folder / "optimize" / "candidates.jsonl", [{**row, **fate} for row in rows])
     write_text(folder / "optimize" / "prompts" / "aaaaaaaa.txt", PROMPT)
     steps = [{"step": 1, "reverse_kl": 0.4}, {"step": 2, "reverse_kl": 0.2, "held_out_score": 0.5}]
     write_jsonl(folder / "distill" / "aaaaaaaa" / "metrics.jsonl", steps)
@@ -60,6 +66,8 @@ def test_the_page_tells_what_happened(run: Path) -> None:
     assert "gain: 1.500 [1.000, 2.000]" in page
     assert "aaaaaaaa · winner" in page and "bbbbbbbb · winner" not in page
     assert "oracle" in page and "0.625" in page and "12.5 %" in page
+    assert "4 students of earlier rounds: predicted scores were off by 0.062" in page
+    assert '<td class="n">0.515</td>' in page and "divergence 0.875 nats a token" in page
     # Steps 1 and 2 of 2 lie at the middle and the right end; the larger KL at the top, half of it half as high.
     assert 'points="210.0,24.0 396.0,60.0"' in page
 

@@ -44,15 +44,18 @@ def write_report(run: Path) -> Path:
 def _round(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     texts = {row["id"]: row["text"] for row in read_jsonl(folder / "optimize" / "front.jsonl")}
     proposed = read_jsonl(folder / "optimize" / "candidates.jsonl")
+    decision = read_json(folder / "decision.json")
+    expected = {row["id"]: row for row in decision["predictions"]}
     candidates = [
         {
             **c,
             "text": texts[c["id"]],
+            "expected": expected[c["id"]],
             "chart": _chart(read_jsonl(folder / "distill" / c["id"] / "metrics.jsonl")),
         }
         for c in summary["candidates"]
     ]
-    return {**read_json(folder / "decision.json"), "candidates": candidates, "proposed": proposed}
+    return {**decision, "candidates": candidates, "proposed": proposed}
 
 
 def _chart(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
