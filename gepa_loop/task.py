@@ -24,7 +24,7 @@ from typing import Any
 
 from gepa_loop.answers import MISSING, equal
 from gepa_loop.answers import extract as extract
-from gepa_loop.errors import TaskError
+from gepa_loop.errors import EnvironmentFault, TaskError
 from gepa_loop.runs import derive_seed, fingerprint
 from gepa_loop.schema import TaskConfig
 
@@ -315,7 +315,14 @@ def _made(config: TaskConfig) -> tuple[Iterator[Record], Scorer]:
 
 def _own_scorer(own: Callable[[dict[str, Any], str], object], where: str) -> Scorer:
     def score(item: Item, _extracted: str | None, completion: str) -> tuple[float, str]:
-        result = own(dict(item.entry), completion)
+        try:
+            result = own(dict(item.entry), completion)
+        except Exception as error:
+            # A judge that cannot be reached, say: not a score of 0.
+            raise EnvironmentFault(
+                f"{where}: score failed on {item.id}: {type(error).__name__}: {error}",
+                "What was finished is saved; run the same command again to continue.",
+            ) from error
         raw, said = result if isinstance(result, tuple) and len(result) == 2 else (result, "")
         if not isinstance(raw, Real) or not math.isfinite(raw) or not isinstance(said, str):
             raise TaskError(

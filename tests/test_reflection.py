@@ -350,7 +350,8 @@ def openai(monkeypatch: pytest.MonkeyPatch, answer: int = 200) -> Iterator[list[
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    monkeypatch.setenv("OPENAI_API_BASE", f"http://127.0.0.1:{server.server_port}/v1")
+    for variable in ("OPENAI_API_BASE", "HOSTED_VLLM_API_BASE"):
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{server.server_port}/v1")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     try:
         yield Handler.asked
@@ -360,9 +361,10 @@ def openai(monkeypatch: pytest.MonkeyPatch, answer: int = 200) -> Iterator[list[
         server.server_close()
 
 
-def test_a_model_behind_openais_api(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["openai/m", "hosted_vllm/m"])
+def test_a_model_behind_openais_api(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     with openai(monkeypatch) as asked:
-        model = proposer("openai/m")
+        model = proposer(name)
         model.check()
         quote = model.quote("Add.", EXAMPLES)
         assert quote.usd is None and 300 < quote.input_tokens < 3000 and quote.output_tokens == 16384
@@ -398,3 +400,38 @@ def test_dspys_own_limits_are_told_before_anything_is_asked(monkeypatch: pytest.
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     error = failure(proposer("openai/gpt-5", max_tokens=1000).check)
     assert "max_tokens >= 16000" in str(error)
+
+
+class _Ollama(_OpenAI):
+    """Ollama's own API: what a model is, and one reply for ever."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        text = json.dumps({"new_instruction": "Add carefully."})
+        reply: dict[str, Any] = {"model_info": {}, "template": ""}
+        if self.path == "/api/chat":
+            message = {"role": "assistant", "content": text}
+            counts = {"prompt_eval_count": 50, "eval_count": 10}
+            reply = {"model": "m", "message": message, "done": True, "done_reason": "stop", **counts}
+        body = json.dumps(reply).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_a_model_of_a_local_ollama(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Ollama)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setenv("OLLAMA_API_BASE", f"http://127.0.0.1:{server.server_port}")
+    try:
+        model = proposer("ollama_chat/m")
+        model.check()
+        made = model.propose("Add.", EXAMPLES, 0)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert (made.text, made.usd, made.input_tokens, made.output_tokens) == ("Add carefully.", 0.0, 50, 10)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gepa_loop.errors import TaskError
+from gepa_loop.errors import EnvironmentFault, TaskError
 from gepa_loop.schema import TaskConfig
 from gepa_loop.task import SPLITS, Item, Task, extract, load_task
 
@@ -409,6 +409,8 @@ class Scored:
     def score(self, item, completion):
         if self.verdict == "length":
             return len(completion) / 10, f"note {item['note']}"
+        if self.verdict == "raise":
+            raise ConnectionError("the judge is away")
         return self.verdict
 
 def scored(verdict):
@@ -459,6 +461,14 @@ def test_python_factory_with_its_own_scorer(factories: str) -> None:
 def test_python_scorer_that_returns_no_score(factories: str, verdict: object) -> None:
     task = load_task(_python(f"{factories}:scored", verdict=verdict), 0)
     with pytest.raises(TaskError, match=r"score gave .* for python:"):
+        task.score(task.splits["test"][0], "5")
+
+
+def test_a_python_scorer_that_fails_is_an_error_and_no_score(factories: str) -> None:
+    task = load_task(_python(f"{factories}:scored", verdict="raise"), 0)
+    with pytest.raises(
+        EnvironmentFault, match=r"score failed on python:.*: ConnectionError: the judge is away"
+    ):
         task.score(task.splits["test"][0], "5")
 
 
