@@ -243,7 +243,8 @@ def loop(
     with open_session("loop", config, _with_rounds(sets, rounds), run_name, dry_run, fresh) as opened:
         if opened is None:
             return
-        from gepa_loop.loop import missing_gain, run_loop
+        from gepa_loop.loop import run_loop
+        from gepa_loop.outcome import missing_gain
         from gepa_loop.report.page import write_report
 
         lab, seed_prompt, run, view = opened

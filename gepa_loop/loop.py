@@ -7,14 +7,14 @@ its output file exists, so the same command continues a run wherever it stopped.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gepa_loop.config import Config
 from gepa_loop.lab import Lab
 from gepa_loop.lora import Adapter, stack_adapters, write_adapter
+from gepa_loop.outcome import details, summary
 from gepa_loop.predict import Fit, Prediction, fit, predict
 from gepa_loop.prompts import NO_PROMPT, Candidate
 from gepa_loop.runs import Run, read_json, read_jsonl, write_json
@@ -131,15 +131,10 @@ def run_round(
     predictions = tuple(
         predict(c.id, base, c.prompted, c.student, measured[c.id], earlier) for c in contenders
     )
-    summary = _summary(number, verdict, contenders)
-    details = {
-        **_details(verdict, base),
-        "predictions": [p.as_dict() for p in predictions],
-        "earlier_fit": None if earlier is None else earlier.as_dict(),
-    }
-    write_json(folder / "decision.json", {**summary, **details})
+    said = summary(number, verdict, contenders)
+    write_json(folder / "decision.json", {**said, **details(verdict, base, predictions, earlier)})
     prompt = next(c for c in front.candidates if c.id == best)
-    return RoundOutcome(verdict, stack, adapter_path, prompt, summary, predictions)
+    return RoundOutcome(verdict, stack, adapter_path, prompt, said, predictions)
 
 
 def run_test(
@@ -183,40 +178,3 @@ def run_test(
 
 def _stacked(stack: Adapter | None, student: Adapter) -> Adapter:
     return student if stack is None else stack_adapters([stack, student])
-
-
-def _summary(number: int, verdict: Verdict, contenders: Sequence[Contender]) -> dict[str, Any]:
-    return {
-        "round": number,
-        "winner": verdict.winner,
-        "reason": verdict.reason,
-        "candidates": [
-            {
-                "id": c.id,
-                "prompted": estimate(c.prompted).as_dict(),
-                "student": None if c.student is None else estimate(c.student).as_dict(),
-                "skipped": c.skipped,
-            }
-            for c in contenders
-        ],
-    }
-
-
-def _details(verdict: Verdict, base: Mapping[str, float]) -> dict[str, Any]:
-    return {
-        "base": estimate(base).as_dict(),
-        "ranking": list(verdict.ranking),
-        "differences": {id_: diff.as_dict() for id_, diff in verdict.differences.items()},
-        "adjusted_p": dict(verdict.adjusted_p),
-        "oracle": verdict.oracle,
-    }
-
-
-def missing_gain(config: Config, result: Mapping[str, Any]) -> str | None:
-    """Why a finished run shows no significant gain on `test`, or None when it does."""
-    gain = result["test"]["student_minus_base"]
-    if gain is None:
-        return "no student was significantly better than the base on select"
-    if gain["mean"] <= 0 or gain["p"] >= config.loop.alpha:
-        return f"student - base = {gain['mean']:+.3f}, p = {gain['p']:.3f} on test"
-    return None

@@ -119,9 +119,10 @@ class OptimizeConfig(Section):
     seed_prompt: Name
     """The first prompt: a text, or the path of a text file."""
     max_rollouts: Positive = 400
-    """Budget: completions sampled for scoring candidates."""
+    """Budget: completions sampled for scoring candidates in the search; scoring its finalists on `select` comes on top."""
     max_usd: Annotated[float, Field(ge=0)] = 5.0
-    """Budget: dollars for the reflection model."""
+    """Budget: US dollars for the reflection model; 0 allows only one without a price. The search ends where the next
+    proposal could pass it."""
     max_minutes: Annotated[float, Field(gt=0)] = 60.0
     """Budget: minutes of one `optimize` stage."""
     patience: Positive = 50

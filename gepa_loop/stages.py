@@ -65,6 +65,8 @@ def search(
     proposer = open_proposer(lab, number)
     observer.note(f"reflection: {proposer.about}")
     quote = dearest_proposal(lab.config, lab.rollouts, proposer, seed_prompt)
+    if quote is not None and quote.usd is None:
+        observer.note(f"litellm knows no price of {proposer.name}: optimize.max_usd cannot be kept")
     lab.rollouts.sampler.set_student(stack)
     measure = open_probe(lab, stack)
 

@@ -1,0 +1,53 @@
+"""What a round and a run say of themselves: the parts of decision.json and result.json. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gepa_loop.config import Config
+from gepa_loop.predict import Fit, Prediction
+from gepa_loop.select import Contender, Verdict, estimate
+
+
+def summary(number: int, verdict: Verdict, contenders: Sequence[Contender]) -> dict[str, Any]:
+    """A round's part of result.json, and the beginning of its decision.json."""
+    return {
+        "round": number,
+        "winner": verdict.winner,
+        "reason": verdict.reason,
+        "candidates": [
+            {
+                "id": c.id,
+                "prompted": estimate(c.prompted).as_dict(),
+                "student": None if c.student is None else estimate(c.student).as_dict(),
+                "skipped": c.skipped,
+            }
+            for c in contenders
+        ],
+    }
+
+
+def details(
+    verdict: Verdict, base: Mapping[str, float], predictions: Sequence[Prediction], earlier: Fit | None
+) -> dict[str, Any]:
+    """The rest of decision.json."""
+    return {
+        "base": estimate(base).as_dict(),
+        "ranking": list(verdict.ranking),
+        "differences": {id_: diff.as_dict() for id_, diff in verdict.differences.items()},
+        "adjusted_p": dict(verdict.adjusted_p),
+        "oracle": verdict.oracle,
+        "predictions": [prediction.as_dict() for prediction in predictions],
+        "earlier_fit": None if earlier is None else earlier.as_dict(),
+    }
+
+
+def missing_gain(config: Config, result: Mapping[str, Any]) -> str | None:
+    """Why a finished run shows no significant gain on `test`, or None when it does."""
+    gain = result["test"]["student_minus_base"]
+    if gain is None:
+        return "no student was significantly better than the base on select"
+    if gain["mean"] <= 0 or gain["p"] >= config.loop.alpha:
+        return f"student - base = {gain['mean']:+.3f}, p = {gain['p']:.3f} on test"
+    return None
