@@ -44,6 +44,9 @@ ENV_OTHER = {"GEPA_LOOP_CACHE"}
 TAGS = {"objective": ("type", "full_kl"), "teacher": ("kind", "base")}
 """Tables that are one of several: the key that says which, and its default."""
 
+EXAMPLE_POOL = 16
+"""Most items of `train` that are set aside for worked examples."""
+
 LOCAL_FILE = "gepa-loop.toml"
 DEFAULT_PRESET = "demo"
 
@@ -320,17 +323,29 @@ def _resolve_paths(config: Config, cwd: Path, origin: Mapping[str, str]) -> Conf
     return config.model_copy(update=found)
 
 
+def set_aside(config: Config) -> int:
+    """How many of the first items of `train` worked examples are made of; the search never scores those."""
+    return min(EXAMPLE_POOL, config.task.splits.train // 4) if config.optimize.reflection.examples else 0
+
+
 def iteration_rollouts(config: Config) -> int:
     """Most completions that one GEPA iteration samples: parent and child on a minibatch, the child on `pareto`."""
     return (2 * config.optimize.minibatch + config.task.splits.pareto) * config.optimize.samples
 
 
 def check_budget(config: Config) -> None:
-    """Refuse a rollout budget that is spent before the first proposal is judged.
+    """Refuse a rollout budget that is spent before the first proposal is judged, and a minibatch that `train` cannot fill.
 
     Raises:
-        ConfigError: Names the smallest budget that works.
+        ConfigError: Names the smallest budget, or the largest minibatch, that works.
     """
+    left = config.task.splits.train - set_aside(config)
+    if config.optimize.minibatch > left:
+        raise ConfigError(
+            f"optimize.minibatch = {config.optimize.minibatch}: task.splits.train = {config.task.splits.train} leaves "
+            f"{left} items to draw from, as {set_aside(config)} are set aside for worked examples",
+            "Raise task.splits.train, or lower optimize.minibatch.",
+        )
     least = config.task.splits.pareto * config.optimize.samples + iteration_rollouts(config)
     if config.optimize.max_rollouts < least:
         raise ConfigError(

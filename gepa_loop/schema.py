@@ -121,8 +121,8 @@ class OptimizeConfig(Section):
     max_rollouts: Positive = 400
     """Budget: completions sampled for scoring candidates in the search; scoring its finalists on `select` comes on top."""
     max_usd: Annotated[float, Field(ge=0)] = 5.0
-    """Budget: US dollars for the reflection model; 0 allows only one without a price. The search ends where the next
-    proposal could pass it."""
+    """Budget: US dollars for the reflection model in one search (a loop has one each round); 0 allows only a model without
+    a price. The search ends where the next proposal could pass it."""
     max_minutes: Annotated[float, Field(gt=0)] = 60.0
     """Budget: minutes of one `optimize` stage."""
     patience: Positive = 50
@@ -161,6 +161,11 @@ class OptimizeConfig(Section):
     @model_validator(mode="after")
     def _samples_differ(self) -> OptimizeConfig:
         _refuse_equal_samples(self.samples, self.temperature)
+        if self.accept == "test" and 0.5**self.minibatch > self.accept_level:
+            raise ValueError(
+                f"accept_level = {self.accept_level:g} cannot be reached: the smallest p of minibatch = {self.minibatch} "
+                f"items is {0.5**self.minibatch:g}"
+            )
         if self.distillability and not self.probe_rollouts:
             raise ValueError("distillability needs probe_rollouts above 0")
         return self

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gepa_loop.config import set_aside
 from gepa_loop.evaluate import evaluate
 from gepa_loop.lab import Lab
 from gepa_loop.lora import Adapter, read_adapter
@@ -159,7 +160,7 @@ def check_search(lab: Lab, seed_prompt: Candidate) -> None:
 
 def open_proposer(lab: Lab, number: int) -> Proposer:
     """Who writes the prompts of round `number`."""
-    from gepa_loop.optimize.proposer import make_proposer, set_aside
+    from gepa_loop.optimize.proposer import make_proposer
 
     settings = lab.config.optimize
     return make_proposer(

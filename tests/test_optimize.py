@@ -9,7 +9,7 @@ from typing import Any
 import dspy
 import pytest
 
-from gepa_loop.config import Config, check_budget, load_config
+from gepa_loop.config import Config, check_budget, load_config, set_aside
 from gepa_loop.errors import (
     BudgetReached,
     ConfigError,
@@ -20,7 +20,7 @@ from gepa_loop.errors import (
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.optimize.adapter import FieldAdapter, example, program, save_program
 from gepa_loop.optimize.engine import Found, optimize
-from gepa_loop.optimize.proposer import OfflineProposer, Proposal, make_proposer, set_aside
+from gepa_loop.optimize.proposer import OfflineProposer, Proposal, make_proposer
 from gepa_loop.optimize.stops import Progress, Spent, reason_to_stop
 from gepa_loop.prompts import Candidate
 from gepa_loop.runs import read_jsonl, write_jsonl
@@ -254,6 +254,17 @@ def test_a_budget_without_a_proposal_names_the_least(lab: Lab) -> None:
     with pytest.raises(ConfigError, match=r"max_rollouts = 19 allows no proposal: .* take up to 20"):
         check_budget(config)
     check_budget(load_config("smoke", ["optimize.max_rollouts=20"], env={}))
+
+
+def test_a_minibatch_must_fit_and_be_able_to_show_something(lab: Lab) -> None:
+    check_budget(load_config("smoke", ["optimize.minibatch=12"], env={}))
+    with pytest.raises(ConfigError, match=r"minibatch = 13: task.splits.train = 16 leaves 12 items"):
+        check_budget(load_config("smoke", ["optimize.minibatch=13"], env={}))
+    with pytest.raises(
+        ConfigError, match=r"accept_level = 0.25 cannot be reached: .* minibatch = 1 items is 0.5"
+    ):
+        load_config("smoke", ["optimize.minibatch=1"], env={})
+    load_config("smoke", ["optimize.minibatch=1", "optimize.accept=gepa"], env={})
 
 
 def test_a_refusing_reflection_model_stops_the_search(lab: Lab, tmp_path: Path) -> None:

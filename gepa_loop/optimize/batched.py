@@ -11,13 +11,13 @@ from dspy import Prediction
 from dspy.teleprompt.gepa.gepa_utils import DspyAdapter
 from gepa.core.adapter import EvaluationBatch
 
-from gepa_loop.config import Config
+from gepa_loop.config import Config, set_aside
 from gepa_loop.errors import PromptError, ReflectionError, ReflectionFailed
 from gepa_loop.optimize.adapter import COMPONENT, program, prompt_of
 from gepa_loop.optimize.feedback import Excerpt, reflective_record
 from gepa_loop.optimize.frontier import Measured
 from gepa_loop.optimize.journal import Journal
-from gepa_loop.optimize.proposer import Proposal, Proposer, set_aside
+from gepa_loop.optimize.proposer import Proposal, Proposer
 from gepa_loop.optimize.refusal import CopyGuard, Rules
 from gepa_loop.optimize.stops import Spent
 from gepa_loop.prompts import Candidate, normalise
@@ -100,7 +100,9 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         objectives = None
         if self._pareto.issuperset(item.id for item in items):
             if self.probe is not None and prompt.id not in self.journal.probes:
+                begun = time.perf_counter()
                 self.journal.add_probe(prompt.id, self.probe(prompt.text))
+                self.spent.seconds += time.perf_counter() - begun
             measured = self.measured(prompt, items)
             objectives = [measured.objectives(item.id) for item in items]
         trajectories = [{"item": item} for item in items] if capture_traces else None

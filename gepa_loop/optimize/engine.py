@@ -18,14 +18,14 @@ import gepa
 from dspy.teleprompt.gepa.gepa_utils import LoggerAdapter
 from gepa.gepa_utils import select_program_candidate_from_pareto_front
 
-from gepa_loop.config import Config, check_budget
+from gepa_loop.config import Config, check_budget, set_aside
 from gepa_loop.errors import RunDirectoryError
 from gepa_loop.optimize.adapter import COMPONENT, disable_caches, example
 from gepa_loop.optimize.batched import BatchedAdapter, Probe
 from gepa_loop.optimize.frontier import Measured, best_at, undominated
 from gepa_loop.optimize.journal import Journal
 from gepa_loop.optimize.noise import shortfall
-from gepa_loop.optimize.proposer import Proposer, set_aside
+from gepa_loop.optimize.proposer import Proposer
 from gepa_loop.optimize.stops import Progress, Spent, reason_to_stop
 from gepa_loop.prompts import Candidate
 from gepa_loop.rollouts import Rollouts

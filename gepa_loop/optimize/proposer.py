@@ -10,15 +10,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gepa_loop.config import Config
 from gepa_loop.runs import derive_seed
 from gepa_loop.schema import PromptSection, ReflectionConfig
 from gepa_loop.task import Item
 
 OFFLINE = "offline"
-
-EXAMPLE_POOL = 16
-"""Most items of `train` that are set aside for worked examples."""
 
 
 @dataclass(frozen=True)
@@ -142,11 +138,6 @@ class OfflineProposer:
             lines = [f"Example: {item.question}\nAnswer: {item.answer}" for item in chosen]
             edits.append((f"add {len(lines)} worked examples", "\n\n".join([*paragraphs, *lines])))
         return edits or [("nothing left to edit", "\n\n".join(paragraphs))]
-
-
-def set_aside(config: Config) -> int:
-    """How many of the first items of `train` worked examples are made of; the search never scores those."""
-    return min(EXAMPLE_POOL, config.task.splits.train // 4) if config.optimize.reflection.examples else 0
 
 
 def make_proposer(
