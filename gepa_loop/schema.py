@@ -149,7 +149,8 @@ class OptimizeConfig(Section):
     samples: Positive = 1
     """Completions for each item, on the same random numbers for every candidate."""
     max_front: Annotated[int, Field(ge=2)] = 3
-    """Most candidates handed on to distillation. The seed prompt and the best one always are, so it is at least 2."""
+    """Most candidates that are scored on `select` and handed on to distillation. The seed prompt and the best one always
+    are, so it is at least 2."""
     max_prompt_tokens: Positive = 1024
     """Longest prompt a proposal may have."""
     max_copied: Positive = 8

@@ -315,8 +315,8 @@ def test_refused_proposals_are_recorded_with_the_reason(lab: Lab, tmp_path: Path
 
 
 def test_a_prompt_that_leaves_no_room_for_the_reply_is_refused(lab: Lab, tmp_path: Path) -> None:
-    long = "word " * 500
-    sets = ("optimize.max_prompt_tokens=9999", "sampling.max_tokens=1000", "optimize.max_rollouts=30")
+    long = "word " * 420  # a token a letter
+    sets = ("optimize.max_prompt_tokens=9999", "optimize.max_rollouts=30")
     search(lab, tmp_path, Scripted(long, "Fine."), *sets)
     reason = read_jsonl(tmp_path / "candidates.jsonl")[1]["reason"]
     assert "over the model's context of 2048" in reason
@@ -355,7 +355,7 @@ def test_candidates_hold_lineage_costs_and_scores_by_item_and_sample(lab: Lab, t
             assert {len(s) for s in row["train_scores"].values()} == {2}
     assert sum(row["cost"]["rollouts"] for row in rows) == rows[-1]["spent"]["rollouts"]
     assert found.rows[0]["id"] == SEED.id
-    assert {row["status"] for row in found.rows} == {"accepted"} and len(found.rows) <= 3
+    assert {row["status"] for row in found.rows} == {"accepted"} and len(found.rows) == 2
 
 
 def test_the_reflection_reads_what_happened(lab: Lab, tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_the_plan_says_what_a_run_may_cost(optimize: Runs) -> None:
     assert optimize(*texts(1), command="plan") == 0, optimize.shown
     shown = " ".join(optimize.shown.split())
     assert f"reflection: anthropic/{MODEL}" in shown
-    assert "rollouts: up to 108: 60 of the search and 48 to score its finalists on select" in shown
+    assert "rollouts: up to 92: 60 of the search and 32 to score its finalists on select" in shown
     assert "proposals: 3 to 8, and more where some are refused unread" in shown
     assert "up to 1,234 tokens read and 16,384 written, up to $0.33; all of them up to $2.66" in shown
     assert "(optimize.max_usd = 5)" in shown and "minutes: up to" in shown

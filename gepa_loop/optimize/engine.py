@@ -38,7 +38,8 @@ class Found:
     """Where a search ended."""
 
     rows: tuple[dict[str, Any], ...]
-    """Rows of candidates.jsonl of the seed and of the best of the front on `pareto`, best first; the seed is first."""
+    """Rows of candidates.jsonl of the finalists: the seed, then the best of the front on `pareto`, best first; `max_front`
+    at most."""
     stopped_by: str
     spent: Spent
     refused: int
@@ -240,7 +241,7 @@ def optimize(
     pool = [adapter.measured(Candidate(row["text"]), search.pareto) for row in accepted]
     front = undominated(settings.frontier_type, pool, settings.samples)
     best = max(range(len(pool)), key=lambda n: (pool[n].mean, -n))
-    chosen = [n for n in dict.fromkeys((best, *front)) if n > 0][: settings.max_front]
+    chosen = [n for n in dict.fromkeys((best, *front)) if n > 0][: settings.max_front - 1]
     return Found(
         tuple(accepted[n] for n in (0, *chosen)),
         search.stopped_by,

@@ -40,7 +40,7 @@ def choose(
     """Rows of front.jsonl but for what is said of the differences.
 
     Args:
-        settings: `frontier_type`, `distillability` and `max_front`.
+        settings: `frontier_type` and `distillability`.
         found: The finalists; the seed is first.
         select: Candidate -> its rows on `select`.
         samples: Samples of each item there.
@@ -49,7 +49,7 @@ def choose(
     pool = [_measured(row, select[row["id"]], settings.distillability) for row in found.rows]
     ids = [row["id"] for row in found.rows]
     first = None if winner is None else ids.index(winner)
-    kept = final_front(settings.frontier_type, pool, samples, settings.max_front, first)
+    kept = final_front(settings.frontier_type, pool, samples, first)
     fields = ("id", "text", "tokens", "parents", "how", "pareto_mean", "objectives")
     return [{**{key: found.rows[n][key] for key in fields}, "kept": why} for n, why in kept]
 

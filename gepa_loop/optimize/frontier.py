@@ -78,18 +78,17 @@ def undominated(kind: Kind, pool: Sequence[Measured], samples: int) -> list[int]
 
 
 def final_front(
-    kind: Kind, pool: Sequence[Measured], samples: int, max_front: int, winner: int | None
+    kind: Kind, pool: Sequence[Measured], samples: int, winner: int | None
 ) -> list[tuple[int, Why]]:
     """Who is handed on, best mean first, and why each stays. The seed is the pool's first.
 
     Of candidates with equal scores on every item only the one with the shortest prompt stays (the seed, if it
-    is among them), and dominated ones go. The seed and the best mean always stay, and so does the winner.
+    is among them), and dominated ones go. The seed, the best mean and the winner always stay.
 
     Args:
         kind: gepa's `frontier_type`.
         pool: The finalists, measured on fresh items.
         samples: Samples of each item's mean.
-        max_front: Most candidates; at least 2.
         winner: The best of those that are significantly better than the seed, if any. It is mostly the best mean.
     """
     first: dict[tuple[Any, ...], int] = {}
@@ -98,8 +97,7 @@ def final_front(
     distinct = sorted(first.values())
     front = [distinct[n] for n in undominated(kind, [pool[n] for n in distinct], samples)]
     best = min(distinct, key=lambda n: (-pool[n].mean, pool[n].prompt_tokens, n))
-    always = [best, 0] if winner is None else [winner, 0, best]
-    stay = list(dict.fromkeys([*always, *front]))[: max(max_front, len(set(always)))]
-    chosen = sorted(stay, key=lambda n: (-pool[n].mean, n))
+    always = {0, best} if winner is None else {0, best, winner}
+    stay = sorted({*always, *front}, key=lambda n: (-pool[n].mean, pool[n].prompt_tokens, n))
     why: dict[int, Why] = {0: "seed", best: "best mean"}
-    return [(n, why.get(n, "front")) for n in chosen]
+    return [(n, why.get(n, "front")) for n in stay]

@@ -99,7 +99,7 @@ def plan_search(config: Config, rollouts: Rollouts, proposer: Proposer, seed_pro
     judged = 2 * settings.minibatch * settings.samples
     accepted = judged + splits.pareto * settings.samples
     calls = max(1, left // accepted), max(1, left // judged)
-    front = (settings.max_front + 1) * splits.select * config.evaluate.samples
+    front = settings.max_front * splits.select * config.evaluate.samples
     each = seconds_a_rollout(config, rollouts, seed_prompt)
     least = each * (splits.pareto + 2 * settings.minibatch) * settings.samples / 60
     if least > settings.max_minutes:
