@@ -2,7 +2,8 @@
 
 A search is a function of its seed, the scores and the proposals, so it is continued by running it again over what
 is written here. `candidates.jsonl` alone is enough: what else lies in `gepa/` (completions, a proposal that is being
-judged) is made again from it, at the cost of sampling or asking again.
+judged) is made again from it, at the cost of sampling or asking again. Decided candidates stay as they are; completions that
+are made again are the same up to rounding.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gepa_loop.errors import RunDirectoryError
 from gepa_loop.rollouts import Row
 from gepa_loop.runs import append_jsonl, read_jsonl
 
@@ -55,14 +55,10 @@ class Journal:
             self.probes[entry["candidate"]] = entry["probe"]
 
     def add_rows(self, candidate: str, rows: list[Row], seconds: float) -> None:
-        """Completions of one candidate: whole items, all samples of each.
-
-        Raises:
-            RunDirectoryError: An item was scored before, and otherwise.
-        """
-        self._add(candidate, rows, seconds)
+        """Completions of one candidate: whole items, all samples of each."""
         entry = {"candidate": candidate, "seconds": seconds, "rows": [row.as_dict() for row in rows]}
         append_jsonl(self.cache / "evaluations.jsonl", [entry])
+        self._add(candidate, rows, seconds)
 
     def add_proposal(self, entry: dict[str, Any]) -> None:
         """What the proposer said, before it is judged."""
@@ -88,16 +84,12 @@ class Journal:
         for row in rows:
             by_item.setdefault(row.item, []).append(row)
         for item, own in by_item.items():
-            scores = [row.score for row in own]
-            if (known := self.scores.get((candidate, item), scores)) != scores:
-                raise RunDirectoryError(
-                    f"{self.candidates}: {candidate} scored {known} on {item}, now {scores}",
-                    "The model, the sampler or the task differs from the run's. Start again with --fresh.",
-                )
-            self.scores[candidate, item] = scores
-            self.rows[candidate, item] = own
-            self.tokens[candidate, item] = sum(row.tokens for row in own) / len(own)
-            self.seconds[candidate, item] = seconds * len(own) / len(rows)
+            key = candidate, item
+            self.rows[key] = own
+            # What is in candidates.jsonl stays: made again in another batch, a completion may differ in bfloat16.
+            self.scores.setdefault(key, [row.score for row in own])
+            self.tokens.setdefault(key, sum(row.tokens for row in own) / len(own))
+            self.seconds[key] = seconds * len(own) / len(rows)
 
 
 def _proposal(row: Mapping[str, Any]) -> dict[str, Any]:
