@@ -5,7 +5,7 @@ ROUNDS ?= 1
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: loop smoke test test-vllm check check-peers bench bench-gpu format clean
+.PHONY: loop smoke test test-vllm check check-peers bench bench-gpu bench-search format clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -39,6 +39,10 @@ bench: $(VENV)/.bench ## one training step and one candidate's scores on the CPU
 bench-gpu: $(VENV)/.bench ## the same on a GPU: a 135M and a 4B model (needs a CUDA build of torch)
 	$(BIN)/python -m benchmarks.step --case A,B --peers trl,vllm
 	$(BIN)/python -m benchmarks.optimize --case E-gpu
+
+bench-search: $(VENV)/.bench ## our search beside stock dspy.GEPA, and how often each reports a prompt that is not better (about an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.search --what null
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.search --what gain
 
 format: $(VENV)/.dev ## rewrite the code as `make check` wants it
 	$(BIN)/ruff format .
