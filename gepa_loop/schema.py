@@ -124,7 +124,7 @@ class OptimizeConfig(Section):
     """Budget: US dollars for the reflection model in one search (a loop has one each round); 0 allows only a model without
     a price. The search ends where the next proposal could pass it."""
     max_minutes: Annotated[float, Field(gt=0)] = 60.0
-    """Budget: minutes of one `optimize` stage."""
+    """Budget: minutes of one search, without scoring its finalists; looked at between two iterations."""
     patience: Positive = 50
     """The search ends after so many iterations in a row without a better mean on `pareto`."""
     minibatch: Positive = 8
@@ -154,7 +154,7 @@ class OptimizeConfig(Section):
     max_prompt_tokens: Positive = 1024
     """Longest prompt a proposal may have."""
     max_copied: Positive = 8
-    """A proposal is refused as a copy when it has so many runs of so many words of one item, or all of a shorter one's."""
+    """Words in a row by which a proposal is found to copy an item; see `optimize.refusal.CopyGuard`."""
     excerpt_tokens: Positive = 256
     """Tokens of a completion that the reflection reads, from its head and its tail."""
     reflection: ReflectionConfig = ReflectionConfig()
@@ -166,6 +166,10 @@ class OptimizeConfig(Section):
             raise ValueError(
                 f"accept_level = {self.accept_level:g} cannot be reached: the smallest p of minibatch = {self.minibatch} "
                 f"items is {0.5**self.minibatch:g}"
+            )
+        if self.distillability and self.frontier_type == "instance":
+            raise ValueError(
+                "distillability is an objective: frontier_type must be objective, hybrid or cartesian"
             )
         if self.distillability and not self.probe_rollouts:
             raise ValueError("distillability needs probe_rollouts above 0")

@@ -11,7 +11,9 @@ from gepa_loop.schema import OptimizeConfig
 
 
 def settings(*sets: str) -> OptimizeConfig:
-    return load_config("smoke", [f"optimize.{one}" for one in sets], env={}).optimize
+    return load_config(
+        "smoke", ["optimize.minibatch=8", *(f"optimize.{one}" for one in sets)], env={}
+    ).optimize
 
 
 def test_posterior_means_by_hand() -> None:
@@ -95,7 +97,7 @@ def test_margin() -> None:
 def test_equal_scores_are_never_better() -> None:
     for rule in ("test", "margin", "gepa"):
         why = shortfall(settings(f"accept={rule}"), [1.0, 0.0], [0.0, 1.0], -50)
-        assert why is not None and "+0.000" in why and "1 items better, 1 worse" in why
+        assert why is not None and "+0.000" in why and "1 better, 1 worse of 2 items" in why
 
 
 def test_a_longer_prompt_must_earn_its_tokens() -> None:

@@ -314,6 +314,29 @@ def test_refused_proposals_are_recorded_with_the_reason(lab: Lab, tmp_path: Path
     assert "special token" in reasons[4]
 
 
+def test_a_control_character_in_a_reply_is_a_reason_and_no_end(lab: Lab, tmp_path: Path) -> None:
+    found = search(lab, tmp_path, Scripted("Answer in \boxed{N}.", "Fine."), "optimize.max_rollouts=40")
+    row = read_jsonl(tmp_path / "candidates.jsonl")[1]
+    assert row["status"] == "refused" and "control character" in row["reason"]
+    assert found.spent.proposals > 1
+
+
+def test_a_seed_prompt_with_worked_examples_can_be_improved(lab: Lab, tmp_path: Path) -> None:
+    shown = "\n".join(item.question for item in lab.task.splits["pareto"][:3])
+    seed = Candidate(f"Answer the question.\n\n{shown}")
+    config = load_config("smoke", COIN, env={})
+    optimize(config, lab.rollouts, Scripted(f"{seed.text}\n\nNow.", "x"), seed, tmp_path, lambda _: None, 0)
+    assert read_jsonl(tmp_path / "candidates.jsonl")[1]["status"] in ("accepted", "rejected")
+
+
+def test_copies_in_a_minibatch_count_once(lab: Lab, tmp_path: Path) -> None:
+    # GEPA fills the second minibatch of 12 items, 4 of them left, with copies of those 4.
+    how = Scripted(*(f"Text {n}." for n in range(9)))
+    search(lab, tmp_path, how, "optimize.minibatch=8", "optimize.max_rollouts=70", "optimize.accept=gepa")
+    sizes = [len(row["train_scores"]) for row in read_jsonl(tmp_path / "candidates.jsonl")[1:3]]
+    assert sizes == [8, 4] and [len(read) for read in how.read[:2]] == [8, 4]
+
+
 def test_a_prompt_that_leaves_no_room_for_the_reply_is_refused(lab: Lab, tmp_path: Path) -> None:
     long = "word " * 420  # a token a letter
     sets = ("optimize.max_prompt_tokens=9999", "optimize.max_rollouts=30")

@@ -1,7 +1,10 @@
 """Copies of items, and the other reasons against a proposal."""
 
+import json
 import random
 from pathlib import Path
+
+import pytest
 
 from gepa_loop.config import load_config
 from gepa_loop.optimize.feedback import Excerpt, failure_of, reflective_record
@@ -29,14 +32,43 @@ def test_words_that_many_items_have_may_be_quoted() -> None:
     assert guard.copied(f"{fixed} 12, 35") == "t:25"
 
 
-def test_a_long_item_is_copied_by_a_part_of_it() -> None:
+def test_a_long_item_is_copied_by_half_of_it() -> None:
     rng = random.Random(0)
     words = [f"w{n}" for n in range(400)]
     texts = [" ".join(rng.sample(words, 60)) for _ in range(20)]
     guard = CopyGuard(items(*texts), 8)
     part = texts[3].split()
-    assert guard.copied("As in: " + " ".join(part[20:35])) == "t:3"
-    assert guard.copied("As in: " + " ".join(part[20:34])) is None
+    assert guard.copied("As in: " + " ".join(part[10:44])) == "t:3"
+    assert guard.copied("As in: " + " ".join(part[10:43])) is None
+
+
+def test_what_is_allowed_may_be_quoted() -> None:
+    asked = items("Calculate 44 + 23.", "Calculate 7 + 91.")
+    guard = CopyGuard(asked, 8, ["You add. Example: Calculate 44 + 23. Answer: 67"])
+    assert guard.copied("Calculate 44 + 23.") is None
+    assert guard.copied("Calculate 7 + 91.") == "t:1"
+
+
+@pytest.mark.parametrize("name", ["gsm_symbolic", "knights_knaves", "maze", "syllogism"])
+def test_other_items_of_a_task_with_templates_are_not_taken_for_copies(name: str) -> None:
+    import reasoning_gym
+
+    asked = [entry["question"] for entry in reasoning_gym.create_dataset(name, size=500, seed=0)]
+    guard = CopyGuard(items(*dict.fromkeys(asked)), 8)
+    others = [entry["question"] for entry in reasoning_gym.create_dataset(name, size=100, seed=10**6)]
+    fresh = [question for question in others if question not in asked]
+    assert sum(guard.copied(f"As in: {question}") is not None for question in fresh) <= 0.1 * len(fresh)
+    assert guard.copied(f"As in: {asked[7]}") is not None
+
+
+def test_the_sokoban_prompts_are_no_copies_of_boards() -> None:
+    import reasoning_gym
+
+    asked = [entry["question"] for entry in reasoning_gym.create_dataset("sokoban", size=200, seed=0)]
+    guard = CopyGuard(items(*asked), 8)
+    texts = [path.read_text() for path in (Path(__file__).parents[1] / "prompts" / "sokoban").glob("*.txt")]
+    assert len(texts) == 4 and not any(guard.copied(text) for text in texts)
+    assert guard.copied(f"As in: {asked[3]}") == "t:3"
 
 
 def test_prompts_of_the_repository_copy_no_item_of_the_demo() -> None:
@@ -60,6 +92,8 @@ def test_reasons() -> None:
     assert str(rules.refusal("a", 6, (), False)).startswith("over-long: 6 tokens")
     assert rules.refusal("Calculate 44 + 23.", 5, (), False) == "copies item t:0"
     assert rules.refusal("big", 1, (), False) == "no room"
+    slip = json.loads('{"new_instruction": "Answer in \\boxed{N}."}')["new_instruction"]
+    assert "control character '\\x08'" in str(rules.refusal(slip, 3, (), False))
 
 
 class Words:

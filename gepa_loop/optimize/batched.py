@@ -45,6 +45,7 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         journal: What is paid for already.
         progress: Called with what is spent after each evaluation.
         probe: Measures the distillability of accepted prompts; None leaves it out.
+        seed_prompt: What proposals may quote, whatever it holds.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         journal: Journal,
         progress: Callable[[Spent], None],
         probe: Probe | None = None,
+        seed_prompt: str = "",
     ) -> None:
         self.settings = config.optimize
         self.sampling = Sampling(config.optimize.temperature, config.sampling.max_tokens)
@@ -69,7 +71,7 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         self.failure: Exception | None = None
         """What GEPA would swallow; raised again between two iterations."""
         self.excerpt = Excerpt(rollouts.renderer.tokenizer, config.optimize.excerpt_tokens)
-        self.rules = _rules(config, rollouts)
+        self.rules = _rules(config, rollouts, seed_prompt)
         self._pareto = {item.id for item in rollouts.task.splits["pareto"]}
         self._used: set[tuple[str, str]] = set()
         self._calls: deque[str | None] = deque(maxlen=WINDOW)
@@ -132,7 +134,8 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         if self.spent.proposals < len(self.journal.proposals):
             return {component: [] for component in components_to_update}
         id_ = Candidate(candidate[COMPONENT]).id
-        items = [trajectory["item"] for trajectory in eval_batch.trajectories]
+        # GEPA fills an epoch's last minibatch with copies.
+        items = dict.fromkeys(trajectory["item"] for trajectory in eval_batch.trajectories)
         try:
             records = [
                 reflective_record(item, self.journal.rows[id_, item.id], self.excerpt) for item in items
@@ -224,7 +227,7 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         return rows[0].completion if rows else ""
 
 
-def _rules(config: Config, rollouts: Rollouts) -> Rules:
+def _rules(config: Config, rollouts: Rollouts, seed_prompt: str) -> Rules:
     splits, renderer = rollouts.task.splits, rollouts.renderer
     shown = splits["train"][: set_aside(config)]
     items = [item for name in SPLITS for item in splits[name] if item not in shown]
@@ -237,7 +240,11 @@ def _rules(config: Config, rollouts: Rollouts) -> Rules:
             return str(error)
         return None
 
-    return Rules(config.optimize.max_prompt_tokens, CopyGuard(items, config.optimize.max_copied), fits)
+    return Rules(
+        config.optimize.max_prompt_tokens,
+        CopyGuard(items, config.optimize.max_copied, (seed_prompt, *(item.question for item in shown))),
+        fits,
+    )
 
 
 def _mean(values: Sequence[float]) -> float:

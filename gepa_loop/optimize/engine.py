@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -78,10 +78,12 @@ class _Search:
         """Whether a child is better than its parent on its minibatch, by `optimize.accept`."""
         parent = state.program_candidates[proposal.parent_program_ids[0]][COMPONENT]
         more = self.adapter.prompt_tokens(proposal.candidate[COMPONENT]) - self.adapter.prompt_tokens(parent)
-        self._minibatch = [self.train[n] for n in proposal.subsample_indices]
-        self._shortfall = shortfall(
-            self.config.optimize, proposal.subsample_scores_after, proposal.subsample_scores_before, more
-        )
+        scores = zip(proposal.subsample_scores_after, proposal.subsample_scores_before, strict=True)
+        # GEPA fills an epoch's last minibatch with copies, which would count as further items.
+        by_item = dict(zip(proposal.subsample_indices, scores, strict=True))
+        self._minibatch = [self.train[n] for n in by_item]
+        child, before = zip(*by_item.values(), strict=True)
+        self._shortfall = shortfall(self.config.optimize, child, before, more)
         return self._shortfall is None
 
     def reject_reason(self, *_: Any) -> str:
@@ -130,7 +132,8 @@ class _Search:
             )
         minibatch = self._minibatch if entry and status in ("accepted", "rejected") else []
         if number < len(journal.decided):
-            self._continue_from(journal.decided[number], prompt, status)
+            parents = [] if entry is None else [entry["parent"]]
+            self._continue_from(journal.decided[number], prompt, status, parents, minibatch)
             return
         spent = asdict(adapter.spent)
         scores = journal.scores
@@ -176,13 +179,22 @@ class _Search:
             },
         }
 
-    def _continue_from(self, row: Mapping[str, Any], prompt: Candidate, status: str) -> None:
+    def _continue_from(
+        self,
+        row: Mapping[str, Any],
+        prompt: Candidate,
+        status: str,
+        parents: Sequence[str],
+        minibatch: Sequence[Item],
+    ) -> None:
         """A row that an earlier process wrote: the same decision, and its time is what that process needed."""
-        if (row["id"], row["status"]) != (prompt.id, status):
+        written = row["id"], row["status"], row["parents"], set(row["train_scores"])
+        if written != (prompt.id, status, list(parents), {item.id for item in minibatch}):
             raise RunDirectoryError(
                 f"{self.adapter.journal.candidates}: number {row['number']} is {row['id']} ({row['status']}), "
-                f"and the search makes {prompt.id} ({status}) of it",
-                "The file was changed. Start again with --fresh.",
+                f"and the search makes {prompt.id} ({status}) of it, or of other items",
+                "The file was changed, or gepa/ beside it is gone and completions came out otherwise. "
+                "Start again with --fresh.",
             )
         self.adapter.spent.seconds = row["spent"]["seconds"]
 
@@ -220,7 +232,7 @@ def optimize(
     check_budget(config)
     disable_caches()
     journal = Journal(folder)
-    adapter = BatchedAdapter(config, rollouts, proposer, journal, progress, probe)
+    adapter = BatchedAdapter(config, rollouts, proposer, journal, progress, probe, seed_prompt.text)
     search = _Search(config, adapter, seed, quote_usd)
     gepa.optimize(
         seed_candidate={COMPONENT: seed_prompt.text},

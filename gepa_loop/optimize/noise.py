@@ -106,7 +106,7 @@ def shortfall(
         more_tokens: Tokens that the child's prompt has more; negative where it is shorter.
     """
     found = compare(child, parent)
-    shown = f"{found.mean:+.3f} on its minibatch ({found.better} items better, {found.worse} worse)"
+    shown = f"{found.mean:+.3f} on its minibatch ({found.better} better, {found.worse} worse of {len(child)} items)"
     if settings.accept == "gepa":
         return None if math.fsum(child) > math.fsum(parent) else f"not above its parent: {shown}"
     price = settings.brevity * max(0, more_tokens) / 1000

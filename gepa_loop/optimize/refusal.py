@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from gepa_loop.errors import PromptError
+from gepa_loop.prompts import candidate
 from gepa_loop.task import Item
-
-TEMPLATE_SHARE = 0.02
-"""Words that more than this share of the items have (and more than one has) are the task's own, not an item's."""
 
 SHORTEST = 4
 """Items of fewer words are not looked for: any prompt may hold them by chance."""
@@ -22,38 +21,45 @@ Words = tuple[str, ...]
 class CopyGuard:
     """Finds single items in a prompt: one that holds the answers is judged by what it has seen.
 
-    An item is copied when the prompt has `size` of its n-grams of `size` words, or all of them where there are fewer.
-    Those that many items have do not count: a question's fixed words may be quoted.
+    What tells an item are its n-grams of `size` words that no other item has, so that the words of a template may be
+    quoted; an item is copied when a prompt has half of them, and at least `size` where there are so many.
 
     Args:
         items: Those that a prompt must not hold.
         size: Words and signs in a row.
+        allowed: Texts that may be quoted: the seed prompt, and what worked examples show.
     """
 
     items: Sequence[Item]
     size: int
+    allowed: Sequence[str] = ()
     _own: dict[str, set[Words]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         found = {item.id: _grams(_words(item.question), self.size) for item in self.items}
         shared = Counter(gram for grams in found.values() for gram in grams)
-        most = max(1, int(TEMPLATE_SHARE * len(self.items)))
-        own = {id_: {g for g in grams if shared[g] <= most} for id_, grams in found.items()}
+        sizes = {len(gram) for gram in shared}
+        quoted = {gram for text in self.allowed for gram in _of_sizes(_words(text), sizes)}
+        own = {id_: {g for g in grams - quoted if shared[g] == 1} for id_, grams in found.items()}
         object.__setattr__(self, "_own", own)
 
     def copied(self, text: str) -> str | None:
         """The id of the first item that a text copies, or None."""
-        words = _words(text)
-        sizes = {len(gram) for grams in self._own.values() for gram in grams}
-        held = {gram for size in sizes for gram in _windows(words, size)}
+        held = _of_sizes(_words(text), {len(gram) for grams in self._own.values() for gram in grams})
         return next(
-            (id_ for id_, own in self._own.items() if own and len(own & held) >= min(len(own), self.size)),
-            None,
+            (id_ for id_, own in self._own.items() if own and len(own & held) >= self._least(own)), None
         )
+
+    def _least(self, own: Collection[Words]) -> int:
+        return max(min(len(own), self.size), (len(own) + 1) // 2)
 
 
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+|[^\w\s]", text.lower())
+
+
+def _of_sizes(words: Sequence[str], sizes: Collection[int]) -> set[Words]:
+    return {gram for size in sizes for gram in _windows(words, size)}
 
 
 def _windows(words: Sequence[str], size: int) -> Iterable[Words]:
@@ -85,6 +91,10 @@ class Rules:
             return "cut: the reply ended at optimize.reflection.max_tokens, so the text may be a part"
         if not text:
             return "empty"
+        try:
+            candidate(text, "the reply")
+        except PromptError as error:
+            return f"unusable: {error}"
         if text in known:
             return "unchanged: the same text was proposed before"
         if tokens > self.max_tokens:
