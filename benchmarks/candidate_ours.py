@@ -21,7 +21,7 @@ def open_ours(setting: Setting):
     config = setting.config
     folder, count = tempfile.TemporaryDirectory(), itertools.count()
     settings = config.optimize
-    proposer = make_proposer(settings.reflection, setting.train, settings.max_prompt_tokens, 0, has_key=False)
+    proposer = make_proposer(settings.reflection, "offline", setting.train, settings.max_prompt_tokens, 0)
     # The task of random letters has items in one split only, and the search looks at all four.
     task = setting.rollouts.task
     task = replace(task, splits={**dict.fromkeys(SPLITS, ()), **task.splits})

@@ -81,7 +81,7 @@ def open_session(
         from gepa_loop.config import load_config
         from gepa_loop.lab import seed_prompt
         from gepa_loop.runs import fingerprint, open_run, write_json
-        from gepa_loop.stages import check_search, plan
+        from gepa_loop.stages import check_search, plan, proposer_name
         from gepa_loop.view import View
 
         settings = load_config(config, sets or ())
@@ -92,6 +92,8 @@ def open_session(
             from gepa_loop.config import check_budget
 
             check_budget(settings)
+            # What `auto` means depends on the environment, and a run goes on with whom it began.
+            extra["reflection"] = proposer_name(settings)
         label = Path(config).stem if config else "default"
         resolved = settings.model_dump(mode="json")
         path = _run_path(run_name or f"{command}-{label}-{fingerprint([resolved, extra])[:6]}")

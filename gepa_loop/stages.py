@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gepa_loop.config import set_aside
+from gepa_loop.config import Config, set_aside
+from gepa_loop.errors import ConfigError
 from gepa_loop.evaluate import evaluate
 from gepa_loop.lab import Lab
 from gepa_loop.lora import Adapter, read_adapter
@@ -125,21 +126,31 @@ def _judge(
 def plan(lab: Lab, command: str, seed_prompt: Candidate) -> list[str]:
     """What a command will do at most, in lines for a person; a reflection model is asked whether it answers."""
     config, lines = lab.config, []
-    if command == "loop":
-        lines.append(f"rounds: {config.loop.rounds}; of each:")
+    splits, settings, samples = config.task.splits, config.distill, config.evaluate.samples
+    trained = settings.steps * settings.rollouts
     if command in ("optimize", "loop"):
         from gepa_loop.optimize.plan import plan_search
 
         proposer = open_proposer(lab, 0)
         proposer.check()
-        lines.append(f"reflection: {proposer.about}")
-        lines += plan_search(config, lab.rollouts, proposer, seed_prompt).lines(config)
+        found = plan_search(config, lab.rollouts, proposer, seed_prompt)
+        lines += [f"reflection: {proposer.about}", *found.lines(config)]
     if command in ("distill", "loop"):
-        settings = config.distill
-        tokens = settings.steps * settings.rollouts * config.sampling.max_tokens
         each = "the prompt" if command == "distill" else f"each of up to {config.optimize.max_front} prompts"
+        tokens = trained * config.sampling.max_tokens
         lines.append(
             f"distil: {settings.steps} steps of {settings.rollouts} rollouts, up to {tokens:,} tokens to write, for {each}"
+        )
+    if command == "loop":
+        checks = -(-settings.steps // settings.check_every) * splits.pareto * samples
+        students = config.optimize.max_front * (trained + checks + splits.select * samples)
+        baseline = (splits.select + splits.pareto) * samples
+        a_round = baseline + found.rollouts + config.optimize.probe_rollouts + students
+        total = config.loop.rounds * a_round + 3 * splits.test * samples
+        what = "the round" if config.loop.rounds == 1 else f"{config.loop.rounds} such rounds"
+        lines.append(
+            f"in all: {what} with baselines, students, checks and test: up to {total:,} rollouts, "
+            f"{total * found.seconds_each / 60:.1f} minutes of them; training comes on top"
         )
     return lines
 
@@ -153,6 +164,13 @@ def check_search(lab: Lab, seed_prompt: Candidate) -> None:
     """
     from gepa_loop.optimize.plan import dearest_proposal
 
+    text, settings = seed_prompt.text, lab.config.optimize
+    if (tokens := len(lab.base.tokenizer(text)["input_ids"])) > settings.max_prompt_tokens:
+        raise ConfigError(
+            f"optimize.seed_prompt has {tokens} tokens, optimize.max_prompt_tokens is {settings.max_prompt_tokens}: "
+            "hardly a proposal made from it could be accepted",
+            f"Raise optimize.max_prompt_tokens to more than {tokens}, or shorten the seed prompt.",
+        )
     proposer = open_proposer(lab, 0)
     proposer.check()
     dearest_proposal(lab.config, lab.rollouts, proposer, seed_prompt)
@@ -165,11 +183,19 @@ def open_proposer(lab: Lab, number: int) -> Proposer:
     settings = lab.config.optimize
     return make_proposer(
         settings.reflection,
+        proposer_name(lab.config),
         lab.task.splits["train"][: set_aside(lab.config)],
         settings.max_prompt_tokens,
         derive_seed(lab.config.seed, "optimize", number),
-        bool(os.environ.get("ANTHROPIC_API_KEY")),
     )
+
+
+def proposer_name(config: Config) -> str:
+    """The reflection model, or `offline`; `auto` is resolved by whether ANTHROPIC_API_KEY is set."""
+    settings = config.optimize.reflection
+    if settings.model != "auto":
+        return settings.model
+    return settings.auto_model if os.environ.get("ANTHROPIC_API_KEY", "").strip() else "offline"
 
 
 def distil(

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gepa_loop.runs import read_jsonl
+from tests.anthropic_api import MODEL, anthropic_api, instruction
 from tests.coin import COMMAND
 
 GEPA_LOOP = [sys.executable, "-c", "from gepa_loop.cli import main; main()"]
@@ -31,9 +33,9 @@ def start(cwd: Path, *args: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(cwd: Path) -> tuple[list[Any], list[Any], dict[str, Any]]:
+def finish(cwd: Path, *more: str) -> tuple[list[Any], list[Any], dict[str, Any]]:
     """What the command makes of what lies there: candidates, front and result, without times."""
-    process = start(cwd, *COMMAND)
+    process = start(cwd, *COMMAND, *more)
     _, stderr = process.communicate(timeout=200)
     assert process.returncode == 0, stderr
     folder = cwd / "runs" / "r" / "optimize"
@@ -73,6 +75,33 @@ def test_kill_9_anywhere_then_the_same_command_gives_the_same_search(
         process.communicate()
     assert not (tmp_path / "runs" / "r" / "optimize" / "result.json").exists()
     assert finish(tmp_path) == expected
+
+
+def by_request(handler: Any) -> None:
+    """A reply that depends on the request alone, so that one that a kill has lost comes again."""
+    asked = json.dumps(handler.api.messages[-1]["messages"])
+    instruction(f"Say the number after it, variant {zlib.crc32(asked.encode()) % 1000}.")(handler)
+
+
+def test_kill_9_with_a_language_model_asks_for_no_recorded_reply_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ("--set", f"optimize.reflection.model=anthropic/{MODEL}")
+    (tmp_path / "whole").mkdir()
+    with anthropic_api(monkeypatch, by_request) as api:
+        expected = finish(tmp_path / "whole", *more)
+    asked, size = len(api.messages), written(tmp_path / "whole")
+    assert asked == len(expected[0]) - 1 > 4
+    (tmp_path / "killed").mkdir()
+    with anthropic_api(monkeypatch, by_request) as api:
+        for place in (0.3, 0.6):
+            process = start(tmp_path / "killed", *COMMAND, *more)
+            while process.poll() is None and written(tmp_path / "killed") < place * size:
+                time.sleep(0.0005)  # the process is watched, not waited for
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        assert finish(tmp_path / "killed", *more) == expected
+    assert asked <= len(api.messages) <= asked + 2
 
 
 def test_ctrl_c_in_the_seeds_evaluation_is_clean(whole: tuple[Any, int], tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def lab(plain: Lab) -> Lab:
 
 def proposer(lab: Lab) -> Any:
     shown = lab.task.splits["train"][: set_aside(lab.config)]
-    return make_proposer(lab.config.optimize.reflection, shown, 1024, 0, has_key=False)
+    return make_proposer(lab.config.optimize.reflection, "offline", shown, 1024, 0)
 
 
 class Scripted:

@@ -143,6 +143,26 @@ def test_what_does_not_pass_is_never_a_score_and_ends_the_run_with_3(
     assert len(optimize.candidates) > 3
 
 
+def test_a_request_that_is_refused_does_not_end_the_search(optimize: Runs) -> None:
+    assert optimize(texts(1)[0], error(400, "invalid_request_error"), *texts(20)[1:]) == 0, optimize.shown
+    assert "HTTP 400, invalid request" in optimize.candidates[1]["reason"]
+
+
+def test_a_run_goes_on_with_whom_it_began(optimize: Runs) -> None:
+    sets = ("optimize.reflection.model=auto", f"optimize.reflection.auto_model=anthropic/{MODEL}")
+    assert optimize(texts(1)[0], OVERLOADED, sets=sets) == 3
+    optimize.monkeypatch.delenv("ANTHROPIC_API_KEY")
+    args = [*SETS, "optimize.reflection.retries=0", "optimize.max_rollouts=60", *sets]
+    code = run(["optimize", "--config", "smoke", "--run-name", "r", *(w for s in args for w in ("--set", s))])
+    shown = optimize.capfd.readouterr().err
+    assert code == 6 and f"reflection: 'anthropic/{MODEL}' in the run, now 'offline'" in shown
+
+
+def test_a_seed_prompt_over_the_cap_is_refused(optimize: Runs) -> None:
+    code = run(["optimize", "--config", "smoke", "--set", "optimize.max_prompt_tokens=5"])
+    assert code == 2 and "optimize.seed_prompt has 20 tokens" in optimize.capfd.readouterr().err
+
+
 def test_one_failure_in_twenty_is_passed_over(optimize: Runs) -> None:
     assert optimize(texts(1)[0], OVERLOADED, *texts(20)[1:]) == 0, optimize.shown
     assert [row["status"] for row in optimize.candidates].count("failed") == 1
@@ -198,6 +218,11 @@ def test_the_plan_says_what_a_run_may_cost(optimize: Runs) -> None:
     assert f"reflection: anthropic/{MODEL}" in shown
     assert "rollouts: up to 92: 60 of the search and 32 to score its finalists on select" in shown
     assert "proposals: 3 to 8, and more where some are refused unread" in shown
-    assert "up to 1,234 tokens read and 16,384 written, up to $0.33; all of them up to $2.66" in shown
-    assert "(optimize.max_usd = 5)" in shown and "minutes: up to" in shown
+    assert "up to 1,234 tokens read and 16,384 written, up to $0.33; 8 of them up to $2.66" in shown
+    assert "the search ends before it passes optimize.max_usd = 5" in shown and "minutes: up to" in shown
+    # Of a round: baseline 24, search 60 and 32, probe 32, two students with 24 + 2 checks of 8 + 16; and test thrice.
+    assert (
+        f"in all: the round with baselines, students, checks and test: up to {148 + 2 * 56 + 48} rollouts"
+        in shown
+    )
     assert optimize.api.messages == [] and not (optimize.cwd / "runs").exists()

@@ -147,8 +147,6 @@ def test_pauses_double_unless_the_provider_says_how_long(serve: Serve) -> None:
     [
         (fake.error(403, "permission_error"), "HTTP 403, the key may not do this"),
         (fake.error(404, "not_found_error"), "HTTP 404, no such model"),
-        (fake.error(400, "invalid_request_error"), "HTTP 400, invalid request"),
-        (fake.error(413, "request_too_large"), "HTTP 413, invalid request"),
         (fake.error(400, "invalid_request_error", "Your credit balance is too low"), "no credit"),
     ],
 )
@@ -158,6 +156,70 @@ def test_what_cannot_pass_is_fatal_at_once(serve: Serve, behaviour: Behaviour, w
     assert type(error) is ReflectionError and error.exit_code == 3
     assert str(error) == f"optimize.reflection.model = {OPUS!r}, proposal 0: {words}"
     assert len(api.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [
+        (fake.error(400, "invalid_request_error"), "HTTP 400, invalid request"),
+        (fake.error(413, "request_too_large"), "HTTP 413, invalid request"),
+    ],
+)
+def test_a_request_that_cannot_pass_fails_alone(serve: Serve, behaviour: Behaviour, words: str) -> None:
+    api = serve(behaviour, fake.instruction("Two."))
+    error = failure(lambda: proposer().propose("Add.", EXAMPLES, 0))
+    assert type(error) is ReflectionFailed and str(error).endswith(words) and len(api.messages) == 1
+    assert proposer().propose("Add.", EXAMPLES, 1).text == "Two."
+
+
+def test_a_reply_that_ends_in_a_refusal_is_a_part(serve: Serve) -> None:
+    serve(fake.normal('{"new_instruction": "half', stop_reason="refusal"))
+    assert proposer().propose("Add.", EXAMPLES, 0).cut
+
+
+def test_a_null_is_no_instruction(serve: Serve) -> None:
+    serve(fake.normal('{"new_instruction": null}'))
+    assert proposer().propose("Add.", EXAMPLES, 0).text == ""
+
+
+class _Portal(BaseHTTPRequestHandler):
+    """Answers everything with a page, or with an object that is nothing."""
+
+    body = b"<html>Please log in</html>"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html" if self.body.startswith(b"<") else "application/json")
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("page", [b"<html>Please log in</html>", b"{}"])
+def test_something_else_at_the_address(monkeypatch: pytest.MonkeyPatch, page: bytes) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Portal,), {"body": page}))
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    monkeypatch.setenv("ANTHROPIC_API_BASE", f"http://127.0.0.1:{server.server_port}")
+    try:
+        assert "the answer is no model's description" in str(failure(proposer(retries=0).check))
+        assert proposer().quote("Add.", EXAMPLES).input_tokens > 100
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_an_address_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    monkeypatch.setenv("ANTHROPIC_API_BASE", "http://[::1")
+    assert "the address 'http://[::1' is none" in str(failure(proposer().check))
 
 
 @pytest.mark.parametrize(

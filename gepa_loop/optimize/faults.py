@@ -23,6 +23,11 @@ class Fault:
     """Seconds that the provider asks to wait."""
 
     @property
+    def of_request(self) -> bool:
+        """This request cannot pass; another one may."""
+        return self.hint == LIMITS
+
+    @property
     def fatal(self) -> bool:
         return self.hint != LATER
 

@@ -38,14 +38,17 @@ class Plan:
     calls: tuple[int, int]
     """Proposals when all are accepted, and when none is."""
     quote: Quote | None
-    """The dearest first proposal; None where proposals cost nothing."""
-    usd: float | None
-    """Dearest calls, no more than `optimize.max_usd` allows; None where the price is not known."""
-    seconds: float
+    """The dearest proposal; None where proposals cost nothing."""
+    seconds_each: float
+    """Of one rollout, in a batch."""
 
     @property
     def rollouts(self) -> int:
         return self.search_rollouts + self.front_rollouts
+
+    @property
+    def seconds(self) -> float:
+        return self.rollouts * self.seconds_each
 
     def lines(self, config: Config) -> list[str]:
         """The plan for a person."""
@@ -62,20 +65,17 @@ class Plan:
         ]
         if self.quote is not None:
             each = f"up to {self.quote.input_tokens:,} tokens read and {self.quote.output_tokens:,} written"
-            if self.usd is None:
-                cost = (
-                    "litellm knows no price, so optimize.max_usd is not kept"
-                    if self.quote.usd is None
-                    else ""
-                )
+            if self.quote.usd is None:
+                cost = "litellm knows no price, so optimize.max_usd is not kept"
             else:
                 cost = (
-                    f"up to ${self.quote.usd:.2f}; all of them up to ${self.usd:.2f} "
-                    f"(optimize.max_usd = {settings.max_usd:g})"
+                    f"up to ${self.quote.usd:.2f}; {self.calls[1]} of them up to "
+                    f"${self.calls[1] * self.quote.usd:.2f}, and the search ends before it passes "
+                    f"optimize.max_usd = {settings.max_usd:g}"
                 )
             lines.append(f"each proposal: {each}, {cost}")
         lines.append(
-            f"minutes: up to {self.seconds / 60:.1f} of rollouts with the seed prompt, as a sample of them ran"
+            f"minutes: up to {self.seconds / 60:.1f} of these rollouts with the seed prompt, as a sample of them ran"
             + ("" if self.quote is None else ", besides the reflection model's")
         )
         return lines
@@ -108,7 +108,6 @@ def plan_search(config: Config, rollouts: Rollouts, proposer: Proposer, seed_pro
             f"judged after {least:.2g} minutes",
             f"Raise it to {least:.2g} or more, or lower task.splits.pareto, optimize.minibatch or optimize.samples.",
         )
-    usd = None if quote is None or quote.usd is None else min(settings.max_usd, calls[1] * quote.usd)
     return Plan(
         search_rollouts=settings.max_rollouts,
         front_rollouts=front,
@@ -117,8 +116,7 @@ def plan_search(config: Config, rollouts: Rollouts, proposer: Proposer, seed_pro
         completion_tokens=config.sampling.max_tokens,
         calls=calls,
         quote=quote,
-        usd=usd,
-        seconds=(settings.max_rollouts + front) * each,
+        seconds_each=each,
     )
 
 
@@ -139,7 +137,7 @@ def seconds_a_rollout(config: Config, rollouts: Rollouts, prompt: Candidate) -> 
 def dearest_proposal(
     config: Config, rollouts: Rollouts, proposer: Proposer, seed_prompt: Candidate
 ) -> Quote | None:
-    """The dearest that the first proposal may be: the longest questions, with excerpts of full length.
+    """The dearest that a proposal may be: the longest prompt and questions, with excerpts of full length.
 
     Raises:
         ConfigError: It is more than `max_usd`.
@@ -147,9 +145,8 @@ def dearest_proposal(
     """
     settings = config.optimize
     longest = sorted((item.question for item in rollouts.task.splits["train"]), key=len)
-    quote = proposer.quote(
-        seed_prompt.text, _examples(longest[-settings.minibatch :], settings.excerpt_tokens)
-    )
+    longest_prompt = max(seed_prompt.text, "word " * settings.max_prompt_tokens, key=len)
+    quote = proposer.quote(longest_prompt, _examples(longest[-settings.minibatch :], settings.excerpt_tokens))
     if quote is not None and quote.usd is not None and quote.usd > settings.max_usd:
         least = math.ceil(quote.usd * 100) / 100
         raise ConfigError(

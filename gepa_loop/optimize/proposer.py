@@ -141,20 +141,17 @@ class OfflineProposer:
 
 
 def make_proposer(
-    config: ReflectionConfig, shown: tuple[Item, ...], max_prompt_tokens: int, seed: int, has_key: bool
+    config: ReflectionConfig, model: str, shown: tuple[Item, ...], max_prompt_tokens: int, seed: int
 ) -> Proposer:
     """The proposer that a config asks for.
 
     Args:
         config: `optimize.reflection`.
+        model: `offline`, or a litellm model string.
         shown: Items whose questions and answers may be shown as worked examples.
         max_prompt_tokens: Longest prompt that is wanted.
         seed: The search's seed.
-        has_key: Whether ANTHROPIC_API_KEY is set; decides what `auto` means.
     """
-    model = config.model
-    if model == "auto":
-        model = config.auto_model if has_key else OFFLINE
     if model == OFFLINE:
         return OfflineProposer(config.sections, config.examples, shown, seed)
     from gepa_loop.optimize.reflection import LMProposer

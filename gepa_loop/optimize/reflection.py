@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import anthropic
 import dspy
@@ -30,6 +31,9 @@ T = TypeVar("T")
 
 LOOKUP_SECONDS = 30.0
 """Longest wait for Anthropic's answer about a model or a number of tokens, which no model writes."""
+
+CHECK = "check"
+"""What the call before the first rollout is named in errors."""
 
 MAX_PAUSE = 60.0
 """Longest pause between two tries, in seconds, whatever the provider asks for."""
@@ -76,10 +80,16 @@ class LMProposer:
         if provider != "anthropic":
             # With the settings of a proposal: a cap of one token is itself refused by models that think.
             lm = self._lm()
-            self._call("check", lambda: lm("Reply with the word yes."))
+            self._call(CHECK, lambda: lm("Reply with the word yes."))
             return
         with self._anthropic() as client:
-            most = self._call("check", lambda: client.models.retrieve(name)).max_tokens
+            found = self._call(CHECK, lambda: client.models.retrieve(name))
+        if not isinstance(found, anthropic.types.ModelInfo) or found.id is None:
+            raise ReflectionError(
+                f"optimize.reflection.model = {self.model!r}, check: the answer is no model's description",
+                "Check ANTHROPIC_API_BASE: something else than Anthropic's API answers there.",
+            )
+        most = found.max_tokens
         if most and most < self.settings.max_tokens:
             raise ReflectionError(
                 f"optimize.reflection.max_tokens = {self.settings.max_tokens}, {self.model} writes at most {most}",
@@ -128,14 +138,18 @@ class LMProposer:
                 if not lm.history:
                     raise
                 return ""
-            return str(made[COMPONENT])
+            # DSPy makes the word None of a null.
+            return "" if made[COMPONENT] == "None" else str(made[COMPONENT])
 
         text = self._call(f"proposal {number}", ask)
         return Proposal(
             text=text,
             usd=sum(call["cost"] or 0.0 for call in lm.history),
             how=f"reflection by {self.model}" if text else f"{self.model} gave no instruction",
-            cut=any(c.finish_reason == "length" for call in lm.history for c in call["response"].choices),
+            # A reply that ends by a refusal or a filter is a part as well.
+            cut=any(
+                c.finish_reason not in (None, "stop") for call in lm.history for c in call["response"].choices
+            ),
             input_tokens=sum(call["usage"].get("prompt_tokens", 0) for call in lm.history),
             output_tokens=sum(call["usage"].get("completion_tokens", 0) for call in lm.history),
         )
@@ -193,6 +207,13 @@ class LMProposer:
     def _anthropic(self) -> anthropic.Anthropic:
         # litellm's address: it reads two variables and adds this path where it is missing, the SDK reads one.
         base = os.environ.get("ANTHROPIC_API_BASE") or os.environ.get("ANTHROPIC_BASE_URL")
+        try:
+            urlsplit(base or "")
+        except ValueError as error:
+            raise ReflectionError(
+                f"optimize.reflection.model = {self.model!r}: the address {base!r} is none: {error}",
+                "Mend ANTHROPIC_API_BASE or ANTHROPIC_BASE_URL.",
+            ) from None
         return anthropic.Anthropic(
             # Without the spaces and line breaks around it, as litellm sends it.
             api_key=os.environ.get("ANTHROPIC_API_KEY", "").strip() or None,
@@ -209,7 +230,9 @@ class LMProposer:
                 with self._anthropic() as client:
                     count = client.messages.count_tokens
                     system, *turns = messages
-                    return int(count(model=name, system=system["content"], messages=turns).input_tokens)
+                    found = count(model=name, system=system["content"], messages=turns)
+                    if isinstance(tokens := getattr(found, "input_tokens", None), int):
+                        return tokens
             except (anthropic.AnthropicError, json.JSONDecodeError):
                 pass
         return int(_litellm().token_counter(model=self.model, messages=messages))
@@ -225,11 +248,17 @@ class LMProposer:
             except (LMError, anthropic.AnthropicError, json.JSONDecodeError) as error:
                 fault = fault_of(error, time.monotonic() - start)
             # Out here, where the provider's exception is in no chain and so in no traceback.
+            if fault.of_request and what != CHECK:
+                # The model answers others: too long for it, or filtered. The next minibatch may pass.
+                raise ReflectionFailed(f"{where}: {fault.why}", fault.hint)
             if fault.fatal:
                 raise ReflectionError(f"{where}: {fault.why}", fault.hint)
             pause = self.pause * 2**attempt if fault.retry_after is None else fault.retry_after
             pause = min(pause, MAX_PAUSE)
-        raise ReflectionFailed(f"{where}: {fault.why} ({self.settings.retries + 1} tries)", fault.hint)
+        tries = self.settings.retries + 1
+        raise ReflectionFailed(
+            f"{where}: {fault.why} ({tries} {'try' if tries == 1 else 'tries'})", fault.hint
+        )
 
 
 def _shown(examples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
