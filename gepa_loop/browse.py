@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -141,7 +142,9 @@ def _print_ending(search: Search, console: Console) -> None:
     result = search.result
     spent = _costs(search.tried[-1].spent if result is None else result["spent"])
     ended = " so far" if result is None else f"; stopped by {result['stopped_by']}\n{result['reason']}"
-    console.print(Text(f"\n{len(search.tried) - 1} proposals, {spent}{ended}"))
+    made = Counter(row.status for row in search.tried[1:])
+    fates = ", ".join(f"{made[status]} {status}" for status in STYLES if made[status])
+    console.print(Text(f"\n{made.total()} proposals ({fates or 'none'}), {spent}{ended}"))
 
 
 def _print_table(names: Sequence[str], rows: Sequence[Sequence[str | Text]], console: Console) -> None:

@@ -171,7 +171,10 @@ def test_list_prints_the_front_best_first(prompts: Prompts) -> None:
         "  add a rule from the failures of 3 items (winner)"
     )
     assert seed.split() == [SEED, "12", ".250", ".400", "[.300,", ".500]", "-", "-", "the", "seed", "prompt"]
-    assert stopped == "6 proposals, 2,345 rollouts, 78 s; stopped by max_rollouts"
+    assert (
+        stopped
+        == "6 proposals (2 accepted, 1 rejected, 2 refused, 1 failed), 2,345 rollouts, 78 s; stopped by max_rollouts"
+    )
     assert reason == RESULT["reason"]
 
 
@@ -203,7 +206,7 @@ def test_a_running_search_shows_what_it_has(here: Path, prompts: Prompts) -> Non
     lines = prompts("list", "half").split("\n")
     assert lines[0].startswith("no front yet in half, round 0") and "accepted so far" in lines[0]
     assert [line.split()[1] for line in lines[2:4]] == [FIRST, SEED]
-    assert lines[5] == "3 proposals, 1,030 rollouts, $0.0500, 60 s so far"
+    assert lines[5] == "3 proposals (1 accepted, 1 rejected, 1 refused), 1,030 rollouts, $0.0500, 60 s so far"
     assert prompts("show", "half", "best", "--text") == FIRST_TEXT + "\n"
     write_jsonl(search / "candidates.jsonl", [])
     assert "nothing is recorded so far" in prompts("list", "half")
@@ -219,7 +222,7 @@ def test_a_front_without_a_winner(here: Path, prompts: Prompts) -> None:
     assert "winner" not in prompts("list", "r").replace(RESULT["reason"], "")
     assert prompts("show", "r", "best").startswith(f"candidate {FIRST} ")
     (here / "runs/r/optimize/result.json").unlink()  # the front is written first
-    assert "6 proposals, 1,060 rollouts, $0.0500, 60 s so far" in prompts("list", "r")
+    assert "1 failed), 1,060 rollouts, $0.0500, 60 s so far" in prompts("list", "r")
 
 
 def test_the_winner_is_best_though_another_is_first(here: Path, prompts: Prompts) -> None:
