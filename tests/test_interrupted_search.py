@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anthropic_api import MODEL, anthropic_api, instruction
+from coin import COMMAND
 
 from gepa_loop.runs import read_jsonl
-from tests.anthropic_api import MODEL, anthropic_api, instruction
-from tests.coin import COMMAND
 
 GEPA_LOOP = [sys.executable, "-c", "from gepa_loop.cli import main; main()"]
 

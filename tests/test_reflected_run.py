@@ -5,10 +5,7 @@ from threading import Event, Timer
 from typing import Any
 
 import pytest
-
-from gepa_loop.cli import run
-from gepa_loop.runs import read_json, read_jsonl
-from tests.anthropic_api import (
+from anthropic_api import (
     BROKEN,
     KEY,
     MODEL,
@@ -26,7 +23,10 @@ from tests.anthropic_api import (
     rate_limited,
     slow,
 )
-from tests.coin import SETS
+from coin import SETS
+
+from gepa_loop.cli import run
+from gepa_loop.runs import read_json, read_jsonl
 
 USD = (1000 * 4 + 200 * 20) / 1e6
 """What a reply of the fake costs at $4 and $20 a million tokens."""
