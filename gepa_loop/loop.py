@@ -101,7 +101,7 @@ def run_round(
     # 3. Each prompt's effect, moved into an adapter.
     contenders, students = [], {}
     for candidate in front.candidates:
-        observer.stage("prompted", round=number, candidate=candidate.id)
+        # The search has scored it.
         prompted = scored(f"evaluate/{candidate.id}_prompted", "select", candidate.text, stack)
         gap = difference(prompted, base)
         if gap.mean <= config.loop.min_gap:
