@@ -227,6 +227,16 @@ def test_caps_are_kept_and_named(lab: Lab, tmp_path: Path) -> None:
     assert dear.spent.usd == 0.5
 
 
+def test_no_gain_in_n_iterations_ends_the_search_with_what_it_has(lab: Lab, tmp_path: Path) -> None:
+    texts = [f"Text {n}." for n in range(40)]
+    budget = ("optimize.max_rollouts=9999", "optimize.max_usd=99", "optimize.patience=4")
+    found = search(lab, tmp_path, Scripted(*texts), *budget)
+    assert found.stopped_by == "patience: no better mean on pareto in 4 iterations"
+    means = [row["pareto_mean"] or 0.0 for row in read_jsonl(tmp_path / "candidates.jsonl")]
+    # An iteration whose minibatch is perfect proposes nothing.
+    assert 0 < len(means) - 1 - means.index(max(means)) <= 4 and found.rows[0]["id"] == SEED.id
+
+
 def test_reasons_to_stop() -> None:
     config = load_config("smoke", ["optimize.patience=3", "optimize.max_rollouts=100"], env={})
 
