@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-KEY = "sk-ant-api03-never-print-me"
+KEY = "fake-key-never-print-me"
 MODEL = "claude-opus-5-5"
 
 Behaviour = Callable[["_Handler"], object]

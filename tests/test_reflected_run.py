@@ -171,12 +171,12 @@ def test_one_failure_in_twenty_is_passed_over(optimize: Runs) -> None:
 @pytest.mark.parametrize("command", ["optimize", "loop", "plan"])
 def test_a_refused_key_is_found_before_the_first_rollout(optimize: Runs, command: str) -> None:
     with anthropic_api(optimize.monkeypatch, *texts(1)) as api:
-        optimize.monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-refused")
+        optimize.monkeypatch.setenv("ANTHROPIC_API_KEY", "another-fake-key")
         sets = [*SETS, f"optimize.reflection.model=anthropic/{MODEL}"]
         code = run([command, "--config", "smoke", *(word for one in sets for word in ("--set", one))])
     shown = optimize.capfd.readouterr()
     assert code == 3 and "HTTP 401, the key is refused" in shown.err
-    assert "sk-ant" not in shown.out + shown.err
+    assert "fake-key" not in shown.out + shown.err
     assert api.messages == [] and not (optimize.cwd / "runs").exists()
 
 
