@@ -67,7 +67,7 @@ def test_kill_9_anywhere_then_the_same_command_gives_the_same_search(
     """Killed twice, each time when a random number of bytes has been written."""
     (expected, size), rng = whole, random.Random(seed)
     assert {row["status"] for row in expected[0]} == {"accepted", "rejected", "refused"}
-    for place in sorted(rng.uniform(0, 0.9) for _ in range(2)):
+    for place in sorted(rng.uniform(0, 0.7) for _ in range(2)):
         process = start(tmp_path, *COMMAND)
         while process.poll() is None and written(tmp_path) < place * size:
             time.sleep(0.0005)  # the process is watched, not waited for
@@ -104,33 +104,44 @@ def test_kill_9_with_a_language_model_asks_for_no_recorded_reply_again(
     assert asked <= len(api.messages) <= asked + 2
 
 
-def test_ctrl_c_in_the_seeds_evaluation_is_clean(whole: tuple[Any, int], tmp_path: Path) -> None:
-    process = start(tmp_path, *COMMAND, "--set", "sampling.batch=1")
+def test_ctrl_c_in_the_seeds_evaluation_is_clean(tmp_path: Path) -> None:
+    # Forty-eight calls of 64 tokens: seconds, of which the first call is a small part.
+    long = (
+        "sampling.batch=1",
+        "sampling.max_tokens=64",
+        "task.splits.pareto=48",
+        "optimize.max_rollouts=200",
+    )
+    process = start(tmp_path, *COMMAND, *(word for one in long for word in ("--set", one)))
     seen = tmp_path / "runs" / "r" / "optimize" / "gepa" / "evaluations.jsonl"
     while process.poll() is None and not seen.exists():
-        time.sleep(0.0005)
+        time.sleep(0.0005)  # the process is watched, not waited for
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "Continue with:" in stderr and "Traceback" not in stderr and "Exception" not in stdout + stderr
     assert not (seen.parents[1] / "candidates.jsonl").exists(), "the seed was still being scored"
-    assert 0 < len(read_jsonl(seen)) < 8
+    assert 0 < len(read_jsonl(seen)) < 48
 
 
-def test_another_process_follows_a_running_search(whole: tuple[Any, int], tmp_path: Path) -> None:
+def test_another_process_reads_a_search_that_runs(tmp_path: Path) -> None:
+    def listed() -> str:
+        done = subprocess.run(
+            [*GEPA_LOOP, "prompts", "list", "r"], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
     process = start(tmp_path, *COMMAND)
-    candidates = tmp_path / "runs" / "r" / "optimize" / "candidates.jsonl"
-    seen: list[int] = []
-    while process.poll() is None:
-        time.sleep(0.002)  # the process is watched, not waited for
-        rows = read_jsonl(candidates)
-        if rows and len(rows) not in seen:
-            assert [row["number"] for row in rows] == list(range(len(rows)))
-            if len(seen) == 2:
-                done = subprocess.run(
-                    [*GEPA_LOOP, "prompts", "list", "r"], cwd=tmp_path, capture_output=True, text=True
-                )
-                assert done.returncode == 0 and rows[0]["id"] in done.stdout, done.stderr
-            seen.append(len(rows))
-    process.communicate()
-    assert process.returncode == 0 and len(seen) > 3
+    folder = tmp_path / "runs" / "r" / "optimize"
+    while process.poll() is None and len(read_jsonl(folder / "candidates.jsonl")) < 3:
+        time.sleep(0.0005)  # the process is watched, not waited for
+    process.send_signal(signal.SIGSTOP)
+    rows = read_jsonl(folder / "candidates.jsonl")
+    assert process.poll() is None and not (folder / "result.json").exists()
+    assert [row["number"] for row in rows] == list(range(len(rows))) and len(rows) >= 3
+    assert "so far" in listed()
+    process.send_signal(signal.SIGCONT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert read_jsonl(folder / "candidates.jsonl")[: len(rows)] == rows
+    assert "stopped by" in listed()

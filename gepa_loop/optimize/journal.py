@@ -15,9 +15,6 @@ from typing import Any
 from gepa_loop.rollouts import Row
 from gepa_loop.runs import append_jsonl, read_jsonl
 
-Scores = dict[str, list[float]]
-"""Item id -> score of each sample."""
-
 
 class Journal:
     """The record of a search, on disk and in memory."""
