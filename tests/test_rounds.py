@@ -1,0 +1,204 @@
+"""Two rounds with a winner each, read against stock transformers and PEFT: every part of round 1 computes on round 0's student."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import ladder
+import pytest
+import torch
+from peft import PeftModel
+
+from gepa_loop.bundled import random_tiny
+from gepa_loop.cli import run
+from gepa_loop.config import load_config
+from gepa_loop.distill.collect import items_of_step
+from gepa_loop.distill.probe import PER_ITEM
+from gepa_loop.lab import Lab, open_lab
+from gepa_loop.lora import read_adapter
+from gepa_loop.prompts import NO_PROMPT
+from gepa_loop.runs import read_json, read_jsonl
+from gepa_loop.sampling.base import Sampling
+
+READ = 8
+"""Rows of a file that are generated again."""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The run's folder."""
+    folder = tmp_path_factory.mktemp("rounds")
+    with pytest.MonkeyPatch.context() as patch, chdir(folder):
+        patch.syspath_prepend(str(Path(__file__).parent))
+        assert run([*ladder.COMMAND, "--rounds", "2"]) == 0
+        yield folder / "runs" / "r"
+
+
+@pytest.fixture(scope="module")
+def winners(root: Path) -> list[str]:
+    """Each round's winner."""
+    found = [one["winner"] for one in read_json(root / "result.json")["rounds"]]
+    assert len(found) == 2 and all(found), "the task is made so that each round has one"
+    return found
+
+
+@pytest.fixture(scope="module")
+def lab(root: Path) -> Lab:
+    return open_lab(load_config("smoke", ladder.SETS, env={}))
+
+
+@pytest.fixture(scope="module")
+def models(root: Path, winners: list[str]) -> list[torch.nn.Module]:
+    """By how many rounds' winners it computes with: stock models, the last one with the exported stack."""
+    paths = [root / "round_00" / "distill" / winners[0] / "adapter", root / "round_01" / "stack"]
+    bases = [random_tiny(torch.float32)[0] for _ in range(3)]
+    return [bases[0], *(PeftModel.from_pretrained(b, str(p)) for b, p in zip(bases[1:], paths, strict=True))]
+
+
+def replies(lab: Lab, model: torch.nn.Module, prompt: str, items: Sequence[str]) -> list[str]:
+    """Greedy replies by transformers' own `generate`, one item at a time."""
+    by_id = {item.id: item for split in lab.task.splits.values() for item in split}
+    found = []
+    for id_ in items:
+        ids = torch.tensor([lab.rollouts.renderer.tokens(prompt, by_id[id_])])
+        whole = model.generate(  # type: ignore[operator]
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=lab.config.sampling.max_tokens,
+            do_sample=False,
+            pad_token_id=0,
+        )
+        found.append(lab.base.tokenizer.decode(whole[0, ids.shape[1] :], skip_special_tokens=True))
+    return found
+
+
+def logprobs(model: torch.nn.Module, prompt: list[int], completion: list[int]) -> torch.Tensor:
+    """[T, V] of one completion."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+    return logits.double().log_softmax(-1)
+
+
+def assert_written_by(
+    lab: Lab, models: Sequence[torch.nn.Module], rounds: int, prompt: str, path: Path
+) -> None:
+    """The rows of a file are greedy replies of the model with so many rounds' winners, and of no other."""
+    rows = read_jsonl(path)[:READ]
+    items, written = [row["item"] for row in rows], [row["completion"] for row in rows]
+    assert written == replies(lab, models[rounds], prompt, items)
+    for other in {0, 1, 2} - {rounds}:
+        assert written != replies(lab, models[other], prompt, items)
+
+
+def prompt_text(root: Path, number: int, winners: Sequence[str]) -> str:
+    return (root / f"round_{number:02d}" / "optimize" / "prompts" / f"{winners[number]}.txt").read_text()
+
+
+def test_the_exported_stack_is_the_sum_of_both_winners(root: Path, winners: list[str]) -> None:
+    assert read_json(root / "result.json")["adapter"] == "round_01/stack"
+    stack = read_adapter(root / "round_01" / "stack")
+    parts = [
+        read_adapter(root / f"round_{n:02d}" / "distill" / id_ / "adapter") for n, id_ in enumerate(winners)
+    ]
+    assert len(stack.modules) == 14
+    for module in stack.modules:
+        pairs = [(one.scale, *one.pair(module)) for one in parts]
+        total = sum(scale * (b.double() @ a.double()) for scale, a, b in pairs)
+        a, b = stack.pair(module)
+        torch.testing.assert_close(stack.scale * (b.double() @ a.double()), total, atol=1e-6, rtol=1e-5)
+
+
+def test_round_1_begins_where_round_0_ended(lab: Lab, root: Path, models: list[torch.nn.Module]) -> None:
+    for split in ("select", "pareto"):
+        for number in (0, 1):
+            path = root / f"round_{number:02d}" / "baseline" / f"{split}.jsonl"
+            assert_written_by(lab, models, number, NO_PROMPT, path)
+
+
+def test_prompts_are_searched_for_the_student_of_round_0(
+    lab: Lab, root: Path, winners: list[str], models: list[torch.nn.Module]
+) -> None:
+    for number in (0, 1):
+        folder = root / f"round_{number:02d}"
+        texts = {row["id"]: row["text"] for row in read_jsonl(folder / "optimize" / "candidates.jsonl")}
+        journal = read_jsonl(folder / "optimize" / "gepa" / "evaluations.jsonl")
+        for entry in (journal[0], journal[-1]):
+            rows = entry["rows"][:READ]
+            again = replies(lab, models[number], texts[entry["candidate"]], [row["item"] for row in rows])
+            assert [row["completion"] for row in rows] == again
+        prompted = folder / "evaluate" / f"{winners[number]}_prompted.jsonl"
+        assert_written_by(lab, models, number, prompt_text(root, number, winners), prompted)
+
+
+def test_student_and_teacher_of_round_1_stand_on_the_stack(
+    lab: Lab, root: Path, winners: list[str], models: list[torch.nn.Module]
+) -> None:
+    by_id = {item.id: item for item in lab.task.splits["train"]}
+    for number in (0, 1):
+        folder, prompt = (
+            root / f"round_{number:02d}" / "distill" / winners[number],
+            prompt_text(root, number, winners),
+        )
+        first = [row for row in read_jsonl(folder / "samples.jsonl") if row["step"] == 1]
+        assert first
+        for row in first:
+            ids = row["token_ids"]
+            for text, key in ((NO_PROMPT, "student_logprobs"), (prompt, "teacher_logprobs")):
+                tokens = lab.rollouts.renderer.tokens(text, by_id[row["item"]])
+                expected = logprobs(models[number], tokens, ids)[range(len(ids)), ids]
+                assert row[key] == pytest.approx(expected.tolist(), abs=1e-3)
+        # And who sampled the rollouts is the model that trains.
+        assert all(row["mismatch_abs"] < 1e-4 for row in read_jsonl(folder / "metrics.jsonl"))
+
+
+def test_checks_and_students_are_scored_on_the_stack(
+    lab: Lab, root: Path, winners: list[str], models: list[torch.nn.Module]
+) -> None:
+    for number in (0, 1):
+        folder = root / f"round_{number:02d}"
+        assert_written_by(
+            lab, models, number + 1, NO_PROMPT, folder / "evaluate" / f"{winners[number]}.jsonl"
+        )
+        items = lab.task.splits["pareto"]
+        texts = replies(lab, models[number + 1], NO_PROMPT, [item.id for item in items])
+        score = sum(lab.task.score(item, text).value for item, text in zip(items, texts, strict=True)) / len(
+            items
+        )
+        best = read_json(folder / "distill" / winners[number] / "result.json")["best"]
+        assert best["score"] == pytest.approx(score)
+
+
+def test_distillability_is_measured_on_the_stack(
+    lab: Lab, root: Path, winners: list[str], models: list[torch.nn.Module]
+) -> None:
+    config, rollouts = lab.config, lab.rollouts
+    items = items_of_step(
+        lab.task.splits["train"], 0, config.optimize.probe_rollouts // PER_ITEM, config.seed
+    )
+    prompt, stack = (
+        prompt_text(root, 1, winners),
+        read_adapter(root / "round_00" / "distill" / winners[0] / "adapter"),
+    )
+    rollouts.sampler.set_student(stack)
+    drawn = rollouts.completions(
+        NO_PROMPT, items, PER_ITEM, Sampling(1.0, config.sampling.max_tokens), "probe"
+    )
+    kls: list[float] = []
+    for n, completion in enumerate(drawn):
+        item, ids = items[n // PER_ITEM], list(completion.token_ids)
+        bare, asked = (
+            logprobs(models[1], rollouts.renderer.tokens(p, item), ids) for p in (NO_PROMPT, prompt)
+        )
+        kls += (bare.exp() * (bare - asked)).sum(-1).tolist()
+    rows: list[Mapping[str, Any]] = read_jsonl(root / "round_01" / "optimize" / "candidates.jsonl")
+    found = next(row["objectives"]["divergence"] for row in rows if row["id"] == winners[1])
+    assert found == pytest.approx(sum(kls) / len(kls), rel=1e-4)
+
+
+def test_test_is_scored_with_the_whole_stack(lab: Lab, root: Path, models: list[torch.nn.Module]) -> None:
+    assert_written_by(lab, models, 0, NO_PROMPT, root / "test" / "base.jsonl")
+    assert_written_by(lab, models, 2, NO_PROMPT, root / "test" / "student.jsonl")
+    result = read_json(root / "result.json")
+    assert result["status"] == "done" and result["test"]["student"]["n"] == 32
+    assert result["test"]["student"]["mean"] > result["test"]["base"]["mean"]
