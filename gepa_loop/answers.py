@@ -1,9 +1,11 @@
-"""Reading an answer out of a completion, and comparing it with the expected one."""
+"""Reading an answer out of a completion, and comparing it with the expected one (`quantity`)."""
 
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+
+from gepa_loop.quantity import equal as equal
+from gepa_loop.quantity import numbers
 
 MISSING = {
     "tags": "No <answer>...</answer> was found in the reply.",
@@ -14,10 +16,6 @@ MISSING = {
 }
 """What to say when an answer is missing, for each kind of extraction."""
 
-NUMBER = re.compile(
-    r"(?:(?<![^\W_])(?<![)\]])[-+−])?"
-    r"(?:(?<![0-9,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)"
-)
 TAGS = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.IGNORECASE | re.DOTALL)
 
 
@@ -26,27 +24,39 @@ def extract(kind: str, completion: str) -> str | None:
 
     Args:
         kind: `tags`: the last closed `<answer>...</answer>`; `boxed`: the last `\boxed{...}` with balanced
-            braces; `last_number`: the last integer or decimal, without thousands commas, a plus or the full stop
-            of a sentence; `last_line`: the last line that is not empty; `whole`: everything.
-        completion: The reply as text.
+            braces; `last_number`: the last number of `quantity.numbers`; `last_line`: the last line that is not
+            empty; `whole`: everything.
+        completion: The reply as text. What it holds of a thought, `<think>...</think>`, is no answer, and a thought
+            that was cut has none behind it.
 
     Raises:
         ValueError: Another `kind`.
     """
+    said = completion.rpartition("</think>")[2].partition("<think>")[0]
     match kind:
         case "tags":
-            found = TAGS.findall(completion)
+            found = TAGS.findall(said)
         case "boxed":
-            found = _boxed(completion)
+            found = _boxed(said)
         case "last_number":
-            found = [_plain(number) for number in NUMBER.findall(completion)]
+            found = numbers(said)
         case "last_line":
-            found = completion.strip().splitlines()
+            found = said.strip().splitlines()
         case "whole":
-            found = [completion]
+            found = [said]
         case _:
             raise ValueError(f"unknown extraction {kind!r}")
     return (found[-1].strip() or None) if found else None
+
+
+def reply_with(kind: str, answer: str) -> str:
+    """The shortest reply that gives an answer in the form that `extract` reads."""
+    return {"tags": f"<answer>{answer}</answer>", "boxed": rf"\boxed{{{answer}}}"}.get(kind, answer)
+
+
+def ends_in_thought(completion: str) -> bool:
+    """Whether a reply ends inside `<think>`, before any answer."""
+    return "<think>" in completion.rpartition("</think>")[2]
 
 
 def _boxed(text: str) -> list[str]:
@@ -58,20 +68,3 @@ def _boxed(text: str) -> list[str]:
         elif opened and (start := opened.pop())[0] != "{":
             found[start.end()] = text[start.end() : brace.start()]
     return [found[position] for position in sorted(found)]
-
-
-def equal(read: str, answer: str) -> bool:
-    """Whether two texts are equal after stripping, or are numbers of the same value."""
-    read, answer = read.strip(), answer.strip()
-    value = _number(answer)
-    return read == answer or (value is not None and value == _number(read))
-
-
-def _number(text: str) -> Decimal | None:
-    """The value of a text that is a number as a whole, as `1,234`, `42.` and `42.0` are."""
-    text = text.removesuffix(".")
-    return Decimal(_plain(text)) if NUMBER.fullmatch(text) else None
-
-
-def _plain(number: str) -> str:
-    return number.replace(",", "").replace("−", "-").removeprefix("+")

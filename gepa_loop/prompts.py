@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gepa_loop.errors import PromptError
+from gepa_loop.files import read_file
 from gepa_loop.task import Item
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 NO_PROMPT = ""
 """The student's prompt: no system turn at all."""
+
+LARGEST = 2**20
+"""Bytes of the largest prompt file."""
 
 
 def normalise(text: str) -> str:
@@ -70,10 +74,10 @@ def read_prompt(path: Path) -> Candidate:
     """The prompt of a UTF-8 text file.
 
     Raises:
-        PromptError: The file is missing, is no UTF-8 text, or does not hold a prompt.
+        PromptError: The file is missing, is no regular file or no UTF-8 text, or does not hold a prompt.
     """
     try:
-        text = path.read_bytes().decode()
+        text = read_file(path, LARGEST).decode()
     except UnicodeDecodeError as error:
         raise PromptError(f"{path}: not UTF-8 text (byte {error.start})", "Save it as UTF-8.") from None
     except OSError as error:

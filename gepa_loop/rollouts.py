@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
+from gepa_loop.answers import ends_in_thought
 from gepa_loop.prompts import Renderer
 from gepa_loop.runs import derive_seed
 from gepa_loop.sampling.base import Completion, Sampler, Sampling
@@ -41,6 +43,12 @@ class Rollouts:
     renderer: Renderer
     task: Task
     seed: int
+
+    @cached_property
+    def opening(self) -> str:
+        """`<think>` where the chat template opens a thought that the reply goes on with, else empty."""
+        suffix = self.renderer.suffix(self.task.splits["test"][0])
+        return "<think>" if ends_in_thought(self.renderer.tokenizer.decode(suffix)) else ""
 
     def completions(
         self, prompt: str, items: Sequence[Item], samples: int, sampling: Sampling, purpose: str
@@ -84,7 +92,7 @@ class Rollouts:
         """One completion, scored by the task."""
         text = self.renderer.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True)
         cut = completion.finish_reason == "length"
-        score = self.task.score(item, text, truncated=cut)
+        score = self.task.score(item, text, truncated=cut, opening=self.opening)
         return Row(
             item=item.id,
             sample=sample,

@@ -61,7 +61,9 @@ class TaskConfig(Section):
     options: dict[str, Any] = {}
     """Options of the reasoning-gym task or of the factory."""
     extract: Literal["tags", "boxed", "last_number", "last_line", "whole"] = "last_number"
-    """How the answer is read from a completion; `tags` is `<answer>...</answer>`."""
+    """How the answer is read from a completion; `tags` is `<answer>...</answer>`. Nothing is read from a thought,
+    `<think>...</think>`. Answers that could not score 1 if a reply gave them word for word are named at load, and nine of
+    ten are an error."""
     splits: SplitSizes = SplitSizes()
 
 

@@ -11,7 +11,6 @@ import dataclasses
 import difflib
 import importlib
 import inspect
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,9 +21,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from gepa_loop.answers import MISSING, equal
+from gepa_loop.answers import MISSING, ends_in_thought, equal
 from gepa_loop.answers import extract as extract
 from gepa_loop.errors import EnvironmentFault, TaskError
+from gepa_loop.gold import Scorer, contradictions, unmatched
+from gepa_loop.records import MOST, Messages, Record, bounded, item_of, json_lines, short
+from gepa_loop.records import Item as Item
 from gepa_loop.runs import derive_seed, fingerprint
 from gepa_loop.schema import TaskConfig
 
@@ -43,38 +45,6 @@ FOREIGN = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeErr
 
 
 @dataclass(frozen=True)
-class Item:
-    """One question. `id` is stable and unique in its task: `lcm:train:1000017`, `jsonl:12` (the line)."""
-
-    id: str
-    messages: tuple[tuple[str, str], ...]
-    """(role, content) turns; the last one is the user's."""
-    answer: str
-    """Empty where a task has many solutions and only its scorer knows."""
-    entry: Mapping[str, Any] = field(compare=False, repr=False)
-    """The task's own record."""
-
-    @property
-    def question(self) -> str:
-        """Content of the last turn."""
-        return self.messages[-1][1]
-
-    def read_field(self, name: str) -> str:
-        """A field of the item's record, or of a reasoning-gym record's `metadata`, as text.
-
-        Raises:
-            TaskError: There is no such field, or it is empty.
-        """
-        metadata = self.entry.get("metadata")
-        fields = {**(metadata if isinstance(metadata, Mapping) else {}), **self.entry, "answer": self.answer}
-        value = fields.get(name)
-        if value is None or value == "":
-            names = ", ".join(sorted(key for key, found in fields.items() if found not in (None, "")))
-            raise TaskError(f"item {self.id} has no field {name!r}", f"Its fields are {names}.")
-        return str(value)
-
-
-@dataclass(frozen=True)
 class Score:
     """What a completion is worth."""
 
@@ -86,10 +56,6 @@ class Score:
     """The answer that was read; None where there was none to read."""
     feedback: str
     """Sentences for the reflection."""
-
-
-Scorer = Callable[[Item, str | None, str], tuple[float, str]]
-"""(item, extracted answer, completion text) -> (raw score, the task's own feedback or an empty text)."""
 
 
 @dataclass(frozen=True)
@@ -107,47 +73,54 @@ class Task:
     fingerprint: str
     """Over `extract` and the ids, messages and answers of all splits."""
     scorer: Scorer = field(compare=False, repr=False)
+    doubts: tuple[str, ...] = ()
+    """What was found wrong with its answers."""
 
-    def score(self, item: Item, completion: str, *, truncated: bool = False) -> Score:
+    def score(self, item: Item, completion: str, *, truncated: bool = False, opening: str = "") -> Score:
         """Score one completion.
 
         Args:
             item: The item that was asked.
             completion: The reply as text, without special tokens.
             truncated: The reply was cut at the token limit; only the feedback depends on it.
+            opening: What the prompt ends with of the reply itself: `<think>` where the chat template opens a thought.
 
         Raises:
             TaskError: The factory's own scorer returned something that is no score.
         """
-        extracted = extract(self.extract, completion)
+        extracted = extract(self.extract, opening + completion)
         raw, own = self.scorer(item, extracted, completion)
         value = 1.0 if raw >= 1 - 1e-9 else 0.0
-        expected = _short(item.answer)
+        expected = short(item.answer)
         sentences = []
         if value:
-            shown = expected or _short(extracted or "")
+            shown = expected or short(extracted or "")
             sentences.append(f"Correct: {shown}." if shown else "Correct.")
         elif extracted is None:
             sentences.append(f"The expected answer is {expected}." if expected else "")
         else:
             wanted = f"; the expected answer is {expected}" if expected else ""
-            read = _short(extracted)
+            read = short(extracted)
             sentences.append(f"The answer read from the reply was {read}, which is wrong{wanted}.")
         if raw > 0 and not value:
             sentences.append(f"The task's own scorer gave {raw:.2f} of 1.")
         if truncated:
             sentences.append("The reply was cut off at the token limit before it ended.")
         if extracted is None and not value:
-            sentences.append(MISSING[self.extract])
+            thought = ends_in_thought(opening + completion)
+            sentences.append(
+                "It ended inside <think>, before any answer." if thought else MISSING[self.extract]
+            )
         return Score(value, raw, extracted, " ".join(s for s in (*sentences, own) if s))
 
     def warnings(self) -> tuple[str, ...]:
-        """Reasons not to trust a score on this task: one answer dominates, or most draws are repeats."""
-        found = []
+        """Reasons not to trust a score on this task: answers that nothing matches or that contradict each other, one that
+        dominates, draws that are mostly repeats."""
+        found = [f"task {self.name}: {doubt}" for doubt in self.doubts]
         answer, share = self.commonest
         if answer and share > 0.30:
             found.append(
-                f"task {self.name}: {share:.0%} of the answers are {_short(answer)!r}; "
+                f"task {self.name}: {share:.0%} of the answers are {short(answer)!r}; "
                 f"saying that every time scores {share:.2f}"
             )
         if self.drawn > 2 * self.distinct:
@@ -167,14 +140,14 @@ def load_task(config: TaskConfig, seed: int) -> Task:
     Python's PYTHONHASHSEED.
 
     Raises:
-        TaskError: No such task, options it does not take, a malformed record, or fewer distinct questions than
-            the splits ask for.
+        TaskError: No such task, options it does not take, a malformed record, fewer distinct questions than the splits
+            ask for, or answers of which nearly all could not score 1 if a reply gave them word for word.
     """
     match config.kind:
         case "reasoning_gym":
             return _reasoning_gym(config, seed)
         case "jsonl":
-            return _from_records(config, seed, _json_lines(Path(config.name)), _exact)
+            return _from_records(config, seed, json_lines(Path(config.name)), _exact)
         case "python":
             return _from_records(config, seed, *_made(config))
 
@@ -229,7 +202,6 @@ def _reasoning_gym(config: TaskConfig, seed: int) -> Task:
 
 
 Splits = dict[str, tuple[Item, ...]]
-Messages = tuple[tuple[str, str], ...]
 
 
 def _fill(
@@ -265,25 +237,6 @@ def _fill(
     return splits, seen, drawn
 
 
-Record = tuple[str, str, object]
-"""(id, where it came from, the record)."""
-
-
-def _json_lines(path: Path) -> Iterator[Record]:
-    number = 0
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"jsonl:{number}", f"{path}:{number}", json.loads(line)
-    except json.JSONDecodeError as error:
-        raise TaskError(f"{path}:{number}: not JSON: {error}", "Each line is one JSON object.") from None
-    except UnicodeDecodeError:
-        raise TaskError(f"{path}: not UTF-8 text", "Save it as UTF-8.") from None
-    except OSError as error:
-        raise TaskError(f"task.name = {str(path)!r}: {error.strerror}", "Name an existing file.") from None
-
-
 def _made(config: TaskConfig) -> tuple[Iterator[Record], Scorer]:
     """Records of a factory, and its own scorer where it has one."""
     where = f"task.name = {config.name!r}"
@@ -310,7 +263,7 @@ def _made(config: TaskConfig) -> tuple[Iterator[Record], Scorer]:
             "Return an iterable of records, or an object with `items` and `score`.",
         )
     numbered = ((f"python:{n}", f"{config.name} record {n}", record) for n, record in enumerate(records, 1))
-    return numbered, _own_scorer(own, where) if callable(own) else _exact
+    return bounded(numbered, MOST, where), _own_scorer(own, where) if callable(own) else _exact
 
 
 def _own_scorer(own: Callable[[dict[str, Any], str], object], where: str) -> Scorer:
@@ -338,7 +291,7 @@ def _from_records(config: TaskConfig, seed: int, records: Iterable[Record], scor
     items: list[Item] = []
     by_hand = None
     for id, where, record in records:
-        item = _item(id, record, where)
+        item = item_of(id, record, where)
         items.append(item)
         split = item.entry.get("split")
         by_hand = by_hand if by_hand is not None else split is not None
@@ -352,49 +305,29 @@ def _from_records(config: TaskConfig, seed: int, records: Iterable[Record], scor
         return (item for item in items if item.entry["split"] == split) if by_hand else rest
 
     splits, _, _ = _fill(config, draws, patience=math.inf)
-    return _task(config, splits, len({item.messages for item in items}), len(items), scorer)
+    doubts = contradictions(items)
+    return _task(config, splits, len({item.messages for item in items}), len(items), scorer, doubts)
 
 
-def _item(id: str, record: object, where: str) -> Item:
-    if not isinstance(record, Mapping):
-        raise TaskError(f"{where}: not an object with question and answer, but {type(record).__name__}")
-    for key in ("question", "answer"):
-        if key not in record:
-            raise TaskError(f"{where}: no field {key!r}", f"Its fields: {', '.join(map(str, record))}.")
-    question, answer = record["question"], record["answer"]
-    turns = [{"role": "user", "content": question}] if isinstance(question, str) else question
-    if not isinstance(turns, list | tuple) or not turns or not all(map(_is_turn, turns)):
-        raise TaskError(
-            f"{where}: question is {_short(repr(question))}",
-            'It is a text, or a list of turns {"role": "system, user or assistant", "content": a text}.',
-        )
-    messages = tuple((turn["role"], turn["content"]) for turn in turns)
-    if messages[-1][0] != "user" or not messages[-1][1].strip():
-        raise TaskError(f"{where}: question does not end with a user's turn that has a text")
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float) or not str(answer).strip():
-        raise TaskError(f"{where}: answer is {answer!r}", "It is a number or a text that is not empty.")
-    return Item(id, messages, str(answer), record)
-
-
-def _is_turn(turn: object) -> bool:
-    if not isinstance(turn, Mapping) or not isinstance(turn.get("content"), str):
-        return False
-    return turn.get("role") in ("system", "user", "assistant")
-
-
-def _task(config: TaskConfig, splits: Splits, distinct: int, drawn: int, scorer: Scorer) -> Task:
+def _task(
+    config: TaskConfig,
+    splits: Splits,
+    distinct: int,
+    drawn: int,
+    scorer: Scorer,
+    doubts: tuple[str, ...] = (),
+) -> Task:
     ordered = {split: splits[split] for split in SPLITS}
     answers = Counter(item.answer for items in ordered.values() for item in items)
     answer, count = answers.most_common(1)[0]
     content = {split: [[i.id, i.messages, i.answer] for i in items] for split, items in ordered.items()}
     mark = fingerprint({"extract": config.extract, "splits": content})
     commonest = (answer, count / answers.total())
-    return Task(config.name, config.extract, ordered, distinct, drawn, commonest, mark, scorer)
+    # A factory's own scorer is not asked: it may be a judge that costs something.
+    if config.kind != "python" or scorer is _exact:
+        doubts += unmatched(config, [item for items in ordered.values() for item in items], scorer)
+    return Task(config.name, config.extract, ordered, distinct, drawn, commonest, mark, scorer, doubts)
 
 
 def _exact(item: Item, extracted: str | None, _completion: str) -> tuple[float, str]:
     return float(extracted is not None and equal(extracted, item.answer)), ""
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 300 else f"{text[:150]} ... {text[-150:]}"

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import os
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,7 @@ def test_id_is_the_hash_of_the_bytes() -> None:
         (b" \n\t\n", "empty"),
         (b"ab\x07c", r"control character '\\x07' in line 1, column 3"),
         (b"caf\xe9", "not UTF-8"),
+        (b"word " * 300_000, "1,500,000 bytes, and at most 1,048,576 are read"),
     ],
 )
 def test_unusable_prompt_files(tmp_path: Path, data: bytes | None, message: str) -> None:
@@ -56,6 +58,14 @@ def test_unusable_prompt_files(tmp_path: Path, data: bytes | None, message: str)
     with pytest.raises(PromptError, match=message) as caught:
         read_prompt(path)
     assert str(path) in str(caught.value) and caught.value.exit_code == 2
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_or_a_device_is_no_prompt_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(PromptError, match="not a regular file"):
+            read_prompt(path)
 
 
 def test_braces_and_percent_signs_survive(renderer: Renderer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -198,7 +199,13 @@ def test_bad_gym_options(options: dict[str, Any], said: str) -> None:
         ("last_number", "**42**", "42"),
         ("last_number", "$42$ apples", "42"),
         ("last_number", "42%", "42"),
-        ("last_number", "1/2", "2"),
+        ("last_number", "1/2 of it", "1/2"),
+        ("last_number", "The answer is $9{,}500$.", "9500"),
+        ("last_number", r"so \dfrac{3}{4}.", r"\frac{3}{4}"),
+        ("last_number", "The area is 12 cm^2.", "12"),
+        ("last_number", "12 cm^{-2}", "12"),
+        ("last_number", "born 10/2/2020", "2020"),
+        ("last_number", "It is 6.02e23", "6.02e23"),
         ("last_number", "no digits", None),
         ("last_number", "", None),
         ("last_line", "work\n\n  the end \n \n", "the end"),
@@ -206,10 +213,30 @@ def test_bad_gym_options(options: dict[str, Any], said: str) -> None:
         ("last_line", " \n", None),
         ("whole", "  a\nb ", "a\nb"),
         ("whole", " \n ", None),
+        ("last_number", "<think>it might be 7, or", None),
+        ("last_number", "<think>7</think>", None),
+        ("last_number", "7?</think>It is 8 <think>or 9", "8"),
+        ("boxed", r"<think>\boxed{7}</think>It is \boxed{8}.", "8"),
+        ("boxed", r"<think>\boxed{7}</think>It is", None),
+        ("tags", "<think><answer>7</answer>", None),
+        ("last_line", "<think>\n7", None),
+        ("whole", "<think>7 or 8</think>\n\n8", "8"),
     ],
 )
 def test_extraction(kind: str, text: str, answer: str | None) -> None:
     assert extract(kind, text) == answer
+
+
+def test_feedback_on_a_thought_that_was_cut() -> None:
+    task = load_task(_gym("lcm"), 0)
+    item = task.splits["test"][0]
+    cut = task.score(item, f"<think>it is {item.answer}", truncated=True)
+    assert (cut.value, cut.extracted) == (0.0, None)
+    assert cut.feedback.endswith("before it ended. It ended inside <think>, before any answer.")
+    # Some chat templates open the thought themselves.
+    opened = task.score(item, f"it is {item.answer}", opening="<think>")
+    assert (opened.value, opened.extracted) == (0.0, None)
+    assert task.score(item, f"hm</think>it is {item.answer}", opening="<think>").value == 1.0
 
 
 def test_extraction_of_a_repetitive_reply_is_quick() -> None:
@@ -379,6 +406,18 @@ def test_exact_match_of_texts_and_numbers(tmp_path: Path, answer: object, reply:
             "does not end with a user's",
         ),
         ('{"question": "", "answer": "A"}', "does not end with a user's"),
+        ('{"question": "Q", "answer": NaN}', "NaN is not JSON"),
+        ('{"question": "Q", "answer": "A", "level": -Infinity}', "-Infinity is not JSON"),
+        ('{"question": "Q", "answer": 1e999}', "answer holds a number that is not finite"),
+        ('{"question": "Q", "answer": %s}' % ("7" * 5000), "a number of 5,000 digits; write it as a text"),
+        ('{"question": "Q \\ud83d", "answer": "A"}', "question holds half of a surrogate pair"),
+        (
+            '{"question": [{"role": "user", "content": "\\ude00"}], "answer": "A"}',
+            "question holds half of a surrogate",
+        ),
+        ('{"question": "Q", "answer": "A", "note": {"a": ["\\ud83d"]}}', "note holds half of a surrogate"),
+        ('{"question": "Q", "answer": "A", "answer": "B"}', "the field 'answer' stands there twice"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_malformed_lines_are_named(tmp_path: Path, line: str, said: str) -> None:
@@ -394,8 +433,24 @@ def test_jsonl_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"none\.jsonl.*No such file"):
         load_task(_jsonl(tmp_path / "none.jsonl"), 0)
     (tmp_path / "latin.jsonl").write_bytes('{"question": "é", "answer": "A"}\n'.encode("latin-1"))
-    with pytest.raises(TaskError, match="not UTF-8"):
+    with pytest.raises(TaskError, match=r"latin\.jsonl:1: not UTF-8"):
         load_task(_jsonl(tmp_path / "latin.jsonl"), 0)
+
+
+def test_a_byte_order_mark_and_empty_lines_are_no_records(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.jsonl", _numbered(8))
+    path.write_bytes(b"\xef\xbb\xbf\r\n" + path.read_bytes().replace(b"\n", b"\r\n\n"))
+    assert {item.id for item in _all(load_task(_jsonl(path), 0))} == {f"jsonl:{2 * n}" for n in range(1, 9)}
+
+
+@pytest.mark.timeout(20)
+def test_a_task_file_is_a_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(TaskError, match="not a regular file"):
+            load_task(_jsonl(name), 0)
+    with pytest.raises(TaskError, match="it is a folder"):
+        load_task(_jsonl(tmp_path), 0)
 
 
 FACTORIES = """
@@ -418,6 +473,14 @@ def scored(verdict):
 
 def nothing():
     return None
+
+def broken():
+    return [{"question": "Q", "answer": 10**5000}]
+
+def around():
+    loop = []
+    loop.append(loop)
+    return [{"question": f"Q{n}", "answer": n, "loop": loop} for n in range(8)]
 
 def incomplete():
     return [{"question": "Q"}]
@@ -444,6 +507,7 @@ def test_python_factory_of_records(factories: str) -> None:
     assert task.distinct == 9
     assert task.score(item, f"It is {item.answer}.").value == 1.0
     assert task.score(item, "It is 77.").value == 0.0
+    assert load_task(_python(f"{factories}:around"), 0).distinct == 8
 
 
 def test_python_factory_with_its_own_scorer(factories: str) -> None:
@@ -482,6 +546,7 @@ def test_a_python_scorer_that_fails_is_an_error_and_no_score(factories: str) -> 
         ("{}:plain", {"size": 3}, "unexpected keyword argument 'size'"),
         ("{}:nothing", {}, "returned NoneType"),
         ("{}:incomplete", {}, "record 1: no field 'answer'"),
+        ("{}:broken", {}, "record 1: answer holds a number of more than 4,000 digits"),
     ],
 )
 def test_python_factories_that_cannot_be_used(

@@ -1,0 +1,32 @@
+"""Reading files that users name: regular ones only, and no larger than what they can sensibly be."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from pathlib import Path
+
+
+def read_file(path: Path, most: int) -> bytes:
+    """The bytes of a regular file.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have.
+
+    Raises:
+        OSError: As `open` does; or it is a pipe, a device or a folder, of which the first two may have no end and stop a
+            process for good; or it is larger. `strerror` says which.
+    """
+    found = path.stat()
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a regular file", str(path))
+    with open(path, "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(
+            errno.EFBIG, f"it has {found.st_size:,} bytes, and at most {most:,} are read", str(path)
+        )
+    return content

@@ -1,0 +1,38 @@
+"""What is read of a completion: not what a chat template's own thought holds."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from gepa_loop.models import Base
+from gepa_loop.prompts import Renderer
+from gepa_loop.rollouts import Rollouts
+from gepa_loop.sampling.base import Completion
+from gepa_loop.sampling.torch import TorchSampler
+from gepa_loop.schema import TaskConfig
+from gepa_loop.task import load_task
+
+
+@pytest.mark.parametrize(
+    ("opens", "opening", "scored"),
+    [("", "", 1.0), ("<think>\\n", "<think>", 0.0), ("<think>\\n\\n</think>\\n\\n", "", 1.0)],
+)
+def test_no_answer_is_read_from_a_thought_that_the_template_opens(
+    tiny: Base, opens: str, opening: str, scored: float
+) -> None:
+    task = load_task(
+        TaskConfig(name="lcm", splits=dict.fromkeys(("train", "pareto", "select", "test"), 2)), 0
+    )
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: " + opens + "{% endif %}"
+    )
+    rollouts = Rollouts(TorchSampler(tiny, 4), Renderer(tokenizer, tiny.context), task, 0)
+    item = task.splits["test"][0]
+    ids = tokenizer(f"It is {item.answer}", add_special_tokens=False)["input_ids"]
+    row = rollouts.score(item, 0, Completion(tuple(ids), (0.0,) * len(ids), "length"))
+    assert (rollouts.opening, row.score, row.extracted is None) == (opening, scored, scored == 0)
+    assert row.completion == f"It is {item.answer}"
