@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from gepa_loop.config import Config
 from gepa_loop.lora import Adapter
+from gepa_loop.marks import PART, damaged
 from gepa_loop.rollouts import Rollouts
-from gepa_loop.runs import append_jsonl, disk_errors, read_jsonl, write_jsonl
+from gepa_loop.runs import append_jsonl, read_jsonl, write_jsonl
 from gepa_loop.sampling.base import Sampling
+from gepa_loop.store import disk_errors
+from gepa_loop.task import Item
 
 
 def evaluate(
@@ -37,15 +40,18 @@ def evaluate(
 
     Returns:
         The rows of the file.
+
+    Raises:
+        RunDirectoryError: A file of an earlier process has not the rows of these items, or not as they were written.
     """
-    if path.exists():
-        return read_jsonl(path)
-    part = path.with_name(path.name + ".part")
     items = rollouts.task.splits[split]
     samples = config.evaluate.samples
+    if path.exists():
+        return _checked(path, read_jsonl(path, at_least=len(items) * samples), items, samples)
+    part = path.with_name(path.name + PART)
     sampling = Sampling(config.evaluate.temperature, config.sampling.max_tokens)
     per_batch = max(1, config.sampling.batch // samples)
-    rows = read_jsonl(part)
+    rows = _checked(part, read_jsonl(part), items, samples)
     whole_batches = len(rows) // samples // per_batch
     if len(rows) != whole_batches * per_batch * samples:
         rows = rows[: whole_batches * per_batch * samples]
@@ -60,4 +66,19 @@ def evaluate(
         progress(len(rows), len(items) * samples)
     with disk_errors(path):
         os.replace(part, path)
+    return rows
+
+
+def _checked(
+    path: Path, rows: list[dict[str, Any]], items: Sequence[Item], samples: int
+) -> list[dict[str, Any]]:
+    """The rows, which must be those of the first items in their order."""
+    expected = [(item.id, n) for item in items for n in range(samples)]
+    found = [(row["item"], row["sample"]) for row in rows]
+    if found != expected[: len(found)]:
+        number = next(n for n, key in enumerate(found) if [key] != expected[n : n + 1])
+        wanted = expected[number] if number < len(expected) else "none"
+        raise damaged(
+            path, f"row {number + 1} is of (item, sample) {found[number]}, and {wanted} is due there"
+        )
     return rows

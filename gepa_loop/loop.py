@@ -17,7 +17,7 @@ from gepa_loop.lora import Adapter, stack_adapters, write_adapter
 from gepa_loop.outcome import details, summary
 from gepa_loop.predict import Fit, Prediction, fit, predict
 from gepa_loop.prompts import NO_PROMPT, Candidate
-from gepa_loop.runs import Run, read_json, read_jsonl, write_json
+from gepa_loop.runs import Run, read_jsonl, read_record, write_json, write_record
 from gepa_loop.select import Contender, Verdict, decide, difference, estimate, internalisation
 from gepa_loop.stages import Observer, distil, scores, search
 
@@ -42,7 +42,7 @@ class RoundOutcome:
 def run_loop(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer) -> dict[str, Any]:
     """Run all rounds, score `test` once, and write result.json; returns its content."""
     if (run.path / "result.json").exists():
-        return read_json(run.path / "result.json")
+        return read_record(run.path / "result.json")
     outcomes: list[RoundOutcome] = []
     stack, adapter = None, None
     for number in range(lab.config.loop.rounds):
@@ -62,9 +62,10 @@ def run_loop(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer) -> 
         "rounds": [outcome.summary for outcome in outcomes],
         **test,
     }
-    write_json(run.path / "result.json", result)
+    kept = [result["prompt"], *([] if adapter is None else [result["adapter"]])]
+    write_record(run.path / "result.json", result, *kept)
     run.event("done", status=result["status"])
-    return read_json(run.path / "result.json")
+    return read_record(run.path / "result.json")
 
 
 def run_round(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gepa_loop.errors import ModelError
-from gepa_loop.runs import disk_errors, write_bytes, write_text
+from gepa_loop.store import disk_errors, write_bytes, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor

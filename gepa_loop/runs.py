@@ -1,22 +1,36 @@
-"""The run directory: atomic writes, one lock, a manifest that guards continuation, JSONL journals, seeds."""
+"""The run directory: one lock, a manifest that guards continuation, fingerprints, seeds."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from gepa_loop.errors import EnvironmentFault, RunDirectoryError
+from gepa_loop.errors import RunDirectoryError
+from gepa_loop.store import TEMPORARY, disk_errors
+from gepa_loop.store import append_jsonl as append_jsonl
+from gepa_loop.store import read_json as read_json
+from gepa_loop.store import read_jsonl as read_jsonl
+from gepa_loop.store import read_record as read_record
+from gepa_loop.store import write_bytes as write_bytes
+from gepa_loop.store import write_json as write_json
+from gepa_loop.store import write_jsonl as write_jsonl
+from gepa_loop.store import write_record as write_record
+from gepa_loop.store import write_text as write_text
 
-SCHEMA_VERSION = 1
+CLEARING = ".clearing"
+"""Marks a run directory that is being emptied."""
+
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+"""What a file system without locks answers."""
 
 
 def derive_seed(seed: int, *path: str | int) -> int:
@@ -29,109 +43,6 @@ def fingerprint(value: Any) -> str:
     """First 16 hex digits of the sha256 of a JSON value, keys sorted."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError of the block into an EnvironmentFault that names the path."""
-    try:
-        yield
-    except OSError as error:
-        raise EnvironmentFault(
-            f"cannot write {path}: {error.strerror or error}",
-            "Free some space or choose another folder with --run-name; then run the same command to continue.",
-        ) from error
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: a temporary file beside it, fsync, then `os.replace`."""
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
-            raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """`write_bytes` in UTF-8."""
-    write_bytes(path, text.encode())
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object atomically, with its `schema_version`."""
-    text = json.dumps(
-        {"schema_version": SCHEMA_VERSION, **value}, indent=2, ensure_ascii=False, allow_nan=False
-    )
-    write_text(path, text + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read what `write_json` wrote.
-
-    Raises:
-        RunDirectoryError: The file is no JSON object or has another schema version.
-    """
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"{path} cannot be read: {error}", "Start again with --fresh.") from None
-    if not isinstance(value, dict) or value.get("schema_version") != SCHEMA_VERSION:
-        found = value.get("schema_version") if isinstance(value, dict) else type(value).__name__
-        raise RunDirectoryError(
-            f"{path}: schema_version is {found!r}, not {SCHEMA_VERSION}", "Start again with --fresh."
-        )
-    return value
-
-
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a whole JSONL file atomically."""
-    write_text(path, "".join(_line(row) for row in rows))
-
-
-def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append rows to a journal with one write and an fsync; a torn tail is cut first."""
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab+") as file:
-            _cut_torn_tail(file)
-            file.write("".join(_line(row) for row in rows).encode())
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Rows of a journal, without a torn last line; an absent file has no rows."""
-    if not path.exists():
-        return []
-    *lines, _torn = path.read_bytes().split(b"\n")
-    try:
-        return [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise RunDirectoryError(f"{path} is damaged: {error}", "Start again with --fresh.") from None
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _cut_torn_tail(file: Any) -> None:
-    size = file.seek(0, os.SEEK_END)
-    if size == 0:
-        return
-    file.seek(0)
-    keep = file.read().rfind(b"\n") + 1
-    if keep < size:
-        file.truncate(keep)
-    file.seek(0, os.SEEK_END)
 
 
 @dataclass(frozen=True)
@@ -164,43 +75,82 @@ def open_run(path: Path, identity: Mapping[str, Any], *, fresh: bool = False) ->
             differs, in which case the message lists each differing value.
         EnvironmentFault: The folder cannot be written.
     """
-    if path.exists() and not path.is_dir():
-        raise RunDirectoryError(f"{path} is a file, not a run directory", "Choose another --run-name.")
     manifest = path / "manifest.json"
-    if (
-        path.is_dir()
-        and not manifest.exists()
-        and any(f.name != ".lock" for f in path.iterdir() if not f.name.startswith("."))
-    ):
-        raise RunDirectoryError(f"{path} is not empty and no run directory", "Choose another --run-name.")
     with disk_errors(path):
+        if path.exists() and not path.is_dir():
+            raise RunDirectoryError(f"{path} is a file, not a run directory", "Choose another --run-name.")
+        if path.is_dir() and not manifest.exists() and not (path / CLEARING).exists():
+            strangers = [f.name for f in path.iterdir() if not f.name.startswith(".")]
+            if strangers:
+                raise RunDirectoryError(
+                    f"{path} is no run directory: it holds {min(strangers)} and no manifest.json",
+                    "Choose another --run-name.",
+                )
         path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RunDirectoryError(
-            f"{path} is in use by another process", "Wait for it to end, or choose another --run-name."
-        ) from None
-    try:
-        if fresh:
-            _clear(path)
+    with locked(path / ".lock"):
+        with disk_errors(path):
+            if fresh or (path / CLEARING).exists():
+                _clear(path)
+            for left in path.rglob(f".*{TEMPORARY}"):
+                left.unlink()
         if manifest.exists():
-            _check_manifest(path, read_json(manifest), identity)
+            _check_manifest(path, _read_manifest(manifest), identity)
+            read_jsonl(path / "events.jsonl")
         else:
             write_json(manifest, {"identity": dict(identity)})
         yield Run(path)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file while the block runs.
+
+    A file system without locks (NFS without its lock daemon) gets a soft lock, whose file alone says that somebody holds
+    it: filelock takes over one whose process is gone, on this machine.
+
+    Raises:
+        RunDirectoryError: Another process holds it.
+        EnvironmentFault: The file cannot be made.
+    """
+    lock: BaseFileLock = FileLock(path, fallback_to_soft=False)
+    with disk_errors(path):
+        try:
+            try:
+                lock.acquire(timeout=0)
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                lock = SoftFileLock(f"{path}.soft")
+                lock.acquire(timeout=0.5)  # the first try may only find that the holder is gone
+        except Timeout:
+            hint = "Wait for it to end, or choose another --run-name."
+            if isinstance(lock, SoftFileLock):
+                hint += f" This file system has no locks: delete {lock.lock_file} if no process is left."
+            raise RunDirectoryError(f"{path.parent} is in use by another process", hint) from None
+    try:
+        yield
     finally:
         lock.release()
 
 
 def _clear(path: Path) -> None:
-    import shutil
-
+    """Empty a run directory; a process that is killed here leaves a mark by which the next one goes on."""
+    (path / CLEARING).touch()
     for child in path.iterdir():
-        if child.name == ".lock":
+        if child.name.startswith(".lock") or child.name == CLEARING:
             continue
         shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
+    (path / CLEARING).unlink()
+
+
+def _read_manifest(manifest: Path) -> dict[str, Any]:
+    try:
+        return read_json(manifest)
+    except RunDirectoryError as error:
+        # Without it the folder would be taken for somebody else's.
+        raise RunDirectoryError(
+            str(error), "Start again with --fresh, or choose another --run-name."
+        ) from None
 
 
 def _check_manifest(path: Path, manifest: Mapping[str, Any], identity: Mapping[str, Any]) -> None:

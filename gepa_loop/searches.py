@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gepa_loop.errors import ConfigError, RunDirectoryError
-from gepa_loop.runs import read_json, read_jsonl
+from gepa_loop.runs import read_jsonl, read_record
 
 Scores = Mapping[str, Sequence[float]]
 """Each item's score by sample."""
@@ -92,7 +92,7 @@ def read_search(run: str, number: int | None = None) -> Search:
     last = list(found)[-1] if number is None else number
     path, name = found[last], folder.resolve().name
     # The last written is read first: whatever a file names is then in the files read after it.
-    result = read_json(path / "result.json") if (path / "result.json").exists() else None
+    result = read_record(path / "result.json") if (path / "result.json").exists() else None
     front = _rows(Finalist, path / "front.jsonl")
     tried = _rows(Tried, path / "candidates.jsonl")
     return Search(name if last is None else f"{name}, round {last}", tried, front, result)

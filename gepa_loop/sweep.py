@@ -20,7 +20,7 @@ from gepa_loop.distill.teacher import check_teacher
 from gepa_loop.errors import ConfigError, GepaLoopError
 from gepa_loop.lab import Lab
 from gepa_loop.prompts import NO_PROMPT, Candidate
-from gepa_loop.runs import Run, fingerprint, open_run, read_json, write_json
+from gepa_loop.runs import Run, fingerprint, open_run, read_record, write_json, write_record
 from gepa_loop.select import ItemScores, difference, estimate, holm
 from gepa_loop.stages import Observer, distil_alone, scores
 
@@ -148,7 +148,7 @@ def run_sweep(
     Scores are paired by item and seed: another seed draws other items.
     """
     if (run.path / "result.json").exists():
-        return read_json(run.path / "result.json")
+        return read_record(run.path / "result.json")
     views: dict[str, list[str]] = {}
     """Cells whose untrained model is scored in the same way."""
     scored: set[Path] = set()
@@ -191,8 +191,8 @@ def run_sweep(
         "baseline": grid.baseline,
         "cells": _compared(grid, students, adapters),
     }
-    write_json(run.path / "result.json", result)
-    return read_json(run.path / "result.json")
+    write_record(run.path / "result.json", result, *(place for own in adapters.values() for place in own))
+    return read_record(run.path / "result.json")
 
 
 def _view(config: Config) -> str:

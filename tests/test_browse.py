@@ -15,7 +15,7 @@ from rich.console import Console
 
 from gepa_loop.browse import print_all, print_candidate, print_comparison, print_front
 from gepa_loop.cli import run as gepa_loop
-from gepa_loop.runs import append_jsonl, write_json, write_jsonl
+from gepa_loop.runs import append_jsonl, write_json, write_jsonl, write_record
 from gepa_loop.searches import pick, read_search
 from gepa_loop.textdiff import print_diff
 
@@ -120,7 +120,7 @@ def begin(folder: Path, *, search: str = "optimize", rows: list[dict[str, Any]] 
 
 def finish(search: Path) -> None:
     write_jsonl(search / "front.jsonl", FRONT)
-    write_json(search / "result.json", RESULT)
+    write_record(search / "result.json", RESULT)
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_a_run_in_use_can_be_read(here: Path, prompts: Prompts) -> None:
 
 
 def test_a_front_without_a_winner(here: Path, prompts: Prompts) -> None:
-    write_json(here / "runs/r/optimize/result.json", {**RESULT, "winner": None})
+    write_record(here / "runs/r/optimize/result.json", {**RESULT, "winner": None})
     assert "winner" not in prompts("list", "r").replace(RESULT["reason"], "")
     assert prompts("show", "r", "best").startswith(f"candidate {FIRST} ")
     (here / "runs/r/optimize/result.json").unlink()  # the front is written first
@@ -226,7 +226,7 @@ def test_a_front_without_a_winner(here: Path, prompts: Prompts) -> None:
 
 
 def test_the_winner_is_best_though_another_is_first(here: Path, prompts: Prompts) -> None:
-    write_json(here / "runs/r/optimize/result.json", {**RESULT, "winner": SEED})
+    write_record(here / "runs/r/optimize/result.json", {**RESULT, "winner": SEED})
     assert prompts("show", "r", "best", "--text") == SEED_TEXT + "\n"
 
 
@@ -400,7 +400,7 @@ def test_a_damaged_or_foreign_file_is_named(here: Path, capsys: pytest.CaptureFi
     assert "candidates.jsonl: a row has no 'number'" in capsys.readouterr().err
     path.write_text("{\n")
     assert gepa_loop(["prompts", "list", "r"]) == 6
-    assert "candidates.jsonl is damaged" in capsys.readouterr().err
+    assert "candidates.jsonl: row 1: not JSON" in capsys.readouterr().err
 
 
 def test_what_a_search_writes_can_be_read(

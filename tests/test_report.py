@@ -7,7 +7,7 @@ import pytest
 
 from gepa_loop.errors import RunDirectoryError
 from gepa_loop.report.page import write_report
-from gepa_loop.runs import write_json, write_jsonl, write_text
+from gepa_loop.runs import write_json, write_jsonl, write_record, write_text
 
 PROMPT = 'Say <b>"four"</b> & stop {now}.'
 
@@ -35,8 +35,10 @@ def run(tmp_path: Path) -> Path:
     fate = {"status": "accepted", "reason": None, "pareto_mean": 0.25, "how": "the seed prompt"}
     write_jsonl(folder / "optimize" / "candidates.jsonl", [{**row, **fate} for row in rows])
     write_text(folder / "optimize" / "prompts" / "aaaaaaaa.txt", PROMPT)
+    write_record(folder / "optimize" / "result.json", {})
     steps = [{"step": 1, "reverse_kl": 0.4}, {"step": 2, "reverse_kl": 0.2, "held_out_score": 0.5}]
     write_jsonl(folder / "distill" / "aaaaaaaa" / "metrics.jsonl", steps)
+    write_record(folder / "distill" / "aaaaaaaa" / "result.json", {}, "metrics.jsonl")
     write_text(tmp_path / "config.json", '{"seed": 0}')
     facts = {"distinct_questions": 99, "commonest_answer": "4", "commonest_share": 0.125}
     write_jsonl(tmp_path / "events.jsonl", [{"event": "start", **facts, "warnings": ["mind the <gap>"]}])
@@ -56,7 +58,7 @@ def run(tmp_path: Path) -> Path:
         "tokens": {"prompt": 17, "base": 9.5, "prompted": 4.0, "student": 3.5},
         "internalisation": {"mean": 1.5, "ci": [1.0, 2.0]},
     }
-    write_json(tmp_path / "result.json", result)
+    write_record(tmp_path / "result.json", result, result["prompt"])
     return tmp_path
 
 

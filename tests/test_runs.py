@@ -1,12 +1,26 @@
 """Atomic files, journals, the lock and the manifest."""
 
 import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from gepa_loop.errors import EnvironmentFault, RunDirectoryError
-from gepa_loop.runs import append_jsonl, derive_seed, open_run, read_json, read_jsonl, write_bytes, write_json
+from gepa_loop.runs import (
+    append_jsonl,
+    derive_seed,
+    open_run,
+    read_json,
+    read_jsonl,
+    read_record,
+    write_bytes,
+    write_json,
+    write_jsonl,
+    write_record,
+    write_text,
+)
 
 
 def test_derived_seeds_are_stable_and_distinct() -> None:
@@ -25,10 +39,69 @@ def test_a_torn_last_line_is_dropped_and_written_over(tmp_path: Path) -> None:
     assert read_jsonl(path) == [{"n": 1}, {"n": 2}, {"n": 4}]
 
 
-def test_a_damaged_middle_line_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "j.jsonl").write_text('{"n": 1}\n{"n"\n{"n": 3}\n')
-    with pytest.raises(RunDirectoryError, match=r"j.jsonl is damaged"):
-        read_jsonl(tmp_path / "j.jsonl")
+def test_a_journal_that_was_changed_is_named_with_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    append_jsonl(path, [{"n": 1}, {"n": 2}])
+    append_jsonl(path, [{"n": 3}])
+    one, two, three = path.read_text().splitlines(keepends=True)
+    changes = {
+        1: [
+            two + one + three,
+            one.replace("1", "4", 1) + two + three,
+            two + three,
+            "{}\n",
+            "[" * 10**5 + "\n",
+        ],
+        2: [one + three, one + three + two, one + one, one + '{"n"\n' + three, one + "\udcff\n" + three],
+        3: [one + two + two, one + two + three.replace("3", "NaN", 1), one + two + "3\n"],
+    }
+    for number, texts in changes.items():
+        for text in texts:
+            path.write_bytes(text.encode(errors="surrogateescape"))
+            with pytest.raises(RunDirectoryError, match=rf"j.jsonl: row {number}: .*") as caught:
+                read_jsonl(path)
+            assert f"Delete {path} to have it made again" in caught.value.hint
+    (tmp_path / "k.jsonl").write_text(one + two)
+    with pytest.raises(RunDirectoryError, match=r"k.jsonl: row 1"):
+        read_jsonl(tmp_path / "k.jsonl")
+
+
+def test_lost_rows_are_missed_where_their_number_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    write_jsonl(path, [{"n": 1}, {"n": 2}])
+    path.write_text(path.read_text().splitlines(keepends=True)[0])
+    assert read_jsonl(path) == [{"n": 1}]
+    with pytest.raises(RunDirectoryError, match="it has 1 of 2 rows"):
+        read_jsonl(path, at_least=2)
+
+
+def test_a_record_knows_its_files_and_what_is_deleted_with_them(tmp_path: Path) -> None:
+    stage = tmp_path / "round_00" / "stage"
+    write_json(tmp_path / "manifest.json", {})
+    write_text(stage / "kept" / "a.txt", "one")
+    for record in (stage / "result.json", tmp_path / "result.json"):
+        write_record(record, {"n": 1}, "kept")
+    assert read_record(stage / "result.json")["n"] == 1
+    write_text(stage / "kept" / "a.txt", "two")
+    with pytest.raises(
+        RunDirectoryError, match=r"a.txt: its sha256 begins with \w{16}, and \w{16} was"
+    ) as caught:
+        read_record(stage / "result.json")
+    owed = (stage / "kept" / "a.txt", stage / "result.json", tmp_path / "result.json")
+    assert caught.value.hint.startswith(f"Delete {', '.join(map(str, owed))} to have it made again")
+    (stage / "kept" / "a.txt").unlink()
+    with pytest.raises(RunDirectoryError, match=r"a.txt: it cannot be read: No such file"):
+        read_record(stage / "result.json")
+    write_json(stage / "result.json", {"n": 1})
+    with pytest.raises(RunDirectoryError, match="it lists no files"):
+        read_record(stage / "result.json")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\xff", '{"schema_version": 1, "n": 1}', "[" * 10**5])
+def test_json_that_was_not_written_here_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(RunDirectoryError, match=r"a.json: "):
+        read_json(tmp_path / "a.json")
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -66,6 +139,68 @@ def test_manifest_guards_continuation(tmp_path: Path) -> None:
     assert "seed" not in str(caught.value) and caught.value.exit_code == 6
     with open_run(path, {"seed": 2}, fresh=True):
         assert read_jsonl(path / "events.jsonl") == []
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from gepa_loop.store import write_text
+from gepa_loop.runs import open_run
+
+left = 0
+
+def stop(event, _):
+    global left
+    if event in ("os.remove", "os.rmdir", "shutil.rmtree", "os.rename") or (event == "open" and _[1] != "r"):
+        left -= 1
+        if left == 0:
+            raise SystemExit("killed")
+
+sys.addaudithook(stop)
+root, place = Path(sys.argv[1]), 0
+while True:
+    path = root / f"run{place}"
+    with open_run(path, {"seed": 0}) as run:
+        for name in ("a.json", "deep/b.jsonl", "deep/er/c.txt"):
+            write_text(path / name, "{}")
+    left = place = place + 1
+    try:
+        with open_run(path, {"seed": 1}, fresh=True):
+            left = 0
+            break
+    except SystemExit:
+        pass
+print(place)
+"""
+
+
+def test_fresh_that_is_killed_anywhere_leaves_what_every_command_takes(tmp_path: Path) -> None:
+    """The program is ended before each file operation of --fresh in turn; the next command resumes or is fresh again."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    count = int(done.stdout)
+    assert count > 10
+    old = 0
+    for place in range(count):
+        path = tmp_path / f"run{place}"
+        if (path / ".clearing").exists() or not (path / "manifest.json").exists() or place % 2:
+            with open_run(path, {"seed": 1}, fresh=bool(place % 2)) as run:
+                assert {f.name for f in run.path.iterdir()} == {".lock", "manifest.json"}
+        else:
+            with open_run(path, {"seed": place and 0}):
+                assert (path / "deep" / "er" / "c.txt").exists(), "nothing was deleted yet"
+            old += 1
+    assert old <= 2
+
+
+def test_what_a_killed_write_left_is_removed(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run", {}):
+        pass
+    left = tmp_path / "run" / "round_00" / ".metrics.jsonl.abc123.tmp"
+    write_text(left, "half")
+    with open_run(tmp_path / "run", {}):
+        assert not left.exists()
 
 
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:

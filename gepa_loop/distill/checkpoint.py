@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from gepa_loop.lora import Adapter, read_adapter, write_adapter
-from gepa_loop.runs import read_json, write_bytes, write_json
+from gepa_loop.runs import read_record, write_bytes, write_record
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Checkpoint:
     moments: Mapping[str, torch.Tensor]
     """AdamW's moments and step count, as "<parameter number>.<name>"."""
     checks: tuple[Check, ...]
+    rows: Mapping[str, int]
+    """How many rows of each journal beside the checkpoints are of its steps."""
     teacher: Adapter | None = None
     """Of a teacher that follows the student."""
     baseline: float = 0.0
@@ -58,9 +60,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, base_name: str) -> Non
     state = {
         "step": checkpoint.step,
         "checks": [asdict(c) for c in checkpoint.checks],
+        "rows": dict(checkpoint.rows),
         "baseline": checkpoint.baseline,
     }
-    write_json(target / "state.json", state)
+    write_record(target / "state.json", state, "adapter", "teacher", "optimizer.safetensors")
     keep = {checkpoint.step, checkpoint.best.step}
     for old in folder.glob("step_*"):
         if int(old.name.removeprefix("step_")) not in keep:
@@ -68,22 +71,30 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, base_name: str) -> Non
 
 
 def load_checkpoint(folder: Path, step: int | None = None) -> Checkpoint | None:
-    """The checkpoint of one step, or the last complete one; None when there is none."""
+    """The checkpoint of one step, or the last complete one; None when there is none.
+
+    Raises:
+        RunDirectoryError: It, or the best one before it, is not as it was written.
+    """
     states = sorted(folder.glob("step_*/state.json"))
     if step is not None:
-        states = [s for s in states if s.parent.name == f"step_{step:06d}"]
+        states = [folder / f"step_{step:06d}" / "state.json"]
     if not states:
         return None
-    state = read_json(states[-1])
+    state = read_record(states[-1], again=folder.parent)
     target = states[-1].parent
-    return Checkpoint(
+    found = Checkpoint(
         step=state["step"],
         adapter=read_adapter(target / "adapter"),
         moments=load_file(target / "optimizer.safetensors"),
         checks=tuple(Check(**check) for check in state["checks"]),
+        rows=state["rows"],
         teacher=read_adapter(target / "teacher") if (target / "teacher").is_dir() else None,
         baseline=state["baseline"],
     )
+    if step is None and found.best.step != found.step:
+        load_checkpoint(folder, found.best.step)
+    return found
 
 
 def steps_saved(folder: Path) -> int:

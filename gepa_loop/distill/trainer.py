@@ -44,13 +44,16 @@ from gepa_loop.lora_training import (
 from gepa_loop.models import Base
 from gepa_loop.prompts import NO_PROMPT, Candidate
 from gepa_loop.rollouts import Rollouts, mean_score
-from gepa_loop.runs import append_jsonl, derive_seed, read_json, read_jsonl, write_json, write_jsonl
+from gepa_loop.runs import append_jsonl, derive_seed, read_jsonl, read_record, write_jsonl, write_record
 from gepa_loop.sampling.base import Sampling
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
     from gepa_loop.distill.teacher import Reader
+
+METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
+JOURNALS = METRICS, SAMPLES
 
 
 @dataclass(frozen=True)
@@ -105,14 +108,15 @@ def distill(
         passes = plan_passes(config, base, _longest_row(lab))
         checkpoint = load_checkpoint(folder / "checkpoints")
         if checkpoint is None:
-            checkpoint = _checkpoint(0, model, optimizer, reader, checks, 0.0)
+            checkpoint = _checkpoint(0, model, optimizer, reader, checks, 0.0, dict.fromkeys(JOURNALS, 0))
             save_checkpoint(folder / "checkpoints", checkpoint, base.name)
         else:
             _restore(checkpoint, model, optimizer)
         step, checks, baseline = checkpoint.step, checkpoint.checks, checkpoint.baseline
-        for name in ("metrics.jsonl", "samples.jsonl"):
-            rows = [row for row in read_jsonl(folder / name) if row["step"] <= step]
-            write_jsonl(folder / name, rows)
+        written = dict(checkpoint.rows)
+        for name in JOURNALS:
+            count = checkpoint.rows[name]
+            write_jsonl(folder / name, read_jsonl(folder / name, count, again=folder)[:count])
 
         while step < settings.steps and not checkpoint.stale(settings.patience):
             clock = Clock(base.device)
@@ -130,7 +134,8 @@ def distill(
                 raise Diverged("the loss or its gradient is not finite")
             step, baseline = step + 1, done.baseline
             row = metrics(step, collected, done, learning_rate(config, first), clock, base.device) | measured
-            append_jsonl(folder / "samples.jsonl", samples(step, collected, done, rollouts))
+            shown = samples(step, collected, done, rollouts)
+            append_jsonl(folder / SAMPLES, shown)
 
             # 3. Held-out check.
             checked = step % settings.check_every == 0 or step == settings.steps
@@ -140,9 +145,10 @@ def distill(
                 checks = (*checks, Check(step, row["held_out_score"]))
                 clock.lap("check")
                 row["seconds"] = clock.seconds
-            append_jsonl(folder / "metrics.jsonl", [row])
+            append_jsonl(folder / METRICS, [row])
+            written = {METRICS: written[METRICS] + 1, SAMPLES: written[SAMPLES] + len(shown)}
             if checked:
-                checkpoint = _checkpoint(step, model, optimizer, reader, checks, baseline)
+                checkpoint = _checkpoint(step, model, optimizer, reader, checks, baseline, written)
                 save_checkpoint(folder / "checkpoints", checkpoint, base.name)
             progress(row)
     except Diverged as error:
@@ -157,7 +163,7 @@ def distill(
     best = load_checkpoint(folder / "checkpoints", checkpoint.best.step)
     assert best is not None
     write_adapter(folder / "adapter", best.adapter, base.name)
-    write_json(
+    write_record(
         folder / "result.json",
         {
             "id": candidate.id,
@@ -167,13 +173,16 @@ def distill(
             "adapter": "adapter",
             "adapter_fingerprint": best.adapter.fingerprint,
         },
+        "adapter",
+        *JOURNALS,
     )
-    shutil.rmtree(folder / "checkpoints")
     return _finished(folder)
 
 
 def _finished(folder: Path) -> Distilled:
-    result = read_json(folder / "result.json")
+    result = read_record(folder / "result.json")
+    # Also those that a process left which was killed just before.
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return Distilled(
         read_adapter(folder / "adapter"), Check(**result["best"]), Check(**result["last"]), result["before"]
     )
@@ -199,6 +208,7 @@ def _checkpoint(
     reader: Reader | None,
     checks: tuple[Check, ...],
     baseline: float,
+    rows: dict[str, int],
 ) -> Checkpoint:
     follows = reader is not None and reader.follows
     return Checkpoint(
@@ -206,6 +216,7 @@ def _checkpoint(
         adapter=student_adapter(model),
         moments=optimizer_moments(optimizer),
         checks=checks,
+        rows=rows,
         teacher=teacher_adapter(model) if follows else None,
         baseline=baseline,
     )

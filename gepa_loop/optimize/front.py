@@ -11,7 +11,7 @@ from gepa_loop.optimize.adapter import save_program
 from gepa_loop.optimize.engine import Found
 from gepa_loop.optimize.frontier import Measured, final_front
 from gepa_loop.prompts import Candidate
-from gepa_loop.runs import read_json, read_jsonl, write_json, write_jsonl, write_text
+from gepa_loop.runs import read_jsonl, read_record, write_jsonl, write_record, write_text
 from gepa_loop.schema import OptimizeConfig
 
 
@@ -77,7 +77,7 @@ def write_front(
         write_text(folder / "prompts" / f"{prompt.id}.txt", prompt.text)
         save_program(folder / "programs" / f"{prompt.id}.json", prompt)
     write_jsonl(folder / "front.jsonl", rows)
-    write_json(
+    write_record(
         folder / "result.json",
         {
             "winner": winner,
@@ -87,13 +87,21 @@ def write_front(
             "refused": found.refused,
             "finalists": [row["id"] for row in found.rows],
         },
+        "candidates.jsonl",
+        "front.jsonl",
+        "prompts",
+        "programs",
     )
     return read_front(folder)
 
 
 def read_front(folder: Path) -> Front:
-    """What `write_front` wrote."""
-    rows, result = read_jsonl(folder / "front.jsonl"), read_json(folder / "result.json")
+    """What `write_front` wrote.
+
+    Raises:
+        RunDirectoryError: A file is not as it was written.
+    """
+    result, rows = read_record(folder / "result.json"), read_jsonl(folder / "front.jsonl")
     return Front(
         tuple(Candidate(row["text"]) for row in rows),
         tuple(rows),

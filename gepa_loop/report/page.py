@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from gepa_loop.runs import read_json, read_jsonl, write_text
+from gepa_loop.runs import read_json, read_jsonl, read_record, write_text
 
 WIDTH, HEIGHT, MARGIN = 420, 120, 24
 """Of a chart, in pixels."""
@@ -28,7 +28,7 @@ def write_report(run: Path) -> Path:
     )
     environment.filters["score"] = _score
     environment.filters["interval"] = _interval
-    result = read_json(run / "result.json")
+    result = read_record(run / "result.json")
     page = environment.from_string(source).render(
         name=run.name,
         result=result,
@@ -42,6 +42,7 @@ def write_report(run: Path) -> Path:
 
 
 def _round(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
+    read_record(folder / "optimize" / "result.json")
     texts = {row["id"]: row["text"] for row in read_jsonl(folder / "optimize" / "front.jsonl")}
     proposed = read_jsonl(folder / "optimize" / "candidates.jsonl")
     decision = read_json(folder / "decision.json")
@@ -51,17 +52,17 @@ def _round(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
             **c,
             "text": texts[c["id"]],
             "expected": expected[c["id"]],
-            "chart": _chart(read_jsonl(folder / "distill" / c["id"] / "metrics.jsonl")),
+            "chart": None if c["student"] is None else _chart(folder / "distill" / c["id"]),
         }
         for c in summary["candidates"]
     ]
     return {**decision, "candidates": candidates, "proposed": proposed}
 
 
-def _chart(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Points of the held-out score and the KL by step, each scaled to its own largest value."""
-    if not metrics:
-        return None
+def _chart(folder: Path) -> dict[str, Any]:
+    """Points of a distillation's held-out score and KL by step, each scaled to its own largest value."""
+    read_record(folder / "result.json")
+    metrics = read_jsonl(folder / "metrics.jsonl")
     last = metrics[-1]["step"]
     lines = {}
     for key in ("held_out_score", "reverse_kl"):

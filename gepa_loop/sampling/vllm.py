@@ -24,7 +24,6 @@ import torch
 
 from gepa_loop.errors import ConfigError, Diverged, ModelError
 from gepa_loop.lora import write_adapter
-from gepa_loop.runs import disk_errors
 from gepa_loop.sampling.base import Completion, Sampling
 from gepa_loop.sampling.canary import SAMPLING, Canary
 from gepa_loop.sampling.vllm_options import (
@@ -38,6 +37,7 @@ from gepa_loop.sampling.vllm_options import (
     sampling_options,
     set_environment,
 )
+from gepa_loop.store import disk_errors
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
