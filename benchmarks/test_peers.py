@@ -20,10 +20,10 @@ from trl.experimental.sdft.sdft_trainer import DistillationLogits, SDFTTrainer
 
 from gepa_loop.config import Config, load_config
 from gepa_loop.distill.collect import Collected, collect
+from gepa_loop.distill.divergence import divergence
 from gepa_loop.distill.forward import open_forward
 from gepa_loop.distill.memory import plan_passes
 from gepa_loop.distill.metrics import Clock
-from gepa_loop.distill.objectives import divergence
 from gepa_loop.distill.teacher import open_reader
 from gepa_loop.distill.update import make_optimizer, update
 from gepa_loop.lab import Lab, open_lab
@@ -133,7 +133,7 @@ def sdft(args: dict[str, Any]) -> Any:
             accelerator=SimpleNamespace(gather=lambda tensor: tensor),
             _log_self_distillation_metric=lambda mode, value: None,
         )
-        inputs = {"old_per_token_logps": padded(lengths, collected.batch.sampler_logprob_N.tolist())}
+        inputs = {"old_per_token_logps": padded(lengths, collected.batch.old_logprob_N.tolist())}
         model = SimpleNamespace(training=True)
         found: Tensor = SDFTTrainer._compute_self_distillation_loss(
             trainer, model, inputs, DistillationLogits(ids, mask, student, teacher)

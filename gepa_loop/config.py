@@ -68,7 +68,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _recipe_fits(self) -> Config:
-        check_recipe(self.distill, self.objective, self.teacher)
+        check_recipe(self.distill, self.objective, self.teacher, self.sampling.temperature)
         for key, count in (("distill.group", self.distill.group), ("distill.pass_at", self.distill.pass_at)):
             if count > 1 and self.sampling.temperature == 0:
                 raise ValueError(f"{key} = {count} at sampling.temperature 0 are {count} equal completions")

@@ -52,7 +52,7 @@ class DistillConfig(Section):
     lr: Above0 = 1e-4
     """Highest learning rate."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """`cosine` falls from `lr` after the warm-up to 0 at the last step."""
+    """`cosine` falls from `lr`, at the first optimiser step after the warm-up, to 0 at the last one."""
     warmup: Annotated[int, Field(ge=0)] = 0
     """Optimiser steps over which the learning rate rises linearly to `lr`."""
     betas: tuple[Decay, Decay] = (0.9, 0.95)
@@ -116,10 +116,33 @@ class Objective(Section):
     ratio_cap: Above0 | None = None
     """Truncated importance sampling: ratios count as at most this. `full_kl` weighs its divergence by the ratio only
     where this is set."""
+    old: Literal["auto", "sampler", "trainer"] = "auto"
+    """Whose log-probabilities of the student before the step importance ratios and advantages are made from: the
+    sampler's, so that the ratio also corrects for what sampler and trainer compute differently, or those of a further
+    forward pass of the trainer (as in SkyRL and verl), so that the first update's ratio is 1. `auto`: the sampler's at
+    `sampling.temperature` 1, else the trainer's, since the sampler's are of temperature 1."""
+
+    @property
+    def uses_ratio(self) -> bool:
+        """It follows a policy gradient, or looks at importance ratios."""
+        masks = (self.ratio_cap, self.token_mask, self.geo_mask, self.sequence_mask)
+        return self.adv_tau > 0 or any(mask is not None for mask in masks)
+
+    def old_from_trainer(self, temperature: float) -> bool:
+        """Whether a forward pass of the trainer says what the student's log-probabilities were before the step."""
+        return self.uses_ratio and (self.old == "trainer" or (self.old == "auto" and temperature != 1))
+
+    def policy_temperature(self, temperature: float) -> float:
+        """The temperature of the log-probabilities that ratios, advantages and policy gradients are made of: that of
+        sampling, or 1 where there are none."""
+        return temperature if self.uses_ratio else 1.0
 
 
 class FullKL(Objective):
-    """A divergence over the whole vocabulary at every completion token (GKD, OPSD, SDFT, OPCD)."""
+    """A divergence over the whole vocabulary at every completion token (GKD, OPSD, SDFT, OPCD).
+
+    `sampling.temperature` decides only where it is measured: no gradient goes through the sampling, so none is biased.
+    """
 
     type: Literal["full_kl"] = "full_kl"
     divergence: Literal["reverse_kl", "forward_kl", "jsd"] = "reverse_kl"
@@ -127,7 +150,11 @@ class FullKL(Objective):
     beta: Annotated[float, Field(ge=0, le=1)] = 0.5
     """The teacher's share in the mixture of `jsd`."""
     clip: Above0 | None = None
-    """Highest divergence of a token, in nats; above it a token has no gradient."""
+    """Highest part of one vocabulary entry in a token's divergence, in nats, before the sum over the vocabulary; above it
+    the entry has no gradient (OPSD)."""
+    temperature: Above0 = 1.0
+    """Student's and teacher's logits are divided by it before they are compared; 1 compares the models as they are served
+    at temperature 1. A task reward beside the divergence has the temperature of sampling."""
     top_k: Positive | None = None
     """Only the student's K likeliest tokens, and all others as one more outcome."""
     teacher_tau: Weight = 1.0
@@ -142,16 +169,33 @@ class TokenKL(Objective):
     student_tau: Weight = 1.0
     """The advantage of a token is teacher_tau * teacher's - student_tau * student's log-probability."""
     student: Literal["sampler", "trainer"] = "sampler"
-    """Whose log-probability of the student: the sampler's, or the training forward's."""
+    """Which log-probability of the student: the one from before the step (`sampler`, or whose `old` says), or that of
+    the training forward, which moves between the updates of a step."""
     discount: Annotated[float, Field(ge=0, le=1)] = 0.0
     """0: each token's own log-ratio; above: the discounted sum of those that follow, too."""
-    centre: Literal["none", "group", "running"] = "none"
-    """What is subtracted from the advantages: nothing, the mean of the group's tokens, or a running mean."""
+    length_normalise: bool = False
+    """Divide that sum by the number of its tokens (MiniLLM)."""
+    single_step: bool = False
+    """MiniLLM's single-step regularisation: the token's own log-ratio leaves the sum, and its expectation over the whole
+    vocabulary, KL(student || teacher), is added to the loss: the same gradient on average, with less variance."""
+    centre: Literal["none", "group", "running", "whiten"] = "none"
+    """What is subtracted from the advantages: nothing, the mean of the group's tokens, a running mean, or (`whiten`) the
+    mean of the step's tokens, before a division by their standard deviation."""
+
+    @property
+    def uses_ratio(self) -> bool:
+        return True
 
     @model_validator(mode="after")
-    def _needs_the_sampler(self) -> TokenKL:
+    def _fits(self) -> TokenKL:
         if self.student == "trainer" and (self.discount > 0 or self.centre != "none"):
             raise ValueError("student = 'trainer' allows neither a discount nor centring")
+        if (self.length_normalise or self.single_step) and not self.discount:
+            raise ValueError("length_normalise and single_step are about a sum: set discount above 0")
+        if self.single_step and self.teacher_tau != self.student_tau:
+            raise ValueError(
+                f"single_step needs teacher_tau ({self.teacher_tau}) and student_tau ({self.student_tau}) to be equal"
+            )
         return self
 
 
@@ -172,6 +216,10 @@ class SequenceKL(Objective):
     ratio: Literal["token", "sequence"] = "token"
     """Importance ratio of a token: its own, or its completion's product, which counts as at most 10."""
 
+    @property
+    def uses_ratio(self) -> bool:
+        return True
+
     @model_validator(mode="after")
     def _kl_has_a_group(self) -> SequenceKL:
         if self.kl_std and not self.use_full_reward_baseline:
@@ -185,6 +233,9 @@ class GRPO(Objective):
     type: Literal["grpo"] = "grpo"
     adv_tau: Weight = 1.0
     reward_std: bool = True
+    reward: tuple[float, float] = (0.0, 1.0)
+    """The reward of a score of 0 and of a score of 1; between them it is linear. Its width is what penalties are
+    measured by (DAPO: -1 and 1)."""
     clip: tuple[Share, Weight] = (0.2, 0.2)
     """The surrogate is clipped outside [1 - low, 1 + high]."""
     kl_tau: Weight = 0.0
@@ -196,9 +247,22 @@ class GRPO(Objective):
     overlong: Annotated[int, Field(ge=0)] = 0
     """Soft overlong penalty: over the last so many tokens of the horizon the reward falls linearly by 1."""
 
+    @property
+    def uses_ratio(self) -> bool:
+        return True
+
+    @model_validator(mode="after")
+    def _reward_rises(self) -> GRPO:
+        if self.reward[0] >= self.reward[1]:
+            raise ValueError(
+                f"reward = {list(self.reward)}: the reward of a full score must be the higher one"
+            )
+        return self
+
 
 class SFT(Objective):
-    """The teacher samples with the prompt, the student imitates without (context distillation)."""
+    """The teacher samples with the prompt, at `sampling.temperature`; the student, at temperature 1, imitates what it
+    wrote without the prompt (context distillation)."""
 
     type: Literal["sft"] = "sft"
     loss: Literal["cross_entropy", "forward_kl"] = "cross_entropy"
@@ -238,7 +302,7 @@ class EmaTeacher(Teacher):
 
     kind: Literal["ema"] = "ema"
     rate: Annotated[float, Field(gt=0, le=1)] = 0.05
-    """After each step: rate * student + (1 - rate) * average."""
+    """After each step, however many updates it has: rate * student + (1 - rate) * average."""
 
 
 class AdapterTeacher(Teacher):
@@ -279,8 +343,10 @@ TeacherConfig = Annotated[
 ]
 
 
-def check_recipe(distill: DistillConfig, objective: ObjectiveConfig, teacher: TeacherConfig) -> None:
-    """Refuse combinations that cannot be trained.
+def check_recipe(
+    distill: DistillConfig, objective: ObjectiveConfig, teacher: TeacherConfig, temperature: float
+) -> None:
+    """Refuse combinations that cannot be trained; `temperature` is that of sampling.
 
     Raises:
         ValueError: Names the values that contradict each other.
@@ -297,6 +363,23 @@ def check_recipe(distill: DistillConfig, objective: ObjectiveConfig, teacher: Te
         raise ValueError(f"teacher.kind = 'server' does not sample, but distill.on_policy is {share:g}")
     if teacher.kind == "server" and isinstance(objective, FullKL) and objective.top_k is not None:
         raise ValueError("objective.top_k: a server gives its own likeliest tokens; set teacher.top_k")
+    if objective.uses_ratio and temperature == 0:
+        raise ValueError(
+            f"sampling.temperature = 0: objective {objective.type} follows a policy gradient or importance ratios, "
+            "and greedy completions have none"
+        )
+    if objective.uses_ratio and objective.old == "sampler" and temperature != 1:
+        raise ValueError(
+            f"objective.old = 'sampler' at sampling.temperature {temperature:g}: its log-probabilities are of "
+            "temperature 1; take 'trainer' or 'auto'"
+        )
+    if teacher.kind == "server":
+        compared = objective.temperature if isinstance(objective, FullKL) else temperature
+        which = "objective" if isinstance(objective, FullKL) else "sampling"
+        if isinstance(objective, FullKL | TokenKL | SequenceKL) and compared != 1:
+            raise ValueError(
+                f"{which}.temperature = {compared:g}: teacher.kind = 'server' gives log-probabilities at temperature 1"
+            )
     centred = isinstance(objective, SequenceKL) and objective.use_full_reward_baseline
     if (objective.adv_tau > 0 or centred) and distill.group < 2:
         raise ValueError("the reward is centred by group: distill.group must be 2 or more")

@@ -117,7 +117,7 @@ def test_another_objective_does_not_inherit_the_presets_keys() -> None:
     same = load_config("opsd", ["objective.type=full_kl", "objective.clip=0.1"], env={})
     assert isinstance(same.objective, FullKL) and (same.objective.clip, same.objective.divergence) == (
         0.1,
-        "jsd",
+        "forward_kl",
     )
     assert load_config("sdft", ["teacher.kind=live"], env={}).teacher.privileged == ""
 

@@ -394,7 +394,7 @@ def test_early_stop_after_checks_without_gain(lab: Lab, tmp_path: Path) -> None:
 def test_learning_rates_by_hand() -> None:
     config = smoke("distill.steps=6", "distill.warmup=2", "distill.schedule=cosine", "distill.lr=1.0")
     rates = [learning_rate(config, done) for done in range(6)]
-    assert rates == pytest.approx([0.5, 1.0, 1.0, 0.5 * (1 + 0.5**0.5), 0.5, 0.5 * (1 - 0.5**0.5)])
+    assert rates == pytest.approx([0.5, 1.0, 1.0, 0.75, 0.25, 0.0])
     assert learning_rate(smoke("distill.lr=1.0"), 100) == 1.0
 
 
@@ -436,10 +436,6 @@ def test_two_steps_of_every_preset(scored: Lab, tmp_path: Path, name: str) -> No
         sets.append("distill.horizon=[[0, 4], [1, 8]]")
     if recipe.teacher.kind == "model":
         sets += ["teacher.name=random:tiny", "teacher.dtype=float32", "teacher.device=cpu"]
-    if name == "opsd":
-        sets.append(
-            "objective.clip=1.0"
-        )  # a random model is further from its teacher than 0.05 nats everywhere
     lab = replace(scored, config=load_config(name, sets, env={})).for_training()
     done = distill(
         lab,

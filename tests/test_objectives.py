@@ -9,21 +9,25 @@ import pytest
 import torch
 from torch import Tensor
 
+from gepa_loop.distill.divergence import (
+    Kind,
+    clipped_with_gradient,
+    divergence,
+    from_logprobs,
+    with_gradient,
+    with_tail,
+)
 from gepa_loop.distill.head import Dense, Divergence, token_logprobs, token_stats
 from gepa_loop.distill.objectives import (
     Completions,
-    Kind,
     advantages,
     discounted,
-    divergence,
-    from_logprobs,
     k3,
     loss,
     overlong_penalty,
     ratios,
     reward_advantage,
     token_weights,
-    with_tail,
 )
 from gepa_loop.recipe import GRPO, SFT, FullKL, Objective, SequenceKL, TokenKL
 
@@ -42,16 +46,20 @@ def logits(seed: int, *shape: int, scale: float = 2.0) -> Tensor:
     return scale * torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def brute(p: Tensor, q: Tensor, kind: str, beta: float) -> Tensor:
-    """Straight from the definitions, outcome by outcome."""
-    if kind == "jsd" and beta in (0.0, 1.0):
-        kind = "forward_kl" if beta == 0.0 else "reverse_kl"
-    if kind == "reverse_kl":
-        return sum((p[:, v] * (p[:, v] / q[:, v]).log() for v in range(p.shape[1])), torch.tensor(0.0))
-    if kind == "forward_kl":
-        return brute(q, p, "reverse_kl", 0)
-    m = beta * q + (1 - beta) * p
-    return beta * brute(q, m, "reverse_kl", 0) + (1 - beta) * brute(p, m, "reverse_kl", 0)
+def brute(p: Tensor, q: Tensor, kind: str, beta: float, clip: float = math.inf) -> Tensor:
+    """Straight from the definitions, outcome by outcome, each of which counts as at most `clip`."""
+
+    def part(v: int) -> Tensor:
+        own, other = p[:, v], q[:, v]
+        reverse, forward = own * (own / other).log(), other * (other / own).log()
+        if kind == "reverse_kl" or (kind == "jsd" and beta == 1.0):
+            return reverse
+        if kind == "forward_kl" or (kind == "jsd" and beta == 0.0):
+            return forward
+        m = beta * other + (1 - beta) * own
+        return beta * other * (other / m).log() + (1 - beta) * own * (own / m).log()
+
+    return sum((part(v).clamp(max=clip) for v in range(p.shape[1])), torch.tensor(0.0))
 
 
 @pytest.mark.parametrize(("kind", "beta"), KINDS)
@@ -64,6 +72,32 @@ def test_divergence_and_gradient_equal_brute_force(kind: Kind, beta: float) -> N
     (wanted,) = torch.autograd.grad(expected.sum(), student)
     torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-12)
     assert (value > 0).all()
+
+
+@pytest.mark.parametrize(("kind", "beta"), KINDS)
+def test_the_clip_is_of_each_outcome_before_the_sum(kind: Kind, beta: float) -> None:
+    """As in OPSD: a token above it keeps the gradient of its other outcomes."""
+    student, teacher, clip = logits(0, 40, 30).requires_grad_(), logits(1, 40, 30), 0.03
+    expected = brute(student.softmax(-1), teacher.softmax(-1), kind, beta, clip)
+    (wanted,) = torch.autograd.grad(expected.sum(), student)
+    log_p, log_q = student.detach().log_softmax(-1), teacher.log_softmax(-1)
+    value, slope = clipped_with_gradient(log_p, log_q, kind, beta, clip)
+    torch.testing.assert_close(value, expected.detach(), rtol=1e-7, atol=1e-10)
+    torch.testing.assert_close(slope, wanted, rtol=1e-5, atol=1e-10)
+    whole = brute(log_p.exp(), log_q.exp(), kind, beta)
+    assert (value < whole - 1e-3).any() and slope.abs().sum(-1).min() > 1e-3
+    unclipped = clipped_with_gradient(log_p, log_q, kind, beta, math.inf)
+    for mine, own in zip(unclipped, with_gradient(log_p, log_q, kind, beta), strict=True):
+        torch.testing.assert_close(mine, own, rtol=1e-6, atol=1e-10)
+
+
+def test_the_clip_by_hand() -> None:
+    """q = (3/4, 1/4), p = (1/4, 3/4): the forward KL's parts are .75 log 3 = .824 and -.25 log 3 = -.275."""
+    p, q = torch.tensor([[0.25, 0.75]]).log(), torch.tensor([[0.75, 0.25]]).log()
+    value, slope = clipped_with_gradient(p, q, "forward_kl", 0.5, 0.05)
+    assert value.item() == pytest.approx(0.05 - 0.25 * math.log(3))
+    # Of -q_2 log p_2 alone: -q_2 (onehot_2 - p).
+    assert slope[0].tolist() == pytest.approx([0.25 * 0.25, -0.25 + 0.25 * 0.75])
 
 
 @pytest.mark.parametrize(("kind", "beta"), KINDS)
@@ -133,40 +167,55 @@ def bucketed(log_p: Tensor, log_q: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize(("kind", "beta"), KINDS)
 @pytest.mark.parametrize("top_k", [None, 5, 50])
-@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("clip", [None, 0.02])
+@pytest.mark.parametrize("temperatures", [(1.0, 1.0), (1.1, 0.5)], ids=str)
 def test_chunked_head_equals_the_dense_divergence(
-    kind: Kind, beta: float, top_k: int | None, clip: bool
+    kind: Kind, beta: float, top_k: int | None, clip: float | None, temperatures: tuple[float, float]
 ) -> None:
+    """The divergence at one temperature, the policy's log-probability at another, the rest at 1."""
     student, teacher, head, other, tokens = head_case()
     weight = torch.rand(300, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     log_p, log_q = (student @ head.T).log_softmax(-1), (teacher @ other.T).log_softmax(-1)
-    outcomes = bucketed(log_p, log_q, 5) if top_k == 5 else (log_p.exp(), log_q.exp())
-    dense = brute(*outcomes, kind, beta)
-    highest = dense.quantile(0.5).item() if clip else None  # between the two middle ones of 300
-    dense = dense if highest is None else dense.clamp(max=highest)
+    warm_p, warm_q = (
+        (states @ weights.T / temperatures[0]).log_softmax(-1)
+        for states, weights in ((student, head), (teacher, other))
+    )
+    outcomes = bucketed(warm_p, warm_q, 5) if top_k == 5 else (warm_p.exp(), warm_q.exp())
+    dense = brute(*outcomes, kind, beta, clip or math.inf)
 
     stats = token_stats(
-        student, head, tokens, Dense(teacher, other), Divergence(kind, beta, highest, top_k), policy=True
+        student,
+        head,
+        tokens,
+        Dense(teacher, other),
+        Divergence(kind, beta, clip, top_k, temperatures[0]),
+        policy=True,
+        temperature=temperatures[1],
     )
-    (got,) = torch.autograd.grad((weight * (stats.divergence_N + 0.3 * stats.logprob_N)).sum(), student)
+    loss_ = (weight * (stats.divergence_N + 0.3 * stats.policy_logprob_N)).sum()
+    (got,) = torch.autograd.grad(loss_, student)
 
-    picked = log_p.gather(-1, tokens[:, None])[:, 0]
-    (wanted,) = torch.autograd.grad((weight * (dense + 0.3 * picked)).sum(), student)
+    cold = (student @ head.T / temperatures[1]).log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+    (wanted,) = torch.autograd.grad((weight * (dense + 0.3 * cold)).sum(), student)
     torch.testing.assert_close(stats.divergence_N, dense, rtol=1e-7, atol=1e-10)
-    torch.testing.assert_close(stats.logprob_N, picked)
+    torch.testing.assert_close(stats.policy_logprob_N, cold)
     torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-8)
+    picked = log_p.gather(-1, tokens[:, None])[:, 0]
+    torch.testing.assert_close(stats.logprob_N, picked)
     torch.testing.assert_close(stats.reverse_kl_N, brute(log_p.exp(), log_q.exp(), "reverse_kl", 0))
     torch.testing.assert_close(stats.entropy_N, -(log_p.exp() * log_p).sum(-1))
     torch.testing.assert_close(stats.teacher_logprob_N, log_q.gather(-1, tokens[:, None])[:, 0])
-    torch.testing.assert_close(token_logprobs(student, head, tokens), picked.float())
+    torch.testing.assert_close(token_logprobs(student, head, tokens, 1.0), picked.float())
+    torch.testing.assert_close(token_logprobs(student, head, tokens, temperatures[1]), cold.float())
 
 
 def test_what_was_not_asked_for_carries_no_gradient() -> None:
     student, teacher, head, other, tokens = head_case()
     stats = token_stats(student, head, tokens, Dense(teacher, other), Divergence())
-    assert stats.divergence_N.requires_grad and not stats.logprob_N.requires_grad
+    assert stats.divergence_N.requires_grad and not stats.policy_logprob_N.requires_grad
     alone = token_stats(student, head, tokens, policy=True)
-    assert alone.logprob_N.requires_grad and not alone.divergence_N.requires_grad
+    assert alone.policy_logprob_N.requires_grad and not alone.divergence_N.requires_grad
+    assert not stats.logprob_N.requires_grad and not alone.logprob_N.requires_grad
     assert alone.reverse_kl_N.isnan().all() and (alone.divergence_N == 0).all()
 
 
@@ -248,6 +297,30 @@ def test_token_advantages_by_hand() -> None:
     running, baseline = advantages(TokenKL(centre="running"), sampled, TEACHER, 0.5)
     torch.testing.assert_close(running, gap - 0.5)
     assert baseline == pytest.approx(0.45 + 0.1 * gap.mean().item())
+    white, _ = advantages(TokenKL(centre="whiten"), sampled, TEACHER, 0.0)
+    torch.testing.assert_close(white, (gap - gap.mean()) / gap.std(correction=0))
+
+
+def test_advantages_of_minillm_by_hand() -> None:
+    """Log-ratios .5, -1, -2 in one completion and 1, 0 in another; the sum over what follows, over its length."""
+    sampled = batch([3, 2], [0, 1], sampler=SAMPLER)
+    mean, _ = advantages(TokenKL(discount=1, length_normalise=True), sampled, TEACHER, 0.0)
+    assert mean.tolist() == pytest.approx([-2.5 / 3, -3 / 2, -2, 1 / 2, 0])
+    after, _ = advantages(TokenKL(discount=1, single_step=True), sampled, TEACHER, 0.0)
+    assert after.tolist() == pytest.approx([-3, -2, 0, 0, 0])
+    halved, _ = advantages(TokenKL(discount=0.5, single_step=True), sampled, TEACHER, 0.0)
+    assert halved.tolist() == pytest.approx([-0.5 - 0.5, -1, 0, 0, 0])
+    both, _ = advantages(TokenKL(discount=1, single_step=True, length_normalise=True), sampled, TEACHER, 0.0)
+    assert both.tolist() == pytest.approx([-3 / 2, -2, 0, 0, 0])
+    # Its expected log-ratio over the vocabulary is the divergence, which carries the gradient in its place.
+    kl = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5], requires_grad=True)
+    present, weight = SAMPLER.clone().requires_grad_(), torch.full((5,), 0.2)
+    objective = TokenKL(discount=1, single_step=True, teacher_tau=2, student_tau=2)
+    found = ratios(objective, present, SAMPLER, sampled.owner_N, torch.ones(5, dtype=torch.bool))
+    value = loss(objective, present, kl, found, after, weight, TEACHER)
+    slopes = torch.autograd.grad(value, (kl, present))
+    assert slopes[0].tolist() == pytest.approx([0.4] * 5)
+    torch.testing.assert_close(slopes[1], -0.2 * after)
 
 
 def test_weights_count_what_is_trained() -> None:
@@ -388,7 +461,9 @@ def expected_gradient(
         )
         # The sum over tokens, averaged over completions: the estimator of the sequence's gradient.
         weight = torch.full((HORIZON * group,), 1.0 / group, dtype=torch.float64)
-        value = loss(objective, present, present * 0, found, advantage, weight, reference)
+        rows = torch.tensor([student.row[s[:n]] for s in drawn for n in range(HORIZON)])
+        kl = divergence(table[rows], teacher.table[rows], "reverse_kl")
+        value = loss(objective, present, kl, found, advantage, weight, reference)
         (gradient,) = torch.autograd.grad(value, table)
         mean += gradient * torch.stack([probability[s] for s in drawn]).prod()
     return mean
@@ -433,6 +508,13 @@ def test_token_kl_is_unbiased_for_the_divergence_of_each_token(policies: tuple[P
 def test_token_kl_with_discount_1_is_unbiased_for_the_sequence(policies: tuple[Policy, Policy]) -> None:
     teacher, student = policies
     got = expected_gradient(TokenKL(discount=1), 1, teacher, student, reward=False)
+    torch.testing.assert_close(got, exact(teacher, student, kl=1, reward=0), rtol=1e-6, atol=1e-7)
+
+
+def test_token_kl_with_a_single_step_is_unbiased_for_the_sequence(policies: tuple[Policy, Policy]) -> None:
+    """The token's own term over the whole vocabulary, the rest by what was sampled."""
+    teacher, student = policies
+    got = expected_gradient(TokenKL(discount=1, single_step=True), 1, teacher, student, reward=False)
     torch.testing.assert_close(got, exact(teacher, student, kl=1, reward=0), rtol=1e-6, atol=1e-7)
 
 

@@ -166,7 +166,8 @@ def _as_tensors(config: Config, reader: Reader | None, drawn: Sequence[Drawn], h
     reward_C = score_C = torch.tensor([score for one in drawn for score in one.scores])
     trained_C = torch.ones(len(completions), dtype=torch.bool)
     if isinstance(objective, GRPO):
-        reward_C = reward_C + overlong_penalty(lengths_C, horizon, objective.overlong)
+        low, high = objective.reward
+        reward_C = low + (high - low) * score_C + overlong_penalty(lengths_C, horizon, objective.overlong)
         if objective.drop_equal:
             trained_C = torch.tensor([not one.equal for one in drawn]).repeat_interleave(size)
     if isinstance(objective, SFT) and objective.only_correct:
@@ -184,7 +185,7 @@ def _as_tensors(config: Config, reader: Reader | None, drawn: Sequence[Drawn], h
         groups_C=torch.arange(len(drawn)).repeat_interleave(size),
         reward_C=reward_C,
         truncated_C=truncated_C,
-        sampler_logprob_N=torch.tensor([lp for c in completions for lp in c.logprobs]),
+        old_logprob_N=torch.tensor([lp for c in completions for lp in c.logprobs]),
         by_student_C=torch.tensor([one.by_student for one in drawn]).repeat_interleave(size),
     )
     return Collected(tuple(drawn), tuple(groups), batch, trained_C)

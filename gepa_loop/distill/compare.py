@@ -28,7 +28,6 @@ def compare(
     spare_2VN: Tensor,
     tokens_N: Tensor,
     forward: bool,
-    clip: float | None,
 ) -> Compared:
     """KL(student || teacher), or with `forward` KL(teacher || student), and what else is known of the tokens.
 
@@ -38,7 +37,6 @@ def compare(
         spare_2VN: Room; overwritten.
         tokens_N: The sampled tokens.
         forward: Which of the two.
-        clip: Highest divergence, in nats, above which there is no gradient.
     """
     logit_N, teacher_logit_N = (side.gather(0, tokens_N[None])[0] for side in (student_VN, teacher_VN))
     p_VN, room_VN = spare_2VN
@@ -52,13 +50,11 @@ def compare(
     if forward:
         q_VN = teacher_VN.sub_(top_q).exp_()
         value_N = norms_N - torch.mul(q_VN, gap_VN, out=room_VN).sum(0) / total_q
-    kept_N = torch.ones_like(value_N) if clip is None else (value_N <= clip).to(value_N.dtype)
-    if forward:
-        torch.mul(p_VN, kept_N / total_p, out=student_VN).sub_(q_VN.mul_(kept_N / total_q))
+        torch.div(p_VN, total_p, out=student_VN).sub_(q_VN.div_(total_q))
     else:
-        gap_VN.sub_(norms_N + value_N).mul_(p_VN).mul_(kept_N / total_p)
+        gap_VN.sub_(norms_N + value_N).mul_(p_VN).div_(total_p)
     return Compared(
-        value_N if clip is None else value_N.clamp(max=clip),
+        value_N,
         logit_N - norm_p,
         entropy_N,
         reverse_N,

@@ -11,7 +11,7 @@ from gepa_loop.distill.compare import Compared
 
 
 @triton.jit
-def _compare(student, teacher, tokens, out, size, count, clip, FORWARD: tl.constexpr, BLOCK: tl.constexpr):
+def _compare(student, teacher, tokens, out, size, count, FORWARD: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
     mine, theirs = student + row * size, teacher + row * size
@@ -42,23 +42,20 @@ def _compare(student, teacher, tokens, out, size, count, clip, FORWARD: tl.const
     reverse = tl.sum(gap_p * weight_p) / total_p - (norm_p - norm_q)
     value = (norm_p - norm_q) - tl.sum(gap_q * weight_q) / total_q if FORWARD else reverse
     token = tl.load(tokens + row)
-    tl.store(out + row, tl.minimum(value, clip))
+    tl.store(out + row, value)
     tl.store(out + count + row, tl.load(mine + token).to(tl.float32) - norm_p)
     tl.store(out + 2 * count + row, norm_p - tl.sum(level * weight_p) / total_p)
     tl.store(out + 3 * count + row, reverse)
     tl.store(out + 4 * count + row, tl.load(theirs + token).to(tl.float32) - norm_q)
-    kept = tl.where(value <= clip, 1.0, 0.0)
     for start in range(0, size, BLOCK):
         inside = start + at < size
         a = tl.load(mine + start + at, inside, 0.0).to(tl.float32) - norm_p
         b = tl.load(theirs + start + at, inside, 0.0).to(tl.float32) - norm_q
         slope = tl.exp(a) - tl.exp(b) if FORWARD else tl.exp(a) * (a - b - value)
-        tl.store(mine + start + at, (slope * kept).to(student.dtype.element_ty), inside)
+        tl.store(mine + start + at, slope.to(student.dtype.element_ty), inside)
 
 
-def compare(
-    student_NV: Tensor, teacher_NV: Tensor, tokens_N: Tensor, forward: bool, clip: float | None
-) -> Compared:
+def compare(student_NV: Tensor, teacher_NV: Tensor, tokens_N: Tensor, forward: bool) -> Compared:
     """KL(student || teacher), or with `forward` KL(teacher || student), and what else is known of the tokens.
 
     Args:
@@ -66,12 +63,10 @@ def compare(
         teacher_NV: Logits.
         tokens_N: The sampled tokens.
         forward: Which of the two.
-        clip: Highest divergence, in nats, above which there is no gradient.
     """
     count, size = student_NV.shape
     out = torch.empty(5, count, dtype=torch.float32, device=student_NV.device)
-    limit = float("inf") if clip is None else clip
     _compare[count,](
-        student_NV, teacher_NV, tokens_N, out, size, count, limit, FORWARD=forward, BLOCK=1024, num_warps=8
+        student_NV, teacher_NV, tokens_N, out, size, count, FORWARD=forward, BLOCK=1024, num_warps=8
     )
     return Compared(*out)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gepa_loop.distill.objectives import k3
+from gepa_loop.distill.objectives import LOG_RATIO_LIMIT, k3
 from gepa_loop.rollouts import Rollouts
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ def metrics(
     batch, stats, found = collected.batch, done.stats, done.found
     counted_N = done.weight_N > 0
     own_N = batch.by_student_C[batch.owner_N]
-    tokens = len(batch.sampler_logprob_N)
+    # Both at temperature 1, whatever the objective's ratios are made of.
+    mismatch_N = (stats.logprob_N - batch.old_logprob_N).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)[own_N]
+    tokens = len(batch.old_logprob_N)
     row = {
         "loss": done.loss,
         "reverse_kl": float(_reverse_kl(done).mean()),
@@ -68,8 +70,8 @@ def metrics(
         "trained_share": float(counted_N.float().mean()),
         "ratio_masked_share": float(found.masked_N[counted_N].float().mean()),
         "geo_ratio": float(found.geo_C[batch.by_student_C].mean()),
-        "mismatch_abs": float(found.log_ratio_N[own_N].abs().mean()),
-        "mismatch_kl": float(k3(-found.log_ratio_N, torch.zeros(tokens))[own_N].mean()),
+        "mismatch_abs": float(mismatch_N.abs().mean()),
+        "mismatch_kl": float(k3(-mismatch_N, torch.zeros(len(mismatch_N))).mean()),
         "entropy": float(stats.entropy_N.mean()),
         "completion_tokens_mean": tokens / len(batch.lengths_C),
         "truncated_share": float(batch.truncated_C.float().mean()),
@@ -89,8 +91,13 @@ def metrics(
 
 
 def samples(step: int, collected: Collected, done: Updated, rollouts: Rollouts) -> list[dict[str, Any]]:
-    """The step's first completions with the log-probabilities of their tokens; no teacher's where none read."""
-    teacher_N = done.stats.teacher_logprob_N if done.reference_logprob_N is None else done.reference_logprob_N
+    """The step's first completions with the log-probabilities of their tokens; no teacher's where none read.
+
+    At the temperature of sampling where the objective compares the sampled tokens' log-probabilities, else at 1.
+    """
+    student_N, teacher_N = done.stats.policy_logprob_N, done.reference_logprob_N
+    if teacher_N is None:
+        student_N, teacher_N = done.stats.logprob_N, done.stats.teacher_logprob_N
     size = len(collected.drawn[0].completions)
     rows, end = [], 0
     for number, completion in enumerate(collected.completions[:SAMPLES_KEPT]):
@@ -106,7 +113,7 @@ def samples(step: int, collected: Collected, done: Updated, rollouts: Rollouts) 
                 "completion": rollouts.renderer.tokenizer.decode(list(completion.token_ids)),
                 "finish_reason": completion.finish_reason,
                 "token_ids": list(completion.token_ids),
-                "student_logprobs": [round(x, 4) for x in done.stats.logprob_N[span].tolist()],
+                "student_logprobs": [round(x, 4) for x in student_N[span].tolist()],
                 "teacher_logprobs": [
                     None if math.isnan(x) else round(x, 4) for x in teacher_N[span].tolist()
                 ],
@@ -117,9 +124,9 @@ def samples(step: int, collected: Collected, done: Updated, rollouts: Rollouts) 
 
 def _reverse_kl(done: Updated) -> torch.Tensor:
     """KL(student || teacher) of each token; estimated from the sampled tokens where the distribution is not read."""
-    if done.reference_logprob_N is None:
+    if done.reference_logprob_N is None or not done.stats.reverse_kl_N.isnan().any():
         return done.stats.reverse_kl_N
-    return k3(done.stats.logprob_N, done.reference_logprob_N)
+    return k3(done.stats.policy_logprob_N, done.reference_logprob_N)
 
 
 def peak_memory_gib(device: torch.device) -> float:

@@ -1,111 +1,26 @@
-"""Objectives as pure functions: divergences over the vocabulary, advantages, importance ratios, losses.
+"""Objectives as pure functions: advantages, importance ratios, weights, losses.
 
-Axes: `_N` completion tokens, completion by completion; `_T` positions; `_V` vocabulary; `_C` completions. All
-log-probabilities are in nats, of the distribution at temperature 1.
+Axes: `_N` completion tokens, completion by completion; `_C` completions. Log-probabilities are in nats. Those of which
+advantages, ratios and policy gradients are made, the student's and the teacher's, are of the distribution that was
+sampled from: the logits divided by `sampling.temperature`, as verl, TRL and MiniLLM do; at another one the gradient is
+that of something else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gepa_loop.recipe import GRPO, SFT, FullKL, Objective, SequenceKL, TokenKL
 
-Kind = Literal["reverse_kl", "forward_kl", "jsd"]
-
 LOG_RATIO_LIMIT = 20.0
 """Log-ratios are cut here before they are exponentiated."""
 SEQUENCE_RATIO_LIMIT = 10.0
 """A completion's product of ratios counts as at most this, as in prime-rl."""
-
-
-def divergence(student_logits_TV: Tensor, teacher_logits_TV: Tensor, kind: Kind, beta: float = 0.5) -> Tensor:
-    """A divergence between student and teacher at each position; dense and differentiable.
-
-    With p the student's and q the teacher's probabilities, summed over the vocabulary:
-    `reverse_kl` = p (log p - log q), `forward_kl` = q (log q - log p), and with the mixture
-    m = beta q + (1 - beta) p, `jsd` = beta q (log q - log m) + (1 - beta) p (log p - log m)
-    (GKD, arXiv 2306.13649, eq. 1). At beta 0 and 1, where that is 0, `jsd` is forward and reverse KL: the limits of
-    jsd / beta and jsd / (1 - beta), as the released implementations have it.
-
-    Returns:
-        Nats, [T], in the precision of the logits. Exactly 0 where the logits are equal.
-
-    Raises:
-        ValueError: An unknown kind, or a beta outside [0, 1].
-    """
-    return from_logprobs(student_logits_TV.log_softmax(-1), teacher_logits_TV.log_softmax(-1), kind, beta)
-
-
-def from_logprobs(log_p_NV: Tensor, log_q_NV: Tensor, kind: Kind, beta: float = 0.5) -> Tensor:
-    """`divergence` of normalised log-probabilities over the same outcomes; [N]."""
-    kind = _limit(kind, beta)
-    if kind == "reverse_kl":
-        return (log_p_NV.exp() * (log_p_NV - log_q_NV)).sum(-1)
-    if kind == "forward_kl":
-        return (log_q_NV.exp() * (log_q_NV - log_p_NV)).sum(-1)
-    log_m_NV = _log_mixture(log_p_NV, log_q_NV, beta)
-    student_NV, teacher_NV = log_p_NV.exp() * (log_p_NV - log_m_NV), log_q_NV.exp() * (log_q_NV - log_m_NV)
-    return (beta * teacher_NV + (1 - beta) * student_NV).sum(-1)
-
-
-def with_gradient(
-    log_p_NV: Tensor, log_q_NV: Tensor, kind: Kind, beta: float = 0.5, p_NV: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """`from_logprobs` and its gradient with respect to the student's logits, without autograd.
-
-    Each divergence D has d D / d logits = p (f - sum p f), with f = d D / d p: log p - log q for the reverse KL, -q / p
-    for the forward KL, (1 - beta) (log p - log m) for the Jensen-Shannon divergence; terms without V left out.
-
-    `p_NV` is exp(log p) where it is known already.
-
-    Returns:
-        Divergence [N] and gradient [N, V].
-    """
-    kind, p_NV = _limit(kind, beta), log_p_NV.exp() if p_NV is None else p_NV
-    if kind == "forward_kl":
-        q_NV = log_q_NV.exp()
-        return torch.linalg.vecdot(q_NV, log_q_NV - log_p_NV), p_NV - q_NV
-    if kind == "reverse_kl":
-        slope_NV = log_p_NV - log_q_NV
-        value_N = mean_N = torch.linalg.vecdot(p_NV, slope_NV)
-    else:
-        log_m_NV = _log_mixture(log_p_NV, log_q_NV, beta)
-        slope_NV = (1 - beta) * (log_p_NV - log_m_NV)
-        mean_N = torch.linalg.vecdot(p_NV, slope_NV)
-        value_N = mean_N + beta * torch.linalg.vecdot(log_q_NV.exp(), log_q_NV - log_m_NV)
-    return value_N, slope_NV.sub_(mean_N[:, None]).mul_(p_NV)
-
-
-def _limit(kind: Kind, beta: float) -> Kind:
-    if kind not in ("reverse_kl", "forward_kl", "jsd"):
-        raise ValueError(f"kind = {kind!r}: there are reverse_kl, forward_kl and jsd")
-    if not 0 <= beta <= 1:
-        raise ValueError(f"beta = {beta} is not between 0 and 1")
-    if kind == "jsd" and beta in (0, 1):
-        return "reverse_kl" if beta == 1 else "forward_kl"
-    return kind
-
-
-def _log_mixture(log_p_NV: Tensor, log_q_NV: Tensor, beta: float) -> Tensor:
-    """log(beta q + (1 - beta) p), from the larger of the two: neither overflows, and p = q gives p exactly."""
-    gap_NV = log_q_NV - log_p_NV
-    from_p_NV = log_p_NV + torch.log1p(beta * torch.expm1(gap_NV.clamp(max=0)))
-    from_q_NV = log_q_NV + torch.log1p((1 - beta) * torch.expm1((-gap_NV).clamp(max=0)))
-    return torch.where(gap_NV > 0, from_q_NV, from_p_NV)
-
-
-def with_tail(logprobs_NK: Tensor) -> Tensor:
-    """Log-probabilities of K outcomes and, as one more, of all others; [N, K + 1].
-
-    Without the tail a top-k reverse KL falls when the student moves its mass out of the K (verl#5041).
-    """
-    kept_N1 = logprobs_NK.logsumexp(-1, keepdim=True).clamp(max=-1e-7)
-    return torch.cat([logprobs_NK, torch.log(-torch.expm1(kept_N1))], -1)
 
 
 @dataclass(frozen=True)
@@ -119,8 +34,9 @@ class Completions:
     """Task reward, float32."""
     truncated_C: Tensor
     """Cut at the horizon."""
-    sampler_logprob_N: Tensor
-    """Log-probability of each token when it was sampled."""
+    old_logprob_N: Tensor
+    """Log-probability of each token before the step: as collected the sampler's, at temperature 1; where
+    `objective.old` asks for the trainer's, `update` puts those here, at the temperature of sampling."""
     by_student_C: Tensor
     """Sampled by the student; the others by the teacher."""
 
@@ -182,7 +98,8 @@ def advantages(
     Args:
         objective: Which, and its weights.
         batch: What was sampled.
-        teacher_logprob_N: The teacher's log-probability of each token; only `token_kl` and `sequence_kl` need it.
+        teacher_logprob_N: The teacher's log-probability of each token, at the temperature of `batch.old_logprob_N`; only
+            `token_kl` and `sequence_kl` need it.
         baseline: Running mean of earlier steps' advantages, for `token_kl` with `centre = "running"`.
 
     Returns:
@@ -194,14 +111,21 @@ def advantages(
         if not objective.use_full_reward_baseline:
             return task_C[owner_N], baseline
         assert teacher_logprob_N is not None
-        kl_N = objective.teacher_tau * teacher_logprob_N - objective.student_tau * batch.sampler_logprob_N
+        kl_N = objective.teacher_tau * teacher_logprob_N - objective.student_tau * batch.old_logprob_N
         kl_C = sums(kl_N, owner_N, len(batch.lengths_C))
         return (task_C + reward_advantage(kl_C, batch.groups_C, objective.kl_std))[owner_N], baseline
     if isinstance(objective, TokenKL) and objective.student == "sampler":
         assert teacher_logprob_N is not None
-        kl_N = objective.teacher_tau * teacher_logprob_N - objective.student_tau * batch.sampler_logprob_N
+        kl_N = objective.teacher_tau * teacher_logprob_N - objective.student_tau * batch.old_logprob_N
         if objective.discount > 0:
-            kl_N = discounted(kl_N, batch.lengths_C.tolist(), objective.discount)
+            own_N, kl_N = kl_N, discounted(kl_N, batch.lengths_C.tolist(), objective.discount)
+            summed_N = batch.lengths_C[owner_N] - batch.place_N
+            if objective.single_step:
+                kl_N, summed_N = kl_N - own_N, summed_N - 1
+            if objective.length_normalise:
+                kl_N = kl_N / summed_N.clamp(min=1)
+        if objective.centre == "whiten":
+            kl_N = (kl_N - kl_N.mean()) / (kl_N.std(correction=0) + 1e-8)
         if objective.centre == "group":
             kl_N = kl_N - group_mean(kl_N, batch.groups_C[owner_N])
         if objective.centre == "running":
@@ -227,7 +151,7 @@ def token_weights(objective: Objective, batch: Completions, trained_C: Tensor) -
 
 
 class Ratios(NamedTuple):
-    """Importance ratios student / sampler, float32, without gradient."""
+    """Importance ratios, the student's probability of a token over that from before the step; float32, no gradient."""
 
     log_ratio_N: Tensor
     """Cut at +-20; 0 for tokens that the teacher sampled."""
@@ -240,10 +164,13 @@ class Ratios(NamedTuple):
 
 
 def ratios(
-    objective: Objective, logprob_N: Tensor, sampler_logprob_N: Tensor, owner_N: Tensor, by_student_N: Tensor
+    objective: Objective, logprob_N: Tensor, old_logprob_N: Tensor, owner_N: Tensor, by_student_N: Tensor
 ) -> Ratios:
-    """Ratios of a micro-batch of whole completions; `owner_N` counts its completions from 0."""
-    log_N = (logprob_N.detach().float() - sampler_logprob_N).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+    """Ratios of a micro-batch of whole completions; `owner_N` counts its completions from 0.
+
+    Both log-probabilities are of one temperature.
+    """
+    log_N = (logprob_N.detach().float() - old_logprob_N).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     log_N = torch.where(by_student_N, log_N, 0.0)
     count = int(owner_N.max()) + 1
     sums_C = sums(log_N, owner_N, count)
@@ -281,12 +208,14 @@ def loss(
 
     Args:
         objective: Which, and its weights.
-        logprob_N: The student's log-probability of each token; carries a gradient.
-        divergence_N: Divergence from the teacher at each token; carries a gradient. `full_kl` and `sft` read it.
+        logprob_N: The student's log-probability of each token, under the distribution that was sampled from (for `sft` at
+            temperature 1); carries a gradient.
+        divergence_N: Divergence from the teacher at each token; carries a gradient. `full_kl`, `sft` and `token_kl` with
+            `single_step` read it.
         found: The tokens' importance ratios.
         advantage_N: From `advantages`.
         weight_N: From `token_weights`.
-        reference_logprob_N: The teacher's log-probability of each token, or the base's for `grpo`.
+        reference_logprob_N: The teacher's log-probability of each token, or the base's for `grpo`; of the same temperature.
     """
     weight_N = weight_N * ~found.masked_N
     if isinstance(objective, SFT):
@@ -313,13 +242,16 @@ def loss(
             kl_N = objective.teacher_tau * reference_logprob_N - objective.student_tau * present_N
             advantage_N = advantage_N + kl_N
         advantage_N = advantage_N - objective.kl_tau * found.log_ratio_N
-    return -(weight_N * found.ratio_N * advantage_N * logprob_N).sum()
+    policy = -(weight_N * found.ratio_N * advantage_N * logprob_N).sum()
+    if isinstance(objective, TokenKL) and objective.single_step:
+        return policy + objective.teacher_tau * (weight_N * divergence_N).sum()
+    return policy
 
 
 def _clipped_surrogate(
     objective: GRPO, logprob_N: Tensor, found: Ratios, advantage_N: Tensor, base_logprob_N: Tensor | None
 ) -> Tensor:
-    """-min(r A, clip(r) A) + kl_tau (exp(b - s) - (b - s) - 1), with r = student / sampler; [N]."""
+    """-min(r A, clip(r) A) + kl_tau (exp(b - s) - (b - s) - 1), with r = student / student before the step; [N]."""
     # The value of the ratio comes from `found`, its gradient from the log-probability.
     ratio_N = found.ratio_N * (logprob_N - logprob_N.detach()).exp()
     low, high = objective.clip

@@ -3,7 +3,8 @@
 The final gain of a distillation is close to linear in the teacher's initial lead (arXiv 2605.30070), and what on-policy
 distillation can move at first is what the student does already. So two numbers of the model's completions without a
 prompt: how far the prompted model's distribution is from the one that made them, and how much better they would score
-if they came as often as the prompted model would write them.
+if they came as often as the prompted model would write them. Probabilities are those at temperature 1, also where the
+completions are sampled at another.
 """
 
 from __future__ import annotations

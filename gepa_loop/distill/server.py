@@ -56,8 +56,13 @@ class ServerReader:
             torch.tensor(sampled, device=device),
         )
 
-    def logprobs(self, groups: Sequence[Group], device: torch.device) -> Tensor:
+    def logprobs(self, groups: Sequence[Group], device: torch.device, temperature: float) -> Tensor:
+        if temperature != 1:
+            raise NotImplementedError("the config refuses a server at another temperature")
         return self.read(groups, device).token_N
+
+    def moved(self) -> None:
+        """It looks at nobody."""
 
     def follow(self) -> None:
         """It does not move."""

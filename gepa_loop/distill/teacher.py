@@ -35,7 +35,7 @@ from gepa_loop.lora_training import (
 )
 from gepa_loop.models import Base
 from gepa_loop.prompts import NO_PROMPT, Renderer
-from gepa_loop.recipe import GRPO, SFT, SequenceKL, Teacher, TokenKL, on_policy_share
+from gepa_loop.recipe import GRPO, SequenceKL, Teacher, TokenKL, on_policy_share
 from gepa_loop.sampling.base import Sampler
 from gepa_loop.sampling.engines import open_sampler, resolve_engine
 from gepa_loop.sampling.kv import shared_length
@@ -67,12 +67,16 @@ class Reader(Protocol):
         """Its distributions at the positions that predict the groups' completion tokens, on `device`."""
         ...
 
-    def logprobs(self, groups: Sequence[Group], device: torch.device) -> Tensor:
-        """Its log-probability of each completion token, [N] float32 on `device`."""
+    def logprobs(self, groups: Sequence[Group], device: torch.device, temperature: float) -> Tensor:
+        """Its log-probability of each completion token at a temperature, [N] float32 on `device`."""
+        ...
+
+    def moved(self) -> None:
+        """Take note that an update has moved the student."""
         ...
 
     def follow(self) -> None:
-        """Take note that the student has moved."""
+        """Follow the student, whose step is over."""
         ...
 
     def release(self) -> None:
@@ -110,11 +114,6 @@ class LocalReader:
     def follows(self) -> bool:
         return self.rate > 0
 
-    @property
-    def moves(self) -> bool:
-        """Its weights change while the student trains."""
-        return self.rate > 0 or STUDENT in self.adapters
-
     def rest(self, item: Item) -> tuple[int, ...]:
         return self.prompts[item.id][self.shared :]
 
@@ -138,14 +137,17 @@ class LocalReader:
             states = self._forward(packed, self._prefix)
         return Dense(states.to(device), self.base.model.get_output_embeddings().weight.to(device))
 
-    def logprobs(self, groups: Sequence[Group], device: torch.device) -> Tensor:
+    def logprobs(self, groups: Sequence[Group], device: torch.device, temperature: float) -> Tensor:
         dense = self.read(groups, device)
-        return token_logprobs(*dense, completion_tokens(groups, device))
+        return token_logprobs(*dense, completion_tokens(groups, device), temperature)
+
+    def moved(self) -> None:
+        self._stale |= STUDENT in self.adapters
 
     def follow(self) -> None:
-        if self.rate > 0 and self.model is not None:
+        if self.follows and self.model is not None:
             follow_student(self.model, self.rate)
-        self._stale = self.moves
+            self._stale = True
 
     def release(self) -> None:
         if self._forward is not None:
@@ -247,12 +249,6 @@ def teacher_text(teacher: Teacher, prompt: str, item: Item) -> str:
         return prompt
     shown = teacher.privileged_text.replace("{value}", item.read_field(teacher.privileged))
     return f"{prompt}\n\n{shown}" if prompt else shown
-
-
-def reads_while_training(config: Config) -> bool:
-    """Whether the loss needs the teacher's whole distribution; otherwise its log-probabilities, or nothing."""
-    objective = config.objective
-    return objective.type == "full_kl" or (isinstance(objective, SFT) and objective.loss == "forward_kl")
 
 
 def reads_before(config: Config) -> bool:

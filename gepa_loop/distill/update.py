@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from gepa_loop.config import Config
-from gepa_loop.distill.batch import Group, completion_tokens, micro_batches, pack
+from gepa_loop.distill.batch import Group, Packed, completion_tokens, micro_batches, pack
 from gepa_loop.distill.collect import Collected
 from gepa_loop.distill.forward import Forward, Prefix, recomputed_states
-from gepa_loop.distill.head import Divergence, TokenStats, token_stats
+from gepa_loop.distill.head import Divergence, TokenStats, token_logprobs, token_stats
 from gepa_loop.distill.memory import Passes, smaller
 from gepa_loop.distill.metrics import Clock
 from gepa_loop.distill.objectives import Completions, Ratios, advantages, loss, ratios, token_weights
-from gepa_loop.distill.teacher import Reader, reads_before, reads_while_training
+from gepa_loop.distill.teacher import Reader, reads_before
 from gepa_loop.errors import ModelError
 from gepa_loop.models import Base
-from gepa_loop.recipe import FullKL, Objective
+from gepa_loop.recipe import SFT, FullKL, Objective, TokenKL
 
 NO_PREFIX = Prefix()
 """One value, by which captured graphs know it again."""
@@ -78,14 +78,29 @@ def update(
         ModelError: Not even one completion fits in memory.
     """
     objective, batch = config.objective, collected.batch
+    temperature = objective.policy_temperature(config.sampling.temperature)
     reference_N = None
     if reads_before(config) and reader is not None:
-        reference_N, passes = _reference(reader, base.device, collected.groups, passes)
+
+        def theirs(part: Sequence[Group]) -> Tensor:
+            return reader.logprobs(part, base.device, temperature)
+
+        reference_N, passes = _logprobs(theirs, reader, collected.groups, passes)
         clock.lap("teacher")
+    if objective.old_from_trainer(config.sampling.temperature):
+
+        def own(part: Sequence[Group]) -> Tensor:
+            packed = _packed(part, base.device)
+            tokens_N = completion_tokens(part, base.device)
+            return token_logprobs(forward(packed, NO_PREFIX), _head(base), tokens_N, temperature)
+
+        old_N, passes = _logprobs(own, forward, collected.groups, passes)
+        batch = replace(batch, old_logprob_N=old_N)
+        clock.lap("forward")
     advantage_N, baseline = advantages(objective, batch, reference_N, baseline)
     fixed = _Fixed(config, base, forward, reader, batch, advantage_N, reference_N)
 
-    losses, norms, seen, weights = [], [], [], []
+    losses, norms, seen, weights, moved = [], [], [], [], False
     for number, (share, tokens, rollouts) in enumerate(_shares(collected, config.distill.updates)):
         weight_N = token_weights(objective, _slice(batch, tokens, rollouts), collected.trained_C[rollouts])
         value, counted, parts_seen, passes = _gradient(
@@ -100,12 +115,15 @@ def update(
         total = float(value)
         if math.isfinite(norm) and math.isfinite(total) and bool(counted):
             optimizer.step()
+            moved = True
             if reader is not None:
-                reader.follow()
+                reader.moved()
         clock.lap("optimizer")
         losses.append(total)
         norms.append(norm)
         weights.append(weight_N)
+    if moved and reader is not None:
+        reader.follow()
     return Updated(
         loss=sum(losses) / len(losses),
         grad_norm=max(norms, key=lambda norm: math.inf if math.isnan(norm) else norm),
@@ -119,14 +137,17 @@ def update(
     )
 
 
-def _reference(
-    reader: Reader, device: torch.device, groups: Sequence[Group], passes: Passes
+@torch.no_grad()
+def _logprobs(
+    read: Callable[[Sequence[Group]], Tensor],
+    holder: Forward | Reader,
+    groups: Sequence[Group],
+    passes: Passes,
 ) -> tuple[Tensor, Passes]:
-    """The reader's log-probability of each token, [N] on the CPU, and the passes that fitted in memory."""
+    """What `read` finds of each part's tokens, [N] on the CPU, and the passes that fitted in memory of `holder`."""
     while True:
         try:
-            parts = micro_batches(groups, passes.tokens)
-            return torch.cat([reader.logprobs(part, device).cpu() for part in parts]), passes
+            return torch.cat([read(part).cpu() for part in micro_batches(groups, passes.tokens)]), passes
         except torch.OutOfMemoryError as error:
             cause = str(error).partition("\n")[0]
         less = smaller(passes, groups)
@@ -134,7 +155,7 @@ def _reference(
         if less is None or less.recompute != passes.recompute:
             raise _too_large(groups, cause)
         passes = less
-        _free(reader)
+        _free(holder)
 
 
 def _free(*holders: Forward | Reader | None) -> None:
@@ -224,21 +245,27 @@ def make_optimizer(config: Config, parameters: Sequence[torch.nn.Parameter]) -> 
 
 
 def learning_rate(config: Config, done: int) -> float:
-    """The learning rate after `done` optimiser steps: linear warm-up, then constant or half a cosine down to 0."""
+    """The learning rate after `done` optimiser steps: linear warm-up, then constant or half a cosine, 0 at the last."""
     settings = config.distill
     if done < settings.warmup:
         return settings.lr * (done + 1) / settings.warmup
     if settings.schedule == "constant":
         return settings.lr
-    rest = max(1, settings.steps * settings.updates - settings.warmup)
+    rest = max(1, settings.steps * settings.updates - 1 - settings.warmup)
     return settings.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, (done - settings.warmup) / rest)))
 
 
-def asked_divergence(objective: Objective) -> Divergence | None:
-    """The divergence that the objective trains, if it does."""
+def asked_divergence(objective: Objective, temperature: float) -> Divergence | None:
+    """The divergence that the objective trains beside or instead of the sampled tokens; None where there is none."""
     if isinstance(objective, FullKL):
-        return Divergence(objective.divergence, objective.beta, objective.clip, objective.top_k)
-    return Divergence("forward_kl")
+        return Divergence(
+            objective.divergence, objective.beta, objective.clip, objective.top_k, objective.temperature
+        )
+    if isinstance(objective, TokenKL) and objective.single_step:
+        return Divergence("reverse_kl", temperature=temperature)
+    if isinstance(objective, SFT) and objective.loss == "forward_kl":
+        return Divergence("forward_kl")
+    return None
 
 
 def _pass(
@@ -247,31 +274,33 @@ def _pass(
     """Forward and backward of a part, whose tokens are `here` among all; gradients add up in place."""
     config, base, reader, batch = fixed.config, fixed.base, fixed.reader, fixed.batch
     objective, device = config.objective, base.device
-    whole = reads_while_training(config)
-    dense = reader.read(part, device) if whole and reader is not None else None
+    temperature = objective.policy_temperature(config.sampling.temperature)
+    asked = asked_divergence(objective, temperature)
+    dense = reader.read(part, device) if asked is not None and reader is not None else None
     clock.lap("teacher")
-    packed = pack([g.student_prompt for g in part], [g.completions for g in part], 0, device)
+    packed = _packed(part, device)
     student_NH = recomputed_states(base.model, packed) if recompute else fixed.forward(packed, NO_PREFIX)
     clock.lap("forward")
     stats = token_stats(
         student_NH,
-        base.model.get_output_embeddings().weight,
+        _head(base),
         completion_tokens(part, device),
         dense,
-        asked_divergence(objective) if whole else None,
-        policy=not whole or objective.adv_tau > 0,
+        asked,
+        policy=asked is None or isinstance(objective, TokenKL) or objective.adv_tau > 0,
+        temperature=temperature,
     )
     owner_N = batch.owner_N[here]
     found = ratios(
         objective,
-        stats.logprob_N,
-        batch.sampler_logprob_N[here].to(device),
+        stats.policy_logprob_N,
+        batch.old_logprob_N[here].to(device),
         (owner_N - owner_N[0]).to(device),
         batch.by_student_C[owner_N].to(device),
     )
     value = loss(
         objective,
-        stats.logprob_N,
+        stats.policy_logprob_N,
         stats.divergence_N,
         found,
         fixed.advantage_N[here].to(device),
@@ -282,6 +311,16 @@ def _pass(
     value.backward()  # type: ignore[no-untyped-call]
     clock.lap("backward")
     return value.detach(), TokenStats(*(tensor.detach() for tensor in stats)), found
+
+
+def _packed(part: Sequence[Group], device: torch.device) -> Packed:
+    """The student's own reading of a part."""
+    return pack([g.student_prompt for g in part], [g.completions for g in part], 0, device)
+
+
+def _head(base: Base) -> Tensor:
+    weight: Tensor = base.model.get_output_embeddings().weight
+    return weight
 
 
 def _shares(collected: Collected, updates: int) -> list[tuple[tuple[Group, ...], slice, slice]]:
@@ -303,6 +342,6 @@ def _slice(batch: Completions, tokens: slice, rollouts: slice) -> Completions:
         batch.groups_C[rollouts] - batch.groups_C[rollouts][0],
         batch.reward_C[rollouts],
         batch.truncated_C[rollouts],
-        batch.sampler_logprob_N[tokens],
+        batch.old_logprob_N[tokens],
         batch.by_student_C[rollouts],
     )
