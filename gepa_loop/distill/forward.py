@@ -21,6 +21,7 @@ from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from gepa_loop.attention import layer_masks
 from gepa_loop.distill.batch import Packed
 from gepa_loop.distill.fused import fused_states
 from gepa_loop.sampling.decoder import unsupported
@@ -91,9 +92,11 @@ def hidden_states(model: PreTrainedModel, packed: Packed, prefix: Prefix) -> Ten
     if prefix.cache is not None:
         rows = torch.zeros(len(packed.ids_BL), dtype=torch.long, device=model.device)
         cache = prefix.cache.rows(rows, prefix.length + packed.ids_BL.shape[1])
+    before = torch.arange(prefix.length, device=model.device).expand(len(packed.ids_BL), -1)
+    places_BS = torch.cat([before, packed.positions_BL], 1)
     out = model.get_decoder()(
         input_ids=packed.ids_BL,
-        attention_mask=packed.mask_B1LS,
+        attention_mask=layer_masks(model.config, packed.mask_B1LS, packed.positions_BL, places_BS),
         position_ids=packed.positions_BL,
         past_key_values=cache,
         use_cache=cache is not None,

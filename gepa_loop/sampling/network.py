@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch.nn.functional import embedding, pad, silu
 
+from gepa_loop.attention import layer_masks
 from gepa_loop.lora import Adapter, merge, merge_into
 from gepa_loop.sampling.decoder import make_decoder, unsupported
 from gepa_loop.sampling.kv import KVCache, empty_cache
@@ -106,22 +107,26 @@ class ModuleNetwork:
         return cache
 
     def past(self, shared: KVCache | None, count: int, room: int) -> _ModulePast:
+        length = 0 if shared is None else shared.get_seq_length()
+        places_BS = torch.arange(length, device=self._model.device).expand(count, -1)
         if shared is None:
-            return _ModulePast(empty_cache(self._model.config, room), 0)
-        rows, length = (
-            torch.zeros(count, dtype=torch.long, device=self._model.device),
-            shared.get_seq_length(),
-        )
-        return _ModulePast(shared.rows(rows, length + room), length)
+            return _ModulePast(empty_cache(self._model.config, room), 0, places_BS)
+        rows = torch.zeros(count, dtype=torch.long, device=self._model.device)
+        return _ModulePast(shared.rows(rows, length + room), length, places_BS)
 
     def forward(
         self, ids_BT: Tensor, past: _ModulePast, positions_BT: Tensor, mask_BTS: Tensor | None
     ) -> Tensor:
-        if mask_BTS is not None:
-            mask_BTS = pad(mask_BTS, (past.shared, 0), value=True)[:, None]
-        return self._run(ids_BT, past.cache, positions_BT, mask_BTS)
+        past.places_BS = torch.cat([past.places_BS, positions_BT], 1)
+        if mask_BTS is None:
+            return self._run(ids_BT, past.cache, positions_BT, None)
+        mask_B1TS = pad(mask_BTS, (past.shared, 0), value=True)[:, None]
+        masks = layer_masks(self._model.config, mask_B1TS, positions_BT, past.places_BS)
+        return self._run(ids_BT, past.cache, positions_BT, masks)
 
-    def _run(self, ids_BT: Tensor, cache: KVCache, positions_BT: Tensor, mask: Tensor | None) -> Tensor:
+    def _run(
+        self, ids_BT: Tensor, cache: KVCache, positions_BT: Tensor, mask: Tensor | dict[str, Tensor] | None
+    ) -> Tensor:
         out = self._model(
             input_ids=ids_BT,
             attention_mask=mask,
@@ -134,19 +139,21 @@ class ModuleNetwork:
         return logits
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _ModulePast:
     """The shared tokens are copied into every row."""
 
     cache: KVCache
     shared: int
+    places_BS: Tensor
+    """Positions of all tokens so far; those of padding are any."""
 
     @property
     def length(self) -> int:
         return int(self.cache.get_seq_length()) - self.shared
 
     def rows(self, index_R: Tensor, room: int) -> _ModulePast:
-        return _ModulePast(self.cache.rows(index_R, self.shared + room), self.shared)
+        return _ModulePast(self.cache.rows(index_R, self.shared + room), self.shared, self.places_BS[index_R])
 
 
 class FusedNetwork:
