@@ -15,6 +15,7 @@ from gepa_loop.prompts import NO_PROMPT, Candidate, Renderer, candidate, read_pr
 from gepa_loop.rollouts import Rollouts
 from gepa_loop.runs import flatten
 from gepa_loop.sampling.engines import open_sampler, resolve_engine
+from gepa_loop.sampling.selfcheck import check_reading
 from gepa_loop.schema import ModelConfig
 from gepa_loop.task import SPLITS, Task, load_task
 
@@ -74,6 +75,7 @@ class Lab:
             settings = ModelConfig(name=teacher.name, dtype=teacher.dtype, device=teacher.device)
             try:
                 model = load_base(settings)
+                check_reading(model)
             except (ModelError, ConfigError) as error:
                 raise type(error)(str(error).replace("model.", "teacher.", 1), error.hint) from error
         if control is not None:
@@ -160,6 +162,7 @@ def open_lab(config: Config) -> Lab:
 
     task = load_task(config.task, config.seed)
     base = load_base(config.model)
+    check_reading(base)
     sampler, engine = open_sampler(base, config.sampling)
     renderer = Renderer(base.tokenizer, base.context)
     return Lab(config, base, task, Rollouts(sampler, renderer, task, config.seed), engine)

@@ -43,14 +43,15 @@ def with_lora(base: Base, lora: LoraConfig, seed: int, stack: Adapter | None) ->
 
     if hasattr(base.model, "peft_config"):
         raise ValueError(f"{base.name} already has adapters; call remove_lora first")
-    _check_targets(base, lora.targets, "lora.targets")
+    targets = block_layers(base) if lora.targets == "auto" else lora.targets
+    _check_targets(base, targets, "lora.targets")
     if stack is not None:
         _check_targets(base, stack.targets, "the targets of the earlier rounds' adapter")
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # peft 0.21 reads a property that transformers 5.23 has renamed.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         torch.default_generator.manual_seed(seed)
-        model = peft.get_peft_model(base.model, _peft_config(lora.rank, lora.alpha, lora.targets), STUDENT)
+        model = peft.get_peft_model(base.model, _peft_config(lora.rank, lora.alpha, targets), STUDENT)
         if stack is not None:
             model.add_adapter(STACK, _peft_config(stack.rank, stack.alpha, stack.targets))
             _share(model)
@@ -169,16 +170,40 @@ def _peft_config(rank: int, alpha: float, targets: Sequence[str]) -> Any:
     return config
 
 
-def _check_targets(base: Base, targets: Sequence[str], source: str) -> None:
+def block_layers(base: Base) -> tuple[str, ...]:
+    """Last parts of the names of all linear layers that can have an adapter: what `lora.targets = "auto"` means."""
+    names = dict.fromkeys(name.rpartition(".")[2] for name in _linear_layers(base))
+    return tuple(name for name in names if _stays(base, name))
+
+
+def _linear_layers(base: Base) -> list[str]:
     from torch import nn
 
     # The output layer is read as a plain matrix by the objective, so an adapter there would train nothing.
     head = base.model.get_output_embeddings()
     # A layer that has adapters already is wrapped, and keeps the layer itself as `base_layer`.
     layers = [(n, m) for n, m in base.model.named_modules() if ".base_layer" not in n and ".lora_" not in n]
-    linears = [
-        n for n, m in layers if (isinstance(m, nn.Linear) or hasattr(m, "base_layer")) and m is not head
-    ]
+    # Some routers are linear layers that return more than their product.
+    plain = {n for n, m in layers if isinstance(m, nn.Linear) and type(m).forward is nn.Linear.forward}
+    return [n for n, m in layers if (n in plain or hasattr(m, "base_layer")) and m is not head]
+
+
+def _stays(base: Base, target: str) -> bool:
+    """Whether PEFT takes a target for a linear layer; in mixtures of experts it takes some names for the experts' parameters."""
+    import peft
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    config = peft.LoraConfig(target_modules=[target])
+    try:
+        convert_peft_config_for_transformers(config, base.model, None)
+    except ValueError:  # it is half of a fused parameter
+        return False
+    return target in config.target_modules
+
+
+def _check_targets(base: Base, targets: Sequence[str], source: str) -> None:
+    usable = block_layers(base)
+    linears = [name for name in _linear_layers(base) if name.rpartition(".")[2] in usable]
     unknown = [t for t in targets if not any(n == t or n.endswith(f".{t}") for n in linears)]
     if unknown:
         names = ", ".join(dict.fromkeys(n.rpartition(".")[2] for n in linears))

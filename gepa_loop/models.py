@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from gepa_loop.attention import use_grouped_attention
 from gepa_loop.bundled import SMOLLM, TINY, random_tiny, smollm_folder
 from gepa_loop.errors import ConfigError, ModelError
+from gepa_loop.families import check_config, check_layers, longest_context
 from gepa_loop.lora import hash_tensors
 from gepa_loop.runs import fingerprint
 from gepa_loop.schema import ModelConfig
@@ -61,20 +62,17 @@ def load_base(config: ModelConfig) -> Base:
             f"model.name = {config.name!r}: its tokenizer has no chat template",
             "Choose a chat (instruct) model.",
         )
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if not isinstance(context, int):
-        raise ModelError(f"model.name = {config.name!r}: its config has no max_position_embeddings")
     # Moved only: `to(dtype)` would also round the rotary frequencies, which stay float32.
     model = model.to(device).eval().requires_grad_(False)
     use_grouped_attention(model)
     calm_host(device)
-    _check_output_layer(config.name, model)
+    check_layers(config.name, model)
     return Base(
         name=config.name,
         model=model,
         tokenizer=tokenizer,
         stop_ids=_stop_ids(config.name, model, tokenizer),
-        context=context,
+        context=longest_context(config.name, model.config),
         fingerprint=_base_fingerprint(model, tokenizer),
     )
 
@@ -151,9 +149,10 @@ def _from_pretrained(
     name: str, place: str, dtype: torch.dtype
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     try:
+        check_config(name, AutoConfig.from_pretrained(place, trust_remote_code=False))
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
         model, info = AutoModelForCausalLM.from_pretrained(
             place,
@@ -165,6 +164,12 @@ def _from_pretrained(
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if "scaled_dot_product_attention" in reason:
+            raise ModelError(
+                f"model.name = {name!r}: {reason.split(' does not')[0]} cannot be used: its attention is not plain scaled "
+                "dot-product attention",
+                "It caps its scores or adds biases to them. The README lists families that work.",
+            ) from error
         raise ModelError(
             f"model.name = {name!r} cannot be loaded: {reason}",
             f"{place} must hold config, tokenizer and *.safetensors of a causal language model.",
@@ -176,28 +181,6 @@ def _from_pretrained(
             "Copy or download the model again.",
         )
     return model, tokenizer
-
-
-def _check_output_layer(name: str, model: PreTrainedModel) -> None:
-    """Refuse a model whose logits are more than last hidden states times a matrix: the losses assume no more."""
-    import torch
-
-    head = model.get_output_embeddings()
-    ids = torch.arange(8, device=model.device)[None]
-    with torch.no_grad():
-        logits = model(input_ids=ids).logits.float()
-        hidden = model.get_decoder()(input_ids=ids).last_hidden_state
-        product = (hidden @ head.weight.T).float() if isinstance(head, torch.nn.Linear) else None
-    if (
-        product is None
-        or product.shape != logits.shape
-        or not torch.allclose(product, logits, rtol=0, atol=0.02 * float(logits.abs().max()))
-        or getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-    ):
-        raise ModelError(
-            f"model.name = {name!r}: its logits are not its last hidden states times its output layer",
-            "Models that scale, cap or shift their logits (Granite, Cohere, some of Gemma) are not supported.",
-        )
 
 
 def _check_folder(name: str, folder: Path) -> None:

@@ -29,16 +29,8 @@ class LoraConfig(Section):
     rank: Positive = 16
     alpha: Annotated[float, Field(gt=0)] = 32.0
     """The adapter's output is scaled by alpha / rank."""
-    targets: tuple[Name, ...] = (
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-    )
-    """Names of the linear layers that get an adapter."""
+    targets: Literal["auto"] | tuple[Name, ...] = "auto"
+    """Names of the linear layers that get an adapter; `auto`: every linear layer of the model's blocks."""
 
 
 class SplitSizes(Section):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from families import write_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -287,6 +288,45 @@ def test_models_whose_logits_are_scaled_or_capped_are_refused(
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     with pytest.raises(ModelError, match="logits are not its last hidden states times"):
         load(str(folder))
+
+
+def test_a_small_bias_of_the_output_layer_is_seen(tmp_path: Path) -> None:
+    folder = write_model("phi", tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.bias"] = torch.zeros_like(tensors["lm_head.bias"])
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    load(str(folder))  # without one the logits are a product
+    tensors["lm_head.bias"][7] = 1e-3
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    for dtype in ("float32", "bfloat16"):
+        with pytest.raises(ModelError, match="logits are not its last hidden states times"):
+            load(str(folder), dtype)
+
+
+def test_weights_that_are_no_numbers_are_refused(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"][3] = torch.nan
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match="its logits are not finite"):
+        load(str(folder))
+
+
+def test_quantised_weights_are_refused_before_they_are_read(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"weights are quantised \(bitsandbytes\)") as caught:
+        load(str(folder))
+    assert caught.value.hint == "Choose the model it was quantised from."
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope", "linear"])
+def test_a_text_is_no_longer_than_the_angles_that_its_first_tokens_have(tmp_path: Path, kind: str) -> None:
+    rope = {"rope_type": kind, "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}
+    if kind == "longrope":
+        rope |= {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    base = load(str(write_model("llama", tmp_path, rope_parameters=rope)))
+    assert base.context == (256 if kind == "linear" else 64)
 
 
 def test_unknown_builtin_lists_the_known_ones() -> None:
