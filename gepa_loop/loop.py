@@ -104,7 +104,7 @@ def run_round(
     for candidate in front.candidates:
         # The search has scored it.
         prompted = scored(f"evaluate/{candidate.id}_prompted", "select", candidate.text, stack)
-        gap = difference(prompted, base)
+        gap = difference(prompted, base, config.seed)
         if gap.mean <= config.loop.min_gap:
             why = f"no teacher gap: the prompt changes the score by {gap.mean:+.3f} on {len(base)} items"
             contenders.append(Contender(candidate.id, prompted, None, why))
@@ -132,8 +132,10 @@ def run_round(
     predictions = tuple(
         predict(c.id, base, c.prompted, c.student, measured[c.id], earlier) for c in contenders
     )
-    said = summary(number, verdict, contenders)
-    write_json(folder / "decision.json", {**said, **details(verdict, base, predictions, earlier)})
+    said = summary(number, verdict, contenders, config.seed)
+    write_json(
+        folder / "decision.json", {**said, **details(verdict, base, predictions, earlier, config.seed)}
+    )
     prompt = next(c for c in front.candidates if c.id == best)
     return RoundOutcome(verdict, stack, adapter_path, prompt, said, predictions)
 

@@ -10,8 +10,8 @@ from gepa_loop.predict import Fit, Prediction
 from gepa_loop.select import Contender, Verdict, estimate
 
 
-def summary(number: int, verdict: Verdict, contenders: Sequence[Contender]) -> dict[str, Any]:
-    """A round's part of result.json, and the beginning of its decision.json."""
+def summary(number: int, verdict: Verdict, contenders: Sequence[Contender], seed: int) -> dict[str, Any]:
+    """A round's part of result.json, and the beginning of its decision.json; `seed` as in `decide`."""
     return {
         "round": number,
         "winner": verdict.winner,
@@ -19,8 +19,8 @@ def summary(number: int, verdict: Verdict, contenders: Sequence[Contender]) -> d
         "candidates": [
             {
                 "id": c.id,
-                "prompted": estimate(c.prompted).as_dict(),
-                "student": None if c.student is None else estimate(c.student).as_dict(),
+                "prompted": estimate(c.prompted, seed).as_dict(),
+                "student": None if c.student is None else estimate(c.student, seed).as_dict(),
                 "skipped": c.skipped,
             }
             for c in contenders
@@ -29,11 +29,15 @@ def summary(number: int, verdict: Verdict, contenders: Sequence[Contender]) -> d
 
 
 def details(
-    verdict: Verdict, base: Mapping[str, float], predictions: Sequence[Prediction], earlier: Fit | None
+    verdict: Verdict,
+    base: Mapping[str, float],
+    predictions: Sequence[Prediction],
+    earlier: Fit | None,
+    seed: int,
 ) -> dict[str, Any]:
-    """The rest of decision.json."""
+    """The rest of decision.json; `seed` as in `decide`."""
     return {
-        "base": estimate(base).as_dict(),
+        "base": estimate(base, seed).as_dict(),
         "ranking": list(verdict.ranking),
         "differences": {id_: diff.as_dict() for id_, diff in verdict.differences.items()},
         "adjusted_p": dict(verdict.adjusted_p),

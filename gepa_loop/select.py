@@ -100,7 +100,7 @@ def item_scores(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     return {item: math.fsum(scores) / len(scores) for item, scores in samples.items()}
 
 
-def estimate(scores: ItemScores, seed: int = 0) -> Estimate:
+def estimate(scores: ItemScores, seed: int) -> Estimate:
     """The mean score with a BCa bootstrap interval over items.
 
     Where all items score the same, resampling shows no spread and BCa is not defined: the interval is then
@@ -115,7 +115,7 @@ def estimate(scores: ItemScores, seed: int = 0) -> Estimate:
     return Estimate(values.size, _mean(values), ci)
 
 
-def difference(a: ItemScores, b: ItemScores, seed: int = 0) -> Difference:
+def difference(a: ItemScores, b: ItemScores, seed: int) -> Difference:
     """The mean of a − b, paired by item.
 
     The interval is BCa over items. Where every item differs by the same amount it is Wilson's, with [-1, 1]
@@ -141,9 +141,7 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(p) for p in multipletests(p_values, method="holm")[1]) if p_values else ()
 
 
-def internalisation(
-    student: ItemScores, base: ItemScores, prompted: ItemScores, seed: int = 0
-) -> Ratio | None:
+def internalisation(student: ItemScores, base: ItemScores, prompted: ItemScores, seed: int) -> Ratio | None:
     """(student − base) / (prompted − base): the share of the prompt's gain that the student has without it.
 
     A ratio of means. The interval is the bootstrap's percentile interval over items, numerator and
@@ -201,7 +199,7 @@ def items_needed(a: ItemScores, b: ItemScores, power: float = 0.8, alpha: float 
 
 
 def best_prompt(
-    seed_prompt: ItemScores, prompts: Mapping[str, ItemScores], alpha: float = 0.05, seed: int = 0
+    seed_prompt: ItemScores, prompts: Mapping[str, ItemScores], alpha: float, seed: int
 ) -> Verdict:
     """Pick the prompt with the highest mean among those significantly above the seed prompt, as `decide` does.
 
@@ -217,8 +215,8 @@ def best_prompt(
 def decide(
     base: ItemScores,
     contenders: Sequence[Contender],
-    alpha: float = 0.05,
-    seed: int = 0,
+    alpha: float,
+    seed: int,
     names: tuple[str, str] = ("student", "base"),
 ) -> Verdict:
     """Pick the student with the highest mean among those significantly above the base, both without prompt.

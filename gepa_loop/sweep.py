@@ -175,6 +175,7 @@ def run_sweep(
             path = cell.path / "evaluate" / f"{teacher.id}.jsonl"
             students[name] |= _by_seed(seed, scores(lab, SPLIT, NO_PROMPT, done.adapter, path, observer))
             adapters[name].append(f"{folder}/distill/{teacher.id}/adapter")
+    first = min(seed for _, seed in configs)
     result = {
         "grid": grid.name,
         "split": SPLIT,
@@ -183,13 +184,13 @@ def run_sweep(
         "untrained": [
             {
                 "cells": names,
-                "base": estimate(base[view]).as_dict(),
-                "prompted": estimate(prompted[view]).as_dict(),
+                "base": estimate(base[view], first).as_dict(),
+                "prompted": estimate(prompted[view], first).as_dict(),
             }
             for view, names in views.items()
         ],
         "baseline": grid.baseline,
-        "cells": _compared(grid, students, adapters),
+        "cells": _compared(grid, students, adapters, first),
     }
     write_record(run.path / "result.json", result, *(place for own in adapters.values() for place in own))
     return read_record(run.path / "result.json")
@@ -207,17 +208,17 @@ def _by_seed(seed: int, found: ItemScores) -> dict[str, float]:
 
 
 def _compared(
-    grid: Grid, students: Mapping[str, ItemScores], adapters: Mapping[str, list[str]]
+    grid: Grid, students: Mapping[str, ItemScores], adapters: Mapping[str, list[str]], seed: int
 ) -> list[dict[str, Any]]:
     """Each cell's score and its paired difference from the baseline's; p after Holm over the other cells."""
     others = [name for name in grid.cells if name != grid.baseline]
-    gaps = {name: difference(students[name], students[grid.baseline]) for name in others}
+    gaps = {name: difference(students[name], students[grid.baseline], seed) for name in others}
     adjusted = dict(zip(others, holm([gap.p for gap in gaps.values()]), strict=True))
     return [
         {
             "cell": name,
             "sets": list(grid.cells[name]),
-            "student": estimate(students[name]).as_dict(),
+            "student": estimate(students[name], seed).as_dict(),
             "difference": {**gaps[name].as_dict(), "p": adjusted[name]} if name in gaps else None,
             "adapters": adapters[name],
         }

@@ -22,6 +22,7 @@ def make() -> Ladder:
 
 
 SETS = [
+    "seed=3",
     "task.kind=python",
     "task.name=ladder:make",
     "task.splits={train=32, pareto=16, select=64, test=32}",
@@ -29,11 +30,12 @@ SETS = [
     "optimize.max_rollouts=80",
     # The reward moves the student, and the teacher is read.
     "objective.adv_tau=1",
-    "objective.teacher_tau=0.1",
-    "distill.rollouts=32",
-    "distill.group=8",
-    "distill.steps=8",
-    "distill.lr=3e-2",
+    "objective.reward_std=true",
+    "objective.teacher_tau=0.03",
+    "distill.rollouts=128",
+    "distill.group=16",
+    "distill.steps=10",
+    "distill.lr=2e-2",
 ]
 """Over the smoke preset: two rounds of a few seconds, each with a winner."""
 COMMAND = ["loop", "--config", "smoke", "--run-name", "r", *(w for s in SETS for w in ("--set", s))]

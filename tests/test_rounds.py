@@ -202,3 +202,15 @@ def test_test_is_scored_with_the_whole_stack(lab: Lab, root: Path, models: list[
     result = read_json(root / "result.json")
     assert result["status"] == "done" and result["test"]["student"]["n"] == 32
     assert result["test"]["student"]["mean"] > result["test"]["base"]["mean"]
+
+
+def test_equal_scores_have_equal_intervals_wherever_they_stand(root: Path, winners: list[str]) -> None:
+    for number, winner in enumerate(winners):
+        folder = root / f"round_{number:02d}"
+        decision = read_json(folder / "decision.json")
+        own = next(one for one in decision["candidates"] if one["id"] == winner)
+        front = {row["id"]: row for row in read_jsonl(folder / "optimize" / "front.jsonl")}
+        assert own["prompted"] == front[winner]["select"]
+        for side in (own["student"], decision["base"], decision["differences"][winner]):
+            low, high = (f"{x:z.3f}".replace("0.", ".", 1) for x in side["ci"])
+            assert f"[{low}, {high}]" in decision["reason"]
