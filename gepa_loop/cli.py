@@ -158,10 +158,11 @@ def distill(
         done = distil_alone(lab, teacher, run, view)
     from gepa_loop.view import score
 
-    later = f", {score(done.last.score)} at step {done.last.step}" if done.last != done.best else ""
+    kept = done.kept
+    later = f", {score(done.last)} at step {done.last_step}" if done.last_step != kept.step else ""
     out.print(
-        f"held-out score without a prompt: {score(done.before)} before, {score(done.best.score)} at step "
-        f"{done.best.step} (kept){later}\nadapter: {shown(run.path / 'distill' / teacher.id / 'adapter')}",
+        f"held-out score without a prompt, of the items that chose the step: {score(done.before)} before, "
+        f"{score(kept.score)} at step {kept.step} (kept: {kept.reason}){later}\nadapter: {shown(run.path / 'distill' / teacher.id / 'adapter')}",
         highlight=False,
     )
 

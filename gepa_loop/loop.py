@@ -91,7 +91,6 @@ def run_round(
     observer.stage("baseline", round=number)
     base = scored("baseline/select", "select", NO_PROMPT, stack)
     held_out = scored("baseline/pareto", "pareto", NO_PROMPT, stack)
-    before = sum(held_out.values()) / len(held_out)
 
     # 2. Prompts that help this model.
     front = search(lab, seed_prompt, folder / "optimize", observer, number=number, stack=stack)
@@ -111,7 +110,7 @@ def run_round(
             observer.note(f"{candidate.id} is skipped: {why}")
             continue
         target = folder / "distill" / candidate.id
-        distilled = distil(lab, candidate, target, observer, number=number, stack=stack, before=before)
+        distilled = distil(lab, candidate, target, observer, number=number, stack=stack, before=held_out)
         students[candidate.id] = distilled.adapter
         observer.stage("student", round=number, candidate=candidate.id)
         whole = _stacked(stack, distilled.adapter)

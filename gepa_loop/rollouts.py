@@ -106,6 +106,14 @@ class Rollouts:
         )
 
 
+def item_means(rows: Sequence[Row]) -> dict[str, float]:
+    """Each item's mean score over its samples."""
+    samples: dict[str, list[float]] = {}
+    for row in rows:
+        samples.setdefault(row.item, []).append(row.score)
+    return {item: sum(scores) / len(scores) for item, scores in samples.items()}
+
+
 def mean_score(rows: Sequence[Row]) -> float:
     """Mean score over rows."""
     return sum(row.score for row in rows) / len(rows)

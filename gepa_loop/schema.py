@@ -39,7 +39,7 @@ class SplitSizes(Section):
     train: Positive = 256
     """Feeds the reflection and the distillation's rollouts."""
     pareto: Positive = 64
-    """GEPA's validation set, and the held-out check that picks the best checkpoint."""
+    """GEPA's validation set, and the held-out checks that say which step's student is kept."""
     select: Positive = 128
     """Ranks the prompts of the front and their students."""
     test: Positive = 300

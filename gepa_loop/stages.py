@@ -206,10 +206,10 @@ def distil(
     *,
     number: int | None = None,
     stack: Adapter | None,
-    before: float,
+    before: Mapping[str, float],
     label: str | None = None,
 ) -> Distilled:
-    """Distil one prompt on top of `stack`; `before` is the held-out score of that without a prompt."""
+    """Distil one prompt on top of `stack`; `before` holds its held-out scores without a prompt."""
     from gepa_loop.distill.checkpoint import steps_saved
     from gepa_loop.distill.trainer import distill
 
@@ -230,6 +230,7 @@ def distil(
         )
 
     done = distill(lab, teacher, folder, stack=stack, before=before, progress=progress)
+    observer.note(f"kept step {done.kept.step}: {done.kept.reason}")
     if still:
         observer.note(
             f"{still} of {settings.steps} steps had no gradient: no trained token had an advantage or a divergence"
@@ -245,8 +246,7 @@ def distil_alone(
     observer.stage("baseline", candidate=label)
     held_out = scores(lab, "pareto", NO_PROMPT, None, run.path / "baseline" / "pareto.jsonl", observer)
     folder = run.path / "distill" / teacher.id
-    before = sum(held_out.values()) / len(held_out)
-    return distil(lab, teacher, folder, observer, stack=None, before=before, label=label)
+    return distil(lab, teacher, folder, observer, stack=None, before=held_out, label=label)
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from gepa_loop.distill.trainer import distill
 from gepa_loop.distill.update import learning_rate
 from gepa_loop.errors import ConfigError, Diverged, ModelError, PromptError, TaskError
 from gepa_loop.lab import Lab, open_lab
-from gepa_loop.lora import Adapter, write_adapter
+from gepa_loop.lora import Adapter, read_adapter, write_adapter
 from gepa_loop.lora_training import remove_lora, student_adapter, with_lora
 from gepa_loop.models import Base
 from gepa_loop.prompts import Candidate
-from gepa_loop.runs import derive_seed, read_jsonl
+from gepa_loop.runs import derive_seed, read_json, read_jsonl
 
 
 def smoke(*sets: str) -> Config:
@@ -50,7 +50,7 @@ def train(
         Candidate(prompt),
         folder,
         stack=None,
-        before=0.0,
+        before=dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0),
         progress=progress or (lambda row: None),
     )
 
@@ -134,7 +134,7 @@ def test_distillation_lowers_the_divergence_and_leaves_the_base_alone(lab: Lab, 
     assert all(row["reverse_kl"] > 0 for row in rows)
     after = lab.base.model.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)
-    assert done.last.step == 40 and not (tmp_path / "checkpoints").exists()
+    assert done.last_step == 40 and not (tmp_path / "checkpoints").exists()
 
 
 def test_micro_batch_size_changes_nothing(lab: Lab, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_micro_batch_size_changes_nothing(lab: Lab, tmp_path: Path) -> None:
     kl = [read_jsonl(tmp_path / name / "metrics.jsonl")[0] for name in "ab"]
     assert kl[0]["reverse_kl"] == pytest.approx(kl[1]["reverse_kl"], rel=1e-4)
     assert kl[0]["grad_norm"] == pytest.approx(kl[1]["grad_norm"], rel=1e-4)
-    assert one.last == all_.last
+    assert one.last == all_.last and one.kept == all_.kept
 
 
 class Killed(Exception):
@@ -163,11 +163,37 @@ def test_resume_equals_an_uninterrupted_run_to_the_byte(lab: Lab, tmp_path: Path
     (tmp_path / "torn" / "metrics.jsonl").open("a").write('{"step": 4, "los')
     resumed = train(lab, tmp_path / "torn", *sets)
     assert resumed.adapter.fingerprint == whole.adapter.fingerprint
-    assert (resumed.best, resumed.last) == (whole.best, whole.last)
+    assert (resumed.kept, resumed.last) == (whole.kept, whole.last)
     kls = [[r["reverse_kl"] for r in read_jsonl(tmp_path / n / "metrics.jsonl")] for n in ("whole", "torn")]
     assert kls[0] == kls[1] and len(kls[0]) == 5
     weights = "adapter/adapter_model.safetensors"
     assert (tmp_path / "torn" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+
+
+def test_every_checks_student_can_still_be_kept(scored: Lab, tmp_path: Path) -> None:
+    """Also after the run was killed: later checks decide which one; of the earlier, only the adapter is left."""
+    sets = "distill.steps=4", "distill.check_every=1", "distill.lr=0.05"
+    adapters: dict[int, str] = {}
+
+    def watch(row: dict[str, Any]) -> None:
+        folder = tmp_path / "a" / "checkpoints"
+        adapters[row["step"]] = read_adapter(folder / f"step_{row['step']:06d}" / "adapter").fingerprint
+        assert [p.parent.name for p in folder.glob("step_*/optimizer.safetensors")] == [
+            f"step_{row['step']:06d}"
+        ]
+        if row["step"] == 3 and len(adapters) == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(scored, tmp_path / "a", *sets, progress=watch)
+    adapters[0] = ""
+    done = train(scored, tmp_path / "a", *sets, progress=watch)
+    result = read_json(tmp_path / "a" / "result.json")
+    rows = read_jsonl(tmp_path / "a" / "metrics.jsonl")
+    assert done.kept.step in range(1, 4)  # with this seed not the last, whose checkpoint is whole
+    assert done.adapter.fingerprint == adapters[done.kept.step] == result["adapter_fingerprint"]
+    assert result["best"] == {"step": done.kept.step, "score": rows[done.kept.step - 1]["held_out_score"]}
+    assert result["choice"]["reason"] == done.kept.reason
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(lab: Lab, tmp_path: Path) -> None:
@@ -388,7 +414,7 @@ def test_a_cut_completion_is_worth_nothing_where_that_is_asked(scored: Lab) -> N
 
 def test_early_stop_after_checks_without_gain(lab: Lab, tmp_path: Path) -> None:
     done = train(lab, tmp_path, "distill.steps=9", "distill.check_every=1", "distill.patience=2")
-    assert done.last.step == 2  # the score is 0 from the first check on
+    assert done.last_step == 2  # the score is 0 from the first check on
 
 
 def test_learning_rates_by_hand() -> None:
@@ -442,7 +468,7 @@ def test_two_steps_of_every_preset(scored: Lab, tmp_path: Path, name: str) -> No
         Candidate("Answer with one number."),
         tmp_path,
         stack=None,
-        before=0.0,
+        before=dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0),
         progress=lambda row: None,
     )
     rows = read_jsonl(tmp_path / "metrics.jsonl")

@@ -38,7 +38,8 @@ def run(tmp_path: Path) -> Path:
     write_record(folder / "optimize" / "result.json", {})
     steps = [{"step": 1, "reverse_kl": 0.4}, {"step": 2, "reverse_kl": 0.2, "held_out_score": 0.5}]
     write_jsonl(folder / "distill" / "aaaaaaaa" / "metrics.jsonl", steps)
-    write_record(folder / "distill" / "aaaaaaaa" / "result.json", {}, "metrics.jsonl")
+    choice = {"step": 2, "score": 0.4375, "reason": "the highest score"}
+    write_record(folder / "distill" / "aaaaaaaa" / "result.json", {"choice": choice}, "metrics.jsonl")
     write_text(tmp_path / "config.json", '{"seed": 0}')
     facts = {"distinct_questions": 99, "commonest_answer": "4", "commonest_share": 0.125}
     write_jsonl(tmp_path / "events.jsonl", [{"event": "start", **facts, "warnings": ["mind the <gap>"]}])
@@ -70,6 +71,7 @@ def test_the_page_tells_what_happened(run: Path) -> None:
     assert "oracle" in page and "0.625" in page and "12.5 %" in page
     assert "4 students of earlier rounds: predicted scores were off by 0.062" in page
     assert '<td class="n">0.515</td>' in page and "divergence 0.875 nats a token" in page
+    assert "Kept: step 2, the highest score. Its held-out score, 0.438, is of the items that chose it." in page
     # Steps 1 and 2 of 2 lie at the middle and the right end; the larger KL at the top, half of it half as high.
     assert 'points="210.0,24.0 396.0,60.0"' in page
 

@@ -128,7 +128,7 @@ def train(lab: Lab, folder: Path, *sets: str) -> list[dict[str, Any]]:
         Candidate("Answer with one number."),
         folder,
         stack=None,
-        before=0.0,
+        before=dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0),
         progress=lambda row: None,
     )
     return read_jsonl(folder / "metrics.jsonl")

@@ -230,7 +230,7 @@ def test_the_mismatch_is_measured_at_temperature_1(lab: Lab, tmp_path: Path) -> 
             Candidate(PROMPT),
             tmp_path / objective,
             stack=None,
-            before=0.0,
+            before=dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0),
             progress=lambda row: None,
         )
         (row,) = read_jsonl(tmp_path / objective / "metrics.jsonl")

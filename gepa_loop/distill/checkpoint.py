@@ -11,16 +11,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 
+from gepa_loop.distill.checks import Check
 from gepa_loop.lora import Adapter, read_adapter, write_adapter
-from gepa_loop.runs import read_record, write_bytes, write_record
+from gepa_loop.runs import read_json, read_record, write_bytes, write_record
 
-
-@dataclass(frozen=True)
-class Check:
-    """A held-out score of the student without a prompt."""
-
-    step: int
-    score: float
+MOMENTS = "optimizer.safetensors"
 
 
 @dataclass(frozen=True)
@@ -39,62 +34,64 @@ class Checkpoint:
     baseline: float = 0.0
     """Running mean of the advantages."""
 
-    @property
-    def best(self) -> Check:
-        """The check with the highest score; the later one of equals, which is closer to the teacher."""
-        return max(self.checks, key=lambda check: (check.score, check.step))
-
-    def stale(self, patience: int) -> bool:
-        """The last `patience` checks are all no better than the best before them; never for 0."""
-        before, last = self.checks[:-patience], self.checks[-patience:]
-        return bool(patience and before) and max(c.score for c in last) <= max(c.score for c in before)
-
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, base_name: str) -> None:
-    """Write `folder`/step_NNNNNN, complete when its state.json exists, and drop those no longer needed."""
+    """Write `folder`/step_NNNNNN, complete when its state.json exists; earlier ones keep only their adapter.
+
+    Any of those may be kept in the end, as later checks decide what the best one is.
+    """
     target = folder / f"step_{checkpoint.step:06d}"
     write_adapter(target / "adapter", checkpoint.adapter, base_name)
     if checkpoint.teacher is not None:
         write_adapter(target / "teacher", checkpoint.teacher, base_name)
-    write_bytes(target / "optimizer.safetensors", save(dict(checkpoint.moments)))
+    write_bytes(target / MOMENTS, save(dict(checkpoint.moments)))
     state = {
         "step": checkpoint.step,
-        "checks": [asdict(c) for c in checkpoint.checks],
+        "checks": [asdict(check) for check in checkpoint.checks],
         "rows": dict(checkpoint.rows),
         "baseline": checkpoint.baseline,
     }
-    write_record(target / "state.json", state, "adapter", "teacher", "optimizer.safetensors")
-    keep = {checkpoint.step, checkpoint.best.step}
+    write_record(target / "state.json", state, "adapter", "teacher", MOMENTS)
     for old in folder.glob("step_*"):
-        if int(old.name.removeprefix("step_")) not in keep:
+        if not (old / "state.json").exists():
             shutil.rmtree(old)
+        elif old != target and (old / MOMENTS).exists():
+            write_record(old / "state.json", read_json(old / "state.json"), "adapter")
+            shutil.rmtree(old / "teacher", ignore_errors=True)
+            (old / MOMENTS).unlink()
 
 
-def load_checkpoint(folder: Path, step: int | None = None) -> Checkpoint | None:
-    """The checkpoint of one step, or the last complete one; None when there is none.
+def load_checkpoint(folder: Path) -> Checkpoint | None:
+    """The last complete checkpoint; None when there is none.
 
     Raises:
-        RunDirectoryError: It, or the best one before it, is not as it was written.
+        RunDirectoryError: It, or one before it, is not as it was written.
     """
     states = sorted(folder.glob("step_*/state.json"))
-    if step is not None:
-        states = [folder / f"step_{step:06d}" / "state.json"]
     if not states:
         return None
-    state = read_record(states[-1], again=folder.parent)
+    *_, state = [read_record(path, again=folder.parent) for path in states]
     target = states[-1].parent
-    found = Checkpoint(
+    return Checkpoint(
         step=state["step"],
         adapter=read_adapter(target / "adapter"),
-        moments=load_file(target / "optimizer.safetensors"),
+        moments=load_file(target / MOMENTS),
         checks=tuple(Check(**check) for check in state["checks"]),
         rows=state["rows"],
         teacher=read_adapter(target / "teacher") if (target / "teacher").is_dir() else None,
         baseline=state["baseline"],
     )
-    if step is None and found.best.step != found.step:
-        load_checkpoint(folder, found.best.step)
-    return found
+
+
+def adapter_at(folder: Path, step: int) -> Adapter:
+    """The student of one check.
+
+    Raises:
+        RunDirectoryError: It is not as it was written.
+    """
+    target = folder / f"step_{step:06d}"
+    read_record(target / "state.json", again=folder.parent)
+    return read_adapter(target / "adapter")
 
 
 def steps_saved(folder: Path) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,14 @@ import torch
 
 from gepa_loop.config import Config
 from gepa_loop.distill.checkpoint import (
-    Check,
     Checkpoint,
+    adapter_at,
     load_checkpoint,
     optimizer_moments,
     restore_moments,
     save_checkpoint,
 )
+from gepa_loop.distill.checks import Check, Choice, choose, stale
 from gepa_loop.distill.collect import collect
 from gepa_loop.distill.forward import open_forward
 from gepa_loop.distill.memory import plan_passes
@@ -43,7 +44,7 @@ from gepa_loop.lora_training import (
 )
 from gepa_loop.models import Base
 from gepa_loop.prompts import NO_PROMPT, Candidate
-from gepa_loop.rollouts import Rollouts, mean_score
+from gepa_loop.rollouts import Rollouts, item_means, mean_score
 from gepa_loop.runs import append_jsonl, derive_seed, read_jsonl, read_record, write_jsonl, write_record
 from gepa_loop.sampling.base import Sampling
 
@@ -61,9 +62,11 @@ class Distilled:
     """A finished distillation."""
 
     adapter: Adapter
-    """The student at the best check."""
-    best: Check
-    last: Check
+    """The student of the check that was chosen."""
+    kept: Choice
+    last_step: int
+    last: float
+    """Held-out score at the last step."""
     before: float
     """Held-out score before the first step."""
 
@@ -74,7 +77,7 @@ def distill(
     folder: Path,
     *,
     stack: Adapter | None,
-    before: float,
+    before: Mapping[str, float],
     progress: Callable[[dict[str, Any]], None],
 ) -> Distilled:
     """Distil one prompt into a new adapter on top of base + stack.
@@ -86,7 +89,7 @@ def distill(
         folder: Gets adapter/, metrics.jsonl, samples.jsonl, checkpoints/ and, at the end, result.json. A
             half-written folder is continued from its last checkpoint, with the same outcome.
         stack: Adapter of the earlier rounds, frozen; part of teacher and student.
-        before: Held-out score of base + stack without a prompt.
+        before: Held-out scores of base + stack without a prompt, item by item.
         progress: Called with each row of metrics.jsonl.
 
     Raises:
@@ -118,7 +121,7 @@ def distill(
             count = checkpoint.rows[name]
             write_jsonl(folder / name, read_jsonl(folder / name, count, again=folder)[:count])
 
-        while step < settings.steps and not checkpoint.stale(settings.patience):
+        while step < settings.steps and not stale(checks, settings.patience):
             clock = Clock(base.device)
             # 1. The student answers, or the teacher does.
             student = _whole(model, stack, base)
@@ -141,8 +144,8 @@ def distill(
             checked = step % settings.check_every == 0 or step == settings.steps
             if checked:
                 rollouts.sampler.set_student(_whole(model, stack, base))
-                row |= _scores(config, rollouts, control)
-                checks = (*checks, Check(step, row["held_out_score"]))
+                scores, shown_scores = _scores(config, rollouts, control)
+                checks, row = (*checks, Check(step, scores)), row | shown_scores
                 clock.lap("check")
                 row["seconds"] = clock.seconds
             append_jsonl(folder / METRICS, [row])
@@ -160,18 +163,19 @@ def distill(
     finally:
         remove_lora(model)
 
-    best = load_checkpoint(folder / "checkpoints", checkpoint.best.step)
-    assert best is not None
-    write_adapter(folder / "adapter", best.adapter, base.name)
+    kept, last = choose(checkpoint.checks), checkpoint.checks[-1]
+    adapter = adapter_at(folder / "checkpoints", kept.step)
+    write_adapter(folder / "adapter", adapter, base.name)
     write_record(
         folder / "result.json",
         {
             "id": candidate.id,
-            "before": before,
-            "best": asdict(checkpoint.best),
-            "last": asdict(checkpoint.checks[-1]),
+            "before": checkpoint.checks[0].score,
+            "best": {"step": kept.step, "score": kept.score},
+            "last": {"step": last.step, "score": last.score},
+            "choice": asdict(kept),
             "adapter": "adapter",
-            "adapter_fingerprint": best.adapter.fingerprint,
+            "adapter_fingerprint": adapter.fingerprint,
         },
         "adapter",
         *JOURNALS,
@@ -184,7 +188,11 @@ def _finished(folder: Path) -> Distilled:
     # Also those that a process left which was killed just before.
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return Distilled(
-        read_adapter(folder / "adapter"), Check(**result["best"]), Check(**result["last"]), result["before"]
+        read_adapter(folder / "adapter"),
+        Choice(**result["choice"]),
+        result["last"]["step"],
+        result["last"]["score"],
+        result["before"],
     )
 
 
@@ -230,15 +238,18 @@ def _restore(checkpoint: Checkpoint, model: PeftModel, optimizer: torch.optim.Op
         load_teacher(model, checkpoint.teacher)
 
 
-def _scores(config: Config, rollouts: Rollouts, control: Rollouts | None) -> dict[str, float]:
-    """What a check finds of the sampler's student, without a prompt: held-out score, pass@k, score on the control."""
+def _scores(
+    config: Config, rollouts: Rollouts, control: Rollouts | None
+) -> tuple[dict[str, float], dict[str, float]]:
+    """What a check finds of the sampler's student, without a prompt.
+
+    Returns:
+        Each item's score; and for the step's log the held-out score, pass@k and the score on the control.
+    """
     sampling = Sampling(config.evaluate.temperature, config.sampling.max_tokens)
     items, count = rollouts.task.splits["pareto"], config.distill.pass_at
-    found = {
-        "held_out_score": mean_score(
-            rollouts.rows(NO_PROMPT, items, config.evaluate.samples, sampling, "evaluate")
-        )
-    }
+    held_out = rollouts.rows(NO_PROMPT, items, config.evaluate.samples, sampling, "evaluate")
+    found = {"held_out_score": mean_score(held_out)}
     if count:
         warm = replace(sampling, temperature=config.sampling.temperature)
         rows = rollouts.rows(NO_PROMPT, items, count, warm, "pass")
@@ -248,4 +259,4 @@ def _scores(config: Config, rollouts: Rollouts, control: Rollouts | None) -> dic
         found["control_score"] = mean_score(
             control.rows(NO_PROMPT, others, config.evaluate.samples, sampling, "evaluate")
         )
-    return found
+    return item_means(held_out), found

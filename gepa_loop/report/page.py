@@ -61,7 +61,7 @@ def _round(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def _chart(folder: Path) -> dict[str, Any]:
     """Points of a distillation's held-out score and KL by step, each scaled to its own largest value."""
-    read_record(folder / "result.json")
+    kept = read_record(folder / "result.json")["choice"]
     metrics = read_jsonl(folder / "metrics.jsonl")
     last = metrics[-1]["step"]
     lines = {}
@@ -76,7 +76,7 @@ def _chart(folder: Path) -> dict[str, Any]:
             for step, value in known
         ]
         lines[key] = {"points": " ".join(f"{x},{y}" for x, y in points), "dots": points, "top": top}
-    return {"lines": lines, "steps": last, "width": WIDTH, "height": HEIGHT, "margin": MARGIN}
+    return {"lines": lines, "kept": kept, "steps": last, "width": WIDTH, "height": HEIGHT, "margin": MARGIN}
 
 
 def _score(value: float) -> str:

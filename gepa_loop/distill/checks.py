@@ -1,0 +1,110 @@
+"""Held-out checks, and whose student is kept.
+
+A check is a mean over a few dozen items, so the highest of several is highest by luck as well. Checks are smoothed with
+their neighbours, and of those that cannot be told from the best the earliest is kept: a distillation that goes on
+collapses sooner or later.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Check:
+    """Held-out scores of the student without a prompt; step 0 is before the first one."""
+
+    step: int
+    scores: Mapping[str, float]
+    """Item -> mean score over its samples; the same items at every check."""
+
+    @property
+    def score(self) -> float:
+        """Mean over the items."""
+        return _mean(self.scores)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which check's student is kept, and why. Its scores are of the items that chose it, and high by that."""
+
+    step: int
+    score: float
+    """At that check alone."""
+    smoothed: float
+    best: int
+    """The step with the highest smoothed score."""
+    difference: float
+    """That score less the kept one's."""
+    standard_error: float
+    """Of the difference, over the items."""
+    reason: str
+
+
+def choose(checks: Sequence[Check]) -> Choice:
+    """The earliest check within one standard error of the best, by smoothed scores, paired by item.
+
+    A check counts twice and each of its neighbours once. The untrained student of step 0 is nobody's neighbour, since the
+    first steps change more than chance does; it is kept where it is above all others, and not for being near the best.
+    Where all checks score the same on every item they say nothing, and the last one is kept.
+
+    Args:
+        checks: In the order of their steps, from step 0 on, on the same items.
+    """
+    untrained, *trained = checks
+    smooth = {0: dict(untrained.scores)}
+    for place, check in enumerate(trained):
+        near = [check, *trained[max(0, place - 1) : place + 2]]
+        smooth[check.step] = {
+            item: math.fsum(one.scores[item] for one in near) / len(near) for item in check.scores
+        }
+    steps = {check.step: check for check in checks}
+    # The later one of equals, which is closer to the teacher.
+    best = max(steps, key=lambda step: (_mean(smooth[step]), step))
+    for check in trained:
+        difference, error = _gap(smooth[best], smooth[check.step])
+        if best != 0 and difference <= error and not _silent(trained):
+            return _choice(check, smooth, best, difference, error)
+    return _choice(steps[best], smooth, best, 0.0, 0.0)
+
+
+def stale(checks: Sequence[Check], patience: int) -> bool:
+    """The last `patience` checks are all no better than the best before them; never for 0."""
+    before, last = checks[:-patience], checks[-patience:]
+    return bool(patience and before) and max(c.score for c in last) <= max(c.score for c in before)
+
+
+def _choice(
+    check: Check, smooth: Mapping[int, Mapping[str, float]], best: int, difference: float, error: float
+) -> Choice:
+    level = _mean(smooth[check.step])
+    if best == 0:
+        reason = "no check is above the untrained student"
+    elif check.step == best:
+        reason = "the highest score, smoothed over neighbouring checks"
+    else:
+        reason = (
+            f"the earliest within one standard error ({error:.3f}) of the best smoothed score "
+            f"({_mean(smooth[best]):.3f} at step {best}, here {level:.3f})"
+        )
+    return Choice(check.step, check.score, level, best, difference, error, reason)
+
+
+def _silent(checks: Sequence[Check]) -> bool:
+    return all(dict(check.scores) == dict(checks[0].scores) for check in checks)
+
+
+def _gap(a: Mapping[str, float], b: Mapping[str, float]) -> tuple[float, float]:
+    """The mean of a - b over items, and its standard error; 0 for a single item."""
+    gaps = [a[item] - b[item] for item in a]
+    mean = math.fsum(gaps) / len(gaps)
+    if len(gaps) < 2:
+        return mean, 0.0
+    variance = math.fsum((gap - mean) ** 2 for gap in gaps) / (len(gaps) - 1)
+    return mean, math.sqrt(variance / len(gaps))
+
+
+def _mean(scores: Mapping[str, float]) -> float:
+    return math.fsum(scores.values()) / len(scores)

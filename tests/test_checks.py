@@ -1,0 +1,75 @@
+"""Which check's student is kept: numbers by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from gepa_loop.distill.checks import Check, choose, stale
+
+ITEMS = "abcdefgh"
+
+
+def check(step: int, *scores: float) -> Check:
+    return Check(step, dict(zip(ITEMS, scores, strict=False)))
+
+
+def test_checks_are_smoothed_with_their_neighbours_but_not_with_the_untrained_student() -> None:
+    """One item, so that no difference has a standard error; .5 counts twice."""
+    checks = [check(0, 0.9), check(2, 0.2), check(4, 0.5), check(6, 1.0)]
+    kept = choose(checks)
+    # 2: (2 * .2 + .5) / 3, 4: (2 * .5 + .2 + 1) / 4, 6: (2 * 1 + .5) / 3 = .833; step 0 stays .9 and is above all.
+    assert (kept.step, kept.score, kept.smoothed, kept.best) == (0, 0.9, 0.9, 0)
+    assert kept.reason == "no check is above the untrained student"
+    kept = choose([check(0, 0.8), *checks[1:]])
+    assert (kept.step, kept.score, kept.best) == (6, 1.0, 6)
+    assert kept.smoothed == pytest.approx(2.5 / 3)
+    assert kept.reason == "the highest score, smoothed over neighbouring checks"
+    spike = choose([check(0, 0.0), check(1, 0.1), check(2, 0.6), check(3, 0.1), check(4, 0.4), check(5, 0.5)])
+    assert (spike.step, spike.score) == (5, 0.5)  # not the lucky .6, which is .35 beside its neighbours
+
+
+def test_the_earliest_within_one_standard_error_is_kept() -> None:
+    """Four items of 0 and 1, two checks: smoothed they are (2 a + b) / 3 and (2 b + a) / 3, so gaps are (b - a) / 3."""
+    zero = check(0, 0, 0, 0, 0)
+    early, late = check(1, 1, 0, 1, 0), check(2, 1, 1, 0, 1)
+    # Gaps 0, 1/3, -1/3, 1/3: mean 1/12, variance (1/144 + 1/16 + 25/144 + 1/16) / 3 = .1019, error .1596.
+    kept = choose([zero, early, late])
+    assert (kept.step, kept.score, kept.best) == (1, 0.5, 2)
+    assert kept.difference == pytest.approx(1 / 12)
+    assert kept.standard_error == pytest.approx(math.sqrt((1 / 144 + 2 / 16 + 25 / 144) / 3 / 4))
+    assert kept.smoothed == pytest.approx(0.5 + 1 / 12)
+    assert kept.reason == (
+        "the earliest within one standard error (0.160) of the best smoothed score (0.667 at step 2, here 0.583)"
+    )
+    # Gaps 1/3, 1/3, 0, 1/3: mean .25, error sqrt((3 / 144 + 1 / 16) / 3 / 4) = .0833.
+    kept = choose([zero, check(1, 0, 0, 1, 0), check(2, 1, 1, 1, 1)])
+    assert (kept.step, kept.best, kept.difference) == (2, 2, 0.0)
+
+
+def test_what_differs_on_every_item_alike_has_no_error() -> None:
+    """The pairing: means of .5 and .6 over items far apart would be within an unpaired error."""
+    kept = choose([check(0, 0, 0), check(1, 0.1, 0.9), check(2, 0.4, 1.2)])
+    assert (kept.step, kept.standard_error) == (2, 0.0)
+
+
+def test_an_untrained_student_is_not_kept_for_being_near() -> None:
+    kept = choose([check(0, 1, 0, 0, 0), check(1, 1, 1, 0, 0), check(2, 1, 1, 1, 0)])
+    assert kept.step in (1, 2)
+    tied = choose([check(0, 1, 0), check(1, 0, 1)])
+    assert (tied.step, tied.best) == (1, 1)
+
+
+def test_checks_that_say_nothing_keep_the_last() -> None:
+    assert choose([check(0, 0, 0), check(2, 0, 0), check(4, 0, 0)]).step == 4
+    assert choose([check(0, 1, 1), check(2, 0, 0), check(4, 0, 0)]).step == 0
+    assert choose([check(0, 1, 0)]).step == 0
+    # And where only some are equal, the first of those.
+    assert choose([check(0, 0, 0), check(1, 0, 0), check(2, 1, 1), check(3, 1, 1), check(4, 1, 1)]).step == 3
+
+
+def test_early_stop_looks_at_the_last_checks() -> None:
+    rising = [check(0, 0.1), check(1, 0.3), check(2, 0.2), check(3, 0.3)]
+    assert stale(rising, 2) and not stale(rising, 3) and not stale(rising, 0)
+    assert not stale(rising[:2], 2)
