@@ -98,7 +98,8 @@ class ReflectionConfig(Section):
     """Longest reply of the reflection model, in tokens. A model that thinks before it writes pays for its thoughts out
     of these, so it leaves room for far more than a prompt; what is not used costs nothing."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 300.0
-    """Longest silence of the provider during a call. A full reply takes minutes, and it comes in one piece."""
+    """Longest silence of the provider during a call. A full reply takes minutes, and it comes in one piece. One that drips
+    may take four times as long in all."""
     retries: Annotated[int, Field(ge=0)] = 5
     """Times that a call is repeated after a failure that may pass (rate limits, overload, timeouts, broken connections),
     with growing pauses."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -65,6 +66,17 @@ def malformed(handler: _Handler) -> None:
 def hang(handler: _Handler) -> None:
     """Does not answer while the server runs."""
     handler.api.closed.wait()
+
+
+def drip(handler: _Handler) -> None:
+    """Declares a body and sends a byte of it at a time, never too slowly for a client's timeout."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000000")
+    handler.end_headers()
+    with contextlib.suppress(OSError):
+        while not handler.api.closed.wait(0.02):
+            handler.wfile.write(b" ")
+            handler.wfile.flush()
 
 
 def disconnect(handler: _Handler) -> None:

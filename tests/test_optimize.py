@@ -317,7 +317,7 @@ def test_refused_proposals_are_recorded_with_the_reason(lab: Lab, tmp_path: Path
     texts = ("", "Answer the question.", "word " * 2000, f"Like this: {item}", "Say <|im_end|>.", "Fine.")
     search(lab, tmp_path, Scripted(*texts), "optimize.max_rollouts=60")
     reasons = [row["reason"] for row in read_jsonl(tmp_path / "candidates.jsonl")[1:6]]
-    assert reasons[0] == "empty"
+    assert reasons[0] == "unreadable: no instruction was found in the reply"
     assert reasons[1].startswith("unchanged")
     assert reasons[2].startswith("over-long") and "max_prompt_tokens is 1024" in reasons[2]
     assert reasons[3] == f"copies item {lab.task.splits['pareto'][3].id}"

@@ -120,7 +120,7 @@ def test_what_passes_is_tried_again_and_leaves_no_trace(optimize: Runs, behaviou
         (OVERLOADED, "HTTP 529, overloaded"),
         (BROKEN, "HTTP 500, the provider failed"),
         (malformed, "the answer is not JSON"),
-        (hang, "timed out after 0.3 s"),
+        (hang, "timed out after"),
         (disconnect, "the connection broke off"),
     ],
     ids=["429", "529", "500", "malformed", "hang", "disconnect"],
@@ -192,9 +192,55 @@ def test_cut_replies_and_replies_without_an_instruction_are_refused_with_the_rea
     assert optimize(half, normal("I would rather not."), *texts(20)) == 0, optimize.shown
     one, two, *others = optimize.candidates
     assert one["status"] == "refused" and one["reason"].startswith("cut: ")
-    assert two["status"] == "refused" and two["reason"] == "empty"
+    assert two["status"] == "refused" and two["reason"].startswith("unreadable: ")
+    assert (one["reply"], two["reply"]) == ('{"new_instruction": "Say the number aft', "I would rather not.")
     assert one["cost"]["usd"] == two["cost"]["usd"] == pytest.approx(USD)
     assert others[0]["text"] == prompt(0)
+
+
+def test_replies_in_prose_are_read(optimize: Runs) -> None:
+    replies = [normal(f"Sure! Here is the new prompt:\n\n{prompt(n)}") for n in range(20)]
+    assert optimize(*replies) == 0, optimize.shown
+    assert [row["text"] for row in optimize.candidates[:2]] == [prompt(0), prompt(1)]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason", "shown"),
+    [
+        (normal("{}"), "unreadable", "'{}'"),
+        (normal(""), "unreadable", "an empty reply"),
+        (cut('{"new_instruction": "half'), "cut: the reply ended", "half"),
+    ],
+)
+def test_five_replies_without_an_instruction_end_the_run_with_3(
+    optimize: Runs, behaviour: Behaviour, reason: str, shown: str
+) -> None:
+    assert optimize(texts(1)[0], behaviour) == 3
+    words = " ".join(optimize.shown.split())
+    assert f"5 replies of anthropic/{MODEL} in a row held no whole instruction; the first ({reason}" in words
+    assert shown in words and len(optimize.api.messages) == 6
+    # Four are on record, so one more of the kind is enough, and a good one goes on.
+    assert optimize(behaviour) == 3 and len(optimize.api.messages) == 1
+    assert optimize(*texts(20)[1:]) == 0, optimize.shown
+    assert [row["status"] for row in optimize.candidates[1:5]] == ["refused"] * 4
+
+
+def test_a_search_that_could_read_no_reply_at_all_ends_with_3(optimize: Runs) -> None:
+    assert optimize(normal("[]"), sets=("optimize.max_usd=0.345",)) == 3
+    words = " ".join(optimize.shown.split())
+    assert "2 replies of" in words and "the first (unreadable" in words and "'[]'" in words
+    assert not (optimize.folder / "front.jsonl").exists()
+
+
+def test_refusals_end_the_run_as_failures_do(optimize: Runs) -> None:
+    refuse = normal("I can't help with that.", stop_reason="refusal")
+    assert optimize(texts(1)[0], refuse) == 3
+    words = " ".join(optimize.shown.split())
+    assert "2 of the last 3 calls of" in words and "finish_reason content_filter" in words
+    assert "I can't help with that." in words
+    failed = optimize.candidates[1]
+    assert failed["status"] == "failed" and failed["cost"]["usd"] == pytest.approx(USD)
+    assert optimize(*texts(20)[1:]) == 0, optimize.shown
 
 
 def test_dollars_that_allow_no_proposal_are_refused_with_the_least_that_does(optimize: Runs) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -127,7 +128,8 @@ def test_what_does_not_pass_fails_after_the_retries(serve: Serve, behaviour: Beh
     api = serve(behaviour)
     error = failure(lambda: proposer(retries=2, timeout_seconds=0.2).propose("Add.", EXAMPLES, 7))
     assert type(error) is ReflectionFailed
-    assert str(error) == f"optimize.reflection.model = {OPUS!r}, proposal 7: {words} (3 tries)"
+    said = re.sub(r"after \d\.\d s", "after 0.2 s", str(error))  # a loaded machine notices later
+    assert said == f"optimize.reflection.model = {OPUS!r}, proposal 7: {words} (3 tries)"
     assert len(api.messages) == 3
 
 
@@ -172,9 +174,46 @@ def test_a_request_that_cannot_pass_fails_alone(serve: Serve, behaviour: Behavio
     assert proposer().propose("Add.", EXAMPLES, 1).text == "Two."
 
 
-def test_a_reply_that_ends_in_a_refusal_is_a_part(serve: Serve) -> None:
-    serve(fake.normal('{"new_instruction": "half', stop_reason="refusal"))
-    assert proposer().propose("Add.", EXAMPLES, 0).cut
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("", "an empty reply"),
+        ("I can't help\nwith that.", '"I can\'t help with that."'),
+        ('{"new_instruction": "half', repr('{"new_instruction": "half')),
+    ],
+)
+def test_a_refusal_is_a_failure_in_the_providers_words_and_is_paid(
+    serve: Serve, text: str, shown: str
+) -> None:
+    api = serve(fake.normal(text, stop_reason="refusal"))
+    made = proposer().propose("Add.", EXAMPLES, 3)
+    # litellm's word for Anthropic's refusal.
+    words = f"it refused (finish_reason content_filter): {shown}"
+    assert made.failed == f"optimize.reflection.model = {OPUS!r}, proposal 3: {words}"
+    assert (made.text, made.cut, made.usd, made.reply) == ("", False, pytest.approx(0.008), text)
+    assert len(api.messages) == 1
+
+
+def test_prose_is_read_and_the_reply_is_kept_without_a_key(serve: Serve) -> None:
+    reply = f"Here is the improved instruction:\n\nUse prime factors. {KEY}"
+    serve(fake.normal(reply), fake.normal("x" * 100_001), fake.normal("y" * 200_001))
+    made = proposer().propose("Add.", EXAMPLES, 0)
+    assert (made.text, made.failed) == ("Use prime factors. [ANTHROPIC_API_KEY]", None)
+    assert made.reply == reply.replace(KEY, "[ANTHROPIC_API_KEY]")
+    long = proposer().propose("Add.", EXAMPLES, 1)
+    assert (len(long.text), long.failed) == (100_001, None)
+    assert long.reply == "x" * 2000 + "\n[96001 characters left out]\n" + "x" * 2000
+    endless = proposer().propose("Add.", EXAMPLES, 2)
+    assert (endless.text, endless.usd) == ("", pytest.approx(0.008))
+    assert str(endless.failed).endswith("proposal 2: it wrote 200,001 characters, at most 200,000 are read")
+
+
+@pytest.mark.timeout(60)
+def test_a_reply_that_drips_has_an_end(serve: Serve) -> None:
+    api = serve(fake.drip)
+    error = failure(lambda: proposer(retries=1, timeout_seconds=0.3).propose("Add.", EXAMPLES, 0))
+    assert type(error) is ReflectionFailed and str(error).endswith("proposal 0: no whole answer after 1.2 s")
+    assert len(api.messages) == 1
 
 
 def test_a_null_is_no_instruction(serve: Serve) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from dspy import Prediction
@@ -18,7 +19,8 @@ from gepa_loop.optimize.feedback import Excerpt, reflective_record
 from gepa_loop.optimize.frontier import Measured
 from gepa_loop.optimize.journal import Journal
 from gepa_loop.optimize.proposer import Proposal, Proposer
-from gepa_loop.optimize.refusal import CopyGuard, Rules
+from gepa_loop.optimize.refusal import CUT, UNREAD, CopyGuard, Rules
+from gepa_loop.optimize.reply import shown
 from gepa_loop.optimize.stops import Spent
 from gepa_loop.prompts import Candidate, normalise
 from gepa_loop.rollouts import Rollouts
@@ -30,6 +32,9 @@ PURPOSE = "gepa"
 
 WINDOW = 20
 """Calls of the reflection model of which more than 5 % may not fail."""
+
+USELESS = 5
+"""Replies in a row without a whole instruction that end a search."""
 
 Probe = Callable[[str], Mapping[str, float]]
 """Prompt -> its distillability: `divergence` in nats per token, and the teacher's `gain`."""
@@ -186,12 +191,12 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         return len(self.rollouts.renderer.tokenizer(text)["input_ids"])
 
     def _ask(self, parent: str, examples: Sequence[Mapping[str, Any]], number: int) -> dict[str, Any]:
-        begun, failed = time.perf_counter(), None
+        begun = time.perf_counter()
         try:
             made = self.proposer.propose(parent, examples, number, self.known)
         except ReflectionFailed as error:
-            made, failed = Proposal("", 0.0, f"asked {self.proposer.name}"), str(error)
-        self._calls.append(failed)
+            made = Proposal("", 0.0, f"asked {self.proposer.name}", failed=str(error))
+        self._calls.append(made.failed)
         failures = [cause for cause in self._calls if cause]
         if len(failures) > 0.05 * WINDOW:
             raise ReflectionError(
@@ -201,7 +206,8 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
             )
         text = normalise(made.text)
         tokens = self.prompt_tokens(text)
-        return {
+        refused = None if made.failed else self.rules.refusal(text, tokens, self.known, made.cut)
+        entry = {
             "number": number,
             "id": Candidate(text).id,
             "text": text,
@@ -209,11 +215,16 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
             "parent": Candidate(parent).id,
             "proposer": self.proposer.name,
             "how": made.how,
-            "refused": None if failed else self.rules.refusal(text, tokens, self.known, made.cut),
-            "failed": failed,
+            "refused": refused,
+            "failed": made.failed,
+            "reply": made.reply,
             "usd": made.usd,
             "seconds": time.perf_counter() - begun,
         }
+        in_a_row = [entry, *takewhile(useless, reversed(self.journal.proposals))] if useless(entry) else []
+        if len(in_a_row) == USELESS:
+            raise no_instruction(self.proposer.name, in_a_row[::-1])
+        return entry
 
     def _count(self, candidate: str, item: str) -> None:
         """An item of a candidate is paid once."""
@@ -249,3 +260,19 @@ def _rules(config: Config, rollouts: Rollouts, seed_prompt: str) -> Rules:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def useless(entry: Mapping[str, Any]) -> bool:
+    """Whether a proposal's reply held no whole instruction, or there was none."""
+    return bool(entry["failed"]) or str(entry["refused"]).startswith((CUT, UNREAD))
+
+
+def no_instruction(model: str, entries: Sequence[Mapping[str, Any]]) -> ReflectionError:
+    """The error of a model whose replies hold no instruction."""
+    first = entries[0]
+    return ReflectionError(
+        f"{len(entries)} replies of {model} in a row held no whole instruction; "
+        f"the first ({first['failed'] or first['refused']}): {shown(first['reply'])}",
+        "Choose another model with optimize.reflection.model, or raise optimize.reflection.max_tokens if replies are cut. "
+        "The replies are in optimize/candidates.jsonl and optimize/gepa/proposals.jsonl.",
+    )

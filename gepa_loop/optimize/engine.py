@@ -21,7 +21,7 @@ from gepa.gepa_utils import select_program_candidate_from_pareto_front
 from gepa_loop.config import Config, check_budget, set_aside
 from gepa_loop.errors import RunDirectoryError
 from gepa_loop.optimize.adapter import COMPONENT, disable_caches, example
-from gepa_loop.optimize.batched import BatchedAdapter, Probe
+from gepa_loop.optimize.batched import BatchedAdapter, Probe, no_instruction, useless
 from gepa_loop.optimize.frontier import Measured, best_at, undominated
 from gepa_loop.optimize.journal import Journal
 from gepa_loop.optimize.noise import shortfall
@@ -145,6 +145,7 @@ class _Search:
             "parents": [] if entry is None else [entry["parent"]],
             "proposer": "seed" if entry is None else entry["proposer"],
             "how": "the seed prompt" if entry is None else entry["how"],
+            "reply": "" if entry is None else entry["reply"],
             "status": status,
             "reason": reason,
             "parent_scores": {}
@@ -226,7 +227,7 @@ def optimize(
     Raises:
         ConfigError: `max_rollouts` allows no proposal.
         BudgetReached: `max_minutes` was reached before the first proposal.
-        ReflectionError: The reflection model cannot be used, or failed too often.
+        ReflectionError: The reflection model cannot be used, failed too often, or none of its replies held an instruction.
         RunDirectoryError: candidates.jsonl is not of this search.
     """
     check_budget(config)
@@ -248,6 +249,8 @@ def optimize(
         track_best_outputs=False,
         seed=derive_seed(seed, "gepa") % 2**32,
     )
+    if journal.proposals and all(map(useless, journal.proposals)):
+        raise no_instruction(proposer.name, journal.proposals)
     accepted = [row for row in journal.decided if row["status"] == "accepted"]
     settings = config.optimize
     pool = [adapter.measured(Candidate(row["text"]), search.pareto) for row in accepted]

@@ -93,7 +93,7 @@ def _proposal(row: Mapping[str, Any]) -> dict[str, Any]:
     """What a row of candidates.jsonl says of its proposal."""
     status = row["status"]
     return {
-        **{key: row[key] for key in ("id", "text", "tokens", "proposer", "how")},
+        **{key: row[key] for key in ("id", "text", "tokens", "proposer", "how", "reply")},
         "number": row["number"] - 1,
         "parent": row["parents"][0],
         "refused": row["reason"] if status == "refused" else None,

@@ -26,6 +26,10 @@ class Proposal:
     how: str
     cut: bool = False
     """The reply ended at its token limit."""
+    failed: str | None = None
+    """Why this call gave nothing, in words: the model refused, or what it wrote is no reply."""
+    reply: str = ""
+    """What a model wrote, at a length that can be kept."""
     input_tokens: int = 0
     output_tokens: int = 0
 

@@ -23,14 +23,22 @@ from dspy.utils.exceptions import AdapterParseError, LMConfigurationError, LMErr
 
 from gepa_loop.errors import ReflectionError, ReflectionFailed
 from gepa_loop.optimize.adapter import COMPONENT
-from gepa_loop.optimize.faults import LIMITS, fault_of
+from gepa_loop.optimize.deadline import within
+from gepa_loop.optimize.faults import LATER, LIMITS, fault_of
 from gepa_loop.optimize.proposer import Proposal, Quote
+from gepa_loop.optimize.reply import instruction, kept, shown
 from gepa_loop.schema import ReflectionConfig
 
 T = TypeVar("T")
 
 LOOKUP_SECONDS = 30.0
 """Longest wait for Anthropic's answer about a model or a number of tokens, which no model writes."""
+
+DEADLINE = 4
+"""Longest call, as a multiple of `timeout_seconds`; one that drips for so long is not tried again."""
+
+LONGEST_REPLY = 200_000
+"""Characters of the longest reply that is read."""
 
 CHECK = "check"
 """What the call before the first rollout is named in errors."""
@@ -122,6 +130,9 @@ class LMProposer:
     ) -> Proposal:
         """One call of DSPy's instruction proposer; an empty text when the reply holds no instruction.
 
+        What DSPy cannot read is read by `reply.instruction`. A refusal, or a reply of over `LONGEST_REPLY` characters, is a
+        failed proposal: it is paid.
+
         Raises:
             ReflectionError: The key, the model or the request is refused.
             ReflectionFailed: Every try failed in a way that may pass.
@@ -129,7 +140,7 @@ class LMProposer:
         self._provider()
         lm = self._lm()
 
-        def ask() -> str:
+        def ask() -> str | None:
             try:
                 with dspy.context(lm=lm):
                     made = self._proposer()({COMPONENT: parent}, {COMPONENT: _shown(examples)}, [COMPONENT])
@@ -137,22 +148,37 @@ class LMProposer:
                 # DSPy's complaint about a reply; without a reply it is a mistake of ours.
                 if not lm.history:
                     raise
-                return ""
+                return None
             # DSPy makes the word None of a null.
             return "" if made[COMPONENT] == "None" else str(made[COMPONENT])
 
-        text = self._call(f"proposal {number}", ask)
+        where = f"proposal {number}"
+        text = self._call(where, ask)
+        # DSPy may ask twice; the last answer is the one it gave up on, or read.
+        choices = [choice for call in lm.history for choice in call["response"].choices]
+        reply = _hide_keys(choices[-1].message.content or "")
+        ended = choices[-1].finish_reason
+        refused = None if ended in (None, "stop", "length") else ended
+        failed = None
+        if refused:
+            words = _hide_keys(getattr(choices[-1].message, "refusal", None) or reply)
+            failed = f"it refused (finish_reason {refused}): {shown(words)}"
+        elif len(reply) > LONGEST_REPLY:
+            failed = f"it wrote {len(reply):,} characters, at most {LONGEST_REPLY:,} are read"
+        text = "" if failed else _hide_keys(instruction(reply) if text is None else text)
         return Proposal(
             text=text,
             usd=sum(call["cost"] or 0.0 for call in lm.history),
             how=f"reflection by {self.model}" if text else f"{self.model} gave no instruction",
-            # A reply that ends by a refusal or a filter is a part as well.
-            cut=any(
-                c.finish_reason not in (None, "stop") for call in lm.history for c in call["response"].choices
-            ),
+            cut=ended == "length",
+            failed=failed and f"{self._named(where)}: {failed}",
+            reply=kept(reply),
             input_tokens=sum(call["usage"].get("prompt_tokens", 0) for call in lm.history),
             output_tokens=sum(call["usage"].get("completion_tokens", 0) for call in lm.history),
         )
+
+    def _named(self, what: str) -> str:
+        return f"optimize.reflection.model = {self.model!r}, {what}"
 
     def _provider(self) -> tuple[str, str]:
         """The provider's name and its name of the model; raises when there is none or its key is missing."""
@@ -230,21 +256,25 @@ class LMProposer:
                 with self._anthropic() as client:
                     count = client.messages.count_tokens
                     system, *turns = messages
-                    found = count(model=name, system=system["content"], messages=turns)
+                    found = within(
+                        LOOKUP_SECONDS, lambda: count(model=name, system=system["content"], messages=turns)
+                    )
                     if isinstance(tokens := getattr(found, "input_tokens", None), int):
                         return tokens
-            except (anthropic.AnthropicError, json.JSONDecodeError):
+            except (anthropic.AnthropicError, json.JSONDecodeError, TimeoutError):
                 pass
         return int(_litellm().token_counter(model=self.model, messages=messages))
 
     def _call(self, what: str, call: Callable[[], T]) -> T:
         """The result of a call, tried again while it fails in a way that may pass."""
-        pause, where = 0.0, f"optimize.reflection.model = {self.model!r}, {what}"
+        pause, where = 0.0, self._named(what)
         for attempt in range(self.settings.retries + 1):
             time.sleep(pause)
             start = time.monotonic()
             try:
-                return call()
+                return within(DEADLINE * self.settings.timeout_seconds, call)
+            except TimeoutError as error:
+                raise ReflectionFailed(f"{where}: {error}", LATER) from None
             except (LMError, anthropic.AnthropicError, json.JSONDecodeError) as error:
                 fault = fault_of(error, time.monotonic() - start)
             # Out here, where the provider's exception is in no chain and so in no traceback.
@@ -264,6 +294,14 @@ class LMProposer:
 def _shown(examples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What the model reads of the examples: the kind of failure is for the offline proposer."""
     return [{key: value for key, value in example.items() if key != "Failure"} for example in examples]
+
+
+def _hide_keys(text: str) -> str:
+    """A reply without the keys of the environment, which a server that is none may write into it."""
+    for name, value in os.environ.items():
+        if name.endswith("_API_KEY") and len(value.strip()) >= 8:
+            text = text.replace(value.strip(), f"[{name}]")
+    return text
 
 
 def _litellm() -> Any:

@@ -14,6 +14,9 @@ from gepa_loop.task import Item
 SHORTEST = 4
 """Items of fewer words are not looked for: any prompt may hold them by chance."""
 
+CUT, UNREAD = "cut", "unreadable"
+"""What a refusal begins with where the reply held no whole instruction."""
+
 Words = tuple[str, ...]
 
 
@@ -88,9 +91,9 @@ class Rules:
             cut: The reply that it was read from ended at its token limit.
         """
         if cut:
-            return "cut: the reply ended at optimize.reflection.max_tokens, so the text may be a part"
+            return f"{CUT}: the reply ended at optimize.reflection.max_tokens, so the text may be a part"
         if not text:
-            return "empty"
+            return f"{UNREAD}: no instruction was found in the reply"
         try:
             candidate(text, "the reply")
         except PromptError as error:
