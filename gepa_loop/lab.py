@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,8 +17,8 @@ from gepa_loop.rollouts import Rollouts
 from gepa_loop.runs import flatten
 from gepa_loop.sampling.engines import open_sampler, resolve_engine
 from gepa_loop.sampling.selfcheck import check_reading
-from gepa_loop.schema import ModelConfig
 from gepa_loop.task import SPLITS, Task, load_task
+from gepa_loop.template import Chat, check_arguments
 
 PACKAGES = ("gepa-loop", "torch", "transformers", "peft", "tokenizers", "dspy", "gepa", "reasoning-gym")
 """Packages whose versions can change a result."""
@@ -38,10 +39,16 @@ class Lab:
     control: Task | None = None
     """What `distill.control` names; see `for_training`."""
 
+    @property
+    def day(self) -> str:
+        """What chat templates take for today."""
+        return self.rollouts.renderer.chat.day
+
     def identity(self, **more: str) -> dict[str, Any]:
         """What results depend on, as flat values; a run continues only where all of them are equal."""
         return {
             **flatten(self.config.model_dump(mode="json")),
+            "model.date": self.day,
             "model.fingerprint": self.base.fingerprint,
             "sampling.resolved": self.engine.partition(",")[0],
             "model.resolved": f"{self.base.model.dtype} on {self.base.device.type}",
@@ -72,7 +79,8 @@ class Lab:
         teacher, control = self.config.teacher, self.config.distill.control
         model = other = None
         if teacher.kind == "model":
-            settings = ModelConfig(name=teacher.name, dtype=teacher.dtype, device=teacher.device)
+            own = {"name": teacher.name, "dtype": teacher.dtype, "device": teacher.device}
+            settings = self.config.model.model_copy(update=own)
             try:
                 model = load_base(settings)
                 check_reading(model)
@@ -97,7 +105,7 @@ class Lab:
             return c.model, c.task, c.seed, engine, own.batch, own.canary, own.vllm
 
         if loaded(mine) != loaded(config):
-            return open_lab(config).for_training()
+            return open_lab(config, self.day).for_training()
         moved = replace(self, config=config)
         others = mine.teacher, mine.distill.control
         return moved if others == (config.teacher, config.distill.control) else moved.for_training()
@@ -111,7 +119,25 @@ class Lab:
             f"sampler {self.engine}",
             f"task {self.task.name}: {splits}; at least {self.task.distinct} distinct questions, "
             f"commonest answer {answer!r} {share:.1%}",
+            *self._template_facts(),
         ]
+
+    def _template_facts(self) -> list[str]:
+        renderer, found = self.rollouts.renderer, []
+        habits = renderer.habits
+        if habits.folds:
+            found.append(
+                "template: it refuses system turns; prompts stand at the head of the first user turn"
+            )
+        if habits.adds:
+            reads = "an empty system turn in its place" if habits.bare else "it"
+            found.append(
+                f"template: without a system turn it says {habits.adds!r}; without a prompt the model reads {reads} "
+                f"(model.system = {renderer.chat.system!r})"
+            )
+        if habits.dated:
+            found.append(f"template: it writes the date, {self.day} for all of this run (model.date)")
+        return found
 
     def data_facts(self) -> dict[str, Any]:
         """What is known of the data before a run starts, for its journal."""
@@ -149,12 +175,17 @@ class Lab:
         return f"{source} holds questions it will be judged by: {shown}; its scores are too good"
 
 
-def open_lab(config: Config) -> Lab:
+def open_lab(config: Config, day: str | None = None) -> Lab:
     """Load the task and the model.
+
+    Args:
+        config: What to load.
+        day: When the run began, YYYY-MM-DD; None is today. `model.date` goes before.
 
     Raises:
         TaskError: The task cannot be loaded or cannot fill its splits.
-        ModelError: The model cannot be loaded.
+        ModelError: The model cannot be loaded, or its chat template cannot be used.
+        ConfigError: The chat template does not read an argument, or `model.system` cannot be had.
     """
     import transformers
 
@@ -163,8 +194,15 @@ def open_lab(config: Config) -> Lab:
     task = load_task(config.task, config.seed)
     base = load_base(config.model)
     check_reading(base)
+    own = config.model
+    check_arguments(base.tokenizer, own.template)
+    chat = Chat(own.template, str(own.date or day or datetime.date.today()), own.system)
+    renderer = Renderer(base.tokenizer, base.context, chat)
+    try:
+        renderer.habits  # noqa: B018 (it is tried here)
+    except ModelError as error:
+        raise ModelError(f"model.name = {own.name!r}: {error}", error.hint) from error
     sampler, engine = open_sampler(base, config.sampling)
-    renderer = Renderer(base.tokenizer, base.context)
     return Lab(config, base, task, Rollouts(sampler, renderer, task, config.seed), engine)
 
 

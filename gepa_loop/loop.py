@@ -144,8 +144,8 @@ def run_test(
 ) -> dict[str, Any]:
     """Score `test` once: the base, the base with the prompt, and the student; the end of result.json."""
     seed = lab.config.seed
-    render, first = lab.rollouts.renderer.tokens, lab.task.splits["test"][0]
-    tokens: dict[str, float] = {"prompt": len(render(prompt.text, first)) - len(render(NO_PROMPT, first))}
+    count, first = lab.rollouts.renderer.system_tokens, lab.task.splits["test"][0]
+    tokens: dict[str, float] = {"prompt": count(prompt.text, first), "bare": count(NO_PROMPT, first)}
 
     def scored(name: str, text: str, adapter: Adapter | None) -> dict[str, float]:
         observer.stage(f"test: {name}")

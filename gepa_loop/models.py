@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -20,6 +19,7 @@ from gepa_loop.families import check_config, check_layers, longest_context
 from gepa_loop.lora import hash_tensors
 from gepa_loop.runs import fingerprint
 from gepa_loop.schema import ModelConfig
+from gepa_loop.template import Chat
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +71,7 @@ def load_base(config: ModelConfig) -> Base:
         name=config.name,
         model=model,
         tokenizer=tokenizer,
-        stop_ids=_stop_ids(config.name, model, tokenizer),
+        stop_ids=_stop_ids(config.name, model, tokenizer, Chat(config.template)),
         context=longest_context(config.name, model.config),
         fingerprint=_base_fingerprint(model, tokenizer),
     )
@@ -214,24 +214,21 @@ def _check_hub(name: str) -> None:
         ) from error
 
 
-def _stop_ids(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+def _stop_ids(
+    name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chat: Chat
+) -> tuple[int, ...]:
     """The token that the chat template ends a turn with, and the model's own end tokens."""
-    import jinja2
-
     mark = "ANSWER"
     question = {"role": "user", "content": "x"}
-
-    def render(turns: Sequence[Mapping[str, str]], generate: bool) -> str:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate))
 
     def tokens(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     try:
-        answered = render([question, {"role": "assistant", "content": mark}], False)
-        closed, opened = tokens(render([question], False)), tokens(render([question], True))
-    except jinja2.TemplateError as error:
-        raise ModelError(f"model.name = {name!r}: its chat template refuses a plain chat: {error}") from error
+        closed, opened = (tokens(chat.render(tokenizer, [question], generate)) for generate in (False, True))
+        answered = chat.render(tokenizer, [question, {"role": "assistant", "content": mark}], generate=False)
+    except ModelError as error:
+        raise ModelError(f"model.name = {name!r}: {error}", error.hint) from error
 
     special = {n for n, token in tokenizer.added_tokens_decoder.items() if token.special}
     special |= set(tokenizer.all_special_ids)

@@ -7,19 +7,21 @@ import inspect
 import itertools
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gepa_loop.errors import PromptError
+from gepa_loop.errors import ModelError, PromptError
 from gepa_loop.files import read_file
 from gepa_loop.task import Item
+from gepa_loop.template import Chat, Habits, try_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 NO_PROMPT = ""
-"""The student's prompt: no system turn at all."""
+"""The student's prompt: none; what it reads in its place says `model.system`."""
 
 LARGEST = 2**20
 """Bytes of the largest prompt file."""
@@ -92,19 +94,36 @@ class Renderer:
     tokenizer: PreTrainedTokenizerBase
     context: int
     """Longest sequence of the model, in tokens."""
+    chat: Chat = field(default_factory=Chat)
+
+    @cached_property
+    def habits(self) -> Habits:
+        """What the chat template does with system turns; raises as `try_template` does."""
+        return try_template(self.tokenizer, self.chat)
 
     def messages(self, prompt: str, item: Item) -> list[dict[str, str]]:
-        """The chat turns: the prompt as system turn (none when it is empty), then all turns of the item.
+        """The chat turns: the prompt as system turn, then all turns of the item.
 
         An item's own system turn stays: it follows the prompt within the same turn, since many chat
-        templates take only one.
+        templates take only one. Without either there is none, or an empty one where the template would put its own
+        there. Where the template refuses system turns, the head of the first user turn is their place.
         """
         turns = [{"role": role, "content": content} for role, content in item.messages]
-        if not prompt:
-            return turns
+        parts = [prompt] if prompt else []
         if turns[0]["role"] == "system":
-            return [{"role": "system", "content": f"{prompt}\n\n{turns[0]['content']}"}, *turns[1:]]
-        return [{"role": "system", "content": prompt}, *turns]
+            parts.append(turns.pop(0)["content"])
+        text = "\n\n".join(parts)
+        if not self.habits.folds:
+            return [{"role": "system", "content": text}, *turns] if parts or self.habits.bare else turns
+        first = next((n for n, turn in enumerate(turns) if turn["role"] == "user"), None)
+        if text and first is not None:
+            turns[first] = {"role": "user", "content": f"{text}\n\n{turns[first]['content']}"}
+        return turns
+
+    def system_tokens(self, prompt: str, item: Item) -> int:
+        """Tokens that a chat with this prompt takes beyond the question alone."""
+        alone = Renderer(self.tokenizer, self.context, replace(self.chat, system="none"))
+        return len(self.tokens(prompt, item)) - len(alone.tokens(NO_PROMPT, item))
 
     def tokens(self, prompt: str, item: Item) -> list[int]:
         """Token ids of `messages`, up to where the assistant's reply begins."""
@@ -124,7 +143,7 @@ class Renderer:
         return self._template(self.messages(prompt, item))
 
     def _template(self, messages: list[dict[str, str]]) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        return self.chat.render(self.tokenizer, messages)
 
     def check(self, prompt: str, items: Sequence[Item], horizon: int, source: str) -> None:
         """Check, before anything is spent, that the prompt can be read with every item.
@@ -140,29 +159,30 @@ class Renderer:
                 prompt; a text contains one of the model's special tokens; or teacher and student would
                 start their replies after different tokens.
         """
-        import jinja2
-
         for item in items:
             self.refuse_special_tokens([prompt], source)
             self.refuse_special_tokens([content for _, content in item.messages], f"item {item.id}")
             try:
                 teacher, student = self.tokens(prompt, item), self.tokens(NO_PROMPT, item)
                 suffix = self.suffix(item)
-            except jinja2.TemplateError as error:
-                raise PromptError(f"{source}: the model's chat template refuses it: {error}") from None
+            except ModelError as error:
+                raise PromptError(f"{source}, item {item.id}: {error}", error.hint) from None
+            if prompt and teacher == student:
+                raise PromptError(f"{source}: the model's chat template drops it")
             if len(teacher) + horizon > self.context:
                 raise PromptError(
                     f"{source}: prompt and question take {len(teacher)} tokens and a completion up to {horizon}, "
                     f"over the model's context of {self.context}",
                     "Shorten the prompt or lower sampling.max_tokens; nothing is ever cut.",
                 )
-            if not suffix or teacher[-len(suffix) :] != suffix or student[-len(suffix) :] != suffix:
+            endings = {tuple(side[len(side) - max(1, len(suffix)) :]) for side in (teacher, student)}
+            if len(endings) > 1 or (suffix and tuple(suffix) not in endings):
                 raise PromptError(f"{source}: the chat template ends differently with and without the prompt")
 
     def suffix(self, item: Item) -> list[int]:
-        """The tokens that start the assistant's reply."""
+        """The tokens that start the assistant's reply; none where the template has no generation prompt."""
         messages = self.messages(NO_PROMPT, item)
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
+        text = self.chat.render(self.tokenizer, messages, generate=False)
         closed = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         opened = self.encode(messages)
         # Token by token: some templates close a chat with a token that the generation prompt replaces.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -23,6 +24,14 @@ class ModelConfig(Section):
     """`auto`: bfloat16 on a GPU and on processors with bfloat16 arithmetic, float32 on others."""
     device: Name = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    system: Literal["none", "empty", "template"] = "none"
+    """What a chat without a prompt begins with. `none`: nothing; where the chat template puts a system turn of its own there
+    (Qwen 2.5), an empty one, since with that turn the model would not be without a prompt, and a prompt would replace it.
+    `empty`: always an empty system turn. `template`: what the template makes of it. A student is to be served as it was trained."""
+    date: datetime.date | None = None
+    """What chat templates that write the date take for today; by default the day on which a run began."""
+    template: dict[str, Any] = {}
+    """Arguments of the chat template, as `enable_thinking = false`."""
 
 
 class LoraConfig(Section):

@@ -97,7 +97,7 @@ def open_session(
         label = Path(config).stem if config else "default"
         resolved = settings.model_dump(mode="json")
         path = _run_path(run_name or f"{command}-{label}-{fingerprint([resolved, extra])[:6]}")
-        lab = _checked_lab(command, settings, prompts, check)
+        lab = _checked_lab(command, settings, prompts, check, None if fresh else _begun(path))
         _print_facts(lab, prompts)
         if dry_run:
             for line in plan(lab, command, first):
@@ -122,12 +122,25 @@ def _run_path(name: str) -> Path:
     return Path.cwd() / "runs" / name
 
 
+def _begun(path: Path) -> str | None:
+    """The day on which the run in a folder began; None where there is none."""
+    from gepa_loop.runs import read_json
+
+    manifest = path / "manifest.json"
+    day = read_json(manifest).get("identity", {}).get("model.date") if manifest.is_file() else None
+    return day if isinstance(day, str) else None
+
+
 def _checked_lab(
-    command: str, settings: Config, prompts: Mapping[str, Candidate], check: Callable[[Lab], None] | None
+    command: str,
+    settings: Config,
+    prompts: Mapping[str, Candidate],
+    check: Callable[[Lab], None] | None,
+    day: str | None,
 ) -> Lab:
     from gepa_loop.lab import open_lab
 
-    lab = open_lab(settings)
+    lab = open_lab(settings, day)
     for source, candidate in prompts.items():
         lab.check_prompt(candidate, source)
     if command in ("distill", "loop", "sweep"):

@@ -162,12 +162,12 @@ def result_table(result: Mapping[str, Any]) -> Table:
     def add(name: str, key: str, gain: Mapping[str, Any] | None, system: int) -> None:
         table.add_row(name, *estimate_text(test[key]), *_gain_text(gain), str(system), f"{tokens[key]:.1f}")
 
-    add("base", "base", None, 0)
+    add("base", "base", None, tokens.get("bare", 0))
     add("base + prompt", "prompted", None, tokens["prompt"])
     if test["student"] is None:
         table.add_row("student", "-", "none was better on select")
     else:
-        add("student", "student", test["student_minus_base"], 0)
+        add("student", "student", test["student_minus_base"], tokens.get("bare", 0))
     return table
 
 

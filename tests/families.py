@@ -28,9 +28,11 @@ def write_model(kind: str, folder: Path, **more: Any) -> Path:
     """A model of a `model_type` with random weights and one token a byte."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
 
     from gepa_loop.bundled import random_tiny
 
+    logging.disable_progress_bar()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         config = AutoConfig.for_model(kind, **{**SHAPE, **more})

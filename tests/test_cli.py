@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 import torch
+from families import write_model
 from filelock import FileLock
 from peft import PeftModel
 
-from gepa_loop.bundled import random_tiny
+from gepa_loop.bundled import CHATML, random_tiny
 from gepa_loop.cli import run
 from gepa_loop.config import load_config
 from gepa_loop.task import load_task
@@ -274,3 +275,32 @@ def test_bad_input_is_a_clear_error_and_writes_nothing(
     assert done.returncode == code, done.stderr
     assert message in " ".join(done.stderr.split())
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_keeps_its_day_and_its_template_arguments(tmp_path: Path, here: Here) -> None:
+    dated = "{{ strftime_now('%d %b %Y') }}{% if loud %}!{% endif %}" + CHATML
+    write_model("llama", tmp_path / "m")
+    (tmp_path / "m" / "chat_template.jinja").write_text(dated)
+    settings = ["--config", "smoke", "--set", "model.name=m", "--set", "model.template.loud=true"]
+    command = ["evaluate", "--run-name", "r", *settings]
+    first = here(tmp_path, *command, "--set", "model.date=2024-02-29")
+    assert first.returncode == 0, first.stderr
+    assert "template: it writes the date, 2024-02-29 for all of this run (model.date)" in first.stdout
+    identity = json.loads((tmp_path / "runs" / "r" / "manifest.json").read_text())["identity"]
+    assert (identity["model.date"], identity["model.template.loud"]) == ("2024-02-29", True)
+    # Nobody names the day again: today is another.
+    assert here(tmp_path, *command).returncode == 0
+    other = here(tmp_path, *command, "--set", "model.date=2024-03-01")
+    assert other.returncode == 6 and "model.date: '2024-02-29' in the run, now '2024-03-01'" in other.stderr
+    assert here(tmp_path, *command, "--fresh", "--set", "model.date=2024-03-01").returncode == 0
+    typo = here(tmp_path, *command, "--set", "model.template.lowd=true")
+    assert typo.returncode == 2 and "model.template.lowd: the chat template" in typo.stderr
+    wrong = here(tmp_path, *command, "--set", "model.date=2024-02-30")
+    assert wrong.returncode == 2 and "model.date" in wrong.stderr
+
+
+def test_a_model_that_cannot_be_used_is_one_sentence_and_no_run(tmp_path: Path, here: Here) -> None:
+    write_model("lfm2", tmp_path / "m", layer_types=["conv", "full_attention"])
+    done = here(tmp_path, "evaluate", "--config", "smoke", "--set", "model.name=m")
+    assert done.returncode == 3 and not (tmp_path / "runs").exists()
+    assert done.stderr.startswith("error: model.name = 'm': models of type lfm2 have layers of kind conv;")

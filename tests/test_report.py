@@ -56,7 +56,7 @@ def run(tmp_path: Path) -> Path:
             "student_minus_base": difference,
             "student_minus_prompted": {"mean": 0.1, "ci": [0.0, 0.2], "p": 0.5},
         },
-        "tokens": {"prompt": 17, "base": 9.5, "prompted": 4.0, "student": 3.5},
+        "tokens": {"prompt": 17, "bare": 3, "base": 9.5, "prompted": 4.0, "student": 3.5},
         "internalisation": {"mean": 1.5, "ci": [1.0, 2.0]},
     }
     write_record(tmp_path / "result.json", result, result["prompt"])
@@ -70,6 +70,9 @@ def test_the_page_tells_what_happened(run: Path) -> None:
     assert "aaaaaaaa · winner" in page and "bbbbbbbb · winner" not in page
     assert "oracle" in page and "0.625" in page and "12.5 %" in page
     assert "4 students of earlier rounds: predicted scores were off by 0.062" in page
+    assert (
+        '<td class="n">17</td>' in page and '<td class="n">3</td><td class="n">9.5</td>' in page
+    )  # system, reply
     assert '<td class="n">0.515</td>' in page and "divergence 0.875 nats a token" in page
     assert "Kept: step 2, the highest score. Its held-out score, 0.438, is of the items that chose it." in page
     # Steps 1 and 2 of 2 lie at the middle and the right end; the larger KL at the top, half of it half as high.

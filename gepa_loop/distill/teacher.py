@@ -263,7 +263,7 @@ def _renderer(teacher: Base, student: Base, renderer: Renderer, item: Item) -> R
             f"{where}: its vocabulary is not that of {student.name}",
             "Its probabilities are of other tokens; choose a teacher of the same family.",
         )
-    own = Renderer(teacher.tokenizer, teacher.context)
+    own = Renderer(teacher.tokenizer, teacher.context, renderer.chat)
     sides = [own.suffix(item), renderer.suffix(item)]
     if sides[0] != sides[1]:
         raise PromptError(

@@ -91,9 +91,8 @@ def plan_search(config: Config, rollouts: Rollouts, proposer: Proposer, seed_pro
     """
     settings, splits = config.optimize, config.task.splits
     items = rollouts.task.splits["pareto"]
-    bare = rollouts.renderer.all_tokens("", items)
     full = rollouts.renderer.all_tokens(seed_prompt.text, items)
-    question = sum(map(len, bare)) / len(bare)
+    prompt = rollouts.renderer.system_tokens(seed_prompt.text, items[0])
     quote = dearest_proposal(config, rollouts, proposer, seed_prompt)
     left = settings.max_rollouts - splits.pareto * settings.samples
     judged = 2 * settings.minibatch * settings.samples
@@ -111,8 +110,8 @@ def plan_search(config: Config, rollouts: Rollouts, proposer: Proposer, seed_pro
     return Plan(
         search_rollouts=settings.max_rollouts,
         front_rollouts=front,
-        question_tokens=question,
-        prompt_tokens=round(sum(map(len, full)) / len(full) - question),
+        question_tokens=sum(map(len, full)) / len(full) - prompt,
+        prompt_tokens=prompt,
         completion_tokens=config.sampling.max_tokens,
         calls=calls,
         quote=quote,
