@@ -1,4 +1,4 @@
-"""Sweeps: one prompt distilled under each cell of a grid, the students compared with the baseline cell's.
+"""Sweeps: one prompt distilled under each cell of a grid, the students compared with the baseline cell's over seeds.
 
 A grid is a TOML file: `config` (the preset it is made for), `baseline` (a cell) and `[cells]`, each a list of
 `key.path=value`. Every cell and seed is a run directory of its own, so a sweep goes on where it stopped.
@@ -21,7 +21,8 @@ from gepa_loop.errors import ConfigError, GepaLoopError
 from gepa_loop.lab import Lab
 from gepa_loop.prompts import NO_PROMPT, Candidate
 from gepa_loop.runs import Run, fingerprint, open_run, read_record, write_json, write_record
-from gepa_loop.select import ItemScores, difference, estimate, holm
+from gepa_loop.seeds import SeedScores, over_seeds, seed_difference
+from gepa_loop.select import ItemScores, estimate, holm
 from gepa_loop.stages import Observer, distil_alone, scores
 
 SPLIT = "select"
@@ -145,7 +146,7 @@ def run_sweep(
 ) -> dict[str, Any]:
     """Distil `teacher` under every config, score the students on `select`, and write result.json.
 
-    Scores are paired by item and seed: another seed draws other items.
+    Cells are paired by seed and by the items of each seed: another seed draws other items.
     """
     if (run.path / "result.json").exists():
         return read_record(run.path / "result.json")
@@ -154,7 +155,7 @@ def run_sweep(
     scored: set[Path] = set()
     base: dict[str, dict[str, float]] = {}
     prompted: dict[str, dict[str, float]] = {}
-    students: dict[str, dict[str, float]] = {name: {} for name in grid.cells}
+    students: dict[str, dict[int, ItemScores]] = {name: {} for name in grid.cells}
     adapters: dict[str, list[str]] = {name: [] for name in grid.cells}
     for (name, seed), config in configs.items():
         lab = lab.under(config)
@@ -173,13 +174,13 @@ def run_sweep(
             done = distil_alone(lab, teacher, cell, observer, label=f"{name}, seed {seed}")
             observer.stage("student", candidate=f"{name}, seed {seed}")
             path = cell.path / "evaluate" / f"{teacher.id}.jsonl"
-            students[name] |= _by_seed(seed, scores(lab, SPLIT, NO_PROMPT, done.adapter, path, observer))
+            students[name][seed] = scores(lab, SPLIT, NO_PROMPT, done.adapter, path, observer)
             adapters[name].append(f"{folder}/distill/{teacher.id}/adapter")
     first = min(seed for _, seed in configs)
     result = {
         "grid": grid.name,
         "split": SPLIT,
-        "items": len(students[grid.baseline]),
+        "items": sum(map(len, students[grid.baseline].values())),
         "seeds": sorted({seed for _, seed in configs}),
         "untrained": [
             {
@@ -190,7 +191,7 @@ def run_sweep(
             for view, names in views.items()
         ],
         "baseline": grid.baseline,
-        "cells": _compared(grid, students, adapters, first),
+        "cells": _compared(grid, students, adapters),
     }
     write_record(run.path / "result.json", result, *(place for own in adapters.values() for place in own))
     return read_record(run.path / "result.json")
@@ -208,18 +209,19 @@ def _by_seed(seed: int, found: ItemScores) -> dict[str, float]:
 
 
 def _compared(
-    grid: Grid, students: Mapping[str, ItemScores], adapters: Mapping[str, list[str]], seed: int
+    grid: Grid, students: Mapping[str, SeedScores], adapters: Mapping[str, list[str]]
 ) -> list[dict[str, Any]]:
-    """Each cell's score and its paired difference from the baseline's; p after Holm over the other cells."""
+    """Each cell's score and its paired difference from the baseline's over seeds; p after Holm over the other cells."""
     others = [name for name in grid.cells if name != grid.baseline]
-    gaps = {name: difference(students[name], students[grid.baseline], seed) for name in others}
-    adjusted = dict(zip(others, holm([gap.p for gap in gaps.values()]), strict=True))
+    gaps = {name: seed_difference(students[name], students[grid.baseline]) for name in others}
+    tested = {name: gap.p for name, gap in gaps.items() if gap.p is not None}
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
     return [
         {
             "cell": name,
             "sets": list(grid.cells[name]),
-            "student": estimate(students[name], seed).as_dict(),
-            "difference": {**gaps[name].as_dict(), "p": adjusted[name]} if name in gaps else None,
+            "student": over_seeds(students[name]).as_dict(),
+            "difference": {**gaps[name].as_dict(), "p": adjusted.get(name)} if name in gaps else None,
             "adapters": adapters[name],
         }
         for name in grid.cells

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+from gepa_loop.seeds import LEAST
 
 PLAIN_SECONDS = 10.0
 """Least time between two progress lines of one stage when there is no terminal."""
@@ -172,22 +174,37 @@ def result_table(result: Mapping[str, Any]) -> Table:
 
 
 def sweep_table(result: Mapping[str, Any]) -> Table:
-    """The end of a sweep: every cell's student on `select`, against the baseline cell."""
+    """The end of a sweep: every cell's student on `select`, against the baseline cell, over seeds."""
     seeds = len(result["seeds"])
+    tested = (
+        "95 % intervals and p over seeds (t)"
+        if seeds >= LEAST
+        else f"no interval and no p below {LEAST} seeds"
+    )
     table = _table(
         f"{result['grid']}: students without a prompt on {result['split']}, {seeds} seed{'s' * (seeds > 1)}, "
-        f"{result['items']} items in all; 95 % intervals"
+        f"{result['items']} items in all; {tested}; the base's intervals over items"
     )
     table.add_column("cell")
     table.add_column("score", justify="right")
     table.add_column("interval")
+    table.add_column("by seed")
     table.add_column(f"against {result['baseline']}")
     table.add_column("p (Holm)", justify="right")
     several = len(result["untrained"]) > 1
     for one in result["untrained"]:
         of = f" ({', '.join(one['cells'])})" if several else ""
-        table.add_row(f"[dim]base{escape(of)}[/]", *estimate_text(one["base"]), "", "")
-        table.add_row(f"[dim]base + prompt{escape(of)}[/]", *estimate_text(one["prompted"]), "", "")
+        table.add_row(f"[dim]base{escape(of)}[/]", *estimate_text(one["base"]))
+        table.add_row(f"[dim]base + prompt{escape(of)}[/]", *estimate_text(one["prompted"]))
     for cell in result["cells"]:
-        table.add_row(escape(cell["cell"]), *estimate_text(cell["student"]), *_gain_text(cell["difference"]))
+        student, gap = cell["student"], cell["difference"]
+        interval = "" if student["ci"] is None else estimate_text(student)[1]
+        by_seed = " ".join(score(value) for value in student["by_seed"])
+        against = "" if gap is None else f"{signed(gap['mean'])} {_signed_interval(gap['ci'])}".rstrip()
+        p = "" if gap is None else "-" if gap["p"] is None else f"{gap['p']:.4f}"
+        table.add_row(escape(cell["cell"]), score(student["mean"]), interval, by_seed, against, p)
     return table
+
+
+def _signed_interval(ci: Sequence[float] | None) -> str:
+    return "" if ci is None else f"[{signed(ci[0])}, {signed(ci[1])}]"

@@ -74,7 +74,9 @@ def test_the_page_tells_what_happened(run: Path) -> None:
         '<td class="n">17</td>' in page and '<td class="n">3</td><td class="n">9.5</td>' in page
     )  # system, reply
     assert '<td class="n">0.515</td>' in page and "divergence 0.875 nats a token" in page
-    assert "Kept: step 2, the highest score. Its held-out score, 0.438, is of the items that chose it." in page
+    assert (
+        "Kept: step 2, the highest score. Its held-out score, 0.438, is of the items that chose it." in page
+    )
     # Steps 1 and 2 of 2 lie at the middle and the right end; the larger KL at the top, half of it half as high.
     assert 'points="210.0,24.0 396.0,60.0"' in page
 
