@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from gepa_loop import __version__
 from gepa_loop.errors import ConfigError, GepaLoopError, Interrupted, NoGain
+from gepa_loop.redact import printable
 from gepa_loop.session import err, open_session, out, shown
 
 if TYPE_CHECKING:
@@ -80,9 +81,9 @@ def run(argv: list[str]) -> int:
         return stop.code if isinstance(stop.code, int) else 1
     except GepaLoopError as error:
         err.print("[bold red]error[/]: " if error.exit_code != Interrupted.exit_code else "", end="")
-        err.print(str(error), markup=False, highlight=False)
+        err.print(printable(str(error)), markup=False, highlight=False)
         if error.hint:
-            err.print(error.hint, markup=False, highlight=False, style="dim")
+            err.print(printable(error.hint), markup=False, highlight=False, style="dim")
         return error.exit_code
     return 0
 

@@ -26,6 +26,7 @@ from gepa_loop.recipe import (
     TeacherConfig,
     check_recipe,
 )
+from gepa_loop.redact import HIDDEN, names_a_secret, redacted
 from gepa_loop.schema import (
     EvaluateConfig,
     LoopConfig,
@@ -111,7 +112,7 @@ def load_config(
     merged: dict[str, Any] = {}
     origin: dict[str, str] = {}
     environment = _env_layers(os.environ if env is None else env)
-    flags = [_pair(text, f"--set {text}") for text in sets]
+    flags = [_pair(text, f"--set {_shown(text)}") for text in sets]
     for layer, labels in [
         *(_together([one]) for one in _file_layers(source, cwd)),
         _together(environment),
@@ -173,6 +174,12 @@ def _env_layers(env: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield _pair(f"{key}={env[name]}", name)
 
 
+def _shown(text: str) -> str:
+    """A `key=value` for a message: not the value where the key is a secret's name."""
+    key = text.partition("=")[0]
+    return f"{key}={HIDDEN}" if names_a_secret(key.strip()) else redacted(text)
+
+
 def _pair(text: str, label: str) -> tuple[str, dict[str, Any]]:
     key, equals, value = text.partition("=")
     parts = [part.strip() for part in key.split(".")]
@@ -204,7 +211,7 @@ def _refuse_plain_tables(layer: Mapping[str, Any], label: str) -> None:
     for key, value in layer.items():
         if key in Config.model_fields and key != "seed" and not isinstance(value, Mapping):
             hint = f"set {key}.{TAGS[key][0]}" if key in TAGS else f"set {key}.KEY"
-            raise ConfigError(f"{label}: {key} = {value!r}: it is a table; {hint}")
+            raise ConfigError(f"{label}: {key} = {redacted(repr(value))}: it is a table; {hint}")
 
 
 def _lay(target: dict[str, Any], layer: Mapping[str, Any]) -> None:
@@ -265,7 +272,7 @@ def _explain(error: ValidationError, origin: Mapping[str, str], source: str) -> 
             lines.append(f"{label}: {path} is required")
         else:
             message = item["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
-            shown = "" if isinstance(item["input"], dict) else f" = {item['input']!r}"
+            shown = "" if isinstance(item["input"], dict) else f" = {redacted(repr(item['input']))}"
             label = _blamed(message, path, origin) or label
             shown = f"{path}{shown}: " if path else ""
             lines.append(f"{label}: {shown}{message[:1].lower() + message[1:]}")

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from gepa_loop.redact import has_password
 from gepa_loop.schema import Name, Positive, Section, TaskConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -29,6 +30,10 @@ def _shows_the_value(text: str) -> str:
 def _http(url: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise ValueError("it must begin with http:// or https://")
+    if has_password(url):
+        raise ValueError(
+            "a user and password in an address would be written down; put the key into VLLM_API_KEY"
+        )
     return url
 
 

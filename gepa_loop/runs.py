@@ -94,7 +94,7 @@ def open_run(path: Path, identity: Mapping[str, Any], *, fresh: bool = False) ->
             for left in path.rglob(f".*{TEMPORARY}"):
                 left.unlink()
         if manifest.exists():
-            _check_manifest(path, _read_manifest(manifest), identity)
+            _check_manifest(path, read_manifest(path), identity)
             read_jsonl(path / "events.jsonl")
         else:
             write_json(manifest, {"identity": dict(identity)})
@@ -143,9 +143,14 @@ def _clear(path: Path) -> None:
     (path / CLEARING).unlink()
 
 
-def _read_manifest(manifest: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a run directory.
+
+    Raises:
+        RunDirectoryError: It is not as it was written.
+    """
     try:
-        return read_json(manifest)
+        return read_json(path / "manifest.json")
     except RunDirectoryError as error:
         # Without it the folder would be taken for somebody else's.
         raise RunDirectoryError(

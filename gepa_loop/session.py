@@ -124,10 +124,13 @@ def _run_path(name: str) -> Path:
 
 def _begun(path: Path) -> str | None:
     """The day on which the run in a folder began; None where there is none."""
-    from gepa_loop.runs import read_json
+    from gepa_loop.runs import read_manifest
 
-    manifest = path / "manifest.json"
-    day = read_json(manifest).get("identity", {}).get("model.date") if manifest.is_file() else None
+    day = (
+        read_manifest(path).get("identity", {}).get("model.date")
+        if (path / "manifest.json").exists()
+        else None
+    )
     return day if isinstance(day, str) else None
 
 
@@ -139,7 +142,11 @@ def _checked_lab(
     day: str | None,
 ) -> Lab:
     from gepa_loop.lab import open_lab
+    from gepa_loop.task import code_of
 
+    for task in filter(None, (settings.task, settings.distill.control)):
+        if file := code_of(task):
+            out.print(f"task {task.name} runs {file}", highlight=False, markup=False)
     lab = open_lab(settings, day)
     for source, candidate in prompts.items():
         lab.check_prompt(candidate, source)

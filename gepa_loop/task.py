@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib
 import inspect
 import math
 from collections import Counter
@@ -25,6 +24,7 @@ from gepa_loop.answers import MISSING, ends_in_thought, equal
 from gepa_loop.answers import extract as extract
 from gepa_loop.errors import EnvironmentFault, TaskError
 from gepa_loop.gold import Scorer, contradictions, unmatched
+from gepa_loop.modules import foreign, import_own, module_file
 from gepa_loop.records import MOST, Messages, Record, bounded, item_of, json_lines, short
 from gepa_loop.records import Item as Item
 from gepa_loop.runs import derive_seed, fingerprint
@@ -240,13 +240,8 @@ def _fill(
 def _made(config: TaskConfig) -> tuple[Iterator[Record], Scorer]:
     """Records of a factory, and its own scorer where it has one."""
     where = f"task.name = {config.name!r}"
-    module_name, _, attribute = config.name.partition(":")
-    if not attribute or not module_name or module_name.startswith("."):
-        raise TaskError(f"{where}: not of the form package.module:factory")
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute, None)
-    except ImportError as error:
-        raise TaskError(f"{where}: {error}", "Install it, or put its folder on PYTHONPATH.") from error
+    module_name, attribute = _module_and_factory(config)
+    factory = getattr(import_own(module_name, where), attribute, None)
     if not callable(factory):
         raise TaskError(f"{where}: {module_name} has no function {attribute!r}")
     signature = inspect.signature(factory)
@@ -254,7 +249,8 @@ def _made(config: TaskConfig) -> tuple[Iterator[Record], Scorer]:
         signature.bind(**config.options)
     except TypeError as error:
         raise TaskError(f"task.options = {config.options}: {error}", f"{attribute}{signature}") from None
-    made = factory(**config.options)
+    with foreign(TaskError, f"{where}: the factory"):
+        made = factory(**config.options)
     own = getattr(made, "score", None)
     records = made.items if callable(own) else made
     if not isinstance(records, Iterable):
@@ -262,20 +258,41 @@ def _made(config: TaskConfig) -> tuple[Iterator[Record], Scorer]:
             f"{where}: the factory returned {type(made).__name__}",
             "Return an iterable of records, or an object with `items` and `score`.",
         )
-    numbered = ((f"python:{n}", f"{config.name} record {n}", record) for n, record in enumerate(records, 1))
+    numbered = _numbered(records, config.name, where)
     return bounded(numbered, MOST, where), _own_scorer(own, where) if callable(own) else _exact
+
+
+def _module_and_factory(config: TaskConfig) -> tuple[str, str]:
+    module_name, _, attribute = config.name.partition(":")
+    parts = [*module_name.split("."), attribute]
+    if not all(part.isidentifier() for part in parts):
+        raise TaskError(f"task.name = {config.name!r}: not of the form package.module:factory")
+    return module_name, attribute
+
+
+def code_of(config: TaskConfig) -> Path | None:
+    """The file that loading a task runs, or None where it is no Python factory.
+
+    Raises:
+        TaskError: There is no such file, or none that may be run.
+    """
+    if config.kind != "python":
+        return None
+    return module_file(_module_and_factory(config)[0], f"task.name = {config.name!r}")
+
+
+def _numbered(records: Iterable[object], name: str, where: str) -> Iterator[Record]:
+    with foreign(TaskError, f"{where}: the factory"):
+        for number, record in enumerate(records, 1):
+            yield f"python:{number}", f"{name} record {number}", record
 
 
 def _own_scorer(own: Callable[[dict[str, Any], str], object], where: str) -> Scorer:
     def score(item: Item, _extracted: str | None, completion: str) -> tuple[float, str]:
-        try:
+        # A judge that cannot be reached, say: not a score of 0.
+        saved = "What was finished is saved; run the same command again to continue."
+        with foreign(EnvironmentFault, f"{where}: score on {item.id}", saved):
             result = own(dict(item.entry), completion)
-        except Exception as error:
-            # A judge that cannot be reached, say: not a score of 0.
-            raise EnvironmentFault(
-                f"{where}: score failed on {item.id}: {type(error).__name__}: {error}",
-                "What was finished is saved; run the same command again to continue.",
-            ) from error
         raw, said = result if isinstance(result, tuple) and len(result) == 2 else (result, "")
         if not isinstance(raw, Real) or not math.isfinite(raw) or not isinstance(said, str):
             raise TaskError(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sys
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from gepa_loop.errors import EnvironmentFault, TaskError
 from gepa_loop.schema import TaskConfig
-from gepa_loop.task import SPLITS, Item, Task, extract, load_task
+from gepa_loop.task import SPLITS, Item, Task, code_of, extract, load_task
 
 SMALL = {"train": 40, "pareto": 10, "select": 20, "test": 30}
 GYM = [
@@ -466,6 +468,8 @@ class Scored:
             return len(completion) / 10, f"note {item['note']}"
         if self.verdict == "raise":
             raise ConnectionError("the judge is away")
+        if self.verdict == "exit":
+            raise SystemExit(0)
         return self.verdict
 
 def scored(verdict):
@@ -481,6 +485,13 @@ def around():
     loop = []
     loop.append(loop)
     return [{"question": f"Q{n}", "answer": n, "loop": loop} for n in range(8)]
+
+def leaves():
+    raise SystemExit(0)
+
+def breaks_off():
+    yield {"question": "Q", "answer": "A"}
+    raise OSError("the drive is away")
 
 def incomplete():
     return [{"question": "Q"}]
@@ -531,15 +542,27 @@ def test_python_scorer_that_returns_no_score(factories: str, verdict: object) ->
 def test_a_python_scorer_that_fails_is_an_error_and_no_score(factories: str) -> None:
     task = load_task(_python(f"{factories}:scored", verdict="raise"), 0)
     with pytest.raises(
-        EnvironmentFault, match=r"score failed on python:.*: ConnectionError: the judge is away"
+        EnvironmentFault, match=r"score on python:.* failed: ConnectionError: the judge is away"
     ):
+        task.score(task.splits["test"][0], "5")
+
+
+def test_a_scorer_that_ends_the_program_is_an_error(factories: str) -> None:
+    task = load_task(_python(f"{factories}:scored", verdict="exit"), 0)
+    with pytest.raises(EnvironmentFault, match=r"score on python:.* failed: SystemExit: 0"):
         task.score(task.splits["test"][0], "5")
 
 
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("no_such_module_at_all:make", {}, "No module named 'no_such_module_at_all'"),
+        ("no_such_module_at_all:make", {}, "there is no file of no_such_module_at_all in"),
+        ("os:system", {"command": "touch harm"}, "there is no file of os in"),
+        ("sys:exit", {}, "there is no file of sys in"),
+        ("numpy.testing:run_module_suite", {}, "there is no file of numpy.testing in"),
+        ("gepa_loop.runs:locked", {}, "there is no file of gepa_loop.runs in"),
+        ("{}:leaves", {}, "the factory failed: SystemExit: 0"),
+        ("{}:breaks_off", {}, "the factory failed: OSError: the drive is away"),
         ("{}:no_such", {}, "has no function 'no_such'"),
         ("{}:number", {}, "has no function 'number'"),
         ("{}", {}, "not of the form"),
@@ -555,3 +578,34 @@ def test_python_factories_that_cannot_be_used(
     with pytest.raises(TaskError) as caught:
         load_task(_python(name.format(factories), **options), 0)
     assert said in str(caught.value)
+
+
+def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    for name, text, said in (
+        ("broken_one", "def (", "importing broken_one failed: SyntaxError"),
+        ("broken_two", "raise SystemExit(0)", "importing broken_two failed: SystemExit: 0"),
+        (
+            "broken_three",
+            "import no_such_thing",
+            "failed: ModuleNotFoundError: No module named 'no_such_thing'",
+        ),
+        ("json", "def make(): return []", "json.py cannot be imported, as"),
+    ):
+        (tmp_path / f"{name}.py").write_text(text)
+        with pytest.raises(TaskError, match=re.escape(said)):
+            load_task(_python(f"{name}:make"), 0)
+
+
+def test_only_the_file_that_is_named_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    inner = tmp_path / "own_package" / "inner.py"
+    inner.parent.mkdir()
+    inner.write_text("def make(): return [dict(question=str(n), answer=n) for n in range(8)]")
+    config = _python("own_package.inner:make")
+    assert code_of(config) == inner
+    assert "own_package" not in sys.modules, "nothing is run to find it"
+    assert load_task(config, 0).distinct == 8
+    assert code_of(_jsonl(inner)) is None

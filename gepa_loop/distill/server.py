@@ -16,11 +16,13 @@ import httpx
 import torch
 from torch import Tensor
 
+from gepa_loop.connections import connecting
 from gepa_loop.distill.batch import Group
 from gepa_loop.distill.head import TopK
 from gepa_loop.errors import ModelError, PromptError
 from gepa_loop.lora import Adapter
 from gepa_loop.recipe import ServerTeacher
+from gepa_loop.redact import redacted
 from gepa_loop.sampling.base import Sampler
 from gepa_loop.schema import SamplingConfig
 from gepa_loop.task import Item
@@ -147,11 +149,15 @@ class ServerReader:
             answer.raise_for_status()
             return answer.json()
         except httpx.HTTPStatusError as error:
-            said = error.response.text[:200].replace("\n", " ")
-            raise ModelError(
-                f"{self._where}: {error.response.status_code} from {path}: {said}",
-                "Lower teacher.top_k, or start the server with --max-logprobs." if "logprobs" in said else "",
-            ) from None
+            status, said = error.response.status_code, error.response.text[:200].replace("\n", " ")
+            hint = (
+                "Lower teacher.top_k, or start the server with --max-logprobs." if "logprobs" in said else ""
+            )
+            if status < 400:
+                said, hint = "it points to another address", "Name the address that answers itself."
+            if status in (401, 403):
+                said, hint = "the key is refused", f"Set {KEY} in the environment to the server's key."
+            raise ModelError(f"{self._where}: {status} from {path}: {redacted(said)}", hint) from None
         except (httpx.HTTPError, ValueError) as error:
             raise ModelError(
                 f"{self._where}: no answer from {path}: {error or type(error).__name__}",
@@ -163,13 +169,17 @@ def open_server(
     settings: ServerTeacher, prompts: Mapping[str, tuple[int, ...]], text: str, horizon: int
 ) -> ServerReader:
     """A reader on the server, checked; arguments and errors are those of `ServerReader.check`."""
-    key = os.environ.get(KEY)
-    client = httpx.Client(
-        base_url=settings.url.rstrip("/"),
-        timeout=httpx.Timeout(settings.seconds, connect=10.0),
-        headers={"Authorization": f"Bearer {key}"} if key else {},
-        transport=httpx.HTTPTransport(retries=3),
-    )
+    key = os.environ.get(KEY, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ModelError(f"teacher.url = {settings.url!r}: {KEY} holds a character that no key has")
+    with connecting(f"teacher.url = {settings.url!r}"):
+        client = httpx.Client(
+            base_url=settings.url.rstrip("/"),
+            timeout=httpx.Timeout(settings.seconds, connect=10.0),
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            transport=httpx.HTTPTransport(retries=3),
+            follow_redirects=False,
+        )
     reader = ServerReader(settings, prompts, client)
     reader.check(text, horizon)
     return reader

@@ -34,6 +34,7 @@ class Fault:
 
 LATER = "Check the network and the provider's status, and start again: what was finished is kept."
 ACCESS = "Check the model's name, the key in the environment, its rights and its credit."
+ADDRESS = "Set the API base, in the environment, to the address that answers itself."
 LIMITS = "Check that the model takes optimize.reflection.max_tokens and examples of this length."
 
 ANSWERS = {
@@ -82,6 +83,7 @@ def fault_of(error: Exception, seconds: float) -> Fault:
     if answer is not None:
         status, wait = answer.status_code, answer.headers.get("retry-after", "")
         other = ("the provider failed", LATER) if status >= 500 else ("invalid request", LIMITS)
+        other = ("it points to another address, where no key is sent", ADDRESS) if status < 400 else other
         why, hint = ANSWERS.get(status, other)
         return Fault(f"HTTP {status}, {why}", hint, float(wait) if wait.isdecimal() else None)
     for word, why in SILENCES.items():

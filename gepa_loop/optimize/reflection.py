@@ -18,15 +18,19 @@ from urllib.parse import urlsplit
 
 import anthropic
 import dspy
+import httpx
 from dspy.teleprompt.gepa.instruction_proposal import InstructionProposer
 from dspy.utils.exceptions import AdapterParseError, LMConfigurationError, LMError
 
+from gepa_loop.connections import check_connections
 from gepa_loop.errors import ReflectionError, ReflectionFailed
 from gepa_loop.optimize.adapter import COMPONENT
+from gepa_loop.optimize.clients import refuse_redirects
 from gepa_loop.optimize.deadline import within
 from gepa_loop.optimize.faults import LATER, LIMITS, fault_of
 from gepa_loop.optimize.proposer import Proposal, Quote
 from gepa_loop.optimize.reply import instruction, kept, shown
+from gepa_loop.redact import redacted
 from gepa_loop.schema import ReflectionConfig
 
 T = TypeVar("T")
@@ -182,6 +186,7 @@ class LMProposer:
 
     def _provider(self) -> tuple[str, str]:
         """The provider's name and its name of the model; raises when there is none or its key is missing."""
+        check_connections(f"optimize.reflection.model = {self.model!r}")
         litellm = _litellm()
         try:
             name, provider, _, _ = litellm.get_llm_provider(self.model)
@@ -235,9 +240,10 @@ class LMProposer:
         base = os.environ.get("ANTHROPIC_API_BASE") or os.environ.get("ANTHROPIC_BASE_URL")
         try:
             urlsplit(base or "")
-        except ValueError as error:
+            httpx.URL(base or "")
+        except (ValueError, httpx.InvalidURL) as error:
             raise ReflectionError(
-                f"optimize.reflection.model = {self.model!r}: the address {base!r} is none: {error}",
+                f"optimize.reflection.model = {self.model!r}: the address {redacted(repr(base))} is none: {redacted(str(error))}",
                 "Mend ANTHROPIC_API_BASE or ANTHROPIC_BASE_URL.",
             ) from None
         return anthropic.Anthropic(
@@ -246,6 +252,7 @@ class LMProposer:
             base_url=base and base.removesuffix("/v1/messages"),
             timeout=min(self.settings.timeout_seconds, LOOKUP_SECONDS),
             max_retries=0,
+            http_client=anthropic.DefaultHttpxClient(follow_redirects=False),
         )
 
     def _count(self, messages: list[dict[str, Any]]) -> int:
@@ -311,6 +318,7 @@ def _litellm() -> Any:
     os.environ.setdefault("LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "True")
     import litellm
 
+    refuse_redirects(litellm)
     litellm.suppress_debug_info = True
     litellm.disable_hf_tokenizer_download = True
     for name in ("LiteLLM", "dspy", "anthropic", "openai", "httpx", "httpx2"):

@@ -1,0 +1,35 @@
+"""litellm's HTTP clients, which follow no redirect.
+
+They would: a key in `x-api-key` goes along to any other host then, whose answer is taken as the model's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def refuse_redirects(litellm: Any) -> None:
+    """Have a redirect be an error for every client that litellm makes from now on; a second call changes nothing."""
+    from litellm.caching.llm_caching_handler import LLMClientCache
+
+    if getattr(litellm.in_memory_llm_clients_cache, "redirects", True):
+
+        class Cache(LLMClientCache):  # type: ignore[misc]
+            """Where litellm puts each client that it makes, before it is used."""
+
+            redirects = False
+
+            def set_cache(self, key: str, value: Any, *args: Any, **options: Any) -> None:
+                _refuse(value)
+                super().set_cache(key, value, *args, **options)
+
+        litellm.in_memory_llm_clients_cache = Cache()
+        _refuse(litellm.module_level_client)
+
+
+def _refuse(handler: Any) -> None:
+    """Of litellm's own handlers, of OpenAI's client, and of the HTTP clients within them."""
+    inner: list[Any] = [getattr(handler, name, None) for name in ("client", "_client")]
+    for one in (handler, *inner):
+        if hasattr(one, "follow_redirects"):
+            one.follow_redirects = False

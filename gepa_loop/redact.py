@@ -1,0 +1,52 @@
+"""Texts for a person: without keys and passwords, without what steers a terminal, and no longer than can be read."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+HIDDEN = "***"
+SHORTEST = 8
+"""Characters of the shortest value of a variable that is taken for a key: shorter ones stand in any text."""
+
+LONGEST = 4_000
+"""Characters of a message; its middle is left out beyond."""
+
+_NAMES = re.compile(r"(key|token|secret|password|passwd|credentials?)$", re.IGNORECASE)
+_USERINFO = re.compile(r"(?<=://)[^\s/@'\"]*@")
+_CONTROL = re.compile(
+    r"[^\n\t\x20-\x7e\xa0-\U0010ffff]|[\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def names_a_secret(name: str) -> bool:
+    """Whether what a variable or a setting of this name holds is a secret."""
+    return _NAMES.search(name) is not None
+
+
+def has_password(url: str) -> bool:
+    """Whether a text is an address with a user or password in it."""
+    return re.match(r"[a-z][a-z0-9+.-]*://[^\s/@]*@", url, re.IGNORECASE) is not None
+
+
+def redacted(text: str, env: Mapping[str, str] | None = None) -> str:
+    """A text without users and passwords of addresses and without the values of variables that hold keys.
+
+    Args:
+        text: What is to be shown; others' words in it may repeat a key.
+        env: The environment; None takes the process's own.
+    """
+    for name, value in (os.environ if env is None else env).items():
+        if names_a_secret(name) and len(key := value.strip()) >= SHORTEST:
+            text = text.replace(key, HIDDEN)
+    return _USERINFO.sub(f"{HIDDEN}@", text)
+
+
+def printable(text: str) -> str:
+    """`redacted`, with control characters as escapes and without the middle of what is too long to be read."""
+    text = redacted(text)
+    if len(text) > LONGEST:
+        half = LONGEST // 2
+        text = f"{text[:half]} [... {len(text) - 2 * half:,} characters ...] {text[-half:]}"
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
