@@ -15,7 +15,7 @@ import pytest
 from anthropic_api import MODEL, anthropic_api, instruction
 from coin import COMMAND
 
-from gepa_loop.runs import read_jsonl
+from gepa_loop.runs import read_jsonl, read_record
 
 GEPA_LOOP = [sys.executable, "-c", "from gepa_loop.cli import main; main()"]
 
@@ -40,7 +40,8 @@ def finish(cwd: Path, *more: str) -> tuple[list[Any], list[Any], dict[str, Any]]
     assert process.returncode == 0, stderr
     folder = cwd / "runs" / "r" / "optimize"
     candidates, front = read_jsonl(folder / "candidates.jsonl"), read_jsonl(folder / "front.jsonl")
-    result = json.loads((folder / "result.json").read_text())
+    result = read_record(folder / "result.json")
+    del result["files"]  # candidates.jsonl holds times
     for row in [*(r["cost"] for r in candidates), *(r["spent"] for r in candidates), result["spent"]]:
         del row["seconds"]
     return candidates, front, result
