@@ -25,8 +25,8 @@ from gepa_loop.lab import open_lab
 from gepa_loop.models import Base, calm_host
 from gepa_loop.prompts import Candidate, Renderer, candidate, read_prompt
 from gepa_loop.rollouts import Rollouts
+from gepa_loop.sampling.batches import shared_length
 from gepa_loop.sampling.engines import open_sampler
-from gepa_loop.sampling.kv import shared_length
 from gepa_loop.task import Item, Task
 
 ROOT = Path(__file__).parent.parent

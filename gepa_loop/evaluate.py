@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +51,16 @@ def evaluate(
         return _checked(path, read_jsonl(path, at_least=len(items) * samples), items, samples)
     part = path.with_name(path.name + PART)
     sampling = Sampling(config.evaluate.temperature, config.sampling.max_tokens)
-    per_batch = max(1, config.sampling.batch // samples)
     rows = _checked(part, read_jsonl(part), items, samples)
-    whole_batches = len(rows) // samples // per_batch
-    if len(rows) != whole_batches * per_batch * samples:
-        rows = rows[: whole_batches * per_batch * samples]
+    batches = rollouts.parts(prompt, items, max(1, config.sampling.batch // samples), sampling.max_tokens)
+    whole = sum(end * samples <= len(rows) for end in accumulate(map(len, batches)))
+    done = samples * sum(map(len, batches[:whole]))
+    if len(rows) != done:
+        rows = rows[:done]
         write_jsonl(part, rows)
     rollouts.sampler.set_student(adapter)
     progress(len(rows), len(items) * samples)
-    for start in range(whole_batches * per_batch, len(items), per_batch):
-        batch = items[start : start + per_batch]
+    for batch in batches[whole:]:
         new = [row.as_dict() for row in rollouts.rows(prompt, batch, samples, sampling, "evaluate")]
         append_jsonl(part, new)
         rows += new

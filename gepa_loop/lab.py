@@ -203,7 +203,8 @@ def open_lab(config: Config, day: str | None = None) -> Lab:
     except ModelError as error:
         raise ModelError(f"model.name = {own.name!r}: {error}", error.hint) from error
     sampler, engine = open_sampler(base, config.sampling)
-    return Lab(config, base, task, Rollouts(sampler, renderer, task, config.seed), engine)
+    rollouts = Rollouts(sampler, renderer, task, config.seed, on_cpu=base.device.type == "cpu")
+    return Lab(config, base, task, rollouts, engine)
 
 
 def seed_prompt(config: Config) -> Candidate:

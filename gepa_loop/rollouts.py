@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any
 
 from gepa_loop.answers import ends_in_thought
 from gepa_loop.prompts import Renderer
 from gepa_loop.runs import derive_seed
 from gepa_loop.sampling.base import Completion, Sampler, Sampling
+from gepa_loop.sampling.batches import in_turn, shared_length
 from gepa_loop.task import Item, Task
 
 
@@ -43,6 +45,20 @@ class Rollouts:
     renderer: Renderer
     task: Task
     seed: int
+    on_cpu: bool = False
+    """Reading takes minutes where texts are long, so `parts` of them are smaller."""
+
+    def parts(self, prompt: str, items: Sequence[Item], rows: int, horizon: int) -> list[Sequence[Item]]:
+        """Consecutive items for one sampler call each, between which progress is kept and shown: at most `rows` items.
+
+        They are a function of the items and the prompt.
+        """
+        lengths = [0] * len(items)
+        if self.on_cpu and items:
+            tokens = self.renderer.all_tokens(prompt, items)
+            lengths = [len(one) - shared_length(tokens) for one in tokens]
+        ends = list(accumulate(in_turn(lengths, rows, horizon if self.on_cpu else 0)))
+        return [items[start:end] for start, end in pairwise([0, *ends])]
 
     @cached_property
     def opening(self) -> str:

@@ -83,7 +83,8 @@ class SamplingConfig(Section):
     max_tokens: Positive = 32
     """Longest completion, in tokens."""
     batch: Positive = 64
-    """Rows generated together."""
+    """Most rows generated together, rows of like length in one batch. On a CPU a batch has at most so many times 512
+    positions, prompts, padding and completions counted: fewer rows where they are long."""
     canary: Annotated[float, Field(gt=0)] | None = None
     """vLLM only: nats by which its log-probabilities may differ, in the mean, from the trained model's on the fixed prompts
     that check every new adapter; more is an error. By default 0.001 in float32, and in bfloat16

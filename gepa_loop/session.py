@@ -100,6 +100,8 @@ def open_session(
         lab = _checked_lab(command, settings, prompts, check, None if fresh else _begun(path))
         _print_facts(lab, prompts)
         if dry_run:
+            if command in ("optimize", "loop"):
+                out.print("measuring a sample of rollouts", highlight=False)
             for line in plan(lab, command, first):
                 out.print(line, highlight=False, markup=False)
             out.print(f"would write {shown(path)}", highlight=False)

@@ -1,10 +1,15 @@
 """The sampler against brute force: one full forward for each token."""
 
+import random
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from gepa_loop.models import Base
 from gepa_loop.sampling.base import Completion, Sampling
-from gepa_loop.sampling.kv import shared_length
+from gepa_loop.sampling.batches import ROW
+from gepa_loop.sampling.network import ModuleNetwork
 from gepa_loop.sampling.torch import TorchSampler, draw
 
 PROMPTS = [[260 - 200 - n, 5, 7, *range(30, 30 + n)] for n in range(1, 7)]
@@ -38,6 +43,38 @@ def test_a_row_does_not_depend_on_the_batch_around_it(tiny: Base) -> None:
     ]
     assert [c.token_ids for c in together] == [c.token_ids for c in alone] == [c.token_ids for c in in_threes]
     assert len({c.token_ids for c in together}) > 5
+
+
+def test_rows_of_all_lengths_are_the_same_in_any_batch_and_order(tiny: Base) -> None:
+    """Long rows among short ones: sorted and split, the tokens and their order stay those of rows on their own."""
+    draw = random.Random(0)
+    lengths = [draw.randrange(1, 40) for _ in range(30)]
+    lengths[7], lengths[19] = 900, 400
+    prompts = [[draw.randrange(10, 250) for _ in range(length)] for length in lengths]
+    network = Watched(tiny)
+    done = TorchSampler(tiny, 16, network).generate(prompts, Sampling(1.0, 8), list(range(30)))
+    for number, (prompt, completion) in enumerate(zip(prompts, done, strict=True)):
+        (alone,) = TorchSampler(tiny, 1).generate([prompt], Sampling(1.0, 8), [number])
+        assert completion.token_ids == alone.token_ids
+        torch.testing.assert_close(
+            torch.tensor(completion.logprobs), torch.tensor(alone.logprobs), atol=2e-5, rtol=1e-5
+        )
+    # Unsorted they would be 16 * 900 + 14 * 400.
+    assert sum(rows * width for rows, width in network.read) < 2 * sum(lengths)
+    assert max(rows * (width + 8) for rows, width in network.read) <= 16 * ROW
+
+
+class Watched(ModuleNetwork):
+    """Keeps the shapes of what it reads."""
+
+    def __init__(self, base: Base) -> None:
+        super().__init__(base)
+        self.read: list[tuple[int, int]] = []
+
+    def forward(self, ids_BT: Tensor, past: Any, positions_BT: Tensor, mask_BTS: Tensor | None) -> Tensor:
+        if past.length == 0:
+            self.read.append(tuple(ids_BT.shape))
+        return super().forward(ids_BT, past, positions_BT, mask_BTS)
 
 
 def test_stop_token_is_kept_and_length_truncates(tiny: Base) -> None:
@@ -74,10 +111,3 @@ def test_temperature_changes_the_draw_and_not_the_logprob() -> None:
     cold, logprob = draw(logits, torch.tensor([0.9, 0.99]), 0.5)
     assert cold.tolist() == [0, 1]  # softmax([4, 0]) gives .982 to the first
     torch.testing.assert_close(logprob, logits[0].log_softmax(-1)[cold])
-
-
-def test_shared_length_leaves_a_token_to_read() -> None:
-    assert shared_length([[1, 2, 3], [1, 2, 4, 5]]) == 2
-    assert shared_length([[1, 2], [1, 2, 3]]) == 1
-    assert shared_length([[1, 2]]) == 1
-    assert shared_length([[1], [2]]) == 0

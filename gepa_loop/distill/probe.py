@@ -26,7 +26,7 @@ from gepa_loop.lora import Adapter
 from gepa_loop.lora_training import as_teacher, remove_lora, with_lora
 from gepa_loop.prompts import NO_PROMPT
 from gepa_loop.sampling.base import Sampling
-from gepa_loop.sampling.kv import shared_length
+from gepa_loop.sampling.batches import shared_length
 
 PER_ITEM = 4
 """Completions of each item, among which the prompted model may prefer some."""

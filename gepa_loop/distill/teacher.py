@@ -37,8 +37,8 @@ from gepa_loop.models import Base
 from gepa_loop.prompts import NO_PROMPT, Renderer
 from gepa_loop.recipe import GRPO, SequenceKL, Teacher, TokenKL, on_policy_share
 from gepa_loop.sampling.base import Sampler
+from gepa_loop.sampling.batches import shared_length
 from gepa_loop.sampling.engines import open_sampler, resolve_engine
-from gepa_loop.sampling.kv import shared_length
 from gepa_loop.schema import SamplingConfig
 from gepa_loop.task import Item
 

@@ -120,8 +120,7 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
     def sample(self, prompt: Candidate, items: Sequence[Item]) -> None:
         """Sample and score items, a part at a time, so that little is lost when the process dies."""
         missing = list({item.id: item for item in items}.values())
-        for start in range(0, len(missing), self.items_per_call):
-            part = missing[start : start + self.items_per_call]
+        for part in self.rollouts.parts(prompt.text, missing, self.items_per_call, self.sampling.max_tokens):
             begun = time.perf_counter()
             rows = self.rollouts.rows(prompt.text, part, self.settings.samples, self.sampling, PURPOSE)
             self.journal.add_rows(prompt.id, rows, time.perf_counter() - begun)

@@ -14,9 +14,14 @@ from gepa_loop.optimize.proposer import Proposer, Quote
 from gepa_loop.prompts import Candidate
 from gepa_loop.rollouts import Rollouts
 from gepa_loop.sampling.base import Sampling
+from gepa_loop.sampling.batches import shared_length
+from gepa_loop.task import Item
 
 SAMPLE_TOKENS = 64
 """Longest completion of the timed sample; longer ones are extrapolated."""
+
+SAMPLE_READ = 4_096
+"""Tokens to read in the timed sample, on the average: half a minute for a 135M model on two cores."""
 
 FEEDBACK_TOKENS = 128
 """What the feedback on one example is taken to be at most."""
@@ -123,7 +128,7 @@ def seconds_a_rollout(config: Config, rollouts: Rollouts, prompt: Candidate) -> 
     """Seconds that one completion of full length takes in a batch, from a timed sample after a warm-up."""
     tokens = min(SAMPLE_TOKENS, config.sampling.max_tokens)
     sampling = Sampling(config.optimize.temperature, tokens)
-    items = rollouts.task.splits["pareto"][: config.sampling.batch]
+    items = sample_of(rollouts, prompt, config.sampling.batch)
     rollouts.rows(prompt.text, items, 1, Sampling(config.optimize.temperature, min(2, tokens)), "plan")
     begun = time.perf_counter()
     rows = rollouts.rows(prompt.text, items, 1, sampling, "plan")
@@ -131,6 +136,18 @@ def seconds_a_rollout(config: Config, rollouts: Rollouts, prompt: Candidate) -> 
     # Where all replies end early, they are taken to do so in the search as well.
     whole = all(row.finish_reason == "stop" for row in rows)
     return seconds / len(items) * (1.0 if whole else config.sampling.max_tokens / tokens)
+
+
+def sample_of(rollouts: Rollouts, prompt: Candidate, rows: int) -> list[Item]:
+    """Items of `pareto` for a timed sample: all lengths in their shares, a batch at most, and few where they are long."""
+    items = rollouts.task.splits["pareto"]
+    lengths = rollouts.renderer.all_tokens(prompt.text, items)
+    shared = shared_length(lengths)
+    order = sorted(range(len(items)), key=lambda n: len(lengths[n]))
+    mean = sum(len(one) - shared for one in lengths) / len(items)
+    count = max(1, min(rows, len(items), int(SAMPLE_READ / mean)))
+    # The middles of `count` equal stretches of the sorted items.
+    return [items[order[(2 * n + 1) * len(items) // (2 * count)]] for n in range(count)]
 
 
 def dearest_proposal(

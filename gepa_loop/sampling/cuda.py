@@ -18,10 +18,10 @@ from gepa_loop.errors import ModelError
 from gepa_loop.lora import Adapter
 from gepa_loop.models import Base
 from gepa_loop.sampling.base import Completion, Sampling
+from gepa_loop.sampling.batches import shared_length
 from gepa_loop.sampling.decoder import make_decoder
 from gepa_loop.sampling.kernels.draw import draw_rows
 from gepa_loop.sampling.kernels.rows import Drawn, Past, Rows, completions
-from gepa_loop.sampling.kv import shared_length
 from gepa_loop.sampling.torch import uniforms
 
 if TYPE_CHECKING:

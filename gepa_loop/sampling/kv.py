@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from transformers.cache_utils import Cache, DynamicLayer
@@ -64,10 +62,3 @@ class KVCache(Cache):  # type: ignore[misc]
 def empty_cache(config: PretrainedConfig, room: int) -> KVCache:
     """A cache without a past for a model of this config."""
     return KVCache(config.num_hidden_layers, room)
-
-
-def shared_length(prompts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all prompts begin with; at least the last token of each is left to read."""
-    first, last = min(map(tuple, prompts)), max(map(tuple, prompts))
-    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    return min(sum(1 for _ in same), min(map(len, prompts)) - 1)

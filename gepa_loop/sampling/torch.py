@@ -13,7 +13,7 @@ from gepa_loop.errors import Diverged
 from gepa_loop.lora import Adapter
 from gepa_loop.models import Base
 from gepa_loop.sampling.base import Completion, Sampling
-from gepa_loop.sampling.kv import shared_length
+from gepa_loop.sampling.batches import by_length, shared_length
 from gepa_loop.sampling.network import Network, Past, open_network
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class TorchSampler:
 
     Args:
         base: The model.
-        batch: Rows decoded together.
+        batch: Most rows decoded together; see `batches`.
         network: What runs the model; None is the fastest for it.
         share_from: Tokens that need not be read again from which on what all prompts begin with is read on its own. That
             takes as long as a token of the whole batch, and each token somewhat longer.
@@ -57,11 +57,12 @@ class TorchSampler:
         if skip * (len(set(map(tuple, prompts))) - 1) < self.share_from:
             skip = 0
         shared = self._network.read_shared(list(prompts[0][:skip]))
-        completions: list[Completion] = []
-        for start in range(0, len(prompts), self.batch):
-            rows = slice(start, start + self.batch)
-            completions += self._generate_batch(prompts[rows], seeds[rows], sampling, shared, skip)
-        return completions
+        lengths = [len(prompt) - skip for prompt in prompts]
+        completions: dict[int, Completion] = {}
+        for rows in by_length(lengths, self.batch, sampling.max_tokens, self.base.device.type == "cpu"):
+            own = [prompts[row] for row in rows], [seeds[row] for row in rows]
+            completions |= zip(rows, self._generate_batch(*own, sampling, shared, skip), strict=True)
+        return [completions[row] for row in range(len(prompts))]
 
     def rest(self) -> dict[str, float]:
         """Nothing is held that training could use."""
