@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gepa_loop.searches import Finalist, Scores, Search, Tried, accepted, lineage
+from gepa_loop.select import p_sentence, p_text
 from gepa_loop.textdiff import print_diff
 from gepa_loop.view import estimate_text, score, signed
 
@@ -34,6 +35,7 @@ def print_front(search: Search, console: Console) -> None:
         return
     sizes = f"{len(search.tried[0].pareto_scores)} items of pareto, {search.front[0].select['n']} of select"
     title = f"front of {search.name}, best first: {sizes}; 95 % intervals; p after Holm's correction"
+    title += "; the first was chosen on these items of select, so its score there is on the high side"
     console.print(Text(title, "bold"))
     names = ["id", "tokens", "pareto", "select", "against the seed", "p", "how it was made"]
     rows = [_front_row(row, search.result) for row in search.front]
@@ -48,7 +50,7 @@ def print_front(search: Search, console: Console) -> None:
 
 
 def _front_row(row: Finalist, result: Mapping[str, Any] | None) -> list[str]:
-    p = "-" if row.adjusted_p is None else f"{row.adjusted_p:.4f}"
+    p = "-" if row.adjusted_p is None else p_text(row.adjusted_p)
     select, mean = " ".join(estimate_text(row.select)), score(row.pareto_mean)
     how = f"{row.how} (winner)" if result and result["winner"] == row.id else row.how
     return [row.id, str(row.tokens), mean, select, _gain(row.against_seed), p, _line(how)]
@@ -95,8 +97,11 @@ def _facts(search: Search, row: Tried) -> Iterator[tuple[str, str]]:
     for final in (final for final in search.front if final.id == row.id):
         yield "select", f"{' '.join(estimate_text(final.select))} on {final.select['n']} items"
         if final.against_seed is not None:
-            p = "" if final.adjusted_p is None else f", {final.adjusted_p:.4f} after Holm's correction"
-            yield "", f"{_gain(final.against_seed)} against the seed, p = {final.against_seed['p']:.4f}{p}"
+            p = "" if final.adjusted_p is None else f", {p_text(final.adjusted_p)} after Holm's correction"
+            yield (
+                "",
+                f"{_gain(final.against_seed)} against the seed, {p_sentence(final.against_seed['p'])}{p}",
+            )
     if row.train_scores:
         yield "minibatch", _minibatch(row)
     if row.objectives:

@@ -210,6 +210,7 @@ def evaluate(
     with open_session("evaluate", config, sets, run_name, dry_run, fresh, prompts, more) as opened:
         if opened is None:
             return
+        from gepa_loop.select import p_sentence
         from gepa_loop.view import estimate_text
 
         lab, _, run, view = opened
@@ -222,7 +223,7 @@ def evaluate(
     if difference is not None:
         low, high = difference.ci
         out.print(
-            f"difference: {difference.mean:+.3f} [{low:+.3f}, {high:+.3f}], p = {difference.p:.4f}, paired by item",
+            f"difference: {difference.mean:+.3f} [{low:+.3f}, {high:+.3f}], {p_sentence(difference.p)}, paired by item",
             highlight=False,
             markup=False,
         )
@@ -252,10 +253,12 @@ def loop(
         lab, seed_prompt, run, view = opened
         result = run_loop(lab, seed_prompt, run, view)
         report = write_report(run.path)
-    from gepa_loop.view import result_table
+    from gepa_loop.view import result_table, round_lines
 
     out.print()
     out.print(result_table(result))
+    for line in round_lines(result):
+        out.print(line, highlight=False, markup=False)
     out.print(f"prompt:  {shown(run.path / result['prompt'])}", highlight=False)
     if result["adapter"] is not None:
         out.print(f"adapter: {shown(run.path / result['adapter'])}", highlight=False)

@@ -45,9 +45,14 @@ class Lab:
         return self.rollouts.renderer.chat.day
 
     def identity(self, **more: str) -> dict[str, Any]:
-        """What results depend on, as flat values; a run continues only where all of them are equal."""
+        """What results depend on, as flat values; a run continues only where all of them are equal.
+
+        No round depends on how many there are, so rounds can be added to a run.
+        """
+        values = flatten(self.config.model_dump(mode="json"))
+        del values["loop.rounds"]
         return {
-            **flatten(self.config.model_dump(mode="json")),
+            **values,
             "model.date": self.day,
             "model.fingerprint": self.base.fingerprint,
             "sampling.resolved": self.engine.partition(",")[0],
@@ -102,13 +107,18 @@ class Lab:
             own = c.sampling
             # What `auto` means depends on the horizon.
             engine = resolve_engine(self.base, own)[0] if c.model == mine.model else own.engine
-            return c.model, c.task, c.seed, engine, own.batch, own.canary, own.vllm
+            return c.model, c.task, c.loop.rounds, c.seed, engine, own.batch, own.canary, own.vllm
 
         if loaded(mine) != loaded(config):
             return open_lab(config, self.day).for_training()
         moved = replace(self, config=config)
         others = mine.teacher, mine.distill.control
         return moved if others == (config.teacher, config.distill.control) else moved.for_training()
+
+    def in_round(self, number: int) -> Lab:
+        """This lab as round `number` of a loop works with it: random numbers and items of `select` of its own."""
+        task = self.task.in_round(number)
+        return replace(self, task=task, rollouts=replace(self.rollouts, task=task, round=number))
 
     def facts(self) -> list[str]:
         """What was resolved, in lines for a person, before anything is spent."""
@@ -155,7 +165,7 @@ class Lab:
         self._check_items(prompt.text, self.task, source)
 
     def _check_items(self, prompt: str, task: Task, source: str) -> None:
-        items = [item for name in SPLITS for item in task.splits[name]]
+        items = task.items
         longest = max(items, key=lambda item: sum(len(content) for _, content in item.messages))
         self.rollouts.renderer.check(prompt, [items[0], longest], self.config.sampling.max_tokens, source)
         for item in items:
@@ -191,7 +201,7 @@ def open_lab(config: Config, day: str | None = None) -> Lab:
 
     transformers.utils.logging.disable_progress_bar()
 
-    task = load_task(config.task, config.seed)
+    task = load_task(config.task, config.seed, config.loop.rounds)
     base = load_base(config.model)
     check_reading(base)
     own = config.model

@@ -7,18 +7,19 @@ its output file exists, so the same command continues a run wherever it stopped.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from gepa_loop.errors import RunDirectoryError
 from gepa_loop.lab import Lab
 from gepa_loop.lora import Adapter, stack_adapters, write_adapter
-from gepa_loop.outcome import details, summary
+from gepa_loop.outcome import details, gains, summary
 from gepa_loop.predict import Fit, Prediction, fit, predict
 from gepa_loop.prompts import NO_PROMPT, Candidate
-from gepa_loop.runs import Run, read_jsonl, read_record, write_json, write_record
-from gepa_loop.select import Contender, Verdict, decide, difference, estimate, internalisation
+from gepa_loop.runs import Run, read_json, read_jsonl, read_record, write_json, write_record
+from gepa_loop.select import Contender, Verdict, decide, difference, internalisation, level_of_round
 from gepa_loop.stages import Observer, distil, scores, search
 
 
@@ -26,9 +27,12 @@ from gepa_loop.stages import Observer, distil, scores, search
 class RoundOutcome:
     """What a round hands to the next."""
 
+    number: int
     verdict: Verdict
+    below: Adapter | None
+    """The adapters that its prompts were searched for and its students trained on: those of the rounds before, as one."""
     stack: Adapter | None
-    """Adapters of all rounds so far, as one."""
+    """The same with the winner's on top."""
     adapter: Path | None
     """Where that stack lies."""
     best_prompt: Candidate
@@ -40,32 +44,51 @@ class RoundOutcome:
 
 
 def run_loop(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer) -> dict[str, Any]:
-    """Run all rounds, score `test` once, and write result.json; returns its content."""
-    if (run.path / "result.json").exists():
+    """Run all rounds, score `test`, and write result.json; returns its content.
+
+    A finished run with fewer rounds than are asked for is continued: of `test` only what the further rounds made is scored.
+
+    Raises:
+        RunDirectoryError: The run has more rounds than are asked for.
+    """
+    done = rounds_done(run.path)
+    if done > lab.config.loop.rounds:
+        raise RunDirectoryError(
+            f"{run.path} has {done} rounds, and loop.rounds is {lab.config.loop.rounds}",
+            f"Ask for {done} or more to see or continue it, or choose another --run-name.",
+        )
+    if done == lab.config.loop.rounds:
         return read_record(run.path / "result.json")
     outcomes: list[RoundOutcome] = []
     stack, adapter = None, None
     for number in range(lab.config.loop.rounds):
         run.event("round", round=number)
         earlier = fit([p for outcome in outcomes for p in outcome.predictions])
-        outcome = run_round(lab, seed_prompt, run, observer, number, stack, adapter, earlier)
+        own = lab.in_round(number)
+        outcome = run_round(own, seed_prompt, run, observer, number, stack, adapter, earlier)
         observer.note(f"round {number}: {outcome.verdict.reason}")
         outcomes.append(outcome)
         stack, adapter = outcome.stack, outcome.adapter
     last = next((o for o in reversed(outcomes) if o.verdict.winner), outcomes[-1])
-    test = run_test(lab, run, observer, last.best_prompt, stack)
+    seen = run_test(lab, run, observer, outcomes)
     result = {
         "status": "done" if stack else "null",
         "seed": lab.config.seed,
         "adapter": None if adapter is None else os.path.relpath(adapter, run.path),
-        "prompt": f"round_{last.summary['round']:02d}/optimize/prompts/{last.best_prompt.id}.txt",
-        "rounds": [outcome.summary for outcome in outcomes],
-        **test,
+        "prompt": f"round_{last.number:02d}/optimize/prompts/{last.best_prompt.id}.txt",
+        "rounds": [{**outcome.summary, **seen.rounds[outcome.number]} for outcome in outcomes],
+        **seen.whole,
     }
     kept = [result["prompt"], *([] if adapter is None else [result["adapter"]])]
     write_record(run.path / "result.json", result, *kept)
     run.event("done", status=result["status"])
     return read_record(run.path / "result.json")
+
+
+def rounds_done(path: Path) -> int:
+    """Rounds of a finished run; 0 where it is not."""
+    file = path / "result.json"
+    return len(read_json(file)["rounds"]) if file.exists() else 0
 
 
 def run_round(
@@ -80,7 +103,15 @@ def run_round(
 ) -> RoundOutcome:
     """One round on top of the earlier rounds' adapters: baseline, search, distil, evaluate, decide.
 
-    `earlier` says how predicted and actual students of earlier rounds fit.
+    Args:
+        lab: That of the round.
+        seed_prompt: Where the search starts.
+        run: The run.
+        observer: Watches.
+        number: The round's.
+        stack: The earlier rounds' adapters, as one.
+        stack_path: Where that lies.
+        earlier: How predicted and actual students of earlier rounds fit.
     """
     config, folder = lab.config, run.path / f"round_{number:02d}"
 
@@ -118,9 +149,10 @@ def run_round(
         contenders.append(Contender(candidate.id, prompted, student, None))
 
     # 4. The decision, and the stack with the winner on top.
-    verdict = decide(base, contenders, config.loop.alpha, config.seed)
+    level = level_of_round(config.loop.alpha, number)
+    verdict = decide(base, contenders, level, config.seed)
     best = max(contenders, key=lambda c: (c.id == verdict.winner, sum(c.prompted.values()), c.id)).id
-    adapter_path = stack_path
+    below, adapter_path = stack, stack_path
     if verdict.winner is not None:
         stack = _stacked(stack, students[verdict.winner])
         adapter_path = folder / "distill" / verdict.winner / "adapter"
@@ -132,50 +164,65 @@ def run_round(
         predict(c.id, base, c.prompted, c.student, measured[c.id], earlier) for c in contenders
     )
     said = summary(number, verdict, contenders, config.seed)
-    write_json(
-        folder / "decision.json", {**said, **details(verdict, base, predictions, earlier, config.seed)}
-    )
+    more = details(verdict, base, predictions, earlier, config.seed)
+    write_json(folder / "decision.json", {**said, "level": level, **more})
     prompt = next(c for c in front.candidates if c.id == best)
-    return RoundOutcome(verdict, stack, adapter_path, prompt, said, predictions)
+    return RoundOutcome(number, verdict, below, stack, adapter_path, prompt, said, predictions)
 
 
-def run_test(
-    lab: Lab, run: Run, observer: Observer, prompt: Candidate, stack: Adapter | None
-) -> dict[str, Any]:
-    """Score `test` once: the base, the base with the prompt, and the student; the end of result.json."""
-    seed = lab.config.seed
+class Tested(NamedTuple):
+    """What `test` said."""
+
+    whole: dict[str, Any]
+    """The end of result.json."""
+    rounds: list[dict[str, Any]]
+    """Each round's part: of one with a winner its student's gain, and the share of its prompt's gain in it."""
+
+
+def run_test(lab: Lab, run: Run, observer: Observer, outcomes: Sequence[RoundOutcome]) -> Tested:
+    """Score `test` at the end of a run; what an earlier process scored is not scored again.
+
+    The model without anything stands against the last student. Between them each round with a winner is measured on its
+    own ground, the model as the round found it: without a prompt, with the round's prompt, and the round's student.
+    `prompted` of the whole is the last such round's prompt on that ground; without a winner it is the best prompt of the
+    last round. The objective `grpo` reads no prompt, so nothing of one can be internalised.
+    """
+    seed, reads_prompt = lab.config.seed, lab.config.objective.type != "grpo"
     count, first = lab.rollouts.renderer.system_tokens, lab.task.splits["test"][0]
-    tokens: dict[str, float] = {"prompt": count(prompt.text, first), "bare": count(NO_PROMPT, first)}
+    lengths: dict[str, float] = {}
 
     def scored(name: str, text: str, adapter: Adapter | None) -> dict[str, float]:
-        observer.stage(f"test: {name}")
+        observer.stage(f"test: {name.replace('_', ' ')}")
         path = run.path / "test" / f"{name}.jsonl"
         found = scores(lab, "test", text, adapter, path, observer)
-        lengths = [row["tokens"] for row in read_jsonl(path)]
-        tokens[name] = round(sum(lengths) / len(lengths), 1)
+        rows = [row["tokens"] for row in read_jsonl(path)]
+        lengths[name] = round(sum(rows) / len(rows), 1)
         return found
 
-    base = scored("base", NO_PROMPT, None)
-    prompted = scored("prompted", prompt.text, None)
-    test: dict[str, Any] = {
-        "base": estimate(base, seed).as_dict(),
-        "prompted": estimate(prompted, seed).as_dict(),
-        "student": None,
-        "student_minus_base": None,
-        "student_minus_prompted": None,
-    }
-    ratio = None
-    if stack is not None:
-        student = scored("student", NO_PROMPT, stack)
-        test["student"] = estimate(student, seed).as_dict()
-        test["student_minus_base"] = difference(student, base, seed).as_dict()
-        test["student_minus_prompted"] = difference(student, prompted, seed).as_dict()
-        ratio = internalisation(student, base, prompted, seed)
-    return {
-        "test": test,
-        "tokens": tokens,
-        "internalisation": None if ratio is None else {"mean": ratio.mean, "ci": list(ratio.ci)},
-    }
+    base = before = scored("base", NO_PROMPT, None)
+    won = [outcome for outcome in outcomes if outcome.verdict.winner]
+    rounds: list[dict[str, Any]] = [{"test": None, "internalisation": None} for _ in outcomes]
+    for outcome in won or outcomes[-1:]:
+        name, prompt = f"round_{outcome.number:02d}", outcome.best_prompt.text
+        prompted, student = scored(f"{name}_prompted", prompt, outcome.below), None
+        tokens = {
+            "prompt": count(prompt, first),
+            "bare": count(NO_PROMPT, first),
+            "base": lengths["base"],
+            "prompted": lengths[f"{name}_prompted"],
+        }
+        if outcome.verdict.winner:
+            student = scored(f"{name}_student", NO_PROMPT, outcome.stack)
+            tokens["student"] = lengths[f"{name}_student"]
+            ratio = internalisation(student, before, prompted, seed) if reads_prompt else None
+            rounds[outcome.number] = {
+                "test": gains(before, prompted, student, seed),
+                "internalisation": None if ratio is None else ratio.as_dict(),
+            }
+            before = student
+    ratio_of_last = rounds[won[-1].number]["internalisation"] if won else None
+    test = gains(base, prompted, student, seed)
+    return Tested({"test": test, "tokens": tokens, "internalisation": ratio_of_last}, rounds)
 
 
 def _stacked(stack: Adapter | None, student: Adapter) -> Adapter:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gepa_loop.config import Config
 from gepa_loop.predict import Fit, Prediction
-from gepa_loop.select import Contender, Verdict, estimate
+from gepa_loop.select import Contender, Verdict, difference, estimate, p_sentence
 
 
 def summary(number: int, verdict: Verdict, contenders: Sequence[Contender], seed: int) -> dict[str, Any]:
@@ -47,11 +47,25 @@ def details(
     }
 
 
+def gains(
+    base: Mapping[str, float], prompted: Mapping[str, float], student: Mapping[str, float] | None, seed: int
+) -> dict[str, Any]:
+    """A model without a prompt, with one, and the student that stands on it, on `test`; None for what needs a student."""
+    return {
+        "base": estimate(base, seed).as_dict(),
+        "prompted": estimate(prompted, seed).as_dict(),
+        "student": student and estimate(student, seed).as_dict(),
+        "prompted_minus_base": difference(prompted, base, seed).as_dict(),
+        "student_minus_base": student and difference(student, base, seed).as_dict(),
+        "student_minus_prompted": student and difference(student, prompted, seed).as_dict(),
+    }
+
+
 def missing_gain(config: Config, result: Mapping[str, Any]) -> str | None:
     """Why a finished run shows no significant gain on `test`, or None when it does."""
     gain = result["test"]["student_minus_base"]
     if gain is None:
         return "no student was significantly better than the base on select"
     if gain["mean"] <= 0 or gain["p"] >= config.loop.alpha:
-        return f"student - base = {gain['mean']:+.3f}, p = {gain['p']:.3f} on test"
+        return f"student - base = {gain['mean']:+.3f}, {p_sentence(gain['p'])} on test"
     return None

@@ -45,8 +45,14 @@ class Rollouts:
     renderer: Renderer
     task: Task
     seed: int
+    """The run's."""
     on_cpu: bool = False
     """Reading takes minutes where texts are long, so `parts` of them are smaller."""
+    round: int = 0
+
+    def derived(self, *path: str | int) -> int:
+        """A seed of this round. Round 0's are those of the commands that have no rounds."""
+        return derive_seed(self.seed, *(("round", self.round) if self.round else ()), *path)
 
     def parts(self, prompt: str, items: Sequence[Item], rows: int, horizon: int) -> list[Sequence[Item]]:
         """Consecutive items for one sampler call each, between which progress is kept and shown: at most `rows` items.
@@ -71,7 +77,7 @@ class Rollouts:
     ) -> list[Completion]:
         """`samples` completions of each item, item by item, in one sampler call.
 
-        The random numbers of a completion depend on (seed, purpose, item, sample) and on nothing else, so two
+        The random numbers of a completion depend on (seed, round, purpose, item, sample) and on nothing else, so two
         prompts or two students are compared on common random numbers.
         """
         prompts = self.renderer.all_tokens(prompt, items)
@@ -92,7 +98,7 @@ class Rollouts:
         for item in items:
             # An item that comes twice gets other samples the second time, not the same ones again.
             first = drawn[item.id]
-            seeds += [derive_seed(self.seed, purpose, item.id, first + n) for n in range(samples)]
+            seeds += [self.derived(purpose, item.id, first + n) for n in range(samples)]
             drawn[item.id] += samples
         return sampler.generate(repeated, sampling, seeds)
 

@@ -21,6 +21,10 @@ ItemScores = Mapping[str, float]
 """Item id -> mean score over that item's samples."""
 
 RESAMPLES = 9999
+FLOOR = 1 / (RESAMPLES + 1)
+"""The smallest p that random flips can give: no flip reached the observed difference."""
+POWER = 0.8
+"""Of the difference that a null result says it could have shown."""
 BATCH = 1000
 """Resamples held in memory at once; changes no number."""
 DIGITS = 12
@@ -81,7 +85,7 @@ class Verdict:
     """What `decide` found; the mappings and the ranking hold the contenders that have a student.
 
     `differences` are student − base with unadjusted p. `oracle` is the mean over items of the best student's
-    score on each; no student can be expected to reach it. It is None when there is no student.
+    score on each; no student can be expected to reach it. It is None for fewer than two students.
     """
 
     winner: str | None
@@ -172,14 +176,26 @@ def internalisation(student: ItemScores, base: ItemScores, prompted: ItemScores,
     return Ratio(_mean(gain) / _mean(gap), ci) if all(map(math.isfinite, ci)) else None
 
 
-def items_needed(a: ItemScores, b: ItemScores, power: float = 0.8, alpha: float = 0.05) -> int | None:
-    """Items with which a two-sided paired test would see the observed a − b with this power.
+def level_of_round(alpha: float, number: int) -> float:
+    """The level of round `number`'s test, such that a run has a false winner with a chance below `alpha`, of however many rounds.
 
-    From the t test's power at the observed mean and standard deviation, and at least as many as a sign-flip
-    test needs for its smallest p, 2 / 2^n, to lie below `alpha`.
+    A winner must be above its base, so of a two-sided test at level a only half, a / 2, can be a false winner. Halving
+    the level from round to round spends alpha / 2 + alpha / 4 + ... < alpha in all (alpha spending, Bonferroni's
+    inequality). It needs no assumption about how rounds hang together, and rounds can be added to a run, as the levels of
+    those it has do not depend on their number.
+    """
+    return alpha * 0.5**number
+
+
+def detectable(a: ItemScores, b: ItemScores, power: float, alpha: float) -> float | None:
+    """The least true difference that a two-sided paired test on these items would have found with this power.
+
+    From the t test's power at the observed standard deviation of the differences. It does not depend on the observed
+    mean, which says nothing where nothing is true.
 
     Returns:
-        None where a is not above b, or all items differ by the same amount.
+        None where all items differ by the same amount, so that their spread is not known; infinity where a sign-flip
+        test's smallest p on as many items, 2 / 2^n, is not below `alpha`.
 
     Raises:
         ValueError: No items, different items, or a score outside [0, 1].
@@ -187,15 +203,12 @@ def items_needed(a: ItemScores, b: ItemScores, power: float = 0.8, alpha: float 
     from statsmodels.stats.power import TTestPower
 
     d = _paired(a, b)
-    if _mean(d) <= 0 or _constant(d):
+    if 2 / 2**d.size >= alpha:
+        return math.inf
+    if _constant(d):
         return None
-    least = max(2, math.floor(1 - math.log2(alpha)) + 1)
-    # From an effect of 2 on `least` decides, and further out statsmodels' power is nan.
-    test, effect = TTestPower(), min(_mean(d) / float(d.std(ddof=1)), 2.0)
-    # Asked first, as the solver does not converge where fewer than two items would do.
-    if test.power(effect, least, alpha, alternative="two-sided") >= power:
-        return least
-    return math.ceil(float(test.solve_power(effect, alpha=alpha, power=power, alternative="two-sided")))
+    effect = TTestPower().solve_power(nobs=d.size, alpha=alpha, power=power, alternative="two-sided")
+    return float(effect) * float(d.std(ddof=1))
 
 
 def best_prompt(
@@ -222,8 +235,9 @@ def decide(
     """Pick the student with the highest mean among those significantly above the base, both without prompt.
 
     Holm's correction runs over the contenders that have a student. Equal means are ranked by the prompt's
-    mean, then by id. Without a significant student there is no winner, and the reason says how many items
-    would have been needed, at Holm's first step alpha / contenders. `names` are what the reason calls the two sides.
+    mean, then by id. The reason says that a winner's numbers were chosen on these items. Without a significant student
+    there is no winner, and the reason says which difference these items could have shown, at Holm's first step
+    alpha / contenders. `names` are what the reason calls the two sides.
 
     Raises:
         ValueError: No items, different items, a score outside [0, 1], or an id twice.
@@ -242,13 +256,17 @@ def decide(
     winner = next((i for i in ranking if differences[i].mean > 0 and adjusted[i] < alpha), None)
     shown = winner or ranking[0]
     reason = _compare(shown, students[shown], base, differences[shown], adjusted, seed, names)
+    reason += f" Level: {_decimal(alpha)}."
     if winner is None:
-        needed = items_needed(students[shown], base, alpha=alpha / len(students))
-        more = _more(differences[shown], needed)
+        more = _shown(len(base), detectable(students[shown], base, POWER, alpha / len(students)))
         reason = f"No {names[0]} is significantly better than the {names[1]}. The best is {reason} {more}"
-    elif winner != ranking[0]:
-        reason += f" {ranking[0]} scores higher, but not significantly: {_p(adjusted[ranking[0]])}."
-    oracle = math.fsum(max(s[item] for s in students.values()) for item in base) / len(base)
+    else:
+        if winner != ranking[0]:
+            reason += f" {ranking[0]} scores higher, but not significantly: {_p(adjusted[ranking[0]])}."
+        reason += " It was chosen on these items, so its numbers here are on the high side."
+    oracle = None
+    if len(students) > 1:
+        oracle = math.fsum(max(s[item] for s in students.values()) for item in base) / len(base)
     return Verdict(winner, reason, ranking, differences, adjusted, oracle)
 
 
@@ -271,11 +289,13 @@ def _compare(
     )
 
 
-def _more(diff: Difference, needed: int | None) -> str:
-    if needed is not None:
-        return f"About {needed:,} items would have been needed to see this difference with 80 % power."
-    cause = "it is not above the base" if diff.mean <= 0 else "the difference is the same on every item"
-    return f"How many items would have been needed cannot be estimated: {cause}."
+def _shown(n: int, least: float | None) -> str:
+    """What difference `n` items could have shown."""
+    if least is None:
+        return f"What these {n} items could have shown is not known: the difference is the same on each."
+    if least > 1:
+        return f"These {n} items are too few to show any difference."
+    return f"These {n} items could have shown a difference of {_decimal(least)} with {POWER:.0%} power."
 
 
 def _decimal(x: float, sign: str = "-") -> str:
@@ -285,6 +305,18 @@ def _decimal(x: float, sign: str = "-") -> str:
 
 def _interval(ci: tuple[float, float]) -> str:
     return f"[{_decimal(ci[0])}, {_decimal(ci[1])}]"
+
+
+def p_text(p: float) -> str:
+    """A p as tables show it; of the smallest that random flips can give it is only known to be at most that."""
+    text = f"{p:.4f}".replace("0.", ".", 1)
+    return f"<= {text}" if p <= FLOOR else text
+
+
+def p_sentence(p: float) -> str:
+    """`p_text` within a sentence: p = .0123, or p <= .0001."""
+    text = p_text(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
 def _p(p: float) -> str:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -96,7 +96,7 @@ def open_session(
             extra["reflection"] = proposer_name(settings)
         label = Path(config).stem if config else "default"
         resolved = settings.model_dump(mode="json")
-        path = _run_path(run_name or f"{command}-{label}-{fingerprint([resolved, extra])[:6]}")
+        path = _run_path(run_name or f"{command}-{label}-{fingerprint([_unending(resolved), extra])[:6]}")
         lab = _checked_lab(command, settings, prompts, check, None if fresh else _begun(path))
         _print_facts(lab, prompts)
         if dry_run:
@@ -107,7 +107,12 @@ def open_session(
             out.print(f"would write {shown(path)}", highlight=False)
             yield None
             return
-        done = not fresh and any((path / name).exists() for name in ("result.json", "optimize/result.json"))
+        if command == "loop":
+            from gepa_loop.loop import rounds_done
+
+            done = not fresh and rounds_done(path) >= settings.loop.rounds
+        else:
+            done = not fresh and (path / "optimize" / "result.json").exists()
         if command in ("optimize", "loop") and not done:
             check_search(lab, first)
         with open_run(path, lab.identity(**extra), fresh=fresh) as run:
@@ -116,6 +121,12 @@ def open_session(
             run.event("start", command=command, **lab.data_facts())
             with View(out) as view:
                 yield Session(lab, first, run, view)
+
+
+def _unending(resolved: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without its number of rounds, as rounds can be added to a run."""
+    loop = {key: value for key, value in resolved["loop"].items() if key != "rounds"}
+    return {**resolved, "loop": loop}
 
 
 def _run_path(name: str) -> Path:

@@ -15,7 +15,15 @@ from gepa_loop.lab import Lab
 from gepa_loop.lora import Adapter, read_adapter
 from gepa_loop.prompts import NO_PROMPT, Candidate, read_prompt
 from gepa_loop.runs import Run, derive_seed, read_jsonl, write_json
-from gepa_loop.select import Difference, Estimate, best_prompt, difference, estimate, item_scores
+from gepa_loop.select import (
+    Difference,
+    Estimate,
+    best_prompt,
+    difference,
+    estimate,
+    item_scores,
+    level_of_round,
+)
 
 if TYPE_CHECKING:
     from gepa_loop.distill.trainer import Distilled
@@ -52,6 +60,8 @@ def search(
     lab: Lab, seed_prompt: Candidate, folder: Path, observer: Observer, *, number: int, stack: Adapter | None
 ) -> Front:
     """GEPA's search of round `number` for prompts that help the base with `stack`, and its front, scored afresh.
+
+    `lab` is that of the round.
 
     The finalists' rows on `select` go to `evaluate/<id>_prompted.jsonl` beside `folder`.
     """
@@ -108,9 +118,8 @@ def _judge(
         by_item[row["id"]] = scores(lab, "select", row["text"], stack, path, observer)
         rows[row["id"]] = read_jsonl(path)
     first, *others = by_item
-    verdict = best_prompt(
-        by_item[first], {id_: by_item[id_] for id_ in others}, config.loop.alpha, config.seed
-    )
+    level = level_of_round(config.loop.alpha, number)
+    verdict = best_prompt(by_item[first], {id_: by_item[id_] for id_ in others}, level, config.seed)
     front = [
         {
             **row,
@@ -209,7 +218,10 @@ def distil(
     before: Mapping[str, float],
     label: str | None = None,
 ) -> Distilled:
-    """Distil one prompt on top of `stack`; `before` holds its held-out scores without a prompt."""
+    """Distil one prompt on top of `stack`; `before` holds its held-out scores without a prompt.
+
+    Items and random numbers are those of the lab's round; `number` and `label` are shown.
+    """
     from gepa_loop.distill.checkpoint import steps_saved
     from gepa_loop.distill.trainer import distill
 

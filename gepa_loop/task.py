@@ -12,8 +12,8 @@ import difflib
 import inspect
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from numbers import Real
 from pathlib import Path
@@ -71,10 +71,24 @@ class Task:
     commonest: tuple[str, float]
     """The commonest answer over all splits, and its share of the items."""
     fingerprint: str
-    """Over `extract` and the ids, messages and answers of all splits."""
+    """Over `extract` and the ids, messages and answers of all splits, and of all records where there are some."""
     scorer: Scorer = field(compare=False, repr=False)
     doubts: tuple[str, ...] = ()
     """What was found wrong with its answers."""
+    later: tuple[tuple[Item, ...], ...] = ()
+    """Items of `select` for round 1, round 2 and so on: each round's decision is made on items that decided nothing before."""
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """Those of all splits and all rounds."""
+        parts = (*(self.splits[split] for split in SPLITS), *self.later)
+        return tuple(item for part in parts for item in part)
+
+    def in_round(self, number: int) -> Task:
+        """The task as round `number` meets it: its `select` is that round's own."""
+        return (
+            self if number == 0 else replace(self, splits={**self.splits, "select": self.later[number - 1]})
+        )
 
     def score(self, item: Item, completion: str, *, truncated: bool = False, opening: str = "") -> Score:
         """Score one completion.
@@ -132,10 +146,11 @@ class Task:
         return tuple(found)
 
 
-def load_task(config: TaskConfig, seed: int) -> Task:
-    """The task of a configuration, its items dealt out to the splits.
+def load_task(config: TaskConfig, seed: int, rounds: int = 1) -> Task:
+    """The task of a configuration, its items dealt out to the splits, and `select` once for each round.
 
-    The items are a function of (config, seed); `test` does not depend on the sizes of the other splits. Only a
+    The items are a function of (config, seed); `test` does not depend on the sizes of the other splits, and none on the
+    number of rounds, whose further items of `select` are taken when all splits are full. Only a
     few reasoning-gym tasks (`word_ladder`, `ransom_note` and others that iterate over sets) also depend on
     Python's PYTHONHASHSEED.
 
@@ -145,14 +160,14 @@ def load_task(config: TaskConfig, seed: int) -> Task:
     """
     match config.kind:
         case "reasoning_gym":
-            return _reasoning_gym(config, seed)
+            return _reasoning_gym(config, seed, rounds)
         case "jsonl":
-            return _from_records(config, seed, json_lines(Path(config.name)), _exact)
+            return _from_records(config, seed, rounds, json_lines(Path(config.name)), _exact)
         case "python":
-            return _from_records(config, seed, *_made(config))
+            return _from_records(config, seed, rounds, *_made(config))
 
 
-def _reasoning_gym(config: TaskConfig, seed: int) -> Task:
+def _reasoning_gym(config: TaskConfig, seed: int, rounds: int) -> Task:
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
 
@@ -182,7 +197,7 @@ def _reasoning_gym(config: TaskConfig, seed: int) -> Task:
                 f"Options of {name}: {', '.join(sorted(known))}.",
             ) from error
 
-    splits, seen, drawn = _fill(config, lambda split: islice(draws(split), BLOCK), patience=1_000)
+    splits, seen, drawn = _fill(config, rounds, lambda split: islice(draws(split), BLOCK), patience=1_000)
     # No repeat so far means far more questions than the splits take; some tasks need 0.2 seconds for one.
     if drawn > len(seen):
         seen.update(item.messages for item in islice(draws("probe"), PROBE))
@@ -201,24 +216,26 @@ def _reasoning_gym(config: TaskConfig, seed: int) -> Task:
     return _task(config, splits, len(seen), drawn, score)
 
 
-Splits = dict[str, tuple[Item, ...]]
+Splits = dict[str, list[tuple[Item, ...]]]
+"""Split -> its items; of `select` those of each round."""
 
 
 def _fill(
-    config: TaskConfig, draws: Callable[[str], Iterator[Item]], patience: float
+    config: TaskConfig, rounds: int, draws: Callable[[str], Iterator[Item]], patience: float
 ) -> tuple[Splits, set[Messages], int]:
     """Take each split's items from its draws, no question twice: (splits, questions seen, examples drawn).
 
     A split gives up after `patience` repeats in a row, but not before 20 draws for each item asked for.
     """
-    splits: Splits = {}
+    splits: Splits = {split: [] for split in SPLITS}
+    streams = {split: draws(split) for split in FILL_ORDER}
     seen: set[Messages] = set()
     drawn = 0
-    for split in FILL_ORDER:
+    for split in (*FILL_ORDER, *["select"] * (rounds - 1)):
         size: int = getattr(config.splits, split)
         chosen: list[Item] = []
         tried = repeats = 0
-        for item in draws(split):
+        for item in streams[split]:
             tried += 1
             repeats = repeats + 1 if item.messages in seen else 0
             if not repeats:
@@ -228,12 +245,15 @@ def _fill(
                 break
         drawn += tried
         if len(chosen) < size:
+            number = len(splits[split])
+            whom, lower = (f"round {number}", " or loop.rounds,") if number else ("it", "")
             raise TaskError(
-                f"task.splits.{split} = {size}: only {len(chosen)} questions were found for it; {config.name} gave "
-                f"{len(seen)} distinct questions in {drawn} examples, and none may be in two splits",
-                f"Lower task.splits.{split} or the other sizes, or choose a task with more questions.",
+                f"task.splits.{split} = {size}: only {len(chosen)} questions were found for {whom}; {config.name} gave "
+                f"{len(seen)} distinct questions in {drawn} examples, and none may be in two splits"
+                + (" or decide two rounds" if number else ""),
+                f"Lower task.splits.{split}{lower} or the other sizes, or choose a task with more questions.",
             )
-        splits[split] = tuple(chosen)
+        splits[split].append(tuple(chosen))
     return splits, seen, drawn
 
 
@@ -303,7 +323,9 @@ def _own_scorer(own: Callable[[dict[str, Any], str], object], where: str) -> Sco
     return score
 
 
-def _from_records(config: TaskConfig, seed: int, records: Iterable[Record], scorer: Scorer) -> Task:
+def _from_records(
+    config: TaskConfig, seed: int, rounds: int, records: Iterable[Record], scorer: Scorer
+) -> Task:
     """Shuffle records by seed and deal them out; a record's own `split` is kept."""
     items: list[Item] = []
     by_hand = None
@@ -321,9 +343,8 @@ def _from_records(config: TaskConfig, seed: int, records: Iterable[Record], scor
     def draws(split: str) -> Iterator[Item]:
         return (item for item in items if item.entry["split"] == split) if by_hand else rest
 
-    splits, _, _ = _fill(config, draws, patience=math.inf)
-    doubts = contradictions(items)
-    return _task(config, splits, len({item.messages for item in items}), len(items), scorer, doubts)
+    splits, _, _ = _fill(config, rounds, draws, patience=math.inf)
+    return _task(config, splits, len({item.messages for item in items}), len(items), scorer, items)
 
 
 def _task(
@@ -332,18 +353,23 @@ def _task(
     distinct: int,
     drawn: int,
     scorer: Scorer,
-    doubts: tuple[str, ...] = (),
+    records: Sequence[Item] = (),
 ) -> Task:
-    ordered = {split: splits[split] for split in SPLITS}
+    """A task; `records` are all that the items were dealt out from, where there is an end of them."""
+    ordered = {split: splits[split][0] for split in SPLITS}
     answers = Counter(item.answer for items in ordered.values() for item in items)
     answer, count = answers.most_common(1)[0]
     content = {split: [[i.id, i.messages, i.answer] for i in items] for split, items in ordered.items()}
+    if records:
+        content["records"] = [[i.id, i.messages, i.answer] for i in records]
     mark = fingerprint({"extract": config.extract, "splits": content})
+    doubts = contradictions(records)
     commonest = (answer, count / answers.total())
     # A factory's own scorer is not asked: it may be a judge that costs something.
     if config.kind != "python" or scorer is _exact:
         doubts += unmatched(config, [item for items in ordered.values() for item in items], scorer)
-    return Task(config.name, config.extract, ordered, distinct, drawn, commonest, mark, scorer, doubts)
+    later = tuple(splits["select"][1:])
+    return Task(config.name, config.extract, ordered, distinct, drawn, commonest, mark, scorer, doubts, later)
 
 
 def _exact(item: Item, extracted: str | None, _completion: str) -> tuple[float, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.table import Table
 
 from gepa_loop.seeds import LEAST
+from gepa_loop.select import p_text
 
 PLAIN_SECONDS = 10.0
 """Least time between two progress lines of one stage when there is no terminal."""
@@ -140,7 +141,7 @@ def _gain_text(gain: Mapping[str, Any] | None) -> tuple[str, str]:
     if gain is None:
         return "", ""
     low, high = gain["ci"]
-    return f"{signed(gain['mean'])} [{signed(low)}, {signed(high)}]", f"{gain['p']:.4f}"
+    return f"{signed(gain['mean'])} [{signed(low)}, {signed(high)}]", p_text(gain["p"])
 
 
 def _table(title: str) -> Table:
@@ -165,12 +166,33 @@ def result_table(result: Mapping[str, Any]) -> Table:
         table.add_row(name, *estimate_text(test[key]), *_gain_text(gain), str(system), f"{tokens[key]:.1f}")
 
     add("base", "base", None, tokens.get("bare", 0))
-    add("base + prompt", "prompted", None, tokens["prompt"])
+    last = max((one["round"] for one in result["rounds"] if one["winner"]), default=0)
+    add(f"{_ground(result, last)} + prompt", "prompted", None, tokens["prompt"])
     if test["student"] is None:
         table.add_row("student", "-", "none was better on select")
     else:
         add("student", "student", test["student_minus_base"], tokens.get("bare", 0))
     return table
+
+
+def round_lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """What each round with a winner gained on `test` over the model it found, and how much of its prompt's gain that is."""
+    for one in result["rounds"]:
+        if one["test"] is not None:
+            gain, p = _gain_text(one["test"]["student_minus_base"])
+            prompt, _ = _gain_text(one["test"]["prompted_minus_base"])
+            kept = one["internalisation"]
+            share = (
+                "" if kept is None else f"; internalised {' '.join(estimate_text(kept))} of the prompt's gain"
+            )
+            ground = _ground(result, one["round"])
+            yield f"round {one['round']} on test: {ground} + prompt {prompt}, student {gain}, p {p}{share}"
+
+
+def _ground(result: Mapping[str, Any], number: int) -> str:
+    """What the model of round `number` is called: the base, or the student of the round whose winner came last before it."""
+    before = [one["round"] for one in result["rounds"][:number] if one["winner"]]
+    return f"student of round {before[-1]}" if before else "base"
 
 
 def sweep_table(result: Mapping[str, Any]) -> Table:

@@ -10,7 +10,7 @@ class Ladder:
     """Questions that are solved by a reply with at least so many ASCII letters, from 1 to `RUNGS`."""
 
     def __init__(self) -> None:
-        rungs = [1 + n % RUNGS for n in range(240)]
+        rungs = [1 + n % RUNGS for n in range(300)]
         self.items = [{"question": f"Question {n}, rung {k}", "answer": k} for n, k in enumerate(rungs)]
 
     def score(self, record: dict[str, int], completion: str) -> float:

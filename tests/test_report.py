@@ -44,11 +44,15 @@ def run(tmp_path: Path) -> Path:
     facts = {"distinct_questions": 99, "commonest_answer": "4", "commonest_share": 0.125}
     write_jsonl(tmp_path / "events.jsonl", [{"event": "start", **facts, "warnings": ["mind the <gap>"]}])
     difference = {"mean": 0.3, "ci": [0.2, 0.4], "p": 0.0123}
+    one_round = {
+        **dict.fromkeys(("base", "prompted", "student"), score(0.25)),
+        "student_minus_base": {"mean": 0.375, "ci": [0.2, 0.4], "p": 0.0001},
+    }
     result = {
         "status": "done",
         "adapter": "round_00/distill/aaaaaaaa/adapter",
         "prompt": "round_00/optimize/prompts/aaaaaaaa.txt",
-        "rounds": [summary],
+        "rounds": [{**summary, "test": one_round, "internalisation": None}],
         "test": {
             "base": score(0.3),
             "prompted": score(0.5),
@@ -65,9 +69,10 @@ def run(tmp_path: Path) -> Path:
 
 def test_the_page_tells_what_happened(run: Path) -> None:
     page = write_report(run).read_text()
-    assert "difference 0.300 [0.200, 0.400], p = 0.0123" in page
+    assert "difference 0.300 [0.200, 0.400], p = .0123" in page
+    assert "model = 0.375 [0.200, 0.400], p &lt;= .0001" in page
     assert "gain: 1.500 [1.000, 2.000]" in page
-    assert "aaaaaaaa · winner" in page and "bbbbbbbb · winner" not in page
+    assert "aaaaaaaa · winner, chosen on these items" in page and "bbbbbbbb · winner" not in page
     assert "oracle" in page and "0.625" in page and "12.5 %" in page
     assert "4 students of earlier rounds: predicted scores were off by 0.062" in page
     assert (

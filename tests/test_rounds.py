@@ -17,9 +17,11 @@ from gepa_loop.distill.collect import items_of_step
 from gepa_loop.distill.probe import PER_ITEM
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.lora import read_adapter
+from gepa_loop.outcome import gains
 from gepa_loop.prompts import NO_PROMPT
 from gepa_loop.runs import read_json, read_jsonl
 from gepa_loop.sampling.base import Sampling
+from gepa_loop.select import internalisation, item_scores
 
 READ = 8
 """Rows of a file that are generated again."""
@@ -45,7 +47,7 @@ def winners(root: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def lab(root: Path) -> Lab:
-    return open_lab(load_config("smoke", ladder.SETS, env={}))
+    return open_lab(load_config("smoke", [*ladder.SETS, "loop.rounds=2"], env={}))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ def models(root: Path, winners: list[str]) -> list[torch.nn.Module]:
 
 def replies(lab: Lab, model: torch.nn.Module, prompt: str, items: Sequence[str]) -> list[str]:
     """Greedy replies by transformers' own `generate`, one item at a time."""
-    by_id = {item.id: item for split in lab.task.splits.values() for item in split}
+    by_id = {item.id: item for item in lab.task.items}
     found = []
     for id_ in items:
         ids = torch.tensor([lab.rollouts.renderer.tokens(prompt, by_id[id_])])
@@ -172,9 +174,9 @@ def test_checks_and_students_are_scored_on_the_stack(
 def test_distillability_is_measured_on_the_stack(
     lab: Lab, root: Path, winners: list[str], models: list[torch.nn.Module]
 ) -> None:
-    config, rollouts = lab.config, lab.rollouts
+    config, rollouts = lab.config, lab.in_round(1).rollouts
     items = items_of_step(
-        lab.task.splits["train"], 0, config.optimize.probe_rollouts // PER_ITEM, config.seed
+        lab.task.splits["train"], 1, config.optimize.probe_rollouts // PER_ITEM, config.seed
     )
     prompt, stack = (
         prompt_text(root, 1, winners),
@@ -196,12 +198,60 @@ def test_distillability_is_measured_on_the_stack(
     assert found == pytest.approx(sum(kls) / len(kls), rel=1e-4)
 
 
-def test_test_is_scored_with_the_whole_stack(lab: Lab, root: Path, models: list[torch.nn.Module]) -> None:
-    assert_written_by(lab, models, 0, NO_PROMPT, root / "test" / "base.jsonl")
-    assert_written_by(lab, models, 2, NO_PROMPT, root / "test" / "student.jsonl")
-    result = read_json(root / "result.json")
-    assert result["status"] == "done" and result["test"]["student"]["n"] == 32
-    assert result["test"]["student"]["mean"] > result["test"]["base"]["mean"]
+def test_test_is_scored_on_what_each_prompt_was_evolved_for(
+    lab: Lab, root: Path, winners: list[str], models: list[torch.nn.Module]
+) -> None:
+    result, folder = read_json(root / "result.json"), root / "test"
+    assert_written_by(lab, models, 0, NO_PROMPT, folder / "base.jsonl")
+    for number in (0, 1):
+        text = prompt_text(root, number, winners)
+        assert_written_by(lab, models, number, text, folder / f"round_{number:02d}_prompted.jsonl")
+        assert_written_by(lab, models, number + 1, NO_PROMPT, folder / f"round_{number:02d}_student.jsonl")
+    names = ("base", "round_00_prompted", "round_00_student", "round_01_prompted", "round_01_student")
+    base, prompted_0, student_0, prompted_1, student_1 = (
+        item_scores(read_jsonl(folder / f"{name}.jsonl")) for name in names
+    )
+    seed = lab.config.seed
+    # The whole: the bare base against the last student, beside the last prompt on its own ground.
+    assert result["test"] == gains(base, prompted_1, student_1, seed)
+    one, two = result["rounds"]
+    assert (one["test"], two["test"]) == (
+        gains(base, prompted_0, student_0, seed),
+        gains(student_0, prompted_1, student_1, seed),
+    )
+    assert result["internalisation"] == two["internalisation"]
+    for got, expected in (
+        (one, internalisation(student_0, base, prompted_0, seed)),
+        (two, internalisation(student_1, student_0, prompted_1, seed)),
+    ):
+        assert got["internalisation"] == (None if expected is None else expected.as_dict())
+    assert result["tokens"]["base"] == 12.0 and set(result["tokens"]) == {
+        "prompt",
+        "base",
+        "prompted",
+        "student",
+    }
+
+
+def test_each_round_decides_on_items_that_decided_nothing(lab: Lab, root: Path) -> None:
+    one, two = (
+        {row["item"] for row in read_jsonl(root / f"round_{n:02d}" / "baseline" / "select.jsonl")}
+        for n in (0, 1)
+    )
+    others = {item.id for split in lab.task.splits.values() for item in split}
+    assert len(one) == len(two) == 64 and not one & two and not two & others and one < others
+    levels = [read_json(root / f"round_{n:02d}" / "decision.json")["level"] for n in (0, 1)]
+    assert levels == [0.05, 0.025]
+
+
+def test_an_epoch_goes_over_the_rounds(lab: Lab, root: Path, winners: list[str]) -> None:
+    for number, winner in enumerate(winners):
+        rows = read_jsonl(root / f"round_{number:02d}" / "distill" / winner / "samples.jsonl")
+        kept = {step: {row["item"] for row in rows if row["step"] == step} for step in range(1, 11)}
+        for step, items in kept.items():
+            place = number * 10 + step - 1
+            drawn = items_of_step(lab.task.splits["train"], place, 128 // 16, lab.config.seed)
+            assert items and items <= {item.id for item in drawn}
 
 
 def test_equal_scores_have_equal_intervals_wherever_they_stand(root: Path, winners: list[str]) -> None:

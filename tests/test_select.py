@@ -11,18 +11,22 @@ import time
 import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap
+from statsmodels.stats.power import TTestPower
 
 from gepa_loop.select import (
     Contender,
     Difference,
     Estimate,
     decide,
+    detectable,
     difference,
     estimate,
     holm,
     internalisation,
     item_scores,
-    items_needed,
+    level_of_round,
+    p_sentence,
+    p_text,
 )
 
 pytestmark = pytest.mark.filterwarnings("error")  # no warning of scipy, numpy or statsmodels may escape
@@ -168,7 +172,9 @@ def test_item_order_and_call_order_change_nothing():
     assert difference(a, b, seed=5) != difference(a, b, seed=6)
 
 
-@pytest.mark.parametrize("function", [lambda a, b: difference(a, b, seed=0), items_needed])
+@pytest.mark.parametrize(
+    "function", [lambda a, b: difference(a, b, seed=0), lambda a, b: detectable(a, b, 0.8, 0.05)]
+)
 def test_different_items_cannot_be_paired(function):
     with pytest.raises(ValueError, match=r"1 on one side only, e\.g\. \['item-002'\]"):
         function(scored([1, 0]), scored([1, 0, 0]))
@@ -232,30 +238,31 @@ def test_internalisation_without_an_upper_bound_is_left_out():
     assert internalisation(ones({0, 5}, 12), base, prompted, seed=0) is None
 
 
-def test_items_needed_is_the_paired_t_tests_number():
-    # 17 won, 1 lost of 64: mean .25, so sd = sqrt((18 - 64 / 16) / 63) = .4714 and the effect is .5303;
-    # the normal approximation (1.96 + .8416)^2 / .5303^2 + 1.96^2 / 2 = 29.8.
+def test_the_detectable_difference_is_the_paired_t_tests():
+    # 17 won, 1 lost of 64: sd = sqrt((18 - 64 / 16) / 63) = .4714; the normal approximation is
+    # (1.96 + .8416) sd / sqrt(n) = .165, and the t test's a little more.
     a, b = ones(range(17), 64), ones({63}, 64)
-    assert items_needed(a, b) == 30
-    assert items_needed(a, b, power=0.9) == pytest.approx(
-        (1.96 + 1.2816) ** 2 / 0.5303**2 + 1.96**2 / 2, abs=1.5
-    )
-    assert items_needed(a, b, alpha=0.01) > 30
-    assert items_needed(ones(range(4), 8), ones([], 8)) == 12  # 10 if sd divided by n
+    least = detectable(a, b, 0.8, 0.05)
+    assert least == pytest.approx((1.95996 + 0.84162) * 0.4714 / 8, rel=0.03)
+    power = TTestPower().power(least / 0.4714, 64, 0.05, alternative="two-sided")
+    assert power == pytest.approx(0.8, abs=1e-3)
+    assert detectable(a, b, 0.9, 0.05) > least < detectable(a, b, 0.8, 0.01)
+    # The observed mean changes nothing.
+    assert detectable(b, a, 0.8, 0.05) == pytest.approx(least)
 
 
-def test_items_needed_is_at_least_what_a_sign_flip_test_can_use():
-    a, b = scored([1.0, 1.0, 0.9, 1.0]), scored([0.0, 0.0, 0.0, 0.1])
-    assert difference(a, b, seed=0).p == 2 / 2**4
-    assert items_needed(a, b) == 6  # the smallest p is 2 / 2^5 = .0625 with 5 items, 2 / 2^6 = .031 with 6
+def test_the_detectable_difference_needs_items_and_a_spread():
+    a, b = ones(range(3), 5), ones({4}, 5)
+    assert detectable(a, b, 0.8, 0.05) == math.inf  # the smallest p of 5 items is 2 / 2^5 = .0625
+    assert detectable(ones(range(3), 6), ones({5}, 6), 0.8, 0.05) < math.inf
+    assert detectable(scored([1] * 8), scored([0] * 8), 0.8, 0.05) is None
+    assert detectable(a | {}, a, 0.8, 0.5) is None
 
 
-def test_items_needed_is_none_without_a_gain_or_a_spread():
-    a, b = ones(range(10), 30), ones(range(5), 30)
-    assert items_needed(b, a) is None
-    assert items_needed(a, a) is None
-    assert items_needed(scored([1] * 5), scored([0] * 5)) is None
-    assert items_needed(scored([1]), scored([0])) is None
+def test_the_levels_of_all_rounds_add_up_to_less_than_alpha():
+    assert [level_of_round(0.08, n) for n in range(3)] == [0.08, 0.04, 0.02]
+    # A winner is above its base, which is half of a two-sided test.
+    assert 0.0799 < sum(level_of_round(0.08, n) / 2 for n in range(20)) < 0.08
 
 
 def test_decide_picks_the_good_candidate():
@@ -276,13 +283,16 @@ def test_decide_picks_the_good_candidate():
     assert verdict.reason.startswith("good: student .350 [.")
     assert "against base .100 [." in verdict.reason
     assert "on 100 items; difference +.250 [." in verdict.reason
-    assert verdict.reason.endswith("p < .001 after Holm over 2 candidates.")
+    assert verdict.reason.endswith(
+        "p < .001 after Holm over 2 candidates. Level: .050. It was chosen on these items, so its numbers here are on "
+        "the high side."
+    )
 
 
-def test_decide_without_a_true_gain_says_how_many_items():
+def test_decide_without_a_true_gain_says_what_it_could_have_shown():
     base, best, worse = ones(range(10), 100), ones(range(5, 18), 100), ones(range(8), 100)
     verdict = decide(base, [contender("w", worse), contender("b", best)], alpha=0.05, seed=0)
-    needed = items_needed(best, base, alpha=0.05 / 2)
+    least = detectable(best, base, 0.8, 0.05 / 2)
     assert verdict.winner is None
     assert verdict.ranking == ("b", "w")
     assert verdict.reason.startswith(
@@ -290,7 +300,10 @@ def test_decide_without_a_true_gain_says_how_many_items():
     )
     assert "difference +.030 [-." in verdict.reason
     assert f"p = {verdict.adjusted_p['b']:.3f}".replace("0.", ".") in verdict.reason
-    assert f"About {needed:,} items would have been needed" in verdict.reason
+    could = f"These 100 items could have shown a difference of {least:.3f} with 80% power.".replace(
+        "0.", ".", 1
+    )
+    assert verdict.reason.endswith(could)
 
 
 def test_decide_with_students_below_or_at_the_base():
@@ -302,7 +315,9 @@ def test_decide_with_students_below_or_at_the_base():
     assert verdict.winner is None
     assert "The best is same: student .400" in verdict.reason
     assert "difference +.000 [.000, .000], p = 1.000" in verdict.reason
-    assert verdict.reason.endswith("cannot be estimated: it is not above the base.")
+    assert verdict.reason.endswith(
+        "What these 100 items could have shown is not known: the difference is the same on each."
+    )
 
 
 def test_decide_with_too_few_items_to_estimate():
@@ -310,7 +325,7 @@ def test_decide_with_too_few_items_to_estimate():
     assert verdict.winner is None
     assert "student 1.000" in verdict.reason
     assert "after Holm over 1 candidate." in verdict.reason
-    assert verdict.reason.endswith("the difference is the same on every item.")
+    assert verdict.reason.endswith("These 2 items are too few to show any difference.")
 
 
 def test_decide_takes_a_significant_student_over_a_higher_noisy_one():
@@ -343,6 +358,8 @@ def test_decide_without_students_says_why():
     verdict = decide(scores, skipped, alpha=0.05, seed=0)
     assert verdict.reason == "Every candidate was skipped (a: no gap; b: the loss diverged)."
     assert (verdict.winner, verdict.ranking, verdict.oracle) == (None, (), None)
+    # The best of one student on each item is the student.
+    assert decide(scores, [contender("a", scores)], alpha=0.05, seed=0).oracle is None
     assert decide(scores, [], alpha=0.05, seed=0).winner is None
 
 
@@ -391,3 +408,10 @@ def test_a_comparison_of_300_items_is_fast():
     start = time.process_time()
     difference(a, b, seed=0)
     assert time.process_time() - start < 2  # seconds; measured 0.15 to 0.25
+
+
+def test_the_smallest_p_of_random_flips_is_a_bound():
+    p = difference(ones(range(60), 100), ones(range(60, 62), 100), seed=0).p
+    assert (p_text(p), p_sentence(p)) == ("<= .0001", "p <= .0001")
+    assert (p_text(0.0123), p_sentence(0.0123)) == (".0123", "p = .0123")
+    assert p_text(1.0) == "1.0000"

@@ -70,15 +70,17 @@ def collect(
 
     Args:
         config: The run's configuration.
-        rollouts: Its sampler is left with whoever sampled last.
+        rollouts: Of the round; its sampler is left with whoever sampled last.
         reader: Samples the groups that the student does not.
         student: The present student, with the stack where there is one.
         stack: Adapter of the earlier rounds.
-        step: Items, seeds and horizon depend on it and on nothing that came before.
+        step: Items, seeds and horizon depend on it and the round, and on nothing that came before.
     """
     settings, objective = config.distill, config.objective
     count = settings.rollouts // settings.group
-    items = items_of_step(rollouts.task.splits["train"], step, count, config.seed)
+    # A round goes on where the one before would have ended, so that no item comes twice before all have come.
+    begun = rollouts.round * settings.steps
+    items = items_of_step(rollouts.task.splits["train"], begun + step, count, rollouts.seed)
     share = on_policy_share(settings, objective)
     by_student = [
         int((place + 1) * share) > int(place * share) for place in range(step * count, (step + 1) * count)
@@ -118,7 +120,7 @@ def collect(
         for attempt in range(objective.redraw):
             dull = [n for n, one in enumerate(drawn) if one.equal]
             fresh = _other_items(
-                rollouts.task.splits["train"], drawn, len(dull), (config.seed, step, attempt)
+                rollouts.task.splits["train"], drawn, len(dull), rollouts.derived("redraw", step, attempt)
             )
             for n, one in zip(dull, draw(fresh, True, f"train/{step}/{attempt}"), strict=False):
                 drawn[n] = one
@@ -136,13 +138,11 @@ def items_of_step(items: Sequence[Item], step: int, count: int, seed: int) -> li
     return picked
 
 
-def _other_items(
-    items: Sequence[Item], drawn: Sequence[Drawn], count: int, path: tuple[int, int, int]
-) -> list[Item]:
+def _other_items(items: Sequence[Item], drawn: Sequence[Drawn], count: int, seed: int) -> list[Item]:
     """`count` items: those that are not drawn yet, and then any; a redraw gives them other completions."""
     taken = {one.item.id for one in drawn}
     free = [item for item in items if item.id not in taken]
-    random_ = random.Random(derive_seed(path[0], "redraw", *path[1:]))
+    random_ = random.Random(seed)
     fresh = random_.sample(free, min(count, len(free)))
     return fresh + random_.choices(items, k=count - len(fresh))
 

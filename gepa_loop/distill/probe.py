@@ -49,7 +49,10 @@ def open_probe(lab: Lab, stack: Adapter | None) -> Callable[[str], Distillabilit
     """
     config, rollouts = lab.config, lab.rollouts
     items = items_of_step(
-        lab.task.splits["train"], 0, max(1, config.optimize.probe_rollouts // PER_ITEM), config.seed
+        lab.task.splits["train"],
+        rollouts.round,
+        max(1, config.optimize.probe_rollouts // PER_ITEM),
+        config.seed,
     )
     sampling = Sampling(config.sampling.temperature or 1.0, config.sampling.max_tokens)
     bare = [tuple(tokens) for tokens in rollouts.renderer.all_tokens(NO_PROMPT, items)]

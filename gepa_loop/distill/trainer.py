@@ -45,7 +45,7 @@ from gepa_loop.lora_training import (
 from gepa_loop.models import Base
 from gepa_loop.prompts import NO_PROMPT, Candidate
 from gepa_loop.rollouts import Rollouts, item_means, mean_score
-from gepa_loop.runs import append_jsonl, derive_seed, read_jsonl, read_record, write_jsonl, write_record
+from gepa_loop.runs import append_jsonl, read_jsonl, read_record, write_jsonl, write_record
 from gepa_loop.sampling.base import Sampling
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def distill(
         return _finished(folder)
     config, base, rollouts, settings = lab.config, lab.base, lab.rollouts, lab.config.distill
     control = None if lab.control is None else replace(rollouts, task=lab.control)
-    model = with_lora(base, config.lora, derive_seed(config.seed, "lora"), stack)
+    model = with_lora(base, config.lora, rollouts.derived("lora"), stack)
     checks: tuple[Check, ...] = (Check(0, before),)
     step = 0
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gepa_loop.runs import read_json, read_jsonl, read_record, write_text
+from gepa_loop.select import p_sentence
 
 WIDTH, HEIGHT, MARGIN = 420, 120, 24
 """Of a chart, in pixels."""
@@ -28,6 +29,7 @@ def write_report(run: Path) -> Path:
     )
     environment.filters["score"] = _score
     environment.filters["interval"] = _interval
+    environment.filters["p"] = p_sentence
     result = read_record(run / "result.json")
     page = environment.from_string(source).render(
         name=run.name,
@@ -56,7 +58,8 @@ def _round(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
         }
         for c in summary["candidates"]
     ]
-    return {**decision, "candidates": candidates, "proposed": proposed}
+    told = {key: summary[key] for key in ("test", "internalisation")}
+    return {**decision, **told, "candidates": candidates, "proposed": proposed}
 
 
 def _chart(folder: Path) -> dict[str, Any]:
