@@ -165,9 +165,12 @@ def terminal(width: int, show: Callable[[Console], None], color: bool = False) -
 def test_list_prints_the_front_best_first(prompts: Prompts) -> None:
     title, names, best, seed, _, stopped, reason, _ = prompts("list", "r").split("\n")
     assert title.startswith("front of r, best first: 2 items of pareto, 40 of select")
+    assert title.endswith(
+        "the first was chosen on these items of select, so its score there is on the high side"
+    )
     assert " ".join(names.split()) == "id tokens pareto select against the seed p how it was made"
     assert best == (
-        f"{FIRST}      12    .750  .600 [.500, .700]  +.200 [-.050, +.450]  0.0246"
+        f"{FIRST}      12    .750  .600 [.500, .700]  +.200 [-.050, +.450]  .0246"
         "  add a rule from the failures of 3 items (winner)"
     )
     assert seed.split() == [SEED, "12", ".250", ".400", "[.300,", ".500]", "-", "-", "the", "seed", "prompt"]
@@ -253,7 +256,7 @@ def test_show_tells_where_a_prompt_comes_from_and_what_it_costs(prompts: Prompts
     assert facts == [
         "pareto      .750 on 2 items",
         "select      .600 [.500, .700] on 40 items",
-        "            +.200 [-.050, +.450] against the seed, p = 0.0123, 0.0246 after Holm's correction",
+        "            +.200 [-.050, +.450] against the seed, p = .0123, .0246 after Holm's correction",
         # 1, .5 and .5 of the parent's 0, 1 and .5
         "minibatch   .667 on 3 items, its parent .500: 1 better, 1 worse",
         "objectives  score 0.5, prompt tokens 10, completion tokens 88.25, gain 0.125",
