@@ -23,7 +23,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 
 from benchmarks.cases import CASES, HEADS, LORA, SHAPES, Case, make_config, make_texts, make_tokenizer
-from gepa_loop.lora import Adapter, write_adapter
+from gepa_loop.lora import Adapter, Origin, write_adapter
 from gepa_loop.prompts import Renderer
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.sampling.vllm_options import (
@@ -65,7 +65,9 @@ def write_lora(case: Case, folder: Path) -> None:
             tensors[key.format("A")] = torch.randn(case.rank, columns, generator=source) * 0.02
             tensors[key.format("B")] = torch.randn(rows, case.rank, generator=source) * 0.02
     targets: Any = LORA["targets"]
-    write_adapter(folder, Adapter(case.rank, 2.0 * case.rank, tuple(targets), tensors), case.shape)
+    write_adapter(
+        folder, Adapter(case.rank, 2.0 * case.rank, tuple(targets), tensors), Origin(case.shape, "")
+    )
 
 
 def start(case: Case, folder: Path, how: str) -> tuple[Any, str]:

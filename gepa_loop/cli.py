@@ -198,6 +198,7 @@ def evaluate(
     if split not in SPLITS:
         raise ConfigError(f"--split {split}: no such split", f"There are {', '.join(SPLITS)}.")
     subjects: list[Subject] = [subject(prompt, adapter)]
+    folders = [adapter]
     if against is not None:
         file, colon, folder = against.partition(":")
         if not colon:
@@ -205,9 +206,13 @@ def evaluate(
                 f"--against {against}: not of the form [FILE]:[DIR]", "Example: --against prompts/prog2.txt:"
             )
         subjects.append(subject(Path(file) if file else None, Path(folder) if folder else None))
+        folders.append(Path(folder) if folder else None)
+    adapters = {str(f): s.adapter for f, s in zip(folders, subjects, strict=True) if s.adapter is not None}
     prompts = {s.label: s.candidate for s in subjects if s.candidate is not None}
     more = {"split": split, "subjects": " against ".join(s.id for s in subjects)}
-    with open_session("evaluate", config, sets, run_name, dry_run, fresh, prompts, more) as opened:
+    with open_session(
+        "evaluate", config, sets, run_name, dry_run, fresh, prompts, more, adapters=adapters
+    ) as opened:
         if opened is None:
             return
         from gepa_loop.select import p_sentence

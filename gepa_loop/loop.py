@@ -158,7 +158,7 @@ def run_round(
         adapter_path = folder / "distill" / verdict.winner / "adapter"
         if number > 0 and stack_path is not None:
             adapter_path = folder / "stack"
-            write_adapter(adapter_path, stack, lab.base.name)
+            write_adapter(adapter_path, stack, lab.base.origin)
     measured = {row["id"]: row["objectives"] for row in front.rows}
     predictions = tuple(
         predict(c.id, base, c.prompted, c.student, measured[c.id], earlier) for c in contenders

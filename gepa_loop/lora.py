@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gepa_loop.errors import ModelError
-from gepa_loop.store import disk_errors, write_bytes, write_text
+from gepa_loop.store import disk_errors, write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,22 +19,51 @@ if TYPE_CHECKING:
 
 _PREFIX, LORA_A, LORA_B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 _WEIGHTS_FILE, _CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
-_UNSUPPORTED = (
-    "use_rslora",
-    "use_dora",
-    "use_qalora",
-    "lora_bias",
-    "modules_to_save",
-    "rank_pattern",
-    "alpha_pattern",
-    "layers_to_transform",
-    "layer_replication",
-    "fan_in_fan_out",
-    "target_parameters",
-    "trainable_token_indices",
-    "exclude_modules",
-)
-"""Keys of a PEFT configuration that give the tensors another meaning when they are set."""
+_BASE_FILE = "base.json"
+"""Ours, beside PEFT's files."""
+_PLAIN = {
+    "auto_mapping",
+    "base_model_name_or_path",
+    "bias",
+    "inference_mode",
+    "init_lora_weights",
+    "lora_alpha",
+    "lora_dropout",
+    "megatron_core",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",
+    "r",
+    "revision",
+    "target_modules",
+    "task_type",
+}
+"""Keys of a PEFT configuration that leave the tensors their plain meaning. Any other that is set may give them another one, as
+may those that PEFT will have."""
+_PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal")
+"""Values of `init_lora_weights` that leave the base's weights as they are; PiSSA, OLoRA, CorDA and LoftQ change them."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The base model that an adapter belongs to."""
+
+    name: str
+    weights: str
+    """16 hex digits over the weights rounded to bfloat16, so that the type they are loaded in makes no difference."""
+
+
+def hash_weights(named: Iterable[tuple[str, Tensor]]) -> str:
+    """`Origin.weights` of a model's parameters; its adapters are left out."""
+    import torch
+
+    digest: Any = hashlib.sha256()
+    for name, tensor in named:
+        if ".lora_" not in name:
+            rounded = tensor.detach().to(torch.bfloat16).cpu().contiguous().reshape(-1)
+            digest.update(f"{name.replace('.base_layer', '')} {tuple(tensor.shape)}\n".encode())
+            digest.update(rounded.view(torch.uint8).numpy())
+    return str(digest.hexdigest())[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +77,8 @@ class Adapter:
     tensors: Mapping[str, Tensor]
     """Float32 on the CPU under PEFT's names: "base_model.model.<module>.lora_A.weight" [rank, in] and
     "base_model.model.<module>.lora_B.weight" [out, rank]."""
+    origin: Origin | None = None
+    """What the folder says that it was read from."""
 
     @property
     def scale(self) -> float:
@@ -105,9 +136,12 @@ def read_adapter(folder: Path) -> Adapter:
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         found = config.get("peft_type") if isinstance(config, dict) else config
         raise ModelError(f"{folder / _CONFIG_FILE}: peft_type is {found!r}, not 'LORA'", hint)
-    if used := [key for key in _UNSUPPORTED if config.get(key)] + (
-        ["bias"] if config.get("bias", "none") != "none" else []
-    ):
+    used = [key for key in config if key not in _PLAIN and config[key]]
+    if config.get("bias", "none") != "none":
+        used.append("bias")
+    if (start := config.get("init_lora_weights")) not in _PLAIN_STARTS:
+        used.append(f"init_lora_weights = {start!r}, which changes the base's weights,")
+    if used:
         raise ModelError(f"{folder / _CONFIG_FILE}: {', '.join(used)} cannot be used here", hint)
     rank, alpha, targets = (config.get(key) for key in ("r", "lora_alpha", "target_modules"))
     if not (
@@ -120,8 +154,38 @@ def read_adapter(folder: Path) -> Adapter:
         )
     for name, tensor in tensors.items():
         _check_tensor(folder / _WEIGHTS_FILE, name, tensor, tensors, rank)
-    return Adapter(
-        rank, float(alpha), tuple(sorted(targets)), {n: t.float() for n, t in sorted(tensors.items())}
+    named = {name: tensor.float() for name, tensor in sorted(tensors.items())}
+    return Adapter(rank, float(alpha), tuple(sorted(targets)), named, _read_origin(folder / _BASE_FILE))
+
+
+def _read_origin(file: Path) -> Origin | None:
+    if not file.exists():
+        return None
+    try:
+        record = json.loads(file.read_text("utf-8"))
+        return Origin(str(record["name"]), str(record["weights"]))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ModelError(
+            f"{file}: it does not say which base model the adapter belongs to: {error}",
+            "Delete it if you know that the model is the right one.",
+        ) from error
+
+
+def check_origin(adapter: Adapter, base: Origin, source: str) -> str | None:
+    """Refuse an adapter of other weights than the base's; a note where it does not say of which it is.
+
+    Raises:
+        ModelError: Names both models.
+    """
+    found = adapter.origin
+    if found is None:
+        return f"{source}: it does not say on which weights it was trained, so whether those are {base.name}'s is not checked"
+    if found.weights == base.weights:
+        return None
+    raise ModelError(
+        f"{source}: the adapter was trained on {found.name} (weights {found.weights}), and model.name = {base.name!r} has other "
+        f"weights ({base.weights})",
+        f"Set model.name to {found.name}, or train it again on {base.name}.",
     )
 
 
@@ -135,7 +199,7 @@ def _check_tensor(file: Path, name: str, tensor: Tensor, tensors: Mapping[str, T
         raise ModelError(f"{file}: {name} is {tensor.dtype} {tuple(tensor.shape)}; the rank is {rank}")
 
 
-def write_adapter(folder: Path, adapter: Adapter, base_name: str) -> None:
+def write_adapter(folder: Path, adapter: Adapter, base: Origin) -> None:
     """Write an adapter that `peft.PeftModel.from_pretrained` and `read_adapter` load.
 
     The folder is complete exactly when its adapter_config.json exists.
@@ -148,7 +212,7 @@ def write_adapter(folder: Path, adapter: Adapter, base_name: str) -> None:
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base_name,
+        "base_model_name_or_path": base.name,
         "inference_mode": True,
         "r": adapter.rank,
         "lora_alpha": adapter.alpha,
@@ -159,6 +223,7 @@ def write_adapter(folder: Path, adapter: Adapter, base_name: str) -> None:
     with disk_errors(folder):
         (folder / _CONFIG_FILE).unlink(missing_ok=True)
     write_bytes(folder / _WEIGHTS_FILE, save(dict(adapter.tensors), {"format": "pt"}))
+    write_json(folder / _BASE_FILE, {"name": base.name, "weights": base.weights})
     write_text(folder / _CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 
 

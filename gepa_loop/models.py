@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from gepa_loop.attention import use_grouped_attention
 from gepa_loop.bundled import SMOLLM, TINY, random_tiny, smollm_folder
 from gepa_loop.errors import ConfigError, ModelError
 from gepa_loop.families import check_config, check_layers, longest_context
-from gepa_loop.lora import hash_tensors
+from gepa_loop.lora import Origin, hash_tensors, hash_weights
 from gepa_loop.runs import fingerprint
 from gepa_loop.schema import ModelConfig
 from gepa_loop.template import Chat
@@ -39,6 +40,11 @@ class Base:
     """Longest sequence, in tokens."""
     fingerprint: str
     """16 hex digits over weights, config, tokenizer and chat template."""
+
+    @cached_property
+    def origin(self) -> Origin:
+        """By what its adapters know it again."""
+        return Origin(self.name, hash_weights(self.model.named_parameters()))
 
     @property
     def device(self) -> torch.device:

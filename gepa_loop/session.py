@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +17,7 @@ from gepa_loop.errors import ConfigError, Interrupted
 if TYPE_CHECKING:
     from gepa_loop.config import Config
     from gepa_loop.lab import Lab
+    from gepa_loop.lora import Adapter
     from gepa_loop.prompts import Candidate
     from gepa_loop.runs import Run
     from gepa_loop.view import View
@@ -63,6 +64,7 @@ def open_session(
     prompts: Mapping[str, Candidate] | None = None,
     more: Mapping[str, str] | None = None,
     check: Callable[[Lab], None] | None = None,
+    adapters: Mapping[str, Adapter] | None = None,
 ) -> Iterator[Session | None]:
     """Config, model, task, checks, run directory and view of a command; None on a dry run.
 
@@ -76,10 +78,12 @@ def open_session(
         prompts: The prompts that the command reads, by where each came from; None is the config's seed prompt.
         more: Further values that the results depend on.
         check: Checks a command that trains; None checks the first prompt as its teacher's.
+        adapters: Adapters that the command reads, by where each came from; the model must be theirs.
     """
     with interruptible():
         from gepa_loop.config import load_config
         from gepa_loop.lab import seed_prompt
+        from gepa_loop.lora import check_origin
         from gepa_loop.runs import fingerprint, open_run, write_json
         from gepa_loop.stages import check_search, plan, proposer_name
         from gepa_loop.view import View
@@ -98,7 +102,10 @@ def open_session(
         resolved = settings.model_dump(mode="json")
         path = _run_path(run_name or f"{command}-{label}-{fingerprint([_unending(resolved), extra])[:6]}")
         lab = _checked_lab(command, settings, prompts, check, None if fresh else _begun(path))
-        _print_facts(lab, prompts)
+        notes = [
+            check_origin(adapter, lab.base.origin, source) for source, adapter in (adapters or {}).items()
+        ]
+        _print_facts(lab, prompts, notes)
         if dry_run:
             if command in ("optimize", "loop"):
                 out.print("measuring a sample of rollouts", highlight=False)
@@ -174,9 +181,9 @@ def _checked_lab(
     return lab
 
 
-def _print_facts(lab: Lab, prompts: Mapping[str, Candidate]) -> None:
+def _print_facts(lab: Lab, prompts: Mapping[str, Candidate], notes: Sequence[str | None]) -> None:
     for line in lab.facts():
         out.print(line, highlight=False, markup=False)
     overlaps = (lab.overlap(candidate, source) for source, candidate in prompts.items())
-    for line in (*lab.task.warnings(), *filter(None, overlaps)):
+    for line in (*lab.task.warnings(), *filter(None, overlaps), *filter(None, notes)):
         out.print(f"[yellow]warning:[/] {escape(line)}", highlight=False)

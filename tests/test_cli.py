@@ -20,6 +20,10 @@ from peft import PeftModel
 from gepa_loop.bundled import CHATML, random_tiny
 from gepa_loop.cli import run
 from gepa_loop.config import load_config
+from gepa_loop.lora import write_adapter
+from gepa_loop.lora_training import student_adapter, with_lora
+from gepa_loop.models import load_base
+from gepa_loop.schema import LoraConfig, ModelConfig
 from gepa_loop.task import load_task
 
 GEPA_LOOP = [sys.executable, "-c", "from gepa_loop.cli import main; main()"]
@@ -304,3 +308,27 @@ def test_a_model_that_cannot_be_used_is_one_sentence_and_no_run(tmp_path: Path, 
     done = here(tmp_path, "evaluate", "--config", "smoke", "--set", "model.name=m")
     assert done.returncode == 3 and not (tmp_path / "runs").exists()
     assert done.stderr.startswith("error: model.name = 'm': models of type lfm2 have layers of kind conv;")
+
+
+def test_an_adapter_of_another_base_is_refused_and_a_strangers_is_noted(tmp_path: Path, here: Here) -> None:
+    mine, other = (
+        load_base(ModelConfig(name=str(write_model("llama", tmp_path / name, initializer_range=size))))
+        for name, size in (("mine", 0.2), ("other", 0.3))
+    )
+    model = with_lora(mine, LoraConfig(rank=2), 0, None)
+    write_adapter(tmp_path / "a", student_adapter(model), mine.origin)
+    evaluate = ["evaluate", "--config", "smoke", "--adapter", "a", "--set"]
+    refused = here(tmp_path, *evaluate, "model.name=other")
+    assert refused.returncode == 3 and not (tmp_path / "runs").exists()
+    assert mine.origin.weights in refused.stderr and other.origin.weights in refused.stderr
+    done = here(tmp_path, *evaluate, "model.name=mine")
+    assert done.returncode == 0 and "does not say on which weights" not in done.stdout
+    (tmp_path / "a" / "base.json").unlink()
+    done = here(tmp_path, *evaluate, "model.name=other")
+    assert done.returncode == 0 and "warning: a: it does not say on which weights" in done.stdout
+    teach = ["--set", "teacher.kind=adapter", "--set", "teacher.path=a", "--set", "model.name=other"]
+    write_adapter(tmp_path / "a", student_adapter(model), mine.origin)
+    (tmp_path / "p.txt").write_text("Be short.")
+    refused = here(tmp_path, "distill", "--prompt", "p.txt", "--config", "smoke", "--run-name", "t", *teach)
+    assert refused.returncode == 3 and "teacher.path = " in refused.stderr
+    assert not (tmp_path / "runs" / "t").exists()

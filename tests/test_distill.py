@@ -19,7 +19,7 @@ from gepa_loop.distill.trainer import distill
 from gepa_loop.distill.update import learning_rate
 from gepa_loop.errors import ConfigError, Diverged, ModelError, PromptError, TaskError
 from gepa_loop.lab import Lab, open_lab
-from gepa_loop.lora import Adapter, read_adapter, write_adapter
+from gepa_loop.lora import Adapter, Origin, read_adapter, write_adapter
 from gepa_loop.lora_training import remove_lora, student_adapter, with_lora
 from gepa_loop.models import Base
 from gepa_loop.prompts import Candidate
@@ -589,7 +589,7 @@ def test_an_adapter_for_other_layers_is_refused(lab: Lab, tmp_path: Path) -> Non
     for target in ("c_attn", "lm_head"):
         name = f"base_model.model.{target}"
         tensors = {f"{name}.lora_A.weight": torch.zeros(2, 8), f"{name}.lora_B.weight": torch.zeros(8, 2)}
-        write_adapter(tmp_path / target, Adapter(2, 4.0, (target,), tensors), "other")
+        write_adapter(tmp_path / target, Adapter(2, 4.0, (target,), tensors), Origin("other", "0" * 16))
         with pytest.raises(ConfigError, match=f"teacher.path = .*{target}. names no linear layer"):
             train(lab, tmp_path / "run", "teacher.kind=adapter", f"teacher.path={tmp_path / target}")
     train(lab, tmp_path / "run", "distill.steps=1")  # and the base is clean

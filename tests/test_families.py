@@ -142,7 +142,7 @@ def adapted(base: Base, folder: Path) -> Any:
     with torch.no_grad():
         for number, parameter in enumerate(p for p in model.parameters() if p.requires_grad):
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)) / 8)
-    write_adapter(folder, student_adapter(model), base.name)
+    write_adapter(folder, student_adapter(model), base.origin)
     return model
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gepa_loop.errors import ConfigError, ModelError
-from gepa_loop.lora import Adapter, merge, read_adapter, stack_adapters, write_adapter
+from gepa_loop.lora import Adapter, check_origin, merge, read_adapter, stack_adapters, write_adapter
 from gepa_loop.lora_training import as_teacher, load_student, remove_lora, student_adapter, with_lora
 from gepa_loop.models import Base, load_base
 from gepa_loop.schema import LoraConfig, ModelConfig
@@ -70,7 +70,7 @@ def trainable(model: Any) -> set[str]:
 
 def test_peft_reads_what_is_written(base: Base, tmp_path: Path) -> None:
     adapter = made(LORA, 1)
-    write_adapter(tmp_path / "a", adapter, base.name)
+    write_adapter(tmp_path / "a", adapter, base.origin)
     model = with_lora(base, LORA, 2, None)
     load_student(model, adapter)
     ours = logits(model)
@@ -84,7 +84,7 @@ def test_peft_reads_what_is_written(base: Base, tmp_path: Path) -> None:
 def test_read_gives_back_what_was_written(base: Base, tmp_path: Path) -> None:
     first, second = made(LORA, 1), made(LoraConfig(rank=2, alpha=3.0, targets=("o_proj",)), 2)
     for adapter in (first, second):  # the second replaces the first
-        write_adapter(tmp_path, adapter, base.name)
+        write_adapter(tmp_path, adapter, base.origin)
         back = read_adapter(tmp_path)
         assert (back.rank, back.alpha, back.targets) == (adapter.rank, adapter.alpha, adapter.targets)
         assert back.fingerprint == adapter.fingerprint
@@ -143,6 +143,14 @@ def cut(folder: Path) -> None:
         (edit_config("peft_type", "IA3"), "peft_type is 'IA3'"),
         (edit_config("use_dora", True), "use_dora cannot be used"),
         (edit_config("bias", "all"), "bias cannot be used"),
+        *[
+            (edit_config("init_lora_weights", start), f"init_lora_weights = '{start}', which changes")
+            for start in ("pissa", "pissa_niter_16", "olora", "corda", "loftq", "eva", "mica")
+        ],
+        (edit_config("alora_invocation_tokens", [3, 4]), "alora_invocation_tokens cannot be used"),
+        (edit_config("kasa_config", {"beta": 1}), "kasa_config cannot be used"),
+        (edit_config("what_comes_next_year", "yes"), "what_comes_next_year cannot be used"),
+        (lambda f: (f / "base.json").write_text("{}"), r"base\.json: it does not say which base"),
         (edit_config("r", 0), "r = 0"),
         (edit_config("target_modules", "all-linear"), "target_modules = 'all-linear'"),
         (edit_config("r", 8), r"the rank is 8"),
@@ -155,11 +163,41 @@ def cut(folder: Path) -> None:
     ],
 )
 def test_damaged_adapter(base: Base, tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
-    write_adapter(tmp_path, made(LORA, 1), base.name)
+    write_adapter(tmp_path, made(LORA, 1), base.origin)
     damage(tmp_path)
     with pytest.raises(ModelError, match=message) as caught:
         read_adapter(tmp_path)
     assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("start", [True, False, "gaussian", "orthogonal"])
+def test_starts_that_leave_the_base_alone_are_read(base: Base, tmp_path: Path, start: object) -> None:
+    write_adapter(tmp_path, made(LORA, 1), base.origin)
+    edit_config("init_lora_weights", start)(tmp_path)
+    assert read_adapter(tmp_path).fingerprint == made(LORA, 1).fingerprint
+
+
+def test_an_adapter_knows_its_base_by_the_weights(base: Base, tmp_path: Path) -> None:
+    write_adapter(tmp_path, made(LORA, 1), base.origin)
+    adapter = read_adapter(tmp_path)
+    # The same model in another type, under another name, and with adapters on it.
+    assert check_origin(adapter, fresh("bfloat16").origin, "here") is None
+    moved = fresh()
+    model = with_lora(moved, LORA, 0, None)
+    assert check_origin(adapter, replace(moved, name="elsewhere").origin, "here") is None
+    remove_lora(model)
+    with torch.no_grad():
+        changed = copy.deepcopy(base.model)
+        changed.model.layers[1].mlp.up_proj.weight[5, 7] *= 1.02
+    other = replace(base, name="other", model=changed)
+    with pytest.raises(
+        ModelError, match=r"^here: the adapter was trained on random:tiny .*'other'"
+    ) as caught:
+        check_origin(adapter, other.origin, "here")
+    assert base.origin.weights in str(caught.value) and other.origin.weights in str(caught.value)
+    (tmp_path / "base.json").unlink()
+    note = check_origin(read_adapter(tmp_path), other.origin, "here")
+    assert note is not None and "does not say on which weights" in note
 
 
 def test_stack_is_the_sum() -> None:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from gepa_loop.distill.checks import Check
-from gepa_loop.lora import Adapter, read_adapter, write_adapter
+from gepa_loop.lora import Adapter, Origin, read_adapter, write_adapter
 from gepa_loop.runs import read_json, read_record, write_bytes, write_record
 
 MOMENTS = "optimizer.safetensors"
@@ -35,15 +35,15 @@ class Checkpoint:
     """Running mean of the advantages."""
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, base_name: str) -> None:
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, base: Origin) -> None:
     """Write `folder`/step_NNNNNN, complete when its state.json exists; earlier ones keep only their adapter.
 
     Any of those may be kept in the end, as later checks decide what the best one is.
     """
     target = folder / f"step_{checkpoint.step:06d}"
-    write_adapter(target / "adapter", checkpoint.adapter, base_name)
+    write_adapter(target / "adapter", checkpoint.adapter, base)
     if checkpoint.teacher is not None:
-        write_adapter(target / "teacher", checkpoint.teacher, base_name)
+        write_adapter(target / "teacher", checkpoint.teacher, base)
     write_bytes(target / MOMENTS, save(dict(checkpoint.moments)))
     state = {
         "step": checkpoint.step,

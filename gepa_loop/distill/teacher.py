@@ -20,7 +20,7 @@ from gepa_loop.distill.forward import Forward, Prefix, open_forward, read_prefix
 from gepa_loop.distill.head import Dense, TopK, token_logprobs
 from gepa_loop.errors import ConfigError, ModelError, PromptError
 from gepa_loop.lab import Lab
-from gepa_loop.lora import Adapter, read_adapter, stack_adapters
+from gepa_loop.lora import Adapter, check_origin, read_adapter, stack_adapters
 from gepa_loop.lora_training import (
     STACK,
     STUDENT,
@@ -205,7 +205,9 @@ def open_reader(lab: Lab, model: PeftModel, prompt: str) -> Reader | None:
         add_teacher(base, model, student_adapter(model), "lora.targets")
         names, rate = (*stack, TEACHER), teacher.rate
     elif teacher.kind == "adapter":
-        add_teacher(base, model, read_adapter(Path(teacher.path)), f"teacher.path = {teacher.path!r}")
+        other, source = read_adapter(Path(teacher.path)), f"teacher.path = {teacher.path!r}"
+        add_teacher(base, model, other, source)
+        check_origin(other, base.origin, source)
         names = (TEACHER,)
     elif teacher.kind == "model":
         assert lab.teacher is not None, "lab.for_training() loads it"

@@ -112,7 +112,7 @@ def distill(
         checkpoint = load_checkpoint(folder / "checkpoints")
         if checkpoint is None:
             checkpoint = _checkpoint(0, model, optimizer, reader, checks, 0.0, dict.fromkeys(JOURNALS, 0))
-            save_checkpoint(folder / "checkpoints", checkpoint, base.name)
+            save_checkpoint(folder / "checkpoints", checkpoint, base.origin)
         else:
             _restore(checkpoint, model, optimizer)
         step, checks, baseline = checkpoint.step, checkpoint.checks, checkpoint.baseline
@@ -152,7 +152,7 @@ def distill(
             written = {METRICS: written[METRICS] + 1, SAMPLES: written[SAMPLES] + len(shown)}
             if checked:
                 checkpoint = _checkpoint(step, model, optimizer, reader, checks, baseline, written)
-                save_checkpoint(folder / "checkpoints", checkpoint, base.name)
+                save_checkpoint(folder / "checkpoints", checkpoint, base.origin)
             progress(row)
     except Diverged as error:
         raise Diverged(
@@ -165,7 +165,7 @@ def distill(
 
     kept, last = choose(checkpoint.checks), checkpoint.checks[-1]
     adapter = adapter_at(folder / "checkpoints", kept.step)
-    write_adapter(folder / "adapter", adapter, base.name)
+    write_adapter(folder / "adapter", adapter, base.origin)
     write_record(
         folder / "result.json",
         {

@@ -200,7 +200,7 @@ class VllmSampler:
             return
         self._version += 1
         folder = Path(self._scratch.name) / f"student-{self._version}"
-        write_adapter(folder, self._student, self.base.name)
+        write_adapter(folder, self._student, self.base.origin)
         request = LoRARequest(folder.name, self._version, str(folder))
         self._call("loading an adapter", lambda: self._engine.llm_engine.add_lora(request))
         self._request = request
