@@ -215,23 +215,12 @@ def evaluate(
     ) as opened:
         if opened is None:
             return
-        from gepa_loop.select import p_sentence
-        from gepa_loop.view import estimate_text
-
         lab, _, run, view = opened
-        estimates, difference = compare(lab, subjects, split, run, view)
-    for one, estimate in zip(subjects, estimates, strict=True):
-        mean, interval = estimate_text(estimate.as_dict())
-        out.print(
-            f"{one.label}: {mean} {interval} on {estimate.n} items of {split}", highlight=False, markup=False
-        )
-    if difference is not None:
-        low, high = difference.ci
-        out.print(
-            f"difference: {difference.mean:+.3f} [{low:+.3f}, {high:+.3f}], {p_sentence(difference.p)}, paired by item",
-            highlight=False,
-            markup=False,
-        )
+        result = compare(lab, subjects, split, run, view)
+    from gepa_loop.view import compare_table
+
+    out.print()
+    out.print(compare_table(result, [one.label for one in subjects]))
 
 
 @app.command()

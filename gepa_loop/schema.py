@@ -150,7 +150,8 @@ class OptimizeConfig(Section):
     distillability: bool = False
     """Whether a small divergence from the prompted model counts as an objective of the front."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
-    """Temperature of the completions that score candidates. 0 is greedy, as `evaluate` is by default."""
+    """Temperature of the completions that score candidates in the search. 0 is greedy: one completion says most there, and
+    the finalists are decided as `evaluate` says."""
     samples: Positive = 1
     """Completions for each item, on the same random numbers for every candidate."""
     max_front: Annotated[int, Field(ge=2)] = 3
@@ -182,10 +183,23 @@ class OptimizeConfig(Section):
 
 
 class EvaluateConfig(Section):
-    samples: Positive = 1
-    """Completions for each item."""
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    """0 is greedy."""
+    """How scores are taken that decide: of the search's finalists, of held-out checks, and of students."""
+
+    samples: Positive = 4
+    """Completions for each item, whose mean is its score. Without it 4, or 1 where `temperature` is 0."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """That at which the student will be served; 0 is greedy. Last tables show greedy and sampled scores in any case."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_greedy_completion(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("temperature") == 0:
+            return {"samples": 1, **given}
+        return given
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
 
     @model_validator(mode="after")
     def _samples_differ(self) -> EvaluateConfig:

@@ -15,15 +15,8 @@ from gepa_loop.lab import Lab
 from gepa_loop.lora import Adapter, read_adapter
 from gepa_loop.prompts import NO_PROMPT, Candidate, read_prompt
 from gepa_loop.runs import Run, derive_seed, read_jsonl, write_json
-from gepa_loop.select import (
-    Difference,
-    Estimate,
-    best_prompt,
-    difference,
-    estimate,
-    item_scores,
-    level_of_round,
-)
+from gepa_loop.scorecard import WAYS, Replies, Way, decides, ways
+from gepa_loop.select import best_prompt, difference, estimate, item_scores, level_of_round
 
 if TYPE_CHECKING:
     from gepa_loop.distill.trainer import Distilled
@@ -54,6 +47,19 @@ def scores(
 ) -> dict[str, float]:
     """Each item's score with a prompt and an adapter; the rows go to `path`."""
     return item_scores(evaluate(lab.config, lab.rollouts, split, prompt, adapter, path, observer.progress))
+
+
+def replies(
+    lab: Lab, split: str, prompt: str, adapter: Adapter | None, path: Path, observer: Observer
+) -> dict[Way, Replies]:
+    """A subject's rows, greedily and sampled; those sampled go to `path`, the others to `<name>_greedy.jsonl` beside it."""
+    found: dict[Way, Replies] = {}
+    for way, settings in ways(lab.config.evaluate).items():
+        config = lab.config.model_copy(update={"evaluate": settings})
+        file = path if way == "sampled" else path.with_name(f"{path.stem}_greedy{path.suffix}")
+        rows = evaluate(config, lab.rollouts, split, prompt, adapter, file, observer.progress)
+        found[way] = Replies(rows)
+    return found
 
 
 def search(
@@ -155,7 +161,8 @@ def plan(lab: Lab, command: str, seed_prompt: Candidate) -> list[str]:
         students = config.optimize.max_front * (trained + checks + splits.select * samples)
         baseline = (splits.select + splits.pareto) * samples
         a_round = baseline + found.rollouts + config.optimize.probe_rollouts + students
-        total = config.loop.rounds * a_round + 3 * splits.test * samples
+        both = sum(settings.samples for settings in ways(config.evaluate).values())
+        total = config.loop.rounds * a_round + 3 * splits.test * both
         what = "the round" if config.loop.rounds == 1 else f"{config.loop.rounds} such rounds"
         lines.append(
             f"in all: {what} with baselines, students, checks and test: up to {total:,} rollouts, "
@@ -292,22 +299,27 @@ def subject(prompt: Path | None, adapter: Path | None) -> Subject:
 
 def compare(
     lab: Lab, subjects: Sequence[Subject], split: str, run: Run, observer: Observer
-) -> tuple[list[Estimate], Difference | None]:
-    """Score subjects on a split, and the first against the second where there are two; writes result.json."""
-    found = []
+) -> dict[str, Any]:
+    """Score subjects on a split, greedily and sampled, and the first against the second where there are two.
+
+    Returns:
+        The content of result.json: the subjects' scores and their difference as `evaluate` decides, and both ways.
+    """
+    found, seed = [], lab.config.seed
     for one in subjects:
         observer.stage("evaluate", candidate=one.label)
         text = NO_PROMPT if one.candidate is None else one.candidate.text
         path = run.path / "evaluate" / f"{one.id}.jsonl"
-        found.append(scores(lab, split, text, one.adapter, path, observer))
-    estimates = [estimate(s, lab.config.seed) for s in found]
-    paired = difference(found[0], found[1], lab.config.seed) if len(found) == 2 else None
-    write_json(
-        run.path / "result.json",
-        {
-            "split": split,
-            "subjects": [{"id": one.id, **e.as_dict()} for one, e in zip(subjects, estimates, strict=True)],
-            "difference": None if paired is None else paired.as_dict(),
-        },
-    )
-    return estimates, paired
+        found.append(replies(lab, split, text, one.adapter, path, observer))
+
+    def both(way: Way) -> dict[str, Any]:
+        first, *rest = (own[way] for own in found)
+        gap = difference(first.scores, rest[0].scores, seed) if rest else None
+        cards = [{"id": one.id, **own[way].card(seed)} for one, own in zip(subjects, found, strict=True)]
+        return {"subjects": cards, "difference": None if gap is None else gap.as_dict()}
+
+    shown: dict[Way, dict[str, Any]] = {way: both(way) for way in WAYS}
+    decided = decides(lab.config.evaluate)
+    result = {"split": split, "decides": decided, **shown[decided], **{str(way): shown[way] for way in WAYS}}
+    write_json(run.path / "result.json", result)
+    return result

@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from gepa_loop.scorecard import WAYS
 from gepa_loop.seeds import LEAST
 from gepa_loop.select import p_text
 
@@ -193,6 +194,41 @@ def _ground(result: Mapping[str, Any], number: int) -> str:
     """What the model of round `number` is called: the base, or the student of the round whose winner came last before it."""
     before = [one["round"] for one in result["rounds"][:number] if one["winner"]]
     return f"student of round {before[-1]}" if before else "base"
+
+
+def compare_table(result: Mapping[str, Any], labels: Sequence[str]) -> Table:
+    """Subjects on a split, greedily and sampled, and the first against the second where there are two."""
+    table = _card_table(f"{result['split']}, {result['subjects'][0]['n']} items", result)
+    for number, label in enumerate(labels):
+        for way in WAYS:
+            gap = result[way]["difference"] if number == 0 else None
+            _add_card(table, f"{escape(label)}, {way}", result[way]["subjects"][number], gap)
+    return table
+
+
+def _card_table(what: str, result: Mapping[str, Any], *more: str) -> Table:
+    """For rows of `_add_card`; `more` are columns before the last ones."""
+    sampled = result["sampled"]
+    card = sampled["subjects"][0] if "subjects" in sampled else sampled["base"]
+    table = _table(
+        f"{what}; {result['decides']} scores decide; sampled: {card['samples']} an item; 95 % intervals, differences paired "
+        "by item"
+    )
+    for name in ("score", "interval", "difference", "p"):
+        if name == "score":
+            table.add_column("")
+        table.add_column(name, justify="left" if name in ("interval", "difference") else "right")
+    for name in (*more, f"pass@{card['samples']}", "reply", "cut"):
+        table.add_column(name, justify="right")
+    return table
+
+
+def _add_card(
+    table: Table, name: str, card: Mapping[str, Any], gap: Mapping[str, Any] | None, *more: str
+) -> None:
+    passed = score(card["pass_at_k"]) if card["samples"] > 1 else ""
+    rest = (*more, passed, f"{card['tokens']:.1f}", f"{card['cut']:.0%}")
+    table.add_row(name, *estimate_text(card), *_gain_text(gap), *rest)
 
 
 def sweep_table(result: Mapping[str, Any]) -> Table:

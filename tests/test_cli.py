@@ -181,9 +181,13 @@ def test_distill_and_evaluate(here: Here, tmp_path: Path) -> None:
     assert str(adapter.relative_to(tmp_path)) in done.stdout
     done = here(tmp_path, "evaluate", "--adapter", str(adapter), "--against", "p.txt:", *smoke, "e")
     assert done.returncode == 0, done.stderr
-    assert "difference:" in done.stdout and "paired by item" in done.stdout
+    assert "sampled scores decide" in done.stdout and "paired by item" in done.stdout
+    assert "pass@4" in done.stdout and done.stdout.count("greedy") == 2
     written = json.loads((tmp_path / "runs" / "e" / "result.json").read_text())
     assert [s["n"] for s in written["subjects"]] == [16, 16] and written["difference"]["p"] == 1.0
+    assert written["decides"] == "sampled" and written["subjects"] == written["sampled"]["subjects"]
+    files = [path.name for path in (tmp_path / "runs" / "e" / "evaluate").iterdir()]
+    assert len(files) == 4 and sum(name.endswith("_greedy.jsonl") for name in files) == 2
 
 
 def test_a_full_disk_is_an_error_and_the_same_command_continues(finished: Path, tmp_path: Path) -> None:

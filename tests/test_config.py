@@ -98,6 +98,14 @@ def test_equal_samples_are_refused(section: str) -> None:
     load_config("demo", [f"{section}.samples=4", f"{section}.temperature=0.7"], env={})
 
 
+def test_the_sampled_mean_decides_by_default_and_greedy_is_one_completion() -> None:
+    plain = load_config("smoke", env={}).evaluate
+    assert (plain.samples, plain.temperature, plain.greedy) == (4, 1.0, False)
+    greedy = load_config("smoke", ["evaluate.temperature=0"], env={}).evaluate
+    assert (greedy.samples, greedy.temperature, greedy.greedy) == (1, 0.0, True)
+    assert load_config("smoke", ["evaluate.samples=2"], env={}).evaluate.samples == 2
+
+
 def test_every_recipe_names_its_source() -> None:
     folder = resources.files("gepa_loop") / "presets"
     for name in presets():

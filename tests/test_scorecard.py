@@ -1,0 +1,72 @@
+"""What rows say beside their score, by hand, and that both ways are drawn as they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gepa_loop.config import load_config
+from gepa_loop.lab import open_lab
+from gepa_loop.prompts import NO_PROMPT
+from gepa_loop.runs import read_jsonl
+from gepa_loop.schema import EvaluateConfig
+from gepa_loop.scorecard import Replies, decides, ways
+from gepa_loop.stages import replies
+
+
+def row(item: str, sample: int, score: float, tokens: int, finish: str = "stop") -> dict[str, Any]:
+    return {"item": item, "sample": sample, "score": score, "tokens": tokens, "finish_reason": finish}
+
+
+def test_a_card_by_hand() -> None:
+    """Two of three items have a full score among two samples; a fraction is a score and no pass."""
+    rows = [
+        row("a", 0, 1, 4),
+        row("a", 1, 0, 6, "length"),
+        row("b", 0, 0.5, 2),
+        row("b", 1, 0.5, 2),
+        row("c", 0, 1, 5),
+        row("c", 1, 1, 2),
+    ]
+    card = Replies(rows).card(seed=0)
+    assert (card["n"], card["samples"]) == (3, 2)
+    assert card["mean"] == pytest.approx((0.5 + 0.5 + 1) / 3)
+    assert card["pass_at_k"] == pytest.approx(2 / 3)
+    assert (card["tokens"], card["cut"]) == (3.5, pytest.approx(1 / 6))
+    assert Replies(rows).scores == {"a": 0.5, "b": 0.5, "c": 1.0}
+
+
+def test_which_way_decides() -> None:
+    warm, greedy = EvaluateConfig(samples=8, temperature=0.7), EvaluateConfig(samples=1, temperature=0)
+    assert decides(warm) == "sampled" and decides(greedy) == "greedy"
+    assert ways(warm) == {"greedy": greedy, "sampled": warm}
+    assert ways(greedy) == {"greedy": greedy, "sampled": EvaluateConfig(samples=4, temperature=1)}
+
+
+class Silent:
+    def stage(self, name: str, *, round: int | None = None, candidate: str | None = None) -> None:
+        pass
+
+    def progress(self, done: int, total: int, **facts: Any) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize("decided", ["evaluate.samples=3", "evaluate.temperature=0"])
+def test_both_ways_are_drawn_whichever_decides(tmp_path: Path, decided: str) -> None:
+    lab = open_lab(load_config("smoke", [decided, "task.splits.test=6"], env={}))
+    found = replies(lab, "test", NO_PROMPT, None, tmp_path / "base.jsonl", Silent())
+    sampled, greedy = read_jsonl(tmp_path / "base.jsonl"), read_jsonl(tmp_path / "base_greedy.jsonl")
+    assert list(found["sampled"].rows) == sampled and list(found["greedy"].rows) == greedy
+    count = 3 if decided == "evaluate.samples=3" else 4
+    assert [r["sample"] for r in sampled] == list(range(count)) * 6 and [r["sample"] for r in greedy] == [
+        0
+    ] * 6
+    # A random model's samples of an item differ, and its greedy reply is always the same.
+    assert len({r["completion"] for r in sampled}) > 6
+    again = replies(lab, "test", NO_PROMPT, None, tmp_path / "again.jsonl", Silent())
+    assert [r["completion"] for r in again["greedy"].rows] == [r["completion"] for r in greedy]
