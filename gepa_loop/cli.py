@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from gepa_loop import __version__
 from gepa_loop.errors import ConfigError, GepaLoopError, Interrupted, NoGain
-from gepa_loop.redact import printable
-from gepa_loop.session import err, open_session, out, shown
+from gepa_loop.session import open_session, shown
+from gepa_loop.signals import end_at_once
+from gepa_loop.terminal import accept_any_text, err, out, stream_fault
 
 if TYPE_CHECKING:
     from gepa_loop.lab import Lab
@@ -69,22 +70,36 @@ ID_HELP = "The beginning of a candidate's id, or 'seed', or 'best'."
 
 
 def main() -> None:
-    """Entry point of the `gepa-loop` script."""
+    """Run the command of this process."""
+    end_at_once()
+    accept_any_text()
     sys.exit(run(sys.argv[1:]))
 
 
 def run(argv: list[str]) -> int:
     """Run one command and return its exit code; the only place that catches what a user can cause."""
     try:
-        app(argv)
+        return _run(argv)
+    except GepaLoopError as error:
+        if not isinstance(error, Interrupted):
+            err.print("error", style="bold red", end="")
+            err.print(": ", end="")
+        err.print(str(error), highlight=False)
+        if error.hint:
+            err.print(error.hint, highlight=False, style="dim")
+        return error.exit_code
+
+
+def _run(argv: list[str]) -> int:
+    try:
+        try:
+            app(argv)
+        finally:
+            sys.stdout.flush()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
-    except GepaLoopError as error:
-        err.print("[bold red]error[/]: " if error.exit_code != Interrupted.exit_code else "", end="")
-        err.print(printable(str(error)), markup=False, highlight=False)
-        if error.hint:
-            err.print(printable(error.hint), markup=False, highlight=False, style="dim")
-        return error.exit_code
+    except OSError as error:
+        return stream_fault(error)
     return 0
 
 
@@ -252,7 +267,7 @@ def loop(
     out.print()
     out.print(result_table(result))
     for line in round_lines(result):
-        out.print(line, highlight=False, markup=False)
+        out.print(line, highlight=False)
     out.print(f"prompt:  {shown(run.path / result['prompt'])}", highlight=False)
     if result["adapter"] is not None:
         out.print(f"adapter: {shown(run.path / result['adapter'])}", highlight=False)
@@ -294,9 +309,7 @@ def sweep(
     with open_session("sweep", source, sets, run_name, dry_run, fresh, prompts, more, check) as opened:
         if opened is None:
             for name, seed in configs:
-                out.print(
-                    f"cell {name}, seed {seed}: {' '.join(grid.cells[name])}", highlight=False, markup=False
-                )
+                out.print(f"cell {name}, seed {seed}: {' '.join(grid.cells[name])}", highlight=False)
             return
         lab, _, run, view = opened
         result = run_sweep(lab, grid, configs, teacher, run, view)
@@ -322,9 +335,9 @@ def config_presets() -> None:
     from gepa_loop.sweep import grids
 
     for title, found in (("presets (--config)", presets()), ("grids (sweep --preset)", grids())):
-        out.print(f"[underline]{title}[/]", highlight=False)
+        out.print(title, highlight=False, style="underline")
         for name, about in found.items():
-            out.print(f"[bold]{name}[/]  {escape(about)}", highlight=False)
+            out.print(Text.assemble((name, "bold"), "  ", about), highlight=False)
 
 
 @prompts_app.command("list")

@@ -12,7 +12,7 @@ GepaLoopError
 ├── BudgetReached      4    a budget that ends before there is a result
 ├── NoGain             5    finished, and no candidate is better (only with --require-gain)
 ├── RunDirectoryError  6    a run directory that is in use or belongs to another config
-└── Interrupted        130  Ctrl-C; what was finished is saved
+└── Interrupted        130  Ctrl-C; what was finished is saved. 143 for SIGTERM, 129 for SIGHUP
 """
 
 from __future__ import annotations
@@ -88,6 +88,14 @@ class RunDirectoryError(GepaLoopError):
 
 
 class Interrupted(GepaLoopError):
-    """The user pressed Ctrl-C; the state on disk is complete."""
+    """A signal ended the command; the state on disk is complete.
 
-    exit_code = 130
+    Args:
+        message: As for all errors.
+        hint: As for all errors.
+        exit_code: 128 and the signal's number.
+    """
+
+    def __init__(self, message: str, hint: str = "", exit_code: int = 130) -> None:
+        super().__init__(message, hint)
+        self.exit_code = exit_code

@@ -1,18 +1,18 @@
-"""What every command begins with: the consoles, the checks, the run directory, and what Ctrl-C means."""
+"""What every command begins with: the config, the checks, the run directory."""
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
-from gepa_loop.errors import ConfigError, Interrupted
+from gepa_loop.errors import ConfigError
+from gepa_loop.redact import printable
+from gepa_loop.signals import interruptible
+from gepa_loop.terminal import out
 
 if TYPE_CHECKING:
     from gepa_loop.config import Config
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from gepa_loop.runs import Run
     from gepa_loop.view import View
 
-# Item ids hold `:train:`, which rich would print as an emoji.
-out = Console(soft_wrap=True, emoji=False)
-err = Console(stderr=True, soft_wrap=True, emoji=False)
-
 
 class Session(NamedTuple):
     """What a command works with once everything is checked and its run directory is open."""
@@ -34,18 +30,6 @@ class Session(NamedTuple):
     seed_prompt: Candidate
     run: Run
     view: View
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Turn Ctrl-C into `Interrupted`, before Typer makes a bare "Aborted" of it."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        command = shlex.join(["gepa-loop", *(a for a in sys.argv[1:] if a != "--fresh")])
-        raise Interrupted(
-            "\ninterrupted; what was finished is saved. Continue with:", f"  {command}"
-        ) from None
 
 
 def shown(path: Path) -> str:
@@ -80,54 +64,51 @@ def open_session(
         check: Checks a command that trains; None checks the first prompt as its teacher's.
         adapters: Adapters that the command reads, by where each came from; the model must be theirs.
     """
-    with interruptible():
-        from gepa_loop.config import load_config
-        from gepa_loop.lab import seed_prompt
-        from gepa_loop.lora import check_origin
-        from gepa_loop.runs import fingerprint, open_run, write_json
-        from gepa_loop.stages import check_search, plan, proposer_name
-        from gepa_loop.view import View
+    from gepa_loop.config import load_config
+    from gepa_loop.lab import seed_prompt
+    from gepa_loop.lora import check_origin
+    from gepa_loop.runs import fingerprint, open_run, write_json
+    from gepa_loop.stages import check_search, plan, proposer_name
+    from gepa_loop.view import View
 
-        settings = load_config(config, sets or ())
-        first = seed_prompt(settings)
-        prompts = prompts or {"optimize.seed_prompt": first}
-        extra = {"command": command, "prompts": " ".join(p.id for p in prompts.values()), **(more or {})}
+    settings = load_config(config, sets or ())
+    first = seed_prompt(settings)
+    prompts = prompts or {"optimize.seed_prompt": first}
+    extra = {"command": command, "prompts": " ".join(p.id for p in prompts.values()), **(more or {})}
+    if command in ("optimize", "loop"):
+        from gepa_loop.config import check_budget
+
+        check_budget(settings)
+        # What `auto` means depends on the environment, and a run goes on with whom it began.
+        extra["reflection"] = proposer_name(settings)
+    label = Path(config).stem if config else "default"
+    resolved = settings.model_dump(mode="json")
+    path = _run_path(run_name or f"{command}-{label}-{fingerprint([_unending(resolved), extra])[:6]}")
+    lab = _checked_lab(command, settings, prompts, check, None if fresh else _begun(path))
+    notes = [check_origin(adapter, lab.base.origin, source) for source, adapter in (adapters or {}).items()]
+    _print_facts(lab, prompts, notes)
+    if dry_run:
         if command in ("optimize", "loop"):
-            from gepa_loop.config import check_budget
+            out.print("measuring a sample of rollouts", highlight=False)
+        for line in plan(lab, command, first):
+            out.print(line, highlight=False)
+        out.print(f"would write {shown(path)}", highlight=False)
+        yield None
+        return
+    if command == "loop":
+        from gepa_loop.loop import rounds_done
 
-            check_budget(settings)
-            # What `auto` means depends on the environment, and a run goes on with whom it began.
-            extra["reflection"] = proposer_name(settings)
-        label = Path(config).stem if config else "default"
-        resolved = settings.model_dump(mode="json")
-        path = _run_path(run_name or f"{command}-{label}-{fingerprint([_unending(resolved), extra])[:6]}")
-        lab = _checked_lab(command, settings, prompts, check, None if fresh else _begun(path))
-        notes = [
-            check_origin(adapter, lab.base.origin, source) for source, adapter in (adapters or {}).items()
-        ]
-        _print_facts(lab, prompts, notes)
-        if dry_run:
-            if command in ("optimize", "loop"):
-                out.print("measuring a sample of rollouts", highlight=False)
-            for line in plan(lab, command, first):
-                out.print(line, highlight=False, markup=False)
-            out.print(f"would write {shown(path)}", highlight=False)
-            yield None
-            return
-        if command == "loop":
-            from gepa_loop.loop import rounds_done
-
-            done = not fresh and rounds_done(path) >= settings.loop.rounds
-        else:
-            done = not fresh and (path / "optimize" / "result.json").exists()
-        if command in ("optimize", "loop") and not done:
-            check_search(lab, first)
-        with open_run(path, lab.identity(**extra), fresh=fresh) as run:
-            write_json(run.path / "config.json", resolved)
-            out.print(f"run {shown(path)}", highlight=False)
-            run.event("start", command=command, **lab.data_facts())
-            with View(out) as view:
-                yield Session(lab, first, run, view)
+        done = not fresh and rounds_done(path) >= settings.loop.rounds
+    else:
+        done = not fresh and (path / "optimize" / "result.json").exists()
+    if command in ("optimize", "loop") and not done:
+        check_search(lab, first)
+    with interruptible(), open_run(path, lab.identity(**extra), fresh=fresh) as run:
+        write_json(run.path / "config.json", resolved)
+        out.print(f"run {shown(path)}", highlight=False)
+        run.event("start", command=command, **lab.data_facts())
+        with View(out) as view:
+            yield Session(lab, first, run, view)
 
 
 def _unending(resolved: dict[str, Any]) -> dict[str, Any]:
@@ -166,7 +147,7 @@ def _checked_lab(
 
     for task in filter(None, (settings.task, settings.distill.control)):
         if file := code_of(task):
-            out.print(f"task {task.name} runs {file}", highlight=False, markup=False)
+            out.print(f"task {task.name} runs {file}", highlight=False)
     lab = open_lab(settings, day)
     for source, candidate in prompts.items():
         lab.check_prompt(candidate, source)
@@ -183,7 +164,7 @@ def _checked_lab(
 
 def _print_facts(lab: Lab, prompts: Mapping[str, Candidate], notes: Sequence[str | None]) -> None:
     for line in lab.facts():
-        out.print(line, highlight=False, markup=False)
+        out.print(line, highlight=False)
     overlaps = (lab.overlap(candidate, source) for source, candidate in prompts.items())
     for line in (*lab.task.warnings(), *filter(None, overlaps), *filter(None, notes)):
-        out.print(f"[yellow]warning:[/] {escape(line)}", highlight=False)
+        out.print(Text.assemble(("warning:", "yellow"), " ", printable(line)), highlight=False)

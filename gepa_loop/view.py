@@ -10,7 +10,6 @@ from typing import Any, Self
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,7 +19,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
+from gepa_loop.redact import printable
 from gepa_loop.scorecard import WAYS
 from gepa_loop.seeds import LEAST
 from gepa_loop.select import p_text
@@ -39,10 +40,10 @@ class View:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[facts]}"),
+            TextColumn("{task.fields[facts]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -70,7 +71,7 @@ class View:
         """A stage begins; the one before it becomes a line with its duration and last facts."""
         self._close_stage(True)
         parts = ["" if round is None else f"round {round}", name, candidate or ""]
-        self._title = " · ".join(part for part in parts if part)
+        self._title = printable(" · ".join(part for part in parts if part))
         self._began = self._printed = time.monotonic()
         self._kept, self._complete = {}, False
         if self.console.is_terminal:
@@ -92,7 +93,7 @@ class View:
         """A line worth keeping; a stage that has done all of its work is closed before it."""
         if self._complete:
             self._close_stage(True)
-        self.console.print(f"  {text}", highlight=False, markup=False)
+        self.console.print(f"  {text}", highlight=False)
 
     def _close_stage(self, finished: bool) -> None:
         if self._task is None:
@@ -102,9 +103,10 @@ class View:
         if finished:
             facts = "  ".join(self._kept.values())
             seconds = time.monotonic() - self._began
-            self.console.print(
-                f"[green]✓[/] {self._title}  [dim]{seconds:.0f} s[/]  {facts}", highlight=False
+            took = Text.assemble(
+                ("✓", "green"), f" {self._title}  ", (f"{seconds:.0f} s", "dim"), f"  {facts}"
             )
+            self.console.print(took, highlight=False)
 
 
 def _fact(name: str, value: Any) -> str:
@@ -252,15 +254,15 @@ def sweep_table(result: Mapping[str, Any]) -> Table:
     several = len(result["untrained"]) > 1
     for one in result["untrained"]:
         of = f" ({', '.join(one['cells'])})" if several else ""
-        table.add_row(f"[dim]base{escape(of)}[/]", *estimate_text(one["base"]))
-        table.add_row(f"[dim]base + prompt{escape(of)}[/]", *estimate_text(one["prompted"]))
+        table.add_row(Text(f"base{of}", "dim"), *estimate_text(one["base"]))
+        table.add_row(Text(f"base + prompt{of}", "dim"), *estimate_text(one["prompted"]))
     for cell in result["cells"]:
         student, gap = cell["student"], cell["difference"]
         interval = "" if student["ci"] is None else estimate_text(student)[1]
         by_seed = " ".join(score(value) for value in student["by_seed"])
         against = "" if gap is None else f"{signed(gap['mean'])} {_signed_interval(gap['ci'])}".rstrip()
         p = "" if gap is None else "-" if gap["p"] is None else f"{gap['p']:.4f}"
-        table.add_row(escape(cell["cell"]), score(student["mean"]), interval, by_seed, against, p)
+        table.add_row(Text(cell["cell"]), score(student["mean"]), interval, by_seed, against, p)
     return table
 
 

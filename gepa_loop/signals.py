@@ -1,0 +1,80 @@
+"""What ends a command from outside: Ctrl-C, a scheduler's SIGTERM, a terminal that is closed (SIGHUP)."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import current_thread, main_thread
+from types import FrameType
+
+from gepa_loop.errors import Interrupted
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+Handler = Callable[[int, FrameType | None], None]
+
+SHOW_CURSOR = "\x1b[?25h"
+
+
+def end_at_once() -> None:
+    """Have a signal end the process with one line: until a run is open there is nothing to save."""
+    _handle(_end)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn a signal into `Interrupted` once what is open was closed; a second one ends the process at once.
+
+    Raises:
+        Interrupted: With the command that continues, and the exit code that shells and schedulers give the signal.
+    """
+    came: list[int] = []
+
+    def remember(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        _handle(_end)
+        raise KeyboardInterrupt
+
+    before = _handle(remember)
+    try:
+        yield
+    except BaseException as error:
+        # A library may have made another exception of ours.
+        if not came and not isinstance(error, KeyboardInterrupt):
+            raise
+        _show_cursor()  # also where the signal came while a live view was being started
+        number = came[0] if came else signal.SIGINT
+        how = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+        command = shlex.join(["gepa-loop", *(word for word in sys.argv[1:] if word != "--fresh")])
+        raise Interrupted(
+            f"\n{how}; what was finished is saved. Continue with:", f"  {command}", 128 + number
+        ) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _handle(handler: Handler) -> dict[signal.Signals, Handler | int | None]:
+    """Handle the signals that nobody asked to ignore (nohup, a shell's background jobs); returns what did before."""
+    if current_thread() is not main_thread():
+        return {}
+    before = {number: signal.getsignal(number) for number in ENDING}
+    handled = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
+    for number in handled:
+        signal.signal(number, handler)
+    return handled
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    _show_cursor()
+    os.write(2, f"\nended by {signal.Signals(number).name}\n".encode())
+    os._exit(128 + number)
+
+
+def _show_cursor() -> None:
+    if os.isatty(1):
+        os.write(1, SHOW_CURSOR.encode())
