@@ -89,11 +89,6 @@ class Adapter:
         """Names of the linear layers that are changed, as the base model calls them."""
         return tuple(n.removeprefix(_PREFIX).removesuffix(LORA_A) for n in self.tensors if n.endswith(LORA_A))
 
-    @property
-    def weights(self) -> tuple[str, ...]:
-        """Names of the base weights that are changed."""
-        return tuple(f"{module}.weight" for module in self.modules)
-
     def pair(self, module: str) -> tuple[Tensor, Tensor]:
         """A [rank, in] and B [out, rank] of one module."""
         return self.tensors[f"{_PREFIX}{module}{LORA_A}"], self.tensors[f"{_PREFIX}{module}{LORA_B}"]
@@ -255,47 +250,3 @@ def stack_adapters(adapters: Sequence[Adapter]) -> Adapter:
         tensors[f"{_PREFIX}{module}{LORA_B}"] = torch.cat(parts_B, 1)
     targets = sorted({target for adapter in adapters for target in adapter.targets})
     return Adapter(rank, float(rank), tuple(targets), tensors)
-
-
-def merge(weights: Mapping[str, Tensor], adapter: Adapter) -> dict[str, Tensor]:
-    """The changed weights as `merge_into` writes them, by name; W stays as it is."""
-    import torch
-
-    names = [f"{module}.weight" for module in adapter.modules]
-    merged = {name: torch.empty_like(weights[name]) for name in names if name in weights}
-    merge_into(merged, weights, adapter)
-    return merged
-
-
-def merge_into(out: Mapping[str, Tensor], weights: Mapping[str, Tensor], adapter: Adapter) -> None:
-    """Write W + (alpha / rank) * B @ A, summed in float32 or wider, to `out`, of W's own type.
-
-    Args:
-        out: Where the changed weights go, by name. In float32 nothing else of their size is made, which would take longer
-            than the sum, and in other types one copy of a weight at a time.
-        weights: The base model's weights by name; more than the adapter changes is fine.
-        adapter: Its tensors are moved to where the weights lie.
-
-    Raises:
-        ModelError: A weight is missing or has another shape.
-    """
-    import torch
-
-    with torch.no_grad():
-        for module in adapter.modules:
-            name = f"{module}.weight"
-            a, b = adapter.pair(module)
-            shape = (b.shape[0], a.shape[1])
-            if name not in weights or weights[name].shape != shape:
-                found = tuple(weights[name].shape) if name in weights else "absent"
-                raise ModelError(f"the adapter changes {name} {shape}, which is {found} in the base model")
-            weight = weights[name]
-            a, b = a.to(weight.device), b.to(weight.device)
-            if weight.dtype == a.dtype == torch.float32:
-                torch.addmm(weight, b, a, alpha=adapter.scale, out=out[name])
-            else:
-                wide = weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True)
-                out[name].copy_(wide.addmm_(b.to(wide.dtype), a.to(wide.dtype), alpha=adapter.scale))
-
-
-# ---------------------------------------------------------------------------------- adapters in training

@@ -9,7 +9,8 @@ from typing import Any
 import peft.tuners.lora
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+
+from gepa_loop.low_rank import project
 
 
 @dataclass(eq=False)
@@ -26,7 +27,7 @@ class Adapted:
 
 
 class LoraLinear(peft.tuners.lora.Linear):  # type: ignore[misc]
-    """W x + scale B A x; A and B are float32 parameters that are rounded to the type of x.
+    """W x + s B A x in one sum (`low_rank.project`); A and B are float32 parameters that are rounded to the type of x.
 
     PEFT would widen x to float32 for every layer: with bfloat16 more work than the layer itself.
     """
@@ -46,19 +47,16 @@ class LoraLinear(peft.tuners.lora.Linear):  # type: ignore[misc]
 
 
 class _Sum(torch.autograd.Function):
-    """W x + bias + the sum of scale B A x; on a GPU the gradients of A and B are float32 sums, never rounded to the type of x."""
+    """W x + bias + the sum of s B A x; on a GPU the gradients of A and B are float32 sums, never rounded to the type of x."""
 
     @staticmethod
     def forward(
         ctx: Any, x_NI: Tensor, weight: Tensor, bias: Tensor | None, scales: tuple[float, ...], *pairs: Tensor
     ) -> Tensor:
-        out_NO = linear(x_NI, weight, bias)
-        low, kept = [pair.to(x_NI.dtype) for pair in pairs], []
-        for n, scale in enumerate(scales):
-            low_NR = linear(x_NI, low[2 * n])
-            out_NO.addmm_(low_NR, low[2 * n + 1].T, alpha=scale)
-            kept.append(low_NR)
-        ctx.save_for_backward(x_NI, weight, *low, *kept)
+        downs = [a.to(x_NI.dtype) for a in pairs[::2]]
+        ups = [(b * scale).to(x_NI.dtype) for b, scale in zip(pairs[1::2], scales, strict=True)]
+        out_NO, lows = project(x_NI, weight, bias, list(zip(downs, ups, strict=True)))
+        ctx.save_for_backward(x_NI, weight, *downs, *ups, *lows)
         ctx.scales = scales
         return out_NO
 
@@ -66,17 +64,17 @@ class _Sum(torch.autograd.Function):
     def backward(ctx: Any, grad_NO: Tensor) -> Any:
         scales = ctx.scales
         x_NI, weight, *rest = ctx.saved_tensors
-        low, kept = rest[: 2 * len(scales)], rest[2 * len(scales) :]
+        count = len(scales)
+        downs, ups, lows = rest[:count], rest[count : 2 * count], rest[2 * count :]
         grad_NI = grad_NO @ weight if ctx.needs_input_grad[0] else None
         grads: list[Tensor | None] = []
-        for n, scale in enumerate(scales):
-            a, b = low[2 * n : 2 * n + 2]
-            slope_NR = (grad_NO @ b).mul_(scale)
+        for n, (down, up, low_NR, scale) in enumerate(zip(downs, ups, lows, scales, strict=True)):
+            slope_NR = grad_NO @ up
             if grad_NI is not None:
-                grad_NI.addmm_(slope_NR, a)
+                grad_NI.addmm_(slope_NR, down)
             wanted = ctx.needs_input_grad[4 + 2 * n]
             grads.append(_product(slope_NR, x_NI) if wanted else None)
-            grads.append(_product(grad_NO, kept[n]).mul_(scale) if wanted else None)
+            grads.append(_product(grad_NO, low_NR).mul_(scale) if wanted else None)
         return (grad_NI, None, None, None, *grads)
 
 

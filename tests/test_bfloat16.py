@@ -1,12 +1,14 @@
 """Every fast path in bfloat16 on a GPU, against the plain path in float32; the same equalities in float32 are in the modules' tests.
 
 A path may be off by what bfloat16 itself costs: at most 1.3 times the error of the plain path in bfloat16, both against
-float32. The model is random, four layers, and small enough for a second.
+float32. The models are random, four layers, and small enough for a second; with GEPA_LOOP_TEST_MODEL set to a folder or a
+hub id, every test is run on that model, too. Only trained weights have keys of some hundreds and massive activations.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -18,16 +20,19 @@ from gepa_loop.distill.forward import Graphs, Prefix, hidden_states, open_forwar
 from gepa_loop.distill.fused import fused_states
 from gepa_loop.distill.head import Dense, Divergence, TokenStats, token_stats
 from gepa_loop.lora_training import with_lora
-from gepa_loop.models import Base
+from gepa_loop.models import Base, calm_host, load_base
 from gepa_loop.sampling.base import Completion, Sampling
 from gepa_loop.sampling.cuda import CudaSampler
-from gepa_loop.schema import LoraConfig
+from gepa_loop.schema import LoraConfig, ModelConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+if torch.cuda.is_available():
+    calm_host(torch.device("cuda"))  # as loading a model does
 
 SLACK = 1.3
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-KINDS = ["llama", "qwen3"]
+REAL = os.environ.get("GEPA_LOOP_TEST_MODEL")
+KINDS = ["llama", "qwen2", "qwen3", *([REAL] if REAL else [])]
 PAST = list(range(100, 140))
 
 
@@ -42,13 +47,25 @@ COMPLETIONS = [[tuple(tokens(12 - m, 10 * n + m)) for m in range(3)] for n in ra
 @pytest.fixture(params=KINDS)
 def pair(request: pytest.FixtureRequest, of_family: Callable[..., Base]) -> tuple[Base, Base]:
     """The same model in float32 and in bfloat16, whose weights are the rounded ones in both."""
+    if request.param == REAL:
+        narrow = load_base(ModelConfig(name=REAL, dtype="bfloat16", device="cuda"))
+        return replace(narrow, model=copy.deepcopy(narrow.model).float()), narrow
     shape = {"hidden_size": 96, "intermediate_size": 128, "num_hidden_layers": 4}
     narrow = of_family(request.param, std=0.1, **shape)
+    if request.param == "qwen2":
+        large_keys(narrow)
     rotary = copy.deepcopy(narrow.model.get_decoder().rotary_emb)
     narrow = replace(narrow, model=narrow.model.to(torch.bfloat16))
     narrow.model.get_decoder().rotary_emb = rotary  # its frequencies stay float32
     wide = replace(narrow, model=copy.deepcopy(narrow.model).float())
     return wide, narrow
+
+
+def large_keys(base: Base) -> None:
+    """Give all keys a component of 200 that turns with no position, and queries one of -6: all scores are near -300."""
+    for layer in base.model.get_decoder().layers:
+        for part, value in ((layer.self_attn.q_proj, -6.0), (layer.self_attn.k_proj, 200.0)):
+            part.bias.data.view(-1, 16)[:, 7] = value  # the slowest angle of 16 numbers a head
 
 
 def copied(base: Base) -> Base:
@@ -93,6 +110,20 @@ def test_fused_forward_and_gradients(pair: tuple[Base, Base], past: list[int]) -
     fused = everything(copied(narrow), fused_states, packed, past)
     for fast, slow, right in zip(fused, plain, exact, strict=True):
         assert error(fast, right) < SLACK * error(slow, right) < 0.05
+
+
+@pytest.mark.parametrize("length", [64, 120, 192, 256, 320])
+def test_gradients_are_finite_for_every_number_of_keys(pair: tuple[Base, Base], length: int) -> None:
+    """An odd multiple of 64 keys, all of low scores, gave NaN with cuDNN's attention."""
+    wide, narrow = pair
+    rows = [tokens(length - 20, n) for n in range(3)]
+    packed = pack(rows, [[tuple(tokens(11, n)), tuple(tokens(11, n + 9))] for n in range(3)], 0, wide.device)
+    assert packed.ids_BL.shape[1] == length
+    exact = everything(wide, hidden_states, packed, [])
+    plain = everything(copied(narrow), hidden_states, packed, [])
+    fused = everything(copied(narrow), fused_states, packed, [])
+    for fast, slow, right in zip(fused, plain, exact, strict=True):
+        assert error(fast, right) < SLACK * error(slow, right) < 0.1
 
 
 def test_captured_graphs_equal_the_eager_kernels(pair: tuple[Base, Base]) -> None:

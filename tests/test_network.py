@@ -72,7 +72,7 @@ def test_bfloat16_is_as_close_to_float32_as_the_modules(
     assert gaps[0] < 2 * gaps[1] < 0.05
 
 
-def test_an_adapter_is_merged_and_taken_out_again(tiny: Base) -> None:
+def test_an_adapter_computes_and_is_taken_out_again(tiny: Base) -> None:
     model = with_lora(tiny, LoraConfig(rank=4, alpha=8.0, targets=TARGETS), 0, None)
     with torch.no_grad():
         for number, parameter in enumerate(p for p in model.parameters() if p.requires_grad):

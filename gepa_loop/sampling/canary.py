@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.functional import linear
 
 from gepa_loop.errors import ModelError
+from gepa_loop.low_rank import Twin
 from gepa_loop.sampling.base import Completion, Sampling
-from gepa_loop.sampling.network import twin
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
 
     from gepa_loop.lora import Adapter
     from gepa_loop.models import Base
@@ -50,7 +47,7 @@ class Canary:
         usual = ALLOWED_EMULATED if (base.device.type, dtype) == ("cpu", "bfloat16") else ALLOWED[dtype]
         self.allowed = usual if allowed is None else allowed
         # Training wraps the base's own modules; these stay as they are.
-        self._model = twin(base.model)
+        self._twin = Twin(base.model)
         texts = [base.tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
         self.prompts: tuple[tuple[int, ...], ...] = tuple(tuple(ids) for ids in texts)
         self.seeds = tuple(range(len(TEXTS)))
@@ -80,31 +77,12 @@ class Canary:
     @torch.inference_mode()
     def _logprobs(self, completions: Sequence[Completion], adapter: Adapter | None) -> Tensor:
         """The model's log-probability of each token of the completions, [N] float32 on the CPU."""
-        found = []
-        with _adapted(self._model, adapter):
-            for prompt, completion in zip(self.prompts, completions, strict=True):
-                count = len(completion.token_ids)
-                ids_1T = torch.tensor([[*prompt, *completion.token_ids]], device=self._model.device)
-                out = self._model(input_ids=ids_1T, use_cache=False, logits_to_keep=count + 1)
-                logprobs_TV = out.logits[0, :-1].float().log_softmax(-1)
-                found.append(logprobs_TV.gather(-1, ids_1T[0, -count:, None])[:, 0])
+        found, model = [], self._twin.model
+        self._twin.set_adapter(adapter)
+        for prompt, completion in zip(self.prompts, completions, strict=True):
+            count = len(completion.token_ids)
+            ids_1T = torch.tensor([[*prompt, *completion.token_ids]], device=model.device)
+            out = model(input_ids=ids_1T, use_cache=False, logits_to_keep=count + 1)
+            logprobs_TV = out.logits[0, :-1].float().log_softmax(-1)
+            found.append(logprobs_TV.gather(-1, ids_1T[0, -count:, None])[:, 0])
         return torch.cat(found).cpu()
-
-
-@contextmanager
-def _adapted(model: PreTrainedModel, adapter: Adapter | None) -> Iterator[None]:
-    """Within the block the model computes W x + scale B A x as training does: nothing is merged, no weight copied."""
-    hooks, scale = [], 1.0 if adapter is None else adapter.scale
-    pairs = {} if adapter is None else {name: adapter.pair(name) for name in adapter.modules}
-    for name, pair in pairs.items():
-        a, b = (tensor.to(model.device, model.dtype) for tensor in pair)
-
-        def add(_: Any, given: tuple[Tensor], out: Tensor, a: Tensor = a, b: Tensor = b) -> Tensor:
-            return out + linear(linear(given[0], a), b) * scale
-
-        hooks.append(model.get_submodule(name).register_forward_hook(add))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from gepa_loop.errors import ModelError
 from gepa_loop.lora import Adapter
 from gepa_loop.models import Base
 from gepa_loop.sampling.base import Completion, Sampling
@@ -73,16 +72,16 @@ class PromptReader:
 
 
 @dataclass(frozen=True, eq=False)
-class Merger:
-    """Merges the adapter whose matrices were copied to `factors`, A and B of each module."""
+class Writer:
+    """Writes the adapter whose matrices were copied to `factors`, A and B of each module, to the decoder's weights."""
 
     key: tuple[Any, ...]
     factors: list[Tensor]
-    merge: Callable[[], None]
+    write: Callable[[], None]
 
 
 class CudaSampler:
-    """Samples from a base model with at most one adapter merged into a second copy of its weights.
+    """Samples from a base model with at most one adapter, which stands behind a second copy of its weights.
 
     Args:
         base: A model for which `decoder.unsupported` is None, on a GPU.
@@ -96,10 +95,8 @@ class CudaSampler:
         self.batch = batch
         self.share_from = share_from
         self._decoder = make_decoder(base.model)
-        self._base_weights = {name: base.model.get_parameter(name) for name in self._decoder.views}
         self._stops_K = torch.tensor(base.stop_ids, device=base.device)
-        self._adapter: Adapter | None = None
-        self._merger: Merger | None = None
+        self._writer: Writer | None = None
         self._buffers: Buffers | None = None
         self._readers: dict[tuple[int, ...], PromptReader] = {}
         self._graphs: dict[tuple[int, float], Callable[[], None]] = {}
@@ -112,50 +109,40 @@ class CudaSampler:
     def set_student(self, adapter: Adapter | None) -> None:
         """Use this adapter from now on; base weights are never written to."""
         with self._current():
-            self._merge(adapter)
+            if adapter is None:
+                self._decoder.write({}, 1.0)
+                return
+            if self._decoder.give_room(adapter):
+                self._writer = None
+                self._graphs.clear()
+                self._readers.clear()
+            key = adapter.rank, adapter.alpha, adapter.modules
+            if self._writer is None or self._writer.key != key:
+                self._writer = self._make_writer(adapter, key)
+            pairs = [tensor for module in adapter.modules for tensor in adapter.pair(module)]
+            torch._foreach_copy_(self._writer.factors, pairs, non_blocking=True)
+            self._writer.write()
 
     def _current(self) -> AbstractContextManager[Any]:
         """Kernels and captures go to the device that is current, which need not be the model's."""
         device = self.base.device
         return nullcontext() if device.type == "cpu" else torch.cuda.device(device)
 
-    def _merge(self, adapter: Adapter | None) -> None:
-        views, base = self._decoder.views, self._base_weights
-        old, new = (set() if one is None else set(one.weights) for one in (self._adapter, adapter))
-        for name in old - new:
-            views[name].copy_(base[name])
-        if adapter is not None:
-            key = adapter.rank, adapter.alpha, adapter.modules
-            if self._merger is None or self._merger.key != key:
-                self._merger = self._make_merger(adapter, key)
-            pairs = [tensor for module in adapter.modules for tensor in adapter.pair(module)]
-            torch._foreach_copy_(self._merger.factors, pairs, non_blocking=True)
-            self._merger.merge()
-        self._adapter = adapter
-
-    def _make_merger(self, adapter: Adapter, key: tuple[Any, ...]) -> Merger:
-        """What merges adapters of this one's shape: one graph instead of a launch for each matrix."""
-        views, base, factors = self._decoder.views, self._base_weights, []
+    def _make_writer(self, adapter: Adapter, key: tuple[Any, ...]) -> Writer:
+        """What writes adapters of this one's shape: one graph instead of a launch for each matrix."""
+        pairs: dict[str, tuple[Tensor, Tensor]] = {}
         for module in adapter.modules:
-            name, pair = f"{module}.weight", adapter.pair(module)
-            if name not in views or views[name].shape != (pair[1].shape[0], pair[0].shape[1]):
-                raise ModelError(f"the adapter changes {name}, which the base model has not in that shape")
-            factors += [
-                torch.empty_like(tensor, device=views[name].device, dtype=views[name].dtype)
-                for tensor in pair
-            ]
+            a, b = (torch.empty_like(tensor, device=self.base.device) for tensor in adapter.pair(module))
+            pairs[module] = a, b
+        factors = [tensor for pair in pairs.values() for tensor in pair]
 
-        def merge() -> None:
-            for n, module in enumerate(adapter.modules):
-                name = f"{module}.weight"
-                a, b = factors[2 * n : 2 * n + 2]
-                # One rounding, from the float32 sum inside the product.
-                torch.addmm(base[name], b, a, alpha=adapter.scale, out=views[name])
+        def write() -> None:
+            self._decoder.write(pairs, adapter.scale)
 
         if self.base.device.type == "cpu":
-            return Merger(key, factors, merge)
-        graph, _ = self._record(merge)
-        return Merger(key, factors, graph.replay)
+            return Writer(key, factors, write)
+        graph, _ = self._record(write)
+        return Writer(key, factors, graph.replay)
 
     @torch.inference_mode()
     def generate(

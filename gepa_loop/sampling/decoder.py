@@ -1,32 +1,30 @@
 """Prompts and single tokens of a Llama-like model: fused weights and Triton kernels instead of the model's modules.
 
-The weights are a second copy, with projections that read the same input side by side, into which adapters are merged.
+The weights are a second copy, with projections that read the same input side by side and, behind them, what an adapter adds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import embedding, linear, scaled_dot_product_attention
 
 from gepa_loop.attention import folded_bias
+from gepa_loop.low_rank import ALIGNED, check_fits
+from gepa_loop.sampling.projection import Projection
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from gepa_loop.lora import Adapter
     from gepa_loop.sampling.kernels.rows import Past, Rows
 
 FAMILY = ("llama", "mistral", "qwen2", "qwen3")
 """Values of `model_type` whose layers are the ones below."""
-
-
-KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""Of attention over prompts. cuDNN's would be chosen before them; with it the host was seen to spend .02 to .12 s on each new length."""
 
 
 def unsupported(model: PreTrainedModel) -> str | None:
@@ -53,18 +51,16 @@ def _width(config: Any) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One layer's weights; matrices as [out, in]."""
+    """One layer's weights."""
 
     norm_H: Tensor
-    qkv_WH: Tensor
-    qkv_bias_W: Tensor | None
+    qkv: Projection
     head_norms: tuple[Tensor, Tensor] | None
     """Of queries and of keys (Qwen 3)."""
-    out_HO: Tensor
-    out_bias_H: Tensor | None
+    out: Projection
     mlp_norm_H: Tensor
-    gate_up_IH: Tensor
-    down_HI: Tensor
+    gate_up: Projection
+    down: Projection
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +78,45 @@ class Decoder:
     width: int
     """Of a head."""
     eps: float
-    views: Mapping[str, Tensor]
-    """The fused matrices' parts under the names of the model's parameters; what is written there is decoded with."""
 
-    @sdpa_kernel(KERNELS)
+    @property
+    def projections(self) -> Iterator[Projection]:
+        """Those of all layers."""
+        for layer in self.layers:
+            yield from (layer.qkv, layer.out, layer.gate_up, layer.down)
+
+    def give_room(self, adapter: Adapter) -> bool:
+        """Make room for an adapter of this one's rank; whether matrices moved, and what was captured is void.
+
+        Raises:
+            ModelError: The adapter changes what is no layer of the model, or one of another shape.
+        """
+        shapes = {name: (n, p.inputs) for p in self.projections for name, n in p.modules.items()}
+        for module in adapter.modules:
+            check_fits(adapter, module, shapes.get(module))
+        if adapter.rank <= self.layers[0].out.rank:
+            return False
+        for projection in self.projections:
+            projection.give_room(-(-adapter.rank // ALIGNED) * ALIGNED)
+        return True
+
+    def write(self, pairs: Mapping[str, tuple[Tensor, Tensor]], scale: float) -> None:
+        """Compute with an adapter from now on, in place; layers that it leaves alone are the base's.
+
+        Args:
+            pairs: A [rank, in] and B [out, rank] by layer, where the model lies.
+            scale: The adapter's alpha / rank.
+        """
+        for projection in self.projections:
+            for name, down_RI, up_OR in projection.places():
+                rank = 0
+                if name in pairs:
+                    a, b = pairs[name]
+                    rank = len(a)
+                    down_RI[:rank] = a
+                    torch.mul(b, scale, out=up_OR[:, :rank])
+                down_RI[rank:] = up_OR[:, rank:] = 0
+
     def read(
         self,
         ids_UP: Tensor,
@@ -115,9 +146,9 @@ class Decoder:
             mask = torch.ones(1, 1, length, skip + length, dtype=torch.bool, device=x.device).tril(skip)
             bias = folded_bias(mask, self.heads // self.kv_heads, x.dtype)
         for number, (layer, key, value) in enumerate(zip(self.layers, keys, values, strict=True)):
-            hidden = add_rms_norm(x, delta, layer.norm_H, self.eps)
+            hidden = add_rms_norm(x, delta, layer.norm_H, self.eps, layer.qkv.rank)
             query = rotate_and_keep_prompts(
-                linear(hidden, layer.qkv_WH, layer.qkv_bias_W),
+                layer.qkv(hidden),
                 self.heads,
                 length,
                 key,
@@ -140,16 +171,18 @@ class Decoder:
                 # The query heads that share a key head lie along the query axis, as the bias has them.
                 folded = query.view(rows, self.kv_heads, -1, self.width)
                 seen = scaled_dot_product_attention(folded, past_key, past_value, attn_mask=bias)
-            seen = seen.reshape(rows, self.heads, length, -1).transpose(1, 2).reshape(rows * length, -1)
-            hidden = add_rms_norm(x, linear(seen, layer.out_HO, layer.out_bias_H), layer.mlp_norm_H, self.eps)
-            delta = linear(silu_mul(linear(hidden, layer.gate_up_IH)), layer.down_HI)
+            seen = seen.reshape(rows, self.heads, length, -1).transpose(1, 2)
+            joined = x.new_empty(rows * length, layer.out.inputs + layer.out.rank)
+            joined[:, : layer.out.inputs].view(seen.shape).copy_(seen)
+            hidden = add_rms_norm(x, layer.out(joined), layer.mlp_norm_H, self.eps, layer.gate_up.rank)
+            delta = layer.down(silu_mul(layer.gate_up(hidden), layer.down.rank))
         return (x if delta is None else x + delta).view(rows, length, -1)
 
     def logits(self, x_BH: Tensor) -> Tensor:
         """Logits [B, V] of what `read` returned, at the wanted positions."""
         from gepa_loop.sampling.kernels.layers import add_rms_norm
 
-        return linear(add_rms_norm(x_BH, None, self.norm_H, self.eps), self.head_VH)
+        return linear(add_rms_norm(x_BH, None, self.norm_H, self.eps, 0), self.head_VH)
 
     def step(self, tokens_B: Tensor, keys: list[Past], values: list[Past], rows: Rows, splits: int) -> Tensor:
         """Logits [B, V] after one more token of each row, whose keys and values are written to the cache."""
@@ -159,9 +192,9 @@ class Decoder:
         x = embedding(tokens_B, self.embed_VH)
         delta = None
         for layer, key, value in zip(self.layers, keys, values, strict=True):
-            hidden = add_rms_norm(x, delta, layer.norm_H, self.eps)
+            hidden = add_rms_norm(x, delta, layer.norm_H, self.eps, layer.qkv.rank)
             query = rotate_and_keep(
-                linear(hidden, layer.qkv_WH, layer.qkv_bias_W),
+                layer.qkv(hidden),
                 self.heads,
                 key.completion_RGTD,
                 value.completion_RGTD,
@@ -171,12 +204,10 @@ class Decoder:
                 self.eps,
                 rows,
             )
-            seen = attend(query, key, value, rows, self.width**-0.5, splits)
-            hidden = add_rms_norm(
-                x, linear(seen.flatten(1), layer.out_HO, layer.out_bias_H), layer.mlp_norm_H, self.eps
-            )
-            delta = linear(silu_mul(linear(hidden, layer.gate_up_IH)), layer.down_HI)
-        return linear(add_rms_norm(x, delta, self.norm_H, self.eps), self.head_VH)
+            seen = attend(query, key, value, rows, self.width**-0.5, splits, layer.out.rank)
+            hidden = add_rms_norm(x, layer.out(seen), layer.mlp_norm_H, self.eps, layer.gate_up.rank)
+            delta = layer.down(silu_mul(layer.gate_up(hidden), layer.down.rank))
+        return linear(add_rms_norm(x, delta, self.norm_H, self.eps, 0), self.head_VH)
 
 
 def make_decoder(model: PreTrainedModel) -> Decoder:
@@ -186,32 +217,34 @@ def make_decoder(model: PreTrainedModel) -> Decoder:
         model: One for which `unsupported` is None.
     """
     config, decoder = model.config, model.get_decoder()
-    views: dict[str, Tensor] = {}
     layers = []
     prefix = f"{model.base_model_prefix}.layers"
     for number, block in enumerate(decoder.layers):
         attention, mlp = block.self_attn, block.mlp
 
-        def fused(names: tuple[str, ...], part: str, owner: Any, at: str = f"{prefix}.{number}") -> Tensor:
-            weights = [getattr(owner, name).weight for name in names]
-            whole = torch.cat([weight.detach() for weight in weights])
-            for name, view in zip(names, torch.split(whole, [len(w) for w in weights]), strict=True):
-                views[f"{at}.{part}.{name}.weight"] = view
-            return whole
+        def fused(
+            part: str, names: tuple[str, ...], owner: Any, at: str = f"{prefix}.{number}"
+        ) -> Projection:
+            parts = [getattr(owner, name) for name in names]
+            weight_OI = torch.cat([layer.weight.detach() for layer in parts])
+            biases = [layer.bias.detach() for layer in parts if layer.bias is not None]
+            return Projection(
+                modules={f"{at}.{part}.{name}": len(p.weight) for name, p in zip(names, parts, strict=True)},
+                weight_OX=weight_OI,
+                down_RI=weight_OI.new_empty(0, weight_OI.shape[1]),
+                bias_O=torch.cat(biases) if biases else None,
+            )
 
-        biases = [getattr(attention, f"{name}_proj").bias for name in "qkv"]
         norms = (attention.q_norm.weight, attention.k_norm.weight) if hasattr(attention, "q_norm") else None
         layers.append(
             Layer(
                 norm_H=block.input_layernorm.weight,
-                qkv_WH=fused(("q_proj", "k_proj", "v_proj"), "self_attn", attention),
-                qkv_bias_W=None if biases[0] is None else torch.cat(biases).detach(),
+                qkv=fused("self_attn", ("q_proj", "k_proj", "v_proj"), attention),
                 head_norms=norms,
-                out_HO=fused(("o_proj",), "self_attn", attention),
-                out_bias_H=attention.o_proj.bias,
+                out=fused("self_attn", ("o_proj",), attention),
                 mlp_norm_H=block.post_attention_layernorm.weight,
-                gate_up_IH=fused(("gate_proj", "up_proj"), "mlp", mlp),
-                down_HI=fused(("down_proj",), "mlp", mlp),
+                gate_up=fused("mlp", ("gate_proj", "up_proj"), mlp),
+                down=fused("mlp", ("down_proj",), mlp),
             )
         )
     positions = torch.arange(config.max_position_embeddings, device=model.device)[None]
@@ -228,5 +261,4 @@ def make_decoder(model: PreTrainedModel) -> Decoder:
         kv_heads=config.num_key_value_heads,
         width=width,
         eps=config.rms_norm_eps,
-        views=views,
     )

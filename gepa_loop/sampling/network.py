@@ -5,8 +5,6 @@ Both keep the past of each row apart from the tokens that all prompts begin with
 
 from __future__ import annotations
 
-import copy
-import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,13 +12,13 @@ import torch
 from torch.nn.functional import embedding, pad, silu
 
 from gepa_loop.attention import layer_masks
-from gepa_loop.lora import Adapter, merge, merge_into
+from gepa_loop.lora import Adapter
+from gepa_loop.low_rank import Twin
 from gepa_loop.sampling.decoder import make_decoder, unsupported
 from gepa_loop.sampling.kv import KVCache, empty_cache
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
 
     from gepa_loop.models import Base
 
@@ -73,30 +71,15 @@ def open_network(base: Base) -> Network:
     return ModuleNetwork(base)
 
 
-def twin(model: PreTrainedModel) -> PreTrainedModel:
-    """Modules of their own on the same tensors: what is changed in one's structure the other does not see."""
-    tensors = itertools.chain(model.parameters(), model.buffers())
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-
-
 class ModuleNetwork:
-    """The model's own modules; weights that no adapter touches are shared with it, not copied."""
+    """The model's own modules; their weights are shared with it, not copied."""
 
     def __init__(self, base: Base) -> None:
-        self._model = twin(base.model)
-        self._weights = dict(self._model.named_parameters())
-        self._touched: set[str] = set()
+        self._twin = Twin(base.model)
+        self._model = self._twin.model
 
     def set_student(self, adapter: Adapter | None) -> None:
-        merged = {} if adapter is None else merge(self._weights, adapter)
-        for name in set(merged) | self._touched:
-            module, _, leaf = name.rpartition(".")
-            weight = merged.get(name)
-            parameter = (
-                self._weights[name] if weight is None else torch.nn.Parameter(weight, requires_grad=False)
-            )
-            setattr(self._model.get_submodule(module), leaf, parameter)
-        self._touched = set(merged)
+        self._twin.set_adapter(adapter)
 
     def read_shared(self, tokens: list[int]) -> KVCache | None:
         if not tokens:
@@ -159,27 +142,23 @@ class _ModulePast:
 class FusedNetwork:
     """A third of the operations of the model's modules, and what is shared is read once for all rows.
 
-    Its matrices are copies, with those side by side that read the same input; adapters are merged into them. Hidden states
-    are columns, [H, N]: a CPU computes W x up to twice as fast as its transpose x^T W^T where N is small.
+    Its matrices are copies, with those side by side that read the same input, and an adapter stands behind them. Hidden
+    states are columns, [H, N]: a CPU computes W x up to twice as fast as its transpose x^T W^T where N is small.
     """
 
     def __init__(self, base: Base) -> None:
         self._decoder = d = make_decoder(base.model)
-        self._base = {name: base.model.get_parameter(name) for name in d.views}
-        self._adapter: Adapter | None = None
         # Turned by x * cos + (x with its halves changed) * sin, whose first half has the other sign.
         self._cos_PD = torch.cat([d.cos_PE, d.cos_PE], 1)
         self._sin_PD = torch.cat([-d.sin_PE, d.sin_PE], 1)
 
     @torch.no_grad()
     def set_student(self, adapter: Adapter | None) -> None:
-        views = self._decoder.views
-        old, new = (set() if one is None else set(one.weights) for one in (self._adapter, adapter))
-        for name in old - new:
-            views[name].copy_(self._base[name])
-        if adapter is not None:
-            merge_into(views, self._base, adapter)
-        self._adapter = adapter
+        if adapter is None:
+            self._decoder.write({}, 1.0)
+            return
+        self._decoder.give_room(adapter)
+        self._decoder.write({module: adapter.pair(module) for module in adapter.modules}, adapter.scale)
 
     def read_shared(self, tokens: list[int]) -> _FusedPast | None:
         if not tokens:
@@ -209,13 +188,13 @@ class FusedNetwork:
             bias = torch.zeros(mask_BTS.shape, dtype=x_HN.dtype).masked_fill_(~mask_BTS, float("-inf"))
             bias = bias.repeat(1, groups, 1)[:, None]
         for number, layer in enumerate(d.layers):
-            qkv_WN = layer.qkv_WH @ _norm(x_HN, layer.norm_H, d.eps)
-            if layer.qkv_bias_W is not None:
-                qkv_WN += layer.qkv_bias_W[:, None]
+            qkv_WN = layer.qkv.columns(_norm(x_HN, layer.norm_H, d.eps, layer.qkv.rank))
+            if layer.qkv.bias_O is not None:
+                qkv_WN += layer.qkv.bias_O[:, None]
             qkv = qkv_WN.view(-1, width, rows * new)
             sides = torch.split(qkv[:turned], [d.heads, d.kv_heads])
             if layer.head_norms is not None:
-                sides = tuple(_norm(s, w, d.eps) for s, w in zip(sides, layer.head_norms, strict=True))
+                sides = tuple(_norm(s, w, d.eps, 0) for s, w in zip(sides, layer.head_norms, strict=True))
             query, fresh = (torch.addcmul(side * cos_DN, side.roll(width // 2, 1), sin_DN) for side in sides)
             key, value = past.keys[number], past.values[number]
             key[:, :, start:end] = fresh.view(-1, width, rows, new).permute(2, 0, 3, 1)
@@ -228,14 +207,17 @@ class FusedNetwork:
             if past.shared is not None:
                 seen = _joined(own, query, past.shared.keys[number], past.shared.values[number])
             seen_NO = seen.reshape(rows, d.heads, new, width).transpose(1, 2).reshape(rows * new, -1)
-            x_HN.addmm_(layer.out_HO, seen_NO.T)
-            if layer.out_bias_H is not None:
-                x_HN += layer.out_bias_H[:, None]
-            gate, up = (layer.gate_up_IH @ _norm(x_HN, layer.mlp_norm_H, d.eps)).chunk(2)
-            x_HN.addmm_(layer.down_HI, silu(gate, inplace=True).mul_(up))
+            seen_ON = _with_room(seen_NO.T, layer.out.rank)
+            x_HN.addmm_(layer.out.weight_OX, layer.out.lowered(seen_ON))
+            if layer.out.bias_O is not None:
+                x_HN += layer.out.bias_O[:, None]
+            hidden_HN = _norm(x_HN, layer.mlp_norm_H, d.eps, layer.gate_up.rank)
+            gate, up = layer.gate_up.columns(hidden_HN).chunk(2)
+            product_IN = _with_room(silu(gate, inplace=True).mul_(up), layer.down.rank)
+            x_HN.addmm_(layer.down.weight_OX, layer.down.lowered(product_IN))
         past.length = end
         last_HB = x_HN.view(-1, rows, new)[:, :, -1]
-        return (d.head_VH @ _norm(last_HB, d.norm_H, d.eps)).T.contiguous()
+        return (d.head_VH @ _norm(last_HB, d.norm_H, d.eps, 0)).T.contiguous()
 
 
 @dataclass(eq=False)
@@ -258,12 +240,21 @@ class _FusedPast:
         return _FusedPast(sides[0], sides[1], self.shared, self.length)
 
 
-def _norm(x: Tensor, weight_W: Tensor, eps: float) -> Tensor:
-    """RMS norm over the last but one axis, [..., W, N], in float32 or wider."""
+def _norm(x: Tensor, weight_W: Tensor, eps: float, room: int) -> Tensor:
+    """RMS norm over the last but one axis, [..., W, N], in float32 or wider; `room` rows behind it are left to fill."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     scale: Tensor = torch.linalg.vector_norm(wide, dim=-2, keepdim=True)
     scale.square_().div_(len(weight_W)).add_(eps)
-    return (wide * scale.rsqrt_()).to(x.dtype).mul_(weight_W[:, None])
+    return _with_room((wide * scale.rsqrt_()).to(x.dtype).mul_(weight_W[:, None]), room)
+
+
+def _with_room(x_IN: Tensor, room: int) -> Tensor:
+    """`x_IN` with `room` rows behind it that are left to fill."""
+    if not room:
+        return x_IN
+    out = x_IN.new_empty(len(x_IN) + room, x_IN.shape[1])
+    out[: len(x_IN)] = x_IN
+    return out
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:

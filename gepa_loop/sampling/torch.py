@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class TorchSampler:
-    """Samples from a base model with at most one adapter merged into a second copy of its weights.
+    """Samples from a base model with at most one adapter.
 
     Args:
         base: The model.

@@ -69,6 +69,7 @@ def _attend(
     prompt_head,
     completion_slot,
     completion_head,
+    out_row,
     scale,
     HEADS: tl.constexpr,
     KV_HEADS: tl.constexpr,
@@ -135,6 +136,7 @@ def _attend(
         BLOCK,
     )
     if SPLITS == 1:
+        place = row * out_row + (group * each + head)[:, None] * D + width[None, :]
         tl.store(out + place, (acc / total[:, None]).to(query.dtype), own)
     else:
         n = (row * HEADS + group * each + head) * SPLITS + split
@@ -144,18 +146,23 @@ def _attend(
 
 
 @triton.jit
-def _join(part, part_top, part_total, out, D: tl.constexpr, SPLITS: tl.constexpr):
+def _join(
+    part, part_top, part_total, out, out_row, HEADS: tl.constexpr, D: tl.constexpr, SPLITS: tl.constexpr
+):
     n = tl.program_id(0)
     split, width = tl.arange(0, SPLITS), tl.arange(0, D)
     top = tl.load(part_top + n * SPLITS + split)
     weight = tl.exp(top - tl.max(top))
     total = tl.sum(tl.load(part_total + n * SPLITS + split) * weight)
     acc = tl.load(part + (n * SPLITS + split)[:, None] * D + width[None, :])
-    tl.store(out + n * D + width, (tl.sum(acc * weight[:, None], 0) / total).to(out.dtype.element_ty))
+    place = n // HEADS * out_row + n % HEADS * D + width
+    tl.store(out + place, (tl.sum(acc * weight[:, None], 0) / total).to(out.dtype.element_ty))
 
 
-def attend(q_BND: Tensor, keys: Past, values: Past, rows: Rows, scale: float, splits: int) -> Tensor:
-    """Attention of one query a row over its past in three stretches; [B, heads, D].
+def attend(
+    q_BND: Tensor, keys: Past, values: Past, rows: Rows, scale: float, splits: int, room: int
+) -> Tensor:
+    """Attention of one query a row over its past in three stretches; [B, heads * D + room].
 
     Args:
         q_BND: Queries.
@@ -164,10 +171,11 @@ def attend(q_BND: Tensor, keys: Past, values: Past, rows: Rows, scale: float, sp
         rows: The launch; a completion's newest key is already there.
         scale: Factor on the scores.
         splits: Programs that share one row's past; a power of 2.
+        room: Columns behind what is found that are left to fill.
     """
     batch, heads, width = q_BND.shape
     kv_heads = keys.completion_RGTD.shape[1]
-    out = torch.empty_like(q_BND)
+    out = q_BND.new_empty(batch, heads * width + room)
     part = part_top = part_total = out
     if splits > 1:
         part = q_BND.new_empty(batch, heads, splits, width, dtype=torch.float32)
@@ -194,6 +202,7 @@ def attend(q_BND: Tensor, keys: Past, values: Past, rows: Rows, scale: float, sp
         keys.prompt_UGPD.stride(1),
         keys.completion_RGTD.stride(0),
         keys.completion_RGTD.stride(1),
+        out.stride(0),
         scale,
         HEADS=heads,
         KV_HEADS=kv_heads,
@@ -204,5 +213,7 @@ def attend(q_BND: Tensor, keys: Past, values: Past, rows: Rows, scale: float, sp
         num_warps=4,
     )
     if splits > 1:
-        _join[batch * heads,](part, part_top, part_total, out, D=width, SPLITS=splits, num_warps=1)
+        _join[batch * heads,](
+            part, part_top, part_total, out, out.stride(0), HEADS=heads, D=width, SPLITS=splits, num_warps=1
+        )
     return out

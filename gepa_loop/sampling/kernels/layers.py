@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -11,7 +10,7 @@ from gepa_loop.sampling.kernels.rows import Rows
 
 
 @triton.jit
-def _add_rms_norm(x, delta, weight, out, size, eps, ADD: tl.constexpr, BLOCK: tl.constexpr):
+def _add_rms_norm(x, delta, weight, out, size, out_row, eps, ADD: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0)
     at = tl.arange(0, BLOCK)
     inside = at < size
@@ -22,13 +21,13 @@ def _add_rms_norm(x, delta, weight, out, size, eps, ADD: tl.constexpr, BLOCK: tl
     wide = value.to(tl.float32)
     scale = tl.rsqrt(tl.sum(wide * wide) / size + eps)
     normed = (wide * scale).to(value.dtype)
-    tl.store(out + row * size + at, normed * tl.load(weight + at, inside, 0.0), inside)
+    tl.store(out + row * out_row + at, normed * tl.load(weight + at, inside, 0.0), inside)
 
 
-def add_rms_norm(x_BH: Tensor, delta_BH: Tensor | None, weight_H: Tensor, eps: float) -> Tensor:
-    """RMSNorm of x + delta, [B, H]; the sum is written to `x_BH`, in place."""
+def add_rms_norm(x_BH: Tensor, delta_BH: Tensor | None, weight_H: Tensor, eps: float, room: int) -> Tensor:
+    """RMSNorm of x + delta, [B, H + room], with `room` columns left to fill; the sum is written to `x_BH`, in place."""
     rows, size = x_BH.shape
-    out = torch.empty_like(x_BH)
+    out = x_BH.new_empty(rows, size + room)
     block = triton.next_power_of_2(size)
     _add_rms_norm[rows,](
         x_BH,
@@ -36,6 +35,7 @@ def add_rms_norm(x_BH: Tensor, delta_BH: Tensor | None, weight_H: Tensor, eps: f
         weight_H,
         out,
         size,
+        size + room,
         eps,
         ADD=delta_BH is not None,
         BLOCK=block,
@@ -45,21 +45,21 @@ def add_rms_norm(x_BH: Tensor, delta_BH: Tensor | None, weight_H: Tensor, eps: f
 
 
 @triton.jit
-def _silu_mul(gate_up, out, size, BLOCK: tl.constexpr):
+def _silu_mul(gate_up, out, size, out_row, BLOCK: tl.constexpr):
     row = tl.program_id(0)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = at < size
     gate = tl.load(gate_up + row * 2 * size + at, inside, 0.0)
     up = tl.load(gate_up + row * 2 * size + size + at, inside, 0.0)
     wide = gate.to(tl.float32)
-    tl.store(out + row * size + at, (wide / (1 + tl.exp(-wide))).to(gate.dtype) * up, inside)
+    tl.store(out + row * out_row + at, (wide / (1 + tl.exp(-wide))).to(gate.dtype) * up, inside)
 
 
-def silu_mul(gate_up_BI: Tensor) -> Tensor:
-    """silu(gate) * up of [B, gate | up]."""
+def silu_mul(gate_up_BI: Tensor, room: int) -> Tensor:
+    """silu(gate) * up of [B, gate | up], with `room` columns behind it left to fill."""
     rows, size = gate_up_BI.shape[0], gate_up_BI.shape[1] // 2
-    out = gate_up_BI.new_empty(rows, size)
-    _silu_mul[(rows, triton.cdiv(size, 1024))](gate_up_BI, out, size, BLOCK=1024)
+    out = gate_up_BI.new_empty(rows, size + room)
+    _silu_mul[(rows, triton.cdiv(size, 1024))](gate_up_BI, out, size, size + room, BLOCK=1024)
     return out
 
 

@@ -1,0 +1,70 @@
+"""The matrices of a fused decoder, and what an adapter puts behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.functional import linear
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(eq=False)
+class Projection:
+    """Linear layers that read the same input, side by side, with room for an adapter behind their weights.
+
+    W x + s B (A x) is [W | s B] times [x, A x], in one sum; see `low_rank`.
+    """
+
+    modules: Mapping[str, int]
+    """The layers' names in the model, and their outputs."""
+    weight_OX: Tensor
+    """[out, in + rank]; the layers' s B stand in a diagonal behind W, each over `rank / layers` columns."""
+    down_RI: Tensor
+    """Their A, one below the other; [rank, in]."""
+    bias_O: Tensor | None
+
+    @property
+    def inputs(self) -> int:
+        return self.down_RI.shape[1]
+
+    @property
+    def rank(self) -> int:
+        """Columns that whoever makes an input leaves free behind it."""
+        return self.down_RI.shape[0]
+
+    def __call__(self, x_NX: Tensor) -> Tensor:
+        """Outputs [N, out] of inputs [N, in + rank], whose last `rank` columns are written here."""
+        if self.rank:
+            torch.mm(x_NX[:, : self.inputs], self.down_RI.T, out=x_NX[:, self.inputs :])
+        return linear(x_NX, self.weight_OX, self.bias_O)
+
+    def columns(self, x_XN: Tensor) -> Tensor:
+        """`__call__` of columns without the bias: inputs [in + rank, N], outputs [out, N]."""
+        return self.weight_OX @ self.lowered(x_XN)
+
+    def lowered(self, x_XN: Tensor) -> Tensor:
+        """`x_XN` with its last `rank` rows written."""
+        if self.rank:
+            torch.mm(self.down_RI, x_XN[: self.inputs], out=x_XN[self.inputs :])
+        return x_XN
+
+    def give_room(self, rank: int) -> None:
+        """Room for adapters of this rank; what was there of an earlier one is gone."""
+        inputs, total = self.inputs, rank * len(self.modules)
+        wide_OX = self.weight_OX.new_zeros(len(self.weight_OX), inputs + total)
+        wide_OX[:, :inputs] = self.weight_OX[:, :inputs]
+        self.weight_OX, self.down_RI = wide_OX, self.down_RI.new_zeros(total, inputs)
+
+    def places(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Of each layer its name, and where its A [rank, in] and s B [out, rank] go."""
+        each, row = self.rank // len(self.modules), 0
+        for number, (name, outputs) in enumerate(self.modules.items()):
+            ranks = slice(number * each, (number + 1) * each)
+            behind = slice(self.inputs + ranks.start, self.inputs + ranks.stop)
+            yield name, self.down_RI[ranks], self.weight_OX[row : row + outputs, behind]
+            row += outputs
