@@ -107,7 +107,9 @@ def test_an_adapter_computes_and_is_taken_out_again(base: Base) -> None:
     same(changed, plain.generate(MIXED[:2], Sampling(1.0, 3), [1, 2]))
     assert changed != before
     fused.set_student(None)
-    assert fused.generate(MIXED[:2], Sampling(1.0, 3), [1, 2]) == before
+    same(
+        fused.generate(MIXED[:2], Sampling(1.0, 3), [1, 2]), before
+    )  # zeros behind the weights: sums in another order
     name = "base_model.model.model.embed_tokens"
     odd = Adapter(1, 1.0, ("embed_tokens",), {f"{name}.lora_{x}.weight": torch.zeros(1, 1) for x in "AB"})
     with pytest.raises(ModelError, match=r"model\.embed_tokens \(1, 1\), which is no linear"):
