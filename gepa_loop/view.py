@@ -204,7 +204,7 @@ def compare_table(result: Mapping[str, Any], labels: Sequence[str]) -> Table:
     for number, label in enumerate(labels):
         for way in WAYS:
             gap = result[way]["difference"] if number == 0 else None
-            _add_card(table, f"{escape(label)}, {way}", result[way]["subjects"][number], gap)
+            _add_card(table, f"{label}, {way}", result[way]["subjects"][number], gap)
     return table
 
 
@@ -230,7 +230,7 @@ def _add_card(
 ) -> None:
     passed = score(card["pass_at_k"]) if card["samples"] > 1 else ""
     rest = (*more, passed, f"{card['tokens']:.1f}", f"{card['cut']:.0%}")
-    table.add_row(name, *estimate_text(card), *_gain_text(gap), *rest)
+    table.add_row(Text(name), *estimate_text(card), *_gain_text(gap), *rest)
 
 
 def sweep_table(result: Mapping[str, Any]) -> Table:
