@@ -73,15 +73,17 @@ class AdaptedLinear(nn.Module):
         return out_NO.view(*x.shape[:-1], -1)
 
 
-class Twin:
-    """A model's modules once more, on the same tensors, with at most one adapter on them.
+def twin(model: PreTrainedModel) -> PreTrainedModel:
+    """Modules of their own on the same tensors: what is changed in one's structure the other does not see."""
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
-    What is changed in the structure of the one the other does not see: training wraps the modules of the first.
-    """
+
+class Twin:
+    """A twin of a model with at most one adapter on it; training wraps the modules of the model itself."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        tensors = itertools.chain(model.parameters(), model.buffers())
-        self.model: PreTrainedModel = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+        self.model = twin(model)
         self._plain: dict[str, nn.Module] = {}
 
     def set_adapter(self, adapter: Adapter | None) -> None:

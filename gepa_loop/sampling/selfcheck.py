@@ -15,7 +15,8 @@ import torch
 from gepa_loop.attention import sliding_window
 from gepa_loop.errors import ModelError
 from gepa_loop.families import FAULTS
-from gepa_loop.sampling.network import ModuleNetwork, twin
+from gepa_loop.low_rank import twin
+from gepa_loop.sampling.network import ModuleNetwork
 
 if TYPE_CHECKING:
     from torch import Tensor
