@@ -18,9 +18,10 @@ from gepa_loop.lora import Adapter, stack_adapters, write_adapter
 from gepa_loop.outcome import details, gains, summary
 from gepa_loop.predict import Fit, Prediction, fit, predict
 from gepa_loop.prompts import NO_PROMPT, Candidate
-from gepa_loop.runs import Run, read_json, read_jsonl, read_record, write_json, write_record
+from gepa_loop.runs import Run, read_json, read_record, write_json, write_record
+from gepa_loop.scorecard import WAYS, Replies, Way, decides
 from gepa_loop.select import Contender, Verdict, decide, difference, internalisation, level_of_round
-from gepa_loop.stages import Observer, distil, scores, search
+from gepa_loop.stages import Observer, distil, replies, scores, search
 
 
 @dataclass(frozen=True)
@@ -186,43 +187,43 @@ def run_test(lab: Lab, run: Run, observer: Observer, outcomes: Sequence[RoundOut
     own ground, the model as the round found it: without a prompt, with the round's prompt, and the round's student.
     `prompted` of the whole is the last such round's prompt on that ground; without a winner it is the best prompt of the
     last round. The objective `grpo` reads no prompt, so nothing of one can be internalised.
+
+    Everything is scored greedily and sampled; `decides` says which of them `test`, the rounds and what is internalised are.
     """
     seed, reads_prompt = lab.config.seed, lab.config.objective.type != "grpo"
     count, first = lab.rollouts.renderer.system_tokens, lab.task.splits["test"][0]
-    lengths: dict[str, float] = {}
+    way = decides(lab.config.evaluate)
 
-    def scored(name: str, text: str, adapter: Adapter | None) -> dict[str, float]:
+    def scored(name: str, text: str, adapter: Adapter | None) -> dict[Way, Replies]:
         observer.stage(f"test: {name.replace('_', ' ')}")
-        path = run.path / "test" / f"{name}.jsonl"
-        found = scores(lab, "test", text, adapter, path, observer)
-        rows = [row["tokens"] for row in read_jsonl(path)]
-        lengths[name] = round(sum(rows) / len(rows), 1)
-        return found
+        return replies(lab, "test", text, adapter, run.path / "test" / f"{name}.jsonl", observer)
 
     base = before = scored("base", NO_PROMPT, None)
     won = [outcome for outcome in outcomes if outcome.verdict.winner]
     rounds: list[dict[str, Any]] = [{"test": None, "internalisation": None} for _ in outcomes]
+    student: dict[Way, Replies] | None = None
     for outcome in won or outcomes[-1:]:
         name, prompt = f"round_{outcome.number:02d}", outcome.best_prompt.text
-        prompted, student = scored(f"{name}_prompted", prompt, outcome.below), None
-        tokens = {
-            "prompt": count(prompt, first),
-            "bare": count(NO_PROMPT, first),
-            "base": lengths["base"],
-            "prompted": lengths[f"{name}_prompted"],
-        }
+        prompted = scored(f"{name}_prompted", prompt, outcome.below)
         if outcome.verdict.winner:
             student = scored(f"{name}_student", NO_PROMPT, outcome.stack)
-            tokens["student"] = lengths[f"{name}_student"]
-            ratio = internalisation(student, before, prompted, seed) if reads_prompt else None
+            mine, bare, asked = student[way], before[way], prompted[way]
+            ratio = internalisation(mine.scores, bare.scores, asked.scores, seed) if reads_prompt else None
             rounds[outcome.number] = {
-                "test": gains(before, prompted, student, seed),
+                "test": gains(bare, asked, mine, seed),
                 "internalisation": None if ratio is None else ratio.as_dict(),
             }
             before = student
     ratio_of_last = rounds[won[-1].number]["internalisation"] if won else None
-    test = gains(base, prompted, student, seed)
-    return Tested({"test": test, "tokens": tokens, "internalisation": ratio_of_last}, rounds)
+    both = {str(w): gains(base[w], prompted[w], None if student is None else student[w], seed) for w in WAYS}
+    cards = {key: both[way][key] for key in ("base", "prompted", "student") if both[way][key]}
+    tokens = {
+        "prompt": count(prompt, first),
+        "bare": count(NO_PROMPT, first),
+        **{key: card["tokens"] for key, card in cards.items()},
+    }
+    whole = {"decides": way, "test": both[way], **both, "tokens": tokens, "internalisation": ratio_of_last}
+    return Tested(whole, rounds)
 
 
 def _stacked(stack: Adapter | None, student: Adapter) -> Adapter:

@@ -7,6 +7,7 @@ from typing import Any
 
 from gepa_loop.config import Config
 from gepa_loop.predict import Fit, Prediction
+from gepa_loop.scorecard import Replies
 from gepa_loop.select import Contender, Verdict, difference, estimate, p_sentence
 
 
@@ -47,17 +48,19 @@ def details(
     }
 
 
-def gains(
-    base: Mapping[str, float], prompted: Mapping[str, float], student: Mapping[str, float] | None, seed: int
-) -> dict[str, Any]:
+def gains(base: Replies, prompted: Replies, student: Replies | None, seed: int) -> dict[str, Any]:
     """A model without a prompt, with one, and the student that stands on it, on `test`; None for what needs a student."""
+
+    def minus(a: Replies, b: Replies) -> dict[str, Any]:
+        return difference(a.scores, b.scores, seed).as_dict()
+
     return {
-        "base": estimate(base, seed).as_dict(),
-        "prompted": estimate(prompted, seed).as_dict(),
-        "student": student and estimate(student, seed).as_dict(),
-        "prompted_minus_base": difference(prompted, base, seed).as_dict(),
-        "student_minus_base": student and difference(student, base, seed).as_dict(),
-        "student_minus_prompted": student and difference(student, prompted, seed).as_dict(),
+        "base": base.card(seed),
+        "prompted": prompted.card(seed),
+        "student": student and student.card(seed),
+        "prompted_minus_base": minus(prompted, base),
+        "student_minus_base": student and minus(student, base),
+        "student_minus_prompted": student and minus(student, prompted),
     }
 
 

@@ -162,7 +162,7 @@ def plan(lab: Lab, command: str, seed_prompt: Candidate) -> list[str]:
         baseline = (splits.select + splits.pareto) * samples
         a_round = baseline + found.rollouts + config.optimize.probe_rollouts + students
         both = sum(settings.samples for settings in ways(config.evaluate).values())
-        total = config.loop.rounds * a_round + 3 * splits.test * both
+        total = config.loop.rounds * a_round + (1 + 2 * config.loop.rounds) * splits.test * both
         what = "the round" if config.loop.rounds == 1 else f"{config.loop.rounds} such rounds"
         lines.append(
             f"in all: {what} with baselines, students, checks and test: up to {total:,} rollouts, "

@@ -22,9 +22,9 @@ from rich.table import Table
 from rich.text import Text
 
 from gepa_loop.redact import printable
-from gepa_loop.scorecard import WAYS
+from gepa_loop.scorecard import WAYS, Way
 from gepa_loop.seeds import LEAST
-from gepa_loop.select import p_text
+from gepa_loop.select import p_sentence, p_text
 
 PLAIN_SECONDS = 10.0
 """Least time between two progress lines of one stage when there is no terminal."""
@@ -152,29 +152,17 @@ def _table(title: str) -> Table:
 
 
 def result_table(result: Mapping[str, Any]) -> Table:
-    """The end of a run: base, base + prompt and student on `test`, with intervals, differences and tokens."""
-    test, tokens = result["test"], result["tokens"]
-    table = _table(
-        f"test, {test['base']['n']} items; 95 % intervals; tokens of the system turn and of a mean reply"
-    )
-    table.add_column("")
-    table.add_column("score", justify="right")
-    table.add_column("interval")
-    table.add_column("against base")
-    table.add_column("p", justify="right")
-    table.add_column("system", justify="right")
-    table.add_column("reply", justify="right")
-
-    def add(name: str, key: str, gain: Mapping[str, Any] | None, system: int) -> None:
-        table.add_row(name, *estimate_text(test[key]), *_gain_text(gain), str(system), f"{tokens[key]:.1f}")
-
-    add("base", "base", None, tokens.get("bare", 0))
+    """The end of a run: base, base + prompt and student on `test`, greedily and sampled, and what the student gained."""
+    tokens = result["tokens"]
+    table = _card_table("test", result, result["sampled"]["base"], "system")
     last = max((one["round"] for one in result["rounds"] if one["winner"]), default=0)
-    add(f"{_ground(result, last)} + prompt", "prompted", None, tokens["prompt"])
-    if test["student"] is None:
-        table.add_row("student", "-", "none was better on select")
-    else:
-        add("student", "student", test["student_minus_base"], tokens.get("bare", 0))
+    names = {"base": "base", "prompted": f"{_ground(result, last)} + prompt", "student": "student"}
+    for key, name in names.items():
+        system = str(tokens["prompt"] if key == "prompted" else tokens.get("bare", 0))
+        _add_cards(table, name, {way: result[way][key] for way in WAYS}, system)
+    _add_gaps(table, "student - base", {way: result[way]["student_minus_base"] for way in WAYS})
+    if result["test"]["student"] is None:
+        table.caption = "student: none was better on select"
     return table
 
 
@@ -200,37 +188,41 @@ def _ground(result: Mapping[str, Any], number: int) -> str:
 
 def compare_table(result: Mapping[str, Any], labels: Sequence[str]) -> Table:
     """Subjects on a split, greedily and sampled, and the first against the second where there are two."""
-    table = _card_table(f"{result['split']}, {result['subjects'][0]['n']} items", result)
+    table = _card_table(result["split"], result, result["sampled"]["subjects"][0])
     for number, label in enumerate(labels):
-        for way in WAYS:
-            gap = result[way]["difference"] if number == 0 else None
-            _add_card(table, f"{label}, {way}", result[way]["subjects"][number], gap)
+        _add_cards(table, label, {way: result[way]["subjects"][number] for way in WAYS})
+    _add_gaps(table, "difference", {way: result[way]["difference"] for way in WAYS})
     return table
 
 
-def _card_table(what: str, result: Mapping[str, Any], *more: str) -> Table:
-    """For rows of `_add_card`; `more` are columns before the last ones."""
-    sampled = result["sampled"]
-    card = sampled["subjects"][0] if "subjects" in sampled else sampled["base"]
+def _card_table(split: str, result: Mapping[str, Any], sampled: Mapping[str, Any], *more: str) -> Table:
+    """A table for `_add_cards`; `sampled` is a card of sampled replies, `more` are further columns."""
     table = _table(
-        f"{what}; {result['decides']} scores decide; sampled: {card['samples']} an item; 95 % intervals, differences paired "
-        "by item"
+        f"{split}, {sampled['n']} items; sampled: {sampled['samples']} replies an item; {result['decides']} scores decide"
     )
-    for name in ("score", "interval", "difference", "p"):
-        if name == "score":
-            table.add_column("")
-        table.add_column(name, justify="left" if name in ("interval", "difference") else "right")
-    for name in (*more, f"pass@{card['samples']}", "reply", "cut"):
-        table.add_column(name, justify="right")
+    table.caption_justify = "left"
+    for name in ("", "", "score", "95 % interval", f"pass@{sampled['samples']}", "reply", "cut", *more):
+        table.add_column(name, justify="left" if name in ("", "95 % interval") else "right")
     return table
 
 
-def _add_card(
-    table: Table, name: str, card: Mapping[str, Any], gap: Mapping[str, Any] | None, *more: str
-) -> None:
-    passed = score(card["pass_at_k"]) if card["samples"] > 1 else ""
-    rest = (*more, passed, f"{card['tokens']:.1f}", f"{card['cut']:.0%}")
-    table.add_row(Text(name), *estimate_text(card), *_gain_text(gap), *rest)
+def _add_cards(table: Table, name: str, cards: Mapping[Way, Mapping[str, Any] | None], *more: str) -> None:
+    """A subject's rows, where it has cards."""
+    for way, card in cards.items():
+        if card is not None:
+            passed = score(card["pass_at_k"]) if card["samples"] > 1 else ""
+            rest = (passed, f"{card['tokens']:.1f}", f"{card['cut']:.0%}", *more)
+            table.add_row(Text(name if way == WAYS[0] else ""), way, *estimate_text(card), *rest)
+
+
+def _add_gaps(table: Table, name: str, gaps: Mapping[Way, Mapping[str, Any] | None]) -> None:
+    """Lines below the table: a difference, each way, where there is one."""
+    lines = [
+        f"{name}, {way}: {_gain_text(gap)[0]}, {p_sentence(gap['p'])}, paired by item"
+        for way, gap in gaps.items()
+        if gap is not None
+    ]
+    table.caption = Text("\n".join(lines)) if lines else None
 
 
 def sweep_table(result: Mapping[str, Any]) -> Table:

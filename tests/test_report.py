@@ -48,18 +48,25 @@ def run(tmp_path: Path) -> Path:
         **dict.fromkeys(("base", "prompted", "student"), score(0.25)),
         "student_minus_base": {"mean": 0.375, "ci": [0.2, 0.4], "p": 0.0001},
     }
+    card = {"samples": 1, "pass_at_k": 0.25, "tokens": 6.5, "cut": 0.125}
+    test = {
+        "base": score(0.3) | card,
+        "prompted": score(0.5) | card,
+        "student": score(0.6) | card,
+        "student_minus_base": difference,
+        "student_minus_prompted": {"mean": 0.1, "ci": [0.0, 0.2], "p": 0.5},
+    }
+    warm = {"samples": 4, "pass_at_k": 0.475, "tokens": 8.5, "cut": 0.245}
+    sampled = test | {key: score(0.125) | warm for key in ("base", "prompted", "student")}
     result = {
         "status": "done",
         "adapter": "round_00/distill/aaaaaaaa/adapter",
         "prompt": "round_00/optimize/prompts/aaaaaaaa.txt",
         "rounds": [{**summary, "test": one_round, "internalisation": None}],
-        "test": {
-            "base": score(0.3),
-            "prompted": score(0.5),
-            "student": score(0.6),
-            "student_minus_base": difference,
-            "student_minus_prompted": {"mean": 0.1, "ci": [0.0, 0.2], "p": 0.5},
-        },
+        "decides": "greedy",
+        "test": test,
+        "greedy": test,
+        "sampled": sampled,
         "tokens": {"prompt": 17, "bare": 3, "base": 9.5, "prompted": 4.0, "student": 3.5},
         "internalisation": {"mean": 1.5, "ci": [1.0, 2.0]},
     }
@@ -75,9 +82,9 @@ def test_the_page_tells_what_happened(run: Path) -> None:
     assert "aaaaaaaa · winner, chosen on these items" in page and "bbbbbbbb · winner" not in page
     assert "oracle" in page and "0.625" in page and "12.5 %" in page
     assert "4 students of earlier rounds: predicted scores were off by 0.062" in page
-    assert (
-        '<td class="n">17</td>' in page and '<td class="n">3</td><td class="n">9.5</td>' in page
-    )  # system, reply
+    rows = page.split("<tr>")
+    assert sum('<td class="n">17</td></tr>' in row for row in rows) == 2  # the prompt's, both ways
+    assert sum('<td class="n">3</td></tr>' in row for row in rows) == 4
     assert '<td class="n">0.515</td>' in page and "divergence 0.875 nats a token" in page
     assert (
         "Kept: step 2, the highest score. Its held-out score, 0.438, is of the items that chose it." in page

@@ -21,7 +21,8 @@ from gepa_loop.outcome import gains
 from gepa_loop.prompts import NO_PROMPT
 from gepa_loop.runs import read_json, read_jsonl
 from gepa_loop.sampling.base import Sampling
-from gepa_loop.select import internalisation, item_scores
+from gepa_loop.scorecard import Replies
+from gepa_loop.select import internalisation
 
 READ = 8
 """Rows of a file that are generated again."""
@@ -202,18 +203,23 @@ def test_test_is_scored_on_what_each_prompt_was_evolved_for(
     lab: Lab, root: Path, winners: list[str], models: list[torch.nn.Module]
 ) -> None:
     result, folder = read_json(root / "result.json"), root / "test"
-    assert_written_by(lab, models, 0, NO_PROMPT, folder / "base.jsonl")
+    assert_written_by(lab, models, 0, NO_PROMPT, folder / "base_greedy.jsonl")
     for number in (0, 1):
-        text = prompt_text(root, number, winners)
-        assert_written_by(lab, models, number, text, folder / f"round_{number:02d}_prompted.jsonl")
-        assert_written_by(lab, models, number + 1, NO_PROMPT, folder / f"round_{number:02d}_student.jsonl")
+        text, name = prompt_text(root, number, winners), f"round_{number:02d}"
+        assert_written_by(lab, models, number, text, folder / f"{name}_prompted_greedy.jsonl")
+        assert_written_by(lab, models, number + 1, NO_PROMPT, folder / f"{name}_student_greedy.jsonl")
     names = ("base", "round_00_prompted", "round_00_student", "round_01_prompted", "round_01_student")
     base, prompted_0, student_0, prompted_1, student_1 = (
-        item_scores(read_jsonl(folder / f"{name}.jsonl")) for name in names
+        Replies(read_jsonl(folder / f"{name}_greedy.jsonl")) for name in names
     )
     seed = lab.config.seed
     # The whole: the bare base against the last student, beside the last prompt on its own ground.
-    assert result["test"] == gains(base, prompted_1, student_1, seed)
+    assert result["decides"] == "greedy"
+    assert result["test"] == result["greedy"] == gains(base, prompted_1, student_1, seed)
+    # Beside it what four samples an item say, which decided nothing.
+    warm = (Replies(read_jsonl(folder / f"{names[n]}.jsonl")) for n in (0, 3, 4))
+    assert result["sampled"] == gains(*warm, seed)
+    assert result["sampled"]["base"]["samples"] == 4 and result["sampled"] != result["greedy"]
     one, two = result["rounds"]
     assert (one["test"], two["test"]) == (
         gains(base, prompted_0, student_0, seed),
@@ -221,8 +227,8 @@ def test_test_is_scored_on_what_each_prompt_was_evolved_for(
     )
     assert result["internalisation"] == two["internalisation"]
     for got, expected in (
-        (one, internalisation(student_0, base, prompted_0, seed)),
-        (two, internalisation(student_1, student_0, prompted_1, seed)),
+        (one, internalisation(student_0.scores, base.scores, prompted_0.scores, seed)),
+        (two, internalisation(student_1.scores, student_0.scores, prompted_1.scores, seed)),
     ):
         assert got["internalisation"] == (None if expected is None else expected.as_dict())
     assert set(result["tokens"]) == {"prompt", "bare", "base", "prompted", "student"}
