@@ -23,7 +23,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 
 from benchmarks.cases import CASES, HEADS, LORA, SHAPES, Case, make_config, make_texts, make_tokenizer
-from gepa_loop.lora import Adapter, Origin, write_adapter
+from gepa_loop.lora import Adapter, write_adapter
+from gepa_loop.origin import Origin
 from gepa_loop.prompts import Renderer
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.sampling.vllm_options import (

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gepa_loop.errors import ModelError
-from gepa_loop.store import disk_errors, write_bytes, write_json, write_text
+from gepa_loop.origin import Origin, read_origin, write_origin
+from gepa_loop.store import disk_errors, write_bytes, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 _PREFIX, LORA_A, LORA_B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 _WEIGHTS_FILE, _CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
-_BASE_FILE = "base.json"
-"""Ours, beside PEFT's files."""
 _PLAIN = {
     "auto_mapping",
     "base_model_name_or_path",
@@ -42,28 +41,6 @@ _PLAIN = {
 may those that PEFT will have."""
 _PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal")
 """Values of `init_lora_weights` that leave the base's weights as they are; PiSSA, OLoRA, CorDA and LoftQ change them."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The base model that an adapter belongs to."""
-
-    name: str
-    weights: str
-    """16 hex digits over the weights rounded to bfloat16, so that the type they are loaded in makes no difference."""
-
-
-def hash_weights(named: Iterable[tuple[str, Tensor]]) -> str:
-    """`Origin.weights` of a model's parameters; its adapters are left out."""
-    import torch
-
-    digest: Any = hashlib.sha256()
-    for name, tensor in named:
-        if ".lora_" not in name:
-            rounded = tensor.detach().to(torch.bfloat16).cpu().contiguous().reshape(-1)
-            digest.update(f"{name.replace('.base_layer', '')} {tuple(tensor.shape)}\n".encode())
-            digest.update(rounded.view(torch.uint8).numpy())
-    return str(digest.hexdigest())[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,38 +127,7 @@ def read_adapter(folder: Path) -> Adapter:
     for name, tensor in tensors.items():
         _check_tensor(folder / _WEIGHTS_FILE, name, tensor, tensors, rank)
     named = {name: tensor.float() for name, tensor in sorted(tensors.items())}
-    return Adapter(rank, float(alpha), tuple(sorted(targets)), named, _read_origin(folder / _BASE_FILE))
-
-
-def _read_origin(file: Path) -> Origin | None:
-    if not file.exists():
-        return None
-    try:
-        record = json.loads(file.read_text("utf-8"))
-        return Origin(str(record["name"]), str(record["weights"]))
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ModelError(
-            f"{file}: it does not say which base model the adapter belongs to: {error}",
-            "Delete it if you know that the model is the right one.",
-        ) from error
-
-
-def check_origin(adapter: Adapter, base: Origin, source: str) -> str | None:
-    """Refuse an adapter of other weights than the base's; a note where it does not say of which it is.
-
-    Raises:
-        ModelError: Names both models.
-    """
-    found = adapter.origin
-    if found is None:
-        return f"{source}: it does not say on which weights it was trained, so whether those are {base.name}'s is not checked"
-    if found.weights == base.weights:
-        return None
-    raise ModelError(
-        f"{source}: the adapter was trained on {found.name} (weights {found.weights}), and model.name = {base.name!r} has other "
-        f"weights ({base.weights})",
-        f"Set model.name to {found.name}, or train it again on {base.name}.",
-    )
+    return Adapter(rank, float(alpha), tuple(sorted(targets)), named, read_origin(folder))
 
 
 def _check_tensor(file: Path, name: str, tensor: Tensor, tensors: Mapping[str, Tensor], rank: int) -> None:
@@ -218,7 +164,7 @@ def write_adapter(folder: Path, adapter: Adapter, base: Origin) -> None:
     with disk_errors(folder):
         (folder / _CONFIG_FILE).unlink(missing_ok=True)
     write_bytes(folder / _WEIGHTS_FILE, save(dict(adapter.tensors), {"format": "pt"}))
-    write_json(folder / _BASE_FILE, {"name": base.name, "weights": base.weights})
+    write_origin(folder, base)
     write_text(folder / _CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 
 

@@ -17,7 +17,8 @@ from gepa_loop.attention import use_grouped_attention
 from gepa_loop.bundled import SMOLLM, TINY, random_tiny, smollm_folder
 from gepa_loop.errors import ConfigError, ModelError
 from gepa_loop.families import check_config, check_layers, longest_context
-from gepa_loop.lora import Origin, hash_tensors, hash_weights
+from gepa_loop.lora import hash_tensors
+from gepa_loop.origin import Origin, hash_weights
 from gepa_loop.runs import fingerprint
 from gepa_loop.schema import ModelConfig
 from gepa_loop.template import Chat

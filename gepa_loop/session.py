@@ -66,7 +66,7 @@ def open_session(
     """
     from gepa_loop.config import load_config
     from gepa_loop.lab import seed_prompt
-    from gepa_loop.lora import check_origin
+    from gepa_loop.origin import check_origin
     from gepa_loop.runs import fingerprint, open_run, write_json
     from gepa_loop.stages import check_search, plan, proposer_name
     from gepa_loop.view import View
@@ -85,7 +85,9 @@ def open_session(
     resolved = settings.model_dump(mode="json")
     path = _run_path(run_name or f"{command}-{label}-{fingerprint([_unending(resolved), extra])[:6]}")
     lab = _checked_lab(command, settings, prompts, check, None if fresh else _begun(path))
-    notes = [check_origin(adapter, lab.base.origin, source) for source, adapter in (adapters or {}).items()]
+    notes = [
+        check_origin(adapter.origin, lab.base.origin, source) for source, adapter in (adapters or {}).items()
+    ]
     _print_facts(lab, prompts, notes)
     if dry_run:
         if command in ("optimize", "loop"):

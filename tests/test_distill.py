@@ -14,14 +14,15 @@ from gepa_loop.config import Config, load_config, presets
 from gepa_loop.distill.batch import Group, completion_tokens, micro_batches, pack
 from gepa_loop.distill.collect import collect
 from gepa_loop.distill.forward import Prefix, bucket, hidden_states, pad_packed, read_prefix
-from gepa_loop.distill.teacher import check_teacher, open_reader
+from gepa_loop.distill.teacher import LocalReader, check_teacher, open_reader
 from gepa_loop.distill.trainer import distill
 from gepa_loop.distill.update import learning_rate
 from gepa_loop.errors import ConfigError, Diverged, ModelError, PromptError, TaskError
 from gepa_loop.lab import Lab, open_lab
-from gepa_loop.lora import Adapter, Origin, read_adapter, write_adapter
+from gepa_loop.lora import Adapter, read_adapter, write_adapter
 from gepa_loop.lora_training import remove_lora, student_adapter, with_lora
 from gepa_loop.models import Base
+from gepa_loop.origin import Origin
 from gepa_loop.prompts import Candidate
 from gepa_loop.runs import derive_seed, read_json, read_jsonl
 
@@ -422,6 +423,26 @@ def test_learning_rates_by_hand() -> None:
     rates = [learning_rate(config, done) for done in range(6)]
     assert rates == pytest.approx([0.5, 1.0, 1.0, 0.75, 0.25, 0.0])
     assert learning_rate(smoke("distill.lr=1.0"), 100) == 1.0
+
+
+def test_a_teacher_whose_vocabulary_is_filled_up_to_another_length(lab: Lab, tmp_path: Path) -> None:
+    """As those of Qwen 2.5 with 0.5B and with 7B parameters: 151,936 and 152,064 rows for 151,665 tokens."""
+    other, tokenizer = random_tiny(torch.float32)
+    other.resize_token_embeddings(320)
+    other.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    own = train(lab, tmp_path / "own", "distill.steps=2")
+    sets = "teacher.kind=model", f"teacher.name={tmp_path / 'other'}", "teacher.device=cpu", "distill.steps=2"
+    padded = train(lab, tmp_path / "padded", *sets)
+    for name, tensor in own.adapter.tensors.items():
+        torch.testing.assert_close(padded.adapter.tensors[name], tensor, atol=1e-4, rtol=1e-3)
+
+    reader = LocalReader(lab.base, None, (), {"x": (9, 8, 7)}, 0)
+    reader.read([Group((9,), (9, 8, 7), ((1, 258),))], lab.base.device)
+    with pytest.raises(
+        ModelError, match="a sampled token, 259, is none of the 259 of random:tiny's vocabulary"
+    ):
+        reader.read([Group((9,), (9, 8, 7), ((1, 259),))], lab.base.device)
 
 
 def test_a_teacher_that_does_not_fit_is_refused_before_the_first_step(lab: Lab, tmp_path: Path) -> None:

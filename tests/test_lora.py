@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gepa_loop.errors import ConfigError, ModelError
-from gepa_loop.lora import Adapter, check_origin, read_adapter, stack_adapters, write_adapter
+from gepa_loop.lora import Adapter, read_adapter, stack_adapters, write_adapter
 from gepa_loop.lora_training import as_teacher, load_student, remove_lora, student_adapter, with_lora
 from gepa_loop.models import Base, load_base
+from gepa_loop.origin import check_origin
 from gepa_loop.schema import LoraConfig, ModelConfig
 
 LORA = LoraConfig(rank=4, alpha=8.0, targets=("q_proj", "v_proj", "up_proj"))
@@ -187,10 +188,10 @@ def test_an_adapter_knows_its_base_by_the_weights(base: Base, tmp_path: Path) ->
     write_adapter(tmp_path, made(LORA, 1), base.origin)
     adapter = read_adapter(tmp_path)
     # The same model in another type, under another name, and with adapters on it.
-    assert check_origin(adapter, fresh("bfloat16").origin, "here") is None
+    assert check_origin(adapter.origin, fresh("bfloat16").origin, "here") is None
     moved = fresh()
     model = with_lora(moved, LORA, 0, None)
-    assert check_origin(adapter, replace(moved, name="elsewhere").origin, "here") is None
+    assert check_origin(adapter.origin, replace(moved, name="elsewhere").origin, "here") is None
     remove_lora(model)
     with torch.no_grad():
         changed = copy.deepcopy(base.model)
@@ -199,10 +200,10 @@ def test_an_adapter_knows_its_base_by_the_weights(base: Base, tmp_path: Path) ->
     with pytest.raises(
         ModelError, match=r"^here: the adapter was trained on random:tiny .*'other'"
     ) as caught:
-        check_origin(adapter, other.origin, "here")
+        check_origin(adapter.origin, other.origin, "here")
     assert base.origin.weights in str(caught.value) and other.origin.weights in str(caught.value)
     (tmp_path / "base.json").unlink()
-    note = check_origin(read_adapter(tmp_path), other.origin, "here")
+    note = check_origin(read_adapter(tmp_path).origin, other.origin, "here")
     assert note is not None and "does not say on which weights" in note
 
 

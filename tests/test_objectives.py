@@ -209,6 +209,19 @@ def test_chunked_head_equals_the_dense_divergence(
     torch.testing.assert_close(token_logprobs(student, head, tokens, temperatures[1]), cold.float())
 
 
+@pytest.mark.parametrize("asked", [Divergence(), Divergence("jsd"), Divergence(top_k=3)], ids=str)
+def test_rows_that_one_output_layer_has_alone_count_for_nothing(asked: Divergence) -> None:
+    student, teacher, head, other, tokens = head_case()
+    more = torch.randn(7, head.shape[1], generator=torch.Generator().manual_seed(3), dtype=torch.float64) * 9
+    wanted = token_stats(student, head, tokens, Dense(teacher, other), asked)
+    (slope,) = torch.autograd.grad(wanted.divergence_N.sum(), student)
+    for mine, theirs in ((head, torch.cat([other, more])), (torch.cat([head, more]), other)):
+        found = token_stats(student, mine, tokens, Dense(teacher, theirs), asked)
+        for one, same in zip(found, wanted, strict=True):
+            torch.testing.assert_close(one, same)
+        torch.testing.assert_close(torch.autograd.grad(found.divergence_N.sum(), student)[0], slope)
+
+
 def test_what_was_not_asked_for_carries_no_gradient() -> None:
     student, teacher, head, other, tokens = head_case()
     stats = token_stats(student, head, tokens, Dense(teacher, other), Divergence())

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from gepa_loop.attention import grouped_sdpa
 from gepa_loop.errors import ModelError
+from gepa_loop.low_rank import Twin
 from gepa_loop.models import Base
-from gepa_loop.sampling.network import twin
 from gepa_loop.sampling.selfcheck import check_reading
 
 
 def beside(base: Base, hook: Any) -> Base:
     """The model with something in its first layer that our masks and cache do not know of."""
-    model = twin(base.model)
+    model = Twin(base.model).model
     model.model.layers[0].mlp.register_forward_hook(hook)
     return replace(base, model=model)
 

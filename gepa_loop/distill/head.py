@@ -95,11 +95,15 @@ def token_stats(
         student_NH: Last hidden states of the student.
         head_VH: Weight of its output layer.
         tokens_N: The sampled tokens.
-        teacher: What the teacher made of the same tokens.
+        teacher: What the teacher made of the same tokens. Rows that only one of two output layers has are no tokens, and
+            count for nothing: sizes of a family fill their vocabulary up to different lengths.
         asked: The divergence that gets a gradient; needs a teacher.
         policy: `policy_logprob_N` gets a gradient.
         temperature: Of `policy_logprob_N`.
     """
+    if isinstance(teacher, Dense):
+        rows = min(len(head_VH), len(teacher.head_VH))
+        head_VH, teacher = head_VH[:rows], Dense(teacher.hidden_NH, teacher.head_VH[:rows])
     return TokenStats(
         *_TokenStats.apply(student_NH, head_VH, tokens_N, teacher, asked, policy, temperature)  # type: ignore[no-untyped-call]
     )

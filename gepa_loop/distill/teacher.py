@@ -20,7 +20,7 @@ from gepa_loop.distill.forward import Forward, Prefix, open_forward, read_prefix
 from gepa_loop.distill.head import Dense, TopK, token_logprobs
 from gepa_loop.errors import ConfigError, ModelError, PromptError
 from gepa_loop.lab import Lab
-from gepa_loop.lora import Adapter, check_origin, read_adapter, stack_adapters
+from gepa_loop.lora import Adapter, read_adapter, stack_adapters
 from gepa_loop.lora_training import (
     STACK,
     STUDENT,
@@ -34,6 +34,7 @@ from gepa_loop.lora_training import (
     with_lora,
 )
 from gepa_loop.models import Base
+from gepa_loop.origin import check_origin
 from gepa_loop.prompts import NO_PROMPT, Renderer
 from gepa_loop.recipe import GRPO, SequenceKL, Teacher, TokenKL, on_policy_share
 from gepa_loop.sampling.base import Sampler
@@ -119,6 +120,8 @@ class LocalReader:
 
     @torch.no_grad()
     def read(self, groups: Sequence[Group], device: torch.device) -> Dense:
+        if self.model is None:
+            self._refuse_padding(groups)
         with self._weights():
             first = next(iter(self.prompts.values()))[: self.shared]
             if self._prefix is None:
@@ -136,6 +139,15 @@ class LocalReader:
                 self._forward = open_forward(self.base.model)
             states = self._forward(packed, self._prefix)
         return Dense(states.to(device), self.base.model.get_output_embeddings().weight.to(device))
+
+    def _refuse_padding(self, groups: Sequence[Group]) -> None:
+        """Output layers of one family have more rows than tokens, and not equally many: what is sampled there is no token."""
+        largest = max(max(completion) for group in groups for completion in group.completions)
+        if largest >= len(self.base.tokenizer):
+            raise ModelError(
+                f"a sampled token, {largest}, is none of the {len(self.base.tokenizer)} of {self.base.name}'s vocabulary",
+                "An output layer has more rows than its tokenizer has tokens; a trained model never samples those.",
+            )
 
     def logprobs(self, groups: Sequence[Group], device: torch.device, temperature: float) -> Tensor:
         dense = self.read(groups, device)
@@ -207,7 +219,7 @@ def open_reader(lab: Lab, model: PeftModel, prompt: str) -> Reader | None:
     elif teacher.kind == "adapter":
         other, source = read_adapter(Path(teacher.path)), f"teacher.path = {teacher.path!r}"
         add_teacher(base, model, other, source)
-        check_origin(other, base.origin, source)
+        check_origin(other.origin, base.origin, source)
         names = (TEACHER,)
     elif teacher.kind == "model":
         assert lab.teacher is not None, "lab.for_training() loads it"
@@ -271,11 +283,6 @@ def _renderer(teacher: Base, student: Base, renderer: Renderer, item: Item) -> R
         raise PromptError(
             f"{where}: its chat template starts a reply with other tokens than {student.name}'s"
         )
-    if (
-        teacher.model.get_output_embeddings().weight.shape[0]
-        != student.model.get_output_embeddings().weight.shape[0]
-    ):
-        raise ModelError(f"{where}: its output layer has another size than that of {student.name}")
     return own
 
 
