@@ -230,12 +230,16 @@ def evaluate(
     ) as opened:
         if opened is None:
             return
+        from gepa_loop.ledger import read_looks
+
         lab, _, run, view = opened
         result = compare(lab, subjects, split, run, view)
     from gepa_loop.view import compare_table
 
     out.print()
     out.print(compare_table(result, [one.label for one in subjects]))
+    if (looks := read_looks(run.path)) is not None:
+        out.print(str(looks), highlight=False)
 
 
 @app.command()
@@ -255,6 +259,7 @@ def loop(
     with open_session("loop", config, _with_rounds(sets, rounds), run_name, dry_run, fresh) as opened:
         if opened is None:
             return
+        from gepa_loop.ledger import read_looks
         from gepa_loop.loop import run_loop
         from gepa_loop.outcome import missing_gain
         from gepa_loop.report.page import write_report
@@ -266,8 +271,8 @@ def loop(
 
     out.print()
     out.print(result_table(result))
-    for line in round_lines(result):
-        out.print(line, highlight=False)
+    for line in (*round_lines(result), read_looks(run.path) or ""):
+        out.print(str(line), highlight=False)
     out.print(f"prompt:  {shown(run.path / result['prompt'])}", highlight=False)
     if result["adapter"] is not None:
         out.print(f"adapter: {shown(run.path / result['adapter'])}", highlight=False)

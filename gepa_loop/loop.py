@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from gepa_loop.errors import RunDirectoryError
 from gepa_loop.lab import Lab
+from gepa_loop.ledger import open_ledger
 from gepa_loop.lora import Adapter, stack_adapters, write_adapter
 from gepa_loop.outcome import details, gains, summary
 from gepa_loop.predict import Fit, Prediction, fit, predict
@@ -21,7 +22,7 @@ from gepa_loop.prompts import NO_PROMPT, Candidate
 from gepa_loop.runs import Run, read_json, read_record, write_json, write_record
 from gepa_loop.scorecard import WAYS, Replies, Way, decides
 from gepa_loop.select import Contender, Verdict, decide, difference, internalisation, level_of_round
-from gepa_loop.stages import Observer, distil, replies, scores, search
+from gepa_loop.stages import Observer, distil, note_look, replies, scores, search
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ class Tested(NamedTuple):
 
 
 def run_test(lab: Lab, run: Run, observer: Observer, outcomes: Sequence[RoundOutcome]) -> Tested:
-    """Score `test` at the end of a run; what an earlier process scored is not scored again.
+    """Score `test` at the end of a run; what an earlier process scored is not scored again, nor counted in the ledger.
 
     The model without anything stands against the last student. Between them each round with a winner is measured on its
     own ground, the model as the round found it: without a prompt, with the round's prompt, and the round's student.
@@ -194,9 +195,14 @@ def run_test(lab: Lab, run: Run, observer: Observer, outcomes: Sequence[RoundOut
     count, first = lab.rollouts.renderer.system_tokens, lab.task.splits["test"][0]
     way = decides(lab.config.evaluate)
 
+    ledger = open_ledger(run, lab.task.splits["test"], f"after {len(outcomes)} rounds")
+    write_json(run.path / "looks.json", ledger.before().as_dict())
+
     def scored(name: str, text: str, adapter: Adapter | None) -> dict[Way, Replies]:
         observer.stage(f"test: {name.replace('_', ' ')}")
-        return replies(lab, "test", text, adapter, run.path / "test" / f"{name}.jsonl", observer)
+        path = run.path / "test" / f"{name}.jsonl"
+        note_look(ledger, name, path, observer)
+        return replies(lab, "test", text, adapter, path, observer)
 
     base = before = scored("base", NO_PROMPT, None)
     won = [outcome for outcome in outcomes if outcome.verdict.winner]

@@ -12,6 +12,7 @@ from gepa_loop.config import Config, set_aside
 from gepa_loop.errors import ConfigError
 from gepa_loop.evaluate import evaluate
 from gepa_loop.lab import Lab
+from gepa_loop.ledger import Ledger, open_ledger
 from gepa_loop.lora import Adapter, read_adapter
 from gepa_loop.prompts import NO_PROMPT, Candidate, read_prompt
 from gepa_loop.runs import Run, derive_seed, read_jsonl, write_json
@@ -60,6 +61,12 @@ def replies(
         rows = evaluate(config, lab.rollouts, split, prompt, adapter, file, observer.progress)
         found[way] = Replies(rows)
     return found
+
+
+def note_look(ledger: Ledger, subject: str, path: Path, observer: Observer) -> None:
+    """Write into the ledger that somebody's rows of `test` are made, unless they are there already."""
+    if not path.exists() and (why := ledger.add(subject)) is not None:
+        observer.note(f"this look at test is not in the ledger: {why}")
 
 
 def search(
@@ -306,10 +313,15 @@ def compare(
         The content of result.json: the subjects' scores and their difference as `evaluate` decides, and both ways.
     """
     found, seed = [], lab.config.seed
+    ledger = open_ledger(run, lab.task.splits[split], "evaluate") if split == "test" else None
+    if ledger is not None and not (run.path / "looks.json").exists():
+        write_json(run.path / "looks.json", ledger.before().as_dict())
     for one in subjects:
         observer.stage("evaluate", candidate=one.label)
         text = NO_PROMPT if one.candidate is None else one.candidate.text
         path = run.path / "evaluate" / f"{one.id}.jsonl"
+        if ledger is not None:
+            note_look(ledger, one.id, path, observer)
         found.append(replies(lab, split, text, one.adapter, path, observer))
 
     def both(way: Way) -> dict[str, Any]:

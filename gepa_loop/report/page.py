@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from gepa_loop.ledger import read_looks
 from gepa_loop.runs import read_json, read_jsonl, read_record, write_text
 from gepa_loop.select import p_sentence
 
@@ -34,6 +35,7 @@ def write_report(run: Path) -> Path:
     page = environment.from_string(source).render(
         name=run.name,
         result=result,
+        looks=read_looks(run),
         prompt=(run / result["prompt"]).read_text("utf-8"),
         facts=read_jsonl(run / "events.jsonl")[0],
         rounds=[_round(run / f"round_{r['round']:02d}", r) for r in result["rounds"]],
