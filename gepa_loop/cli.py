@@ -299,7 +299,7 @@ def sweep(
 ) -> None:
     """Distil one prompt under every cell of a grid and compare the students with the baseline's."""
     from gepa_loop.prompts import read_prompt
-    from gepa_loop.sweep import cell_configs, check_cells, load_grid, run_sweep
+    from gepa_loop.sweep import cell_configs, check_cells, grid_source, load_grid, run_sweep
 
     grid, teacher = load_grid(preset), read_prompt(prompt)
     configs = cell_configs(grid, config, sets or (), seeds)
@@ -309,7 +309,7 @@ def sweep(
     def check(lab: Lab) -> None:
         check_cells(lab, grid, configs, teacher, str(prompt))
 
-    source = config or grid.config
+    source = grid_source(grid, config)
     prompts = {str(prompt): teacher}
     with open_session("sweep", source, sets, run_name, dry_run, fresh, prompts, more, check) as opened:
         if opened is None:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from gepa_loop.errors import ConfigError
+from gepa_loop.files import found_at, looks_like_path
 from gepa_loop.recipe import (
     BaseTeacher,
     DistillConfig,
@@ -87,6 +88,12 @@ def presets() -> dict[str, str]:
     }
 
 
+def find_source(source: str | None, default: str, cwd: Path | None = None) -> str:
+    """Where a configuration comes from: what is named, else `gepa-loop.toml` of the working directory, else a preset."""
+    local = (cwd or Path.cwd()) / LOCAL_FILE
+    return source or (str(local) if local.is_file() else default)
+
+
 def load_config(
     source: str | None = None,
     sets: Sequence[str] = (),
@@ -107,8 +114,7 @@ def load_config(
             each other. The message names the key, the value and where it came from.
     """
     cwd = cwd or Path.cwd()
-    if source is None:
-        source = str(cwd / LOCAL_FILE) if (cwd / LOCAL_FILE).is_file() else DEFAULT_PRESET
+    source = find_source(source, DEFAULT_PRESET, cwd)
     merged: dict[str, Any] = {}
     origin: dict[str, str] = {}
     environment = _env_layers(os.environ if env is None else env)
@@ -137,7 +143,7 @@ def _file_layers(source: str, cwd: Path) -> Iterator[tuple[str, dict[str, Any]]]
         text = (resources.files("gepa_loop") / "presets" / f"{source}.toml").read_text("utf-8")
     else:
         path = cwd / source
-        if not path.is_file():
+        if not found_at(path):
             near = difflib.get_close_matches(source, presets(), n=3, cutoff=0.4)
             raise ConfigError(
                 f"--config {source}: neither a file nor a preset",
@@ -233,7 +239,11 @@ def _paths(layer: Mapping[str, Any], at: str = "") -> Iterator[str]:
 
 
 def _drop_stale(target: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """Take out of `target`, in place, what was written for another task, objective or teacher than `layer` names."""
+    """Take out of `target`, in place, what was written for another task, objective or teacher than `layer` names, and the
+    seed prompt where `layer` gives one by the other key."""
+    for key, other in (("seed_prompt", "seed_prompt_file"), ("seed_prompt_file", "seed_prompt")):
+        if isinstance(new := layer.get("optimize"), Mapping) and key in new:
+            _section(target, "optimize").pop(other, None)
     for table in ("task", *TAGS):
         old, new = target.get(table), layer.get(table)
         if not (isinstance(old, dict) and isinstance(new, Mapping)):
@@ -241,10 +251,19 @@ def _drop_stale(target: dict[str, Any], layer: Mapping[str, Any]) -> None:
         if table == "task":
             if any(new.get(key, old.get(key)) != old.get(key) for key in ("name", "kind")):
                 old.pop("options", None)
+                _section(target, "optimize", "reflection").pop("sections", None)
             continue
         tag, default = TAGS[table]
         if new.get(tag, old.get(tag, default)) != old.get(tag, default):
             target[table] = {}
+
+
+def _section(table: dict[str, Any], *path: str) -> dict[str, Any]:
+    """The table at `path`; an empty one of its own where there is none."""
+    for key in path:
+        inner = table.get(key)
+        table = inner if isinstance(inner, dict) else {}
+    return table
 
 
 def _explain(error: ValidationError, origin: Mapping[str, str], source: str) -> str:
@@ -304,15 +323,25 @@ def all_keys(model: type[BaseModel] = Config, at: str = "") -> list[str]:
 def _resolve_paths(config: Config, cwd: Path, origin: Mapping[str, str]) -> Config:
     """Make file names absolute: those of a TOML file start at its folder, others at the working directory."""
 
-    def absolute(value: str, key: str, there: Callable[[Path], bool] = Path.is_file) -> str:
+    def place(value: str, key: str) -> Path:
         label = origin.get(key, "")
-        base = Path(label).parent if label.endswith(".toml") else cwd
-        path = base / value
-        return str(path.resolve()) if "\n" not in value and len(value) < 1024 and there(path) else value
+        return (Path(label).parent if label.endswith(".toml") else cwd) / value
 
-    optimize = config.optimize.model_copy(
-        update={"seed_prompt": absolute(config.optimize.seed_prompt, "optimize.seed_prompt")}
-    )
+    def absolute(value: str, key: str, there: Callable[[Path], bool] = Path.is_file) -> str:
+        path = place(value, key)
+        return str(path.resolve()) if found_at(path, there) else value
+
+    optimize = config.optimize
+    for name, hint in (
+        ("seed_prompt", "A text has several words and does not end in .txt or .md."),
+        ("seed_prompt_file", "A text goes into optimize.seed_prompt."),
+    ):
+        value, key = getattr(optimize, name), f"optimize.{name}"
+        if value is None or (name == "seed_prompt" and not looks_like_path(value)):
+            continue
+        if not found_at(path := place(value, key)):
+            raise ConfigError(f"{origin.get(key, '')}: {key} = {value!r}: there is no such file", hint)
+        optimize = optimize.model_copy(update={"seed_prompt": None, "seed_prompt_file": str(path.resolve())})
 
     def located(task: TaskConfig, key: str) -> TaskConfig:
         if task.kind != "jsonl":

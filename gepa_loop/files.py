@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -30,3 +32,24 @@ def read_file(path: Path, most: int) -> bytes:
             errno.EFBIG, f"it has {found.st_size:,} bytes, and at most {most:,} are read", str(path)
         )
     return content
+
+
+def looks_like_path(text: str) -> bool:
+    """Whether a value that may be a text or a file is meant as a file: a line that ends in .txt or .md, or a word with a slash.
+
+    Only the text is looked at, so that it means the same wherever it is read.
+    """
+    if "\n" in text or not text.strip():
+        return False
+    slash = "/" in text or os.sep in text
+    return text.lower().endswith((".txt", ".md")) or (slash and not any(map(str.isspace, text)))
+
+
+def found_at(path: Path, there: Callable[[Path], bool] = Path.is_file) -> bool:
+    """Whether a path is that of a file (or what `there` asks for); what is too long for a name is none."""
+    try:
+        return there(path)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False

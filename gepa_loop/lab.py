@@ -149,6 +149,15 @@ class Lab:
             found.append(f"template: it writes the date, {self.day} for all of this run (model.date)")
         return found
 
+    def prompt_facts(self, prompt: Candidate, source: str) -> str:
+        """Which prompt a command was given, in a line: its beginning shows whether a text was read or a file."""
+        first, _, more = prompt.text.partition("\n")
+        shown = first if len(first) <= 60 else f"{first[:60]}..."
+        tokens = len(self.base.tokenizer(prompt.text)["input_ids"])
+        return (
+            f"prompt {prompt.id} from {source}: {shown!r}{' and more lines' if more else ''}, {tokens} tokens"
+        )
+
     def data_facts(self) -> dict[str, Any]:
         """What is known of the data before a run starts, for its journal."""
         answer, share = self.task.commonest
@@ -217,12 +226,18 @@ def open_lab(config: Config, day: str | None = None) -> Lab:
     return Lab(config, base, task, rollouts, engine)
 
 
+def seed_source(config: Config) -> str:
+    """Where the seed prompt comes from."""
+    return config.optimize.seed_prompt_file or "optimize.seed_prompt"
+
+
 def seed_prompt(config: Config) -> Candidate:
-    """The prompt that `optimize.seed_prompt` gives as text or names as a file."""
-    value = config.optimize.seed_prompt
-    if "\n" not in value and len(value) < 1024 and Path(value).is_file():
-        return read_prompt(Path(value))
-    return candidate(value, "optimize.seed_prompt")
+    """The prompt of `optimize.seed_prompt` or of `optimize.seed_prompt_file`."""
+    settings = config.optimize
+    if settings.seed_prompt_file is not None:
+        return read_prompt(Path(settings.seed_prompt_file))
+    assert settings.seed_prompt is not None, "the config gives one of the two"
+    return candidate(settings.seed_prompt, "optimize.seed_prompt")
 
 
 def _version(name: str) -> str:

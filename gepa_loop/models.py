@@ -17,6 +17,7 @@ from gepa_loop.attention import use_grouped_attention
 from gepa_loop.bundled import SMOLLM, TINY, random_tiny, smollm_folder
 from gepa_loop.errors import ConfigError, ModelError
 from gepa_loop.families import check_config, check_layers, longest_context
+from gepa_loop.files import found_at
 from gepa_loop.lora import hash_tensors
 from gepa_loop.origin import Origin, hash_weights
 from gepa_loop.runs import fingerprint
@@ -150,7 +151,7 @@ def _load(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTok
     if name.startswith(("bundled:", "random:")):
         raise ModelError(f"model.name = {name!r}: no such built-in model", f"There are {SMOLLM} and {TINY}.")
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if found_at(folder, Path.is_dir):
         _check_folder(name, folder)
         return _from_pretrained(name, str(folder), dtype)
     _check_hub(name)

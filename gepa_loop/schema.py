@@ -50,7 +50,8 @@ class SplitSizes(Section):
     pareto: Positive = 64
     """GEPA's validation set, and the held-out checks that say which step's student is kept."""
     select: Positive = 128
-    """Ranks the prompts of the front and their students."""
+    """Ranks the prompts of the front and their students. Each round takes as many items of its own, so that none decides twice;
+    a JSONL file must hold them for all rounds."""
     test: Positive = 300
     """Scored once, at the end of a run."""
 
@@ -60,12 +61,18 @@ class TaskConfig(Section):
     name: Name
     """A reasoning-gym task, the path of a JSONL file, or `package.module:factory`."""
     options: dict[str, Any] = {}
-    """Options of the reasoning-gym task or of the factory."""
+    """Options of the reasoning-gym task or of the factory; a JSONL file has none."""
     extract: Literal["tags", "boxed", "last_number", "last_line", "whole"] = "last_number"
     """How the answer is read from a completion; `tags` is `<answer>...</answer>`. Nothing is read from a thought,
     `<think>...</think>`. Answers that could not score 1 if a reply gave them word for word are named at load, and nine of
     ten are an error."""
     splits: SplitSizes = SplitSizes()
+
+    @model_validator(mode="after")
+    def _options_are_read(self) -> TaskConfig:
+        if self.kind == "jsonl" and self.options:
+            raise ValueError(f"options = {self.options}: a JSONL task takes none")
+        return self
 
 
 class VllmConfig(Section):
@@ -114,15 +121,18 @@ class ReflectionConfig(Section):
     """Times that a call is repeated after a failure that may pass (rate limits, overload, timeouts, broken connections),
     with growing pauses."""
     sections: tuple[PromptSection, ...] = ()
-    """Section texts for the offline proposer."""
+    """Section texts for the offline proposer. They belong to the task that they are written for: a source that names
+    another task drops those of the sources before it."""
     examples: Annotated[int, Field(ge=0)] = 3
     """Most worked examples that the offline proposer adds to one prompt. They are items of `train` that the search does
     not score."""
 
 
 class OptimizeConfig(Section):
-    seed_prompt: Name
-    """The first prompt: a text, or the path of a text file."""
+    seed_prompt: Name | None = None
+    """The first prompt, as a text. What ends in `.txt` or `.md`, or is one word with a slash, is the path of a text file."""
+    seed_prompt_file: Name | None = None
+    """A text file with the first prompt, whatever its name looks like; instead of `seed_prompt`."""
     max_rollouts: Positive = 400
     """Budget: completions sampled for scoring candidates in the search; scoring its finalists on `select` comes on top."""
     max_usd: Annotated[float, Field(ge=0)] = 5.0
@@ -168,6 +178,9 @@ class OptimizeConfig(Section):
     @model_validator(mode="after")
     def _samples_differ(self) -> OptimizeConfig:
         _refuse_equal_samples(self.samples, self.temperature)
+        if (self.seed_prompt is None) == (self.seed_prompt_file is None):
+            both = "both are given" if self.seed_prompt else "neither is given"
+            raise ValueError(f"seed_prompt or seed_prompt_file: {both}")
         if self.accept == "test" and 0.5**self.minibatch > self.accept_level:
             raise ValueError(
                 f"accept_level = {self.accept_level:g} cannot be reached: the smallest p of minibatch = {self.minibatch} "
@@ -217,6 +230,7 @@ def _refuse_equal_samples(samples: int, temperature: float) -> None:
 class LoopConfig(Section):
     rounds: Positive = 1
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """Level of the tests, after Holm's correction."""
+    """Chance that a run finds a false winner, at most, of however many rounds. Round 0 tests at this level, two-sided and
+    after Holm's correction, each further round at half the level of the one before: see `select.level_of_round`."""
     min_gap: Annotated[float, Field(ge=-1, le=1)] = 0.0
     """A candidate whose prompt gains no more than this over no prompt on `select` is not distilled."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gepa_loop.errors import ConfigError, RunDirectoryError
+from gepa_loop.files import found_at
 from gepa_loop.runs import read_jsonl, read_record
 
 Scores = Mapping[str, Sequence[float]]
@@ -101,9 +102,9 @@ def read_search(run: str, number: int | None = None) -> Search:
 def _run_folder(run: str) -> Path:
     places = (Path("runs") / run, Path(run))
     for place in places:
-        if (place / "manifest.json").is_file():
+        if found_at(place / "manifest.json"):
             return place
-    there = [place for place in places if place.is_dir()]
+    there = [place for place in places if found_at(place, Path.is_dir)]
     raise ConfigError(f"{there[0]}: no run directory" if there else f"{run}: no such run", _known_runs())
 
 

@@ -65,7 +65,7 @@ def open_session(
         adapters: Adapters that the command reads, by where each came from; the model must be theirs.
     """
     from gepa_loop.config import load_config
-    from gepa_loop.lab import seed_prompt
+    from gepa_loop.lab import seed_prompt, seed_source
     from gepa_loop.origin import check_origin
     from gepa_loop.runs import fingerprint, open_run, write_json
     from gepa_loop.stages import check_search, plan, proposer_name
@@ -73,7 +73,7 @@ def open_session(
 
     settings = load_config(config, sets or ())
     first = seed_prompt(settings)
-    prompts = prompts or {"optimize.seed_prompt": first}
+    prompts = prompts or {seed_source(settings): first}
     extra = {"command": command, "prompts": " ".join(p.id for p in prompts.values()), **(more or {})}
     if command in ("optimize", "loop"):
         from gepa_loop.config import check_budget
@@ -165,7 +165,8 @@ def _checked_lab(
 
 
 def _print_facts(lab: Lab, prompts: Mapping[str, Candidate], notes: Sequence[str | None]) -> None:
-    for line in lab.facts():
+    told = (lab.prompt_facts(prompt, source) for source, prompt in prompts.items())
+    for line in (*lab.facts(), *told):
         out.print(line, highlight=False)
     overlaps = (lab.overlap(candidate, source) for source, candidate in prompts.items())
     for line in (*lab.task.warnings(), *filter(None, overlaps), *filter(None, notes)):

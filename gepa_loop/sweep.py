@@ -15,9 +15,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from gepa_loop.config import Config, load_config
+from gepa_loop.config import DEFAULT_PRESET, Config, find_source, load_config
 from gepa_loop.distill.teacher import check_teacher
 from gepa_loop.errors import ConfigError, GepaLoopError
+from gepa_loop.files import found_at
 from gepa_loop.lab import Lab
 from gepa_loop.prompts import NO_PROMPT, Candidate
 from gepa_loop.runs import Run, fingerprint, open_run, read_record, write_json, write_record
@@ -58,7 +59,7 @@ def load_grid(source: str) -> Grid:
     """
     if source in grids():
         text = (resources.files("gepa_loop") / "sweeps" / f"{source}.toml").read_text("utf-8")
-    elif Path(source).is_file():
+    elif found_at(Path(source)):
         text = Path(source).read_bytes().decode("utf-8", "replace")
     else:
         near = difflib.get_close_matches(source, grids(), n=1)
@@ -92,6 +93,11 @@ def load_grid(source: str) -> Grid:
     return grid
 
 
+def grid_source(grid: Grid, source: str | None) -> str:
+    """Where the config that the cells change comes from; without another the preset that the grid is made for."""
+    return find_source(source, grid.config or DEFAULT_PRESET)
+
+
 def cell_configs(
     grid: Grid, source: str | None, sets: Sequence[str], seeds: int
 ) -> dict[tuple[str, int], Config]:
@@ -100,7 +106,7 @@ def cell_configs(
     Raises:
         ConfigError: A cell's values do not fit the config, or it changes the items that students are paired by.
     """
-    source = source or grid.config
+    source = grid_source(grid, source)
     whole = load_config(source, sets)
     found = {}
     for seed in range(whole.seed, whole.seed + seeds):

@@ -107,6 +107,20 @@ def test_a_run_directory_holds_what_its_readme_says(finished: Path) -> None:
     )
 
 
+def test_a_round_after_one_without_a_winner_trains_another_student(finished: Path) -> None:
+    root = finished / "runs" / "r"
+    ids = [{p.name for p in (root / f"round_{n:02d}" / "distill").iterdir()} for n in (0, 1)]
+    (same, *_) = sorted(ids[0] & ids[1])  # the seed prompt is in both
+    first, second = (root / f"round_{n:02d}" / "distill" / same for n in (0, 1))
+    weights = [(one / "adapter" / "adapter_model.safetensors").read_bytes() for one in (first, second)]
+    assert weights[0] != weights[1]
+    drawn = [
+        {json.loads(line)["item"] for line in (one / "samples.jsonl").read_text().splitlines()}
+        for one in (first, second)
+    ]
+    assert drawn[0] and not drawn[0] & drawn[1]  # 3 steps of 2 items each, of 16
+
+
 def test_the_adapter_loads_with_plain_peft(finished: Path) -> None:
     (adapter, *_) = (finished / "runs" / "r").glob("round_00/distill/*/adapter")
     model, _ = random_tiny(torch.float32)
@@ -237,6 +251,21 @@ def test_a_prompt_that_holds_test_questions_is_warned_of(here: Here, tmp_path: P
     assert "p.txt holds questions it will be judged by: 1 of test" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        ("optimize.seed_prompt=First line.", "from optimize.seed_prompt: 'First line.', 11 tokens"),
+        ("optimize.seed_prompt=p.txt", "p.txt: 'In a file.' and more lines, 16 tokens"),
+    ],
+)
+def test_the_seed_prompt_is_shown_before_anything_is_spent(
+    here: Here, tmp_path: Path, sets: str, said: str
+) -> None:
+    (tmp_path / "p.txt").write_text("In a file.\nTwice")
+    done = here(tmp_path, "optimize", "--config", "smoke", "--set", sets, "--dry-run")
+    assert done.returncode == 0 and said in done.stdout, done.stdout
+
+
 def test_dry_run_writes_nothing(here: Here, tmp_path: Path) -> None:
     done = here(tmp_path, "loop", "--config", "smoke", "--dry-run")
     assert done.returncode == 0 and "would write runs/loop-smoke-" in done.stdout
@@ -251,6 +280,11 @@ def test_dry_run_writes_nothing(here: Here, tmp_path: Path) -> None:
         (["distill", "--prompt", "long.txt", "--config", "smoke"], 2, "over the model's context of 2048"),
         (["loop", "--config", "smoke", "--set", "distill.lrr=1"], 2, "the nearest is distill.lr"),
         (["loop", "--config", "smoke", "--set", "task.name=lmc"], 2, "lcm"),
+        (
+            ["loop", "--config", "smoke", "--set", "optimize.seed_prompt=prompts/roter.txt"],
+            2,
+            "there is no such file",
+        ),
         (
             [
                 "loop",

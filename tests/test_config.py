@@ -1,13 +1,18 @@
 """Precedence, and errors that name the key, the value and the source."""
 
+import json
 from importlib import resources
 from pathlib import Path
 
 import pytest
 
 from gepa_loop.config import all_keys, load_config, presets
-from gepa_loop.errors import ConfigError
+from gepa_loop.errors import ConfigError, ModelError, TaskError
+from gepa_loop.lab import seed_prompt, seed_source
+from gepa_loop.models import load_base
 from gepa_loop.recipe import FullKL, TokenKL
+from gepa_loop.schema import ModelConfig
+from gepa_loop.task import load_task
 
 
 def test_every_preset_loads() -> None:
@@ -41,7 +46,99 @@ def test_a_files_paths_start_at_its_folder(tmp_path: Path) -> None:
     (tmp_path / "seed.txt").write_text("Hello.")
     (tmp_path / "c.toml").write_text('preset = "smoke"\n[optimize]\nseed_prompt = "seed.txt"\n')
     config = load_config(str(tmp_path / "c.toml"), env={}, cwd=Path("/"))
-    assert config.optimize.seed_prompt == str(tmp_path / "seed.txt")
+    assert config.optimize.seed_prompt is None
+    assert config.optimize.seed_prompt_file == str(tmp_path / "seed.txt")
+
+
+LONG = "Say it in one line. " * 20  # 400 bytes: too long for a file's name
+CHINESE = "\u8bf7\u7528\u4e00\u53e5\u8bdd\u56de\u7b54" * 12
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Answer.",
+        "Answer the question.",
+        "Say yes or no: a/b?",
+        LONG.strip(),
+        CHINESE,
+        "x" * 900,
+        "a/b\nc.txt",
+    ],
+)
+def test_a_text_is_a_text_wherever_it_is_read(tmp_path: Path, text: str) -> None:
+    if len(text) < 40 and "/" not in text:
+        (tmp_path / text).write_text("a file of that very name")
+    config = load_config("smoke", [f"optimize.seed_prompt={json.dumps(text)}"], env={}, cwd=tmp_path)
+    assert (config.optimize.seed_prompt, config.optimize.seed_prompt_file) == (text, None)
+    assert seed_prompt(config).text == text and seed_source(config) == "optimize.seed_prompt"
+
+
+@pytest.mark.parametrize(
+    "name", ["prompts/roter.txt", "roter.txt", "my notes.MD", "prompts/roter", "/nowhere/x", "../x"]
+)
+def test_what_looks_like_a_file_is_one_or_an_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"--set .*: optimize.seed_prompt = '.*': there is no such file"
+    ) as caught:
+        load_config("smoke", [f"optimize.seed_prompt={name}"], env={}, cwd=tmp_path)
+    assert caught.value.exit_code == 2
+    path = tmp_path / "inner" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not name.startswith("/"):
+        path.write_text("Hello.")
+        config = load_config("smoke", [f"optimize.seed_prompt={name}"], env={}, cwd=tmp_path / "inner")
+        assert seed_prompt(config).text == "Hello." and seed_source(config) == str(path.resolve())
+
+
+def test_the_seed_prompts_file_has_a_key_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "plain name").write_text("Hello.")
+    config = load_config("smoke", ["optimize.seed_prompt_file=plain name"], env={}, cwd=tmp_path)
+    assert seed_prompt(config).text == "Hello."
+    # The last source decides, whichever key it uses.
+    (tmp_path / "c.toml").write_text('preset = "smoke"\n[optimize]\nseed_prompt_file = "plain name"\n')
+    own = load_config("c.toml", ["optimize.seed_prompt=Another text."], env={}, cwd=tmp_path)
+    assert (own.optimize.seed_prompt, own.optimize.seed_prompt_file) == ("Another text.", None)
+    for sets, message in (
+        (["optimize.seed_prompt_file=none"], "optimize.seed_prompt_file = 'none': there is no such file"),
+        (["optimize.seed_prompt=A b.", "optimize.seed_prompt_file=plain name"], "both are given"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_config("smoke", sets, env={}, cwd=tmp_path)
+    (tmp_path / "none.toml").write_text('[task]\nname = "lcm"\n[optimize]\nminibatch = 2\n')
+    with pytest.raises(ConfigError, match="neither is given"):
+        load_config("none.toml", env={}, cwd=tmp_path)
+
+
+def test_names_too_long_for_a_file_are_no_traceback(tmp_path: Path) -> None:
+    config = load_config("smoke", ["task.kind=jsonl", f"task.name={'x' * 300}"], env={}, cwd=tmp_path)
+    with pytest.raises(TaskError, match="File name too long"):
+        load_task(config.task, 0)
+    with pytest.raises(ConfigError, match="neither a file nor a preset"):
+        load_config("y" * 300, env={}, cwd=tmp_path)
+    with pytest.raises(ModelError, match=r"x{300}"):
+        load_base(ModelConfig(name="x" * 300))
+
+
+def test_section_texts_belong_to_their_task(tmp_path: Path) -> None:
+    assert load_config("smoke", env={}).optimize.reflection.sections
+    assert load_config("smoke", ["task.options.max_value=50"], env={}).optimize.reflection.sections
+    assert load_config("smoke", ["task.name=gcd"], env={}).optimize.reflection.sections == ()
+    (tmp_path / "t.jsonl").write_text("")
+    (tmp_path / "c.toml").write_text(
+        'preset = "smoke"\n[task]\nkind = "jsonl"\nname = "t.jsonl"\n'
+        '[optimize.reflection]\nsections = [{ mends = "cut", text = "Own." }]\n'
+    )
+    config = load_config("c.toml", ["task.splits.test=9"], env={}, cwd=tmp_path)
+    assert [one.text for one in config.optimize.reflection.sections] == ["Own."]
+
+
+def test_a_jsonl_task_has_no_options(tmp_path: Path) -> None:
+    sets = ["task.kind=jsonl", "task.name=t.jsonl", "task.options.shuffle=true"]
+    with pytest.raises(ConfigError, match=r"--set task.options.shuffle=true: .*a JSONL task takes none"):
+        load_config("smoke", sets, env={}, cwd=tmp_path)
+    # Those of the preset's own task are not meant for it.
+    assert load_config("smoke", sets[:2], env={}, cwd=tmp_path).task.options == {}
 
 
 @pytest.mark.parametrize(

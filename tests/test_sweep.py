@@ -15,7 +15,7 @@ from gepa_loop.lab import Lab, open_lab
 from gepa_loop.lora import read_adapter
 from gepa_loop.prompts import Candidate
 from gepa_loop.runs import open_run, read_json, read_jsonl
-from gepa_loop.sweep import cell_configs, check_cells, grids, load_grid, run_sweep
+from gepa_loop.sweep import cell_configs, check_cells, grid_source, grids, load_grid, run_sweep
 from gepa_loop.view import sweep_table
 
 PROMPT = Candidate("Answer with one number.")
@@ -28,6 +28,19 @@ baseline = "low"
 low = ["distill.lr=1e-3"]
 high = ["distill.lr=1e-1", "objective.type=token_kl"]
 """
+
+
+def test_a_sweep_reads_the_local_file_as_other_commands_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grid.toml").write_text(GRID)
+    grid = load_grid("grid.toml")
+    assert cell_configs(grid, None, (), seeds=1)["low", 0].distill.steps == 3
+    (tmp_path / "gepa-loop.toml").write_text('preset = "smoke"\nseed = 7\n[distill]\nsteps = 5\n')
+    assert cell_configs(grid, None, (), seeds=1)["low", 7].distill.steps == 5
+    assert cell_configs(grid, "smoke", (), seeds=1)["low", 0].distill.steps == 3
+    assert grid_source(grid, None) == str(tmp_path / "gepa-loop.toml")
 
 
 class Silent:

@@ -96,7 +96,12 @@ class OfflineProposer:
     """What worked examples are made of."""
     seed: int
     name: str = OFFLINE
-    about: str = "offline: edits by rules from the failures it sees, no language model"
+
+    @property
+    def about(self) -> str:
+        text = "offline: edits by rules from the failures it sees, no language model"
+        none = "; this task has no optimize.reflection.sections, so it adds worked examples and rearranges paragraphs only"
+        return text if self.sections else text + none
 
     def propose(
         self, parent: str, examples: Sequence[Mapping[str, Any]], number: int, known: Collection[str]
