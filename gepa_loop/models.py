@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from gepa_loop.attention import use_grouped_attention
 from gepa_loop.bundled import SMOLLM, TINY, random_tiny, smollm_folder
+from gepa_loop.depth import check_depth
 from gepa_loop.errors import ConfigError, ModelError
 from gepa_loop.families import check_config, check_layers, longest_context
 from gepa_loop.files import found_at
@@ -23,6 +25,7 @@ from gepa_loop.origin import Origin, hash_weights
 from gepa_loop.runs import fingerprint
 from gepa_loop.schema import ModelConfig
 from gepa_loop.template import Chat
+from gepa_loop.template_limit import check_template_ends
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +73,9 @@ def load_base(config: ModelConfig) -> Base:
             f"model.name = {config.name!r}: its tokenizer has no chat template",
             "Choose a chat (instruct) model.",
         )
+    if config.name not in (SMOLLM, TINY):
+        for template in _templates(tokenizer.chat_template):
+            check_template_ends(config.name, template)
     # Moved only: `to(dtype)` would also round the rotary frequencies, which stay float32.
     model = model.to(device).eval().requires_grad_(False)
     use_grouped_attention(model)
@@ -83,6 +89,11 @@ def load_base(config: ModelConfig) -> Base:
         context=longest_context(config.name, model.config),
         fingerprint=_base_fingerprint(model, tokenizer),
     )
+
+
+def _templates(value: str | Mapping[str, str]) -> Iterable[str]:
+    """A tokenizer's template, or all of those that it has by name."""
+    return [value] if isinstance(value, str) else value.values()
 
 
 def calm_host(device: torch.device) -> None:
@@ -165,7 +176,9 @@ def _from_pretrained(
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     try:
-        check_config(name, AutoConfig.from_pretrained(place, trust_remote_code=False))
+        settings = AutoConfig.from_pretrained(place, trust_remote_code=False)
+        check_config(name, settings)
+        check_depth(name, settings, place)
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
         model, info = AutoModelForCausalLM.from_pretrained(
             place,

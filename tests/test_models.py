@@ -238,6 +238,15 @@ def refuse_chat(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("{{ raise_exception('only tools') }}")
 
 
+def swell(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{{ 'a' * 10 ** 7 }}")
+
+
+def deepen(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 10**6}))
+
+
 def cut_weights(folder: Path) -> None:
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
@@ -256,6 +265,8 @@ def drop_a_tensor(folder: Path) -> None:
         (remove_config, r"no config\.json"),
         (remove_tokenizer, "cannot be loaded: "),
         (remove_template, "no chat template"),
+        (swell, "its chat template makes 10,000,000 characters of a few words"),
+        (deepen, "num_hidden_layers = 1000000, and its weights hold 21 tensors"),
         (refuse_chat, "refuses a plain chat: only tools"),
         (cut_weights, "cannot be loaded: "),
         (drop_a_tensor, r"lack 1 tensors, model\.layers\.1\.mlp\.up_proj\.weight"),

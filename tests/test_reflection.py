@@ -198,8 +198,8 @@ def test_prose_is_read_and_the_reply_is_kept_without_a_key(serve: Serve) -> None
     reply = f"Here is the improved instruction:\n\nUse prime factors. {KEY}"
     serve(fake.normal(reply), fake.normal("x" * 100_001), fake.normal("y" * 200_001))
     made = proposer().propose("Add.", EXAMPLES, 0)
-    assert (made.text, made.failed) == ("Use prime factors. [ANTHROPIC_API_KEY]", None)
-    assert made.reply == reply.replace(KEY, "[ANTHROPIC_API_KEY]")
+    assert (made.text, made.failed) == ("Use prime factors. ***", None)
+    assert made.reply == reply.replace(KEY, "***")
     long = proposer().propose("Add.", EXAMPLES, 1)
     assert (len(long.text), long.failed) == (100_001, None)
     assert long.reply == "x" * 2000 + "\n[96001 characters left out]\n" + "x" * 2000

@@ -160,16 +160,16 @@ class LMProposer:
         text = self._call(where, ask)
         # DSPy may ask twice; the last answer is the one it gave up on, or read.
         choices = [choice for call in lm.history for choice in call["response"].choices]
-        reply = _hide_keys(choices[-1].message.content or "")
+        reply = redacted(choices[-1].message.content or "")
         ended = choices[-1].finish_reason
         refused = None if ended in (None, "stop", "length") else ended
         failed = None
         if refused:
-            words = _hide_keys(getattr(choices[-1].message, "refusal", None) or reply)
+            words = redacted(getattr(choices[-1].message, "refusal", None) or reply)
             failed = f"it refused (finish_reason {refused}): {shown(words)}"
         elif len(reply) > LONGEST_REPLY:
             failed = f"it wrote {len(reply):,} characters, at most {LONGEST_REPLY:,} are read"
-        text = "" if failed else _hide_keys(instruction(reply) if text is None else text)
+        text = "" if failed else redacted(instruction(reply) if text is None else text)
         return Proposal(
             text=text,
             usd=sum(call["cost"] or 0.0 for call in lm.history),
@@ -301,14 +301,6 @@ class LMProposer:
 def _shown(examples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What the model reads of the examples: the kind of failure is for the offline proposer."""
     return [{key: value for key, value in example.items() if key != "Failure"} for example in examples]
-
-
-def _hide_keys(text: str) -> str:
-    """A reply without the keys of the environment, which a server that is none may write into it."""
-    for name, value in os.environ.items():
-        if name.endswith("_API_KEY") and len(value.strip()) >= 8:
-            text = text.replace(value.strip(), f"[{name}]")
-    return text
 
 
 def _litellm() -> Any:
