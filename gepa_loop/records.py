@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -103,15 +104,18 @@ def json_lines(path: Path) -> Iterator[Record]:
             yield f"jsonl:{number}", where, record
 
 
-def bounded(records: Iterable[Record], most: int, where: str) -> Iterator[Record]:
-    """The records, unless there are more than `most`: a factory's generator may have no end."""
-    for number, record in enumerate(records):
-        if number == most:
-            raise TaskError(
-                f"{where}: the factory gave more than {most:,} records",
-                "Give as many as are needed; itertools.islice ends a generator.",
-            )
-        yield record
+def bounded(records: Iterable[Record], most: int, where: str) -> list[Record]:
+    """The records, unless there are more than `most`: a factory's generator may have no end.
+
+    They are taken before any is looked at, which takes seconds for a million.
+    """
+    found = list(islice(records, most + 1))
+    if len(found) > most:
+        raise TaskError(
+            f"{where}: the factory gave more than {most:,} records",
+            "Give as many as are needed; itertools.islice ends a generator.",
+        )
+    return found
 
 
 def item_of(id: str, record: object, where: str) -> Item:

@@ -257,7 +257,7 @@ def _fill(
     return splits, seen, drawn
 
 
-def _made(config: TaskConfig) -> tuple[Iterator[Record], Scorer]:
+def _made(config: TaskConfig) -> tuple[Iterable[Record], Scorer]:
     """Records of a factory, and its own scorer where it has one."""
     where = f"task.name = {config.name!r}"
     module_name, attribute = _module_and_factory(config)

@@ -50,6 +50,6 @@ def test_a_field_that_is_no_text(value: object, said: str) -> None:
 def test_a_generator_without_end_is_an_error() -> None:
     endless = ((f"python:{n}", "here", n) for n in count())
     with pytest.raises(TaskError, match=r"pack:make: the factory gave more than 5 records"):
-        list(bounded(endless, 5, "pack:make"))
+        bounded(endless, 5, "pack:make")
     assert next(endless)[0] == "python:6"
-    assert len(list(bounded([("a", "b", 1)] * 5, 5, "pack:make"))) == 5
+    assert len(bounded([("a", "b", 1)] * 5, 5, "pack:make")) == 5
