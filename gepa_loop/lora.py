@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,13 +118,19 @@ def read_adapter(folder: Path) -> Adapter:
         raise ModelError(f"{folder / _CONFIG_FILE}: {', '.join(used)} cannot be used here", hint)
     rank, alpha, targets = (config.get(key) for key in ("r", "lora_alpha", "target_modules"))
     if not (
-        isinstance(rank, int) and rank > 0 and isinstance(alpha, int | float) and isinstance(targets, list)
+        isinstance(rank, int)
+        and rank > 0
+        and isinstance(alpha, int | float)
+        and 0 < alpha < math.inf
+        and isinstance(targets, list)
     ):
         raise ModelError(
             f"{folder / _CONFIG_FILE}: r = {rank!r}, lora_alpha = {alpha!r}, target_modules = {targets!r}; "
-            "they must be a positive integer, a number and a list",
+            "they must be a positive integer, a positive number and a list",
             hint,
         )
+    if not tensors:
+        raise ModelError(f"{folder / _WEIGHTS_FILE}: there are no tensors in it", hint)
     for name, tensor in tensors.items():
         _check_tensor(folder / _WEIGHTS_FILE, name, tensor, tensors, rank)
     named = {name: tensor.float() for name, tensor in sorted(tensors.items())}
@@ -138,6 +145,8 @@ def _check_tensor(file: Path, name: str, tensor: Tensor, tensors: Mapping[str, T
     axis = 0 if side == LORA_A else 1
     if tensor.ndim != 2 or tensor.shape[axis] != rank or not tensor.is_floating_point():
         raise ModelError(f"{file}: {name} is {tensor.dtype} {tuple(tensor.shape)}; the rank is {rank}")
+    if not tensor.isfinite().all():
+        raise ModelError(f"{file}: {name} holds a number that is not finite", "The adapter is damaged.")
 
 
 def write_adapter(folder: Path, adapter: Adapter, base: Origin) -> None:

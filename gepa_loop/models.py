@@ -21,6 +21,7 @@ from gepa_loop.errors import ConfigError, ModelError
 from gepa_loop.families import check_config, check_layers, longest_context
 from gepa_loop.files import found_at
 from gepa_loop.lora import hash_tensors
+from gepa_loop.model_files import UNLOADABLE, check_folder, check_hub, load_reason
 from gepa_loop.origin import Origin, hash_weights
 from gepa_loop.runs import fingerprint
 from gepa_loop.schema import ModelConfig
@@ -163,15 +164,16 @@ def _load(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTok
         raise ModelError(f"model.name = {name!r}: no such built-in model", f"There are {SMOLLM} and {TINY}.")
     folder = Path(name).expanduser()
     if found_at(folder, Path.is_dir):
-        _check_folder(name, folder)
+        check_folder(name, folder)
         return _from_pretrained(name, str(folder), dtype)
-    _check_hub(name)
+    check_hub(name)
     return _from_pretrained(name, name, dtype)
 
 
 def _from_pretrained(
     name: str, place: str, dtype: torch.dtype
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -188,8 +190,8 @@ def _from_pretrained(
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    except (*UNLOADABLE, SafetensorError, StrictDataclassError) as error:
+        reason = load_reason(error)
         if "scaled_dot_product_attention" in reason:
             raise ModelError(
                 f"model.name = {name!r}: {reason.split(' does not')[0]} cannot be used: its attention is not plain scaled "
@@ -207,37 +209,6 @@ def _from_pretrained(
             "Copy or download the model again.",
         )
     return model, tokenizer
-
-
-def _check_folder(name: str, folder: Path) -> None:
-    hint = "It must hold config.json, the tokenizer's files and *.safetensors of a causal language model."
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"model.name = {name!r}: the folder has no config.json", hint)
-    if not any(folder.glob("*.safetensors")):
-        raise ModelError(f"model.name = {name!r}: the folder has no weights (*.safetensors)", hint)
-
-
-def _check_hub(name: str) -> None:
-    """Ask the hub for a model that is not cached, once: transformers would retry for 45 s."""
-    import httpx
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-
-    try:
-        if isinstance(try_to_load_from_cache(name, "config.json"), str):
-            return
-        HfApi().model_info(name, timeout=10)
-    except (HFValidationError, RepositoryNotFoundError):
-        raise ModelError(
-            f"model.name = {name!r}: neither a folder nor a model of the Hugging Face hub",
-            f"Check the spelling, or log in for a private model. Without a download: {SMOLLM}.",
-        ) from None
-    except (httpx.HTTPError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ModelError(
-            f"model.name = {name!r}: no such folder, and the Hugging Face hub cannot be asked: {reason}",
-            f"Connect to the network, or use a local folder or {SMOLLM}.",
-        ) from error
 
 
 def _stop_ids(

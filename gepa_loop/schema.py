@@ -229,7 +229,7 @@ def _refuse_equal_samples(samples: int, temperature: float) -> None:
 
 class LoopConfig(Section):
     rounds: Positive = 1
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     """Chance that a run finds a false winner, at most, of however many rounds. Round 0 tests at this level, two-sided and
     after Holm's correction, each further round at half the level of the one before: see `select.level_of_round`."""
     min_gap: Annotated[float, Field(ge=-1, le=1)] = 0.0

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -159,6 +160,9 @@ def cut(folder: Path) -> None:
         (edit_config("what_comes_next_year", "yes"), "what_comes_next_year cannot be used"),
         (lambda f: (f / "base.json").write_text("{}"), r"base\.json: it does not say which base"),
         (edit_config("r", 0), "r = 0"),
+        *[(edit_config("lora_alpha", a), "they must be") for a in (0, -8.0, math.nan, math.inf, "16", None)],
+        (edit_tensors(lambda t, _: t.clear()), "there are no tensors in it"),
+        (edit_tensors(lambda t, n: t[n][0, 0].fill_(math.nan)), "holds a number that is not finite"),
         (edit_config("target_modules", "all-linear"), "target_modules = 'all-linear'"),
         (edit_config("r", 8), r"the rank is 8"),
         (edit_tensors(lambda t, n: t.pop(n)), "not one of a pair"),

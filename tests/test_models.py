@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import resource
 import shutil
 import subprocess
@@ -329,6 +330,49 @@ def test_quantised_weights_are_refused_before_they_are_read(folder: Path) -> Non
     with pytest.raises(ModelError, match=r"weights are quantised \(bitsandbytes\)") as caught:
         load(str(folder))
     assert caught.value.hint == "Choose the model it was quantised from."
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        (
+            "hidden_act",
+            "foo",
+            "cannot be loaded: its config holds what transformers cannot use: KeyError: 'foo'",
+        ),
+        ("hidden_act", None, "cannot be loaded: Validation error for field 'hidden_act': TypeError: "),
+        ("rope_parameters", {"rope_type": "foo", "rope_theta": 1e4}, "KeyError: 'foo'"),
+        (
+            "rope_parameters",
+            {"rope_type": "yarn", "rope_theta": 1e4},
+            "Missing required keys in `rope_parameters`",
+        ),
+        ("num_attention_heads", 3, "cannot be loaded: Class validation error"),
+        ("eos_token_id", "end", "cannot be loaded: Validation error for field 'eos_token_id'"),
+        (
+            "quantization_config",
+            [1],
+            "cannot be loaded: its config holds what transformers cannot use: AttributeError",
+        ),
+    ],
+)
+def test_a_config_that_cannot_be_used_is_one_sentence(
+    folder: Path, key: str, value: object, said: str
+) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, key: value}))
+    with pytest.raises(ModelError, match=re.escape(said)) as caught:
+        load(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("dtype", "shown"), [(torch.int8, "I8"), (torch.float8_e4m3fn, "F8_E4M3")])
+def test_weights_of_8_bits_are_not_taken_for_plain_ones(folder: Path, dtype: torch.dtype, shown: str) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    save_file(tensors | {name: tensors[name].to(dtype)}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=rf"up_proj\.weight is quantised \({shown}\)"):
+        load(str(folder))
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope", "linear"])

@@ -210,6 +210,56 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").exists()
 
 
+NO_LOCKS = """
+import errno, fcntl, sys
+from pathlib import Path
+from gepa_loop.errors import GepaLoopError
+from gepa_loop.runs import open_run
+
+def flock(fd, operation):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+fcntl.flock = flock  # as NFS without its lock daemon answers
+path = Path(sys.argv[1])
+(path / ".lock.soft").write_text("4194000\\nhost-that-is-gone\\n") if sys.argv[2] == "foreign" else None
+try:
+    with open_run(path, {}):
+        try:
+            with open_run(path, {}):
+                print("twice")
+        except GepaLoopError as error:
+            print(error.exit_code, error)
+    print("left:", (path / ".lock.soft").exists())
+except GepaLoopError as error:
+    print(error.exit_code, error, error.hint)
+"""
+
+
+def test_a_file_system_without_locks_gets_a_soft_one(tmp_path: Path) -> None:
+    def shown(who: str) -> str:
+        command = [sys.executable, "-c", NO_LOCKS, str(tmp_path), who]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert shown("ours") == f"6 {tmp_path} is in use by another process\nleft: False\n"
+    assert f"delete {tmp_path / '.lock.soft'} if no process is left" in shown("foreign")
+
+
+def test_a_run_directory_that_cannot_be_written_is_an_environment_fault(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").mkdir()  # as unusable as one of somebody else's, for root too
+    with (
+        pytest.raises(EnvironmentFault, match=r"cannot write .*lock: Is a directory") as caught,
+        open_run(tmp_path / "run", {}),
+    ):
+        pass
+    assert caught.value.exit_code == 3
+    with (
+        pytest.raises(EnvironmentFault, match="cannot write /proc/run: "),
+        open_run(Path("/proc/run"), {}),
+    ):
+        pass
+
+
 def _try_to_open(path: str, answers: "multiprocessing.Queue[str]") -> None:
     try:
         with open_run(Path(path), {}):
