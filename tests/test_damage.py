@@ -16,7 +16,15 @@ from gepa_loop.loop import run_loop
 from gepa_loop.report.page import write_report
 from gepa_loop.runs import open_run, write_json
 
-SMALL = ["distill.steps=4", "distill.check_every=1", "optimize.max_rollouts=64"]
+SMALL = [
+    "task.splits={train=32, pareto=8, select=32, test=8}",
+    "optimize.max_rollouts=40",
+    "distill.check_every=2",
+    "distill.rollouts=64",
+    "distill.steps=6",
+    "distill.lr=3e-2",
+    "loop.alpha=0.5",
+]
 """Over the ladder task, on which a student gains for certain: there is an adapter to lose."""
 
 

@@ -536,3 +536,38 @@ def test_a_model_of_a_local_ollama(monkeypatch: pytest.MonkeyPatch) -> None:
         thread.join()
         server.server_close()
     assert (made.text, made.usd, made.input_tokens, made.output_tokens) == ("Add carefully.", 0.0, 50, 10)
+
+
+@pytest.mark.parametrize("choices", [[], None])
+def test_an_answer_without_a_reply_may_pass_and_is_said(
+    monkeypatch: pytest.MonkeyPatch, choices: list[Any] | None
+) -> None:
+    class Empty(_OpenAI):
+        asked: list[dict[str, Any]] = []  # noqa: RUF012
+
+        def do_POST(self) -> None:
+            self.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            usage = {"prompt_tokens": 5, "completion_tokens": 0, "total_tokens": 5}
+            about = {"id": "1", "object": "chat.completion", "created": 0, "model": "m"}
+            body = json.dumps({**about, "choices": choices, "usage": usage}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Empty)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setenv("OPENAI_API_BASE", f"http://127.0.0.1:{server.server_port}/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    try:
+        model = proposer("openai/m", retries=1, pause=0)
+        said = [str(failure(model.check)), str(failure(lambda: model.propose("Add.", EXAMPLES, 0)))]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    expected = "the answer holds no reply (2 tries)" if choices == [] else "no usable answer"
+    assert all(expected in one for one in said), said
+    assert len(Empty.asked) == 4

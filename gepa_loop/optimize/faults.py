@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from dspy.utils.exceptions import (
     LMAuthError,
@@ -52,6 +53,7 @@ ANSWERS = {
 SILENCES = {
     "Timeout": "timed out after {seconds:.1f} s",
     "JSONDecodeError": "the answer is not JSON",
+    "NoReply": "the answer holds no reply",
     "ConnectError": "it cannot be reached",
     "RemoteProtocolError": "the connection broke off",
     "ReadError": "the connection broke off",
@@ -60,6 +62,17 @@ SILENCES = {
 
 REFUSALS = (LMAuthError, LMConfigurationError, LMInvalidRequestError, LMUnsupportedFeatureError)
 """litellm's errors from before any request."""
+
+
+class NoReply(Exception):
+    """An answer without choices, which litellm passes on as it is."""
+
+
+def check_reply(lm: Any) -> bool:
+    """True; raises `NoReply` where the last answer to one of DSPy's models has no choices."""
+    if not lm.history[-1]["response"].choices:
+        raise NoReply
+    return True
 
 
 def fault_of(error: Exception, seconds: float) -> Fault:

@@ -166,3 +166,8 @@ def make_proposer(
     from gepa_loop.optimize.reflection import LMProposer
 
     return LMProposer(model, config, max_prompt_tokens)
+
+
+def without_kinds(examples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the model reads of the examples: the kind of failure is for the offline proposer."""
+    return [{key: value for key, value in example.items() if key != "Failure"} for example in examples]

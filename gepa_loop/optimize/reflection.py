@@ -8,7 +8,6 @@ theirs are off. No temperature is sent: models that always think refuse every on
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -25,10 +24,10 @@ from dspy.utils.exceptions import AdapterParseError, LMConfigurationError, LMErr
 from gepa_loop.connections import check_connections
 from gepa_loop.errors import ReflectionError, ReflectionFailed
 from gepa_loop.optimize.adapter import COMPONENT
-from gepa_loop.optimize.clients import refuse_redirects
+from gepa_loop.optimize.clients import open_litellm
 from gepa_loop.optimize.deadline import within
-from gepa_loop.optimize.faults import LATER, LIMITS, fault_of
-from gepa_loop.optimize.proposer import Proposal, Quote
+from gepa_loop.optimize.faults import LATER, LIMITS, NoReply, check_reply, fault_of
+from gepa_loop.optimize.proposer import Proposal, Quote, without_kinds
 from gepa_loop.optimize.reply import instruction, kept, shown
 from gepa_loop.redact import redacted
 from gepa_loop.schema import ReflectionConfig
@@ -92,7 +91,7 @@ class LMProposer:
         if provider != "anthropic":
             # With the settings of a proposal: a cap of one token is itself refused by models that think.
             lm = self._lm()
-            self._call(CHECK, lambda: lm("Reply with the word yes."))
+            self._call(CHECK, lambda: [lm("Reply with the word yes."), check_reply(lm)])
             return
         with self._anthropic() as client:
             found = self._call(CHECK, lambda: client.models.retrieve(name))
@@ -110,12 +109,12 @@ class LMProposer:
 
     def quote(self, parent: str, examples: Sequence[Mapping[str, Any]]) -> Quote:
         """The dearest that `propose` of the same parent and examples may be."""
-        litellm = _litellm()
+        litellm = open_litellm()
         proposer = self._proposer()
         inputs = {
             "additional_instructions": proposer.additional_instructions,
             "current_instruction": parent,
-            "examples_with_feedback": _shown(examples),
+            "examples_with_feedback": without_kinds(examples),
         }
         messages = proposer.adapter.format(proposer.propose.signature, [], inputs)
         tokens, most = self._count(messages), self.settings.max_tokens
@@ -147,11 +146,14 @@ class LMProposer:
         def ask() -> str | None:
             try:
                 with dspy.context(lm=lm):
-                    made = self._proposer()({COMPONENT: parent}, {COMPONENT: _shown(examples)}, [COMPONENT])
-            except (AdapterParseError, ValueError):
+                    made = self._proposer()(
+                        {COMPONENT: parent}, {COMPONENT: without_kinds(examples)}, [COMPONENT]
+                    )
+            except (AdapterParseError, AttributeError, ValueError):
                 # DSPy's complaint about a reply; without a reply it is a mistake of ours.
                 if not lm.history:
                     raise
+                check_reply(lm)
                 return None
             # DSPy makes the word None of a null.
             return "" if made[COMPONENT] == "None" else str(made[COMPONENT])
@@ -187,7 +189,7 @@ class LMProposer:
     def _provider(self) -> tuple[str, str]:
         """The provider's name and its name of the model; raises when there is none or its key is missing."""
         check_connections(f"optimize.reflection.model = {self.model!r}")
-        litellm = _litellm()
+        litellm = open_litellm()
         try:
             name, provider, _, _ = litellm.get_llm_provider(self.model)
         except litellm.BadRequestError:
@@ -270,7 +272,7 @@ class LMProposer:
                         return tokens
             except (anthropic.AnthropicError, json.JSONDecodeError, TimeoutError):
                 pass
-        return int(_litellm().token_counter(model=self.model, messages=messages))
+        return int(open_litellm().token_counter(model=self.model, messages=messages))
 
     def _call(self, what: str, call: Callable[[], T]) -> T:
         """The result of a call, tried again while it fails in a way that may pass."""
@@ -282,7 +284,7 @@ class LMProposer:
                 return within(DEADLINE * self.settings.timeout_seconds, call)
             except TimeoutError as error:
                 raise ReflectionFailed(f"{where}: {error}", LATER) from None
-            except (LMError, anthropic.AnthropicError, json.JSONDecodeError) as error:
+            except (LMError, anthropic.AnthropicError, json.JSONDecodeError, NoReply) as error:
                 fault = fault_of(error, time.monotonic() - start)
             # Out here, where the provider's exception is in no chain and so in no traceback.
             if fault.of_request and what != CHECK:
@@ -296,23 +298,3 @@ class LMProposer:
         raise ReflectionFailed(
             f"{where}: {fault.why} ({tries} {'try' if tries == 1 else 'tries'})", fault.hint
         )
-
-
-def _shown(examples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the model reads of the examples: the kind of failure is for the offline proposer."""
-    return [{key: value for key, value in example.items() if key != "Failure"} for example in examples]
-
-
-def _litellm() -> Any:
-    """litellm, which fetches nothing but replies and prints nothing."""
-    # Else it gets prices and beta headers from GitHub, at its import and at Anthropic's first call.
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    os.environ.setdefault("LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "True")
-    import litellm
-
-    refuse_redirects(litellm)
-    litellm.suppress_debug_info = True
-    litellm.disable_hf_tokenizer_download = True
-    for name in ("LiteLLM", "dspy", "anthropic", "openai", "httpx", "httpx2"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    return litellm
