@@ -200,6 +200,7 @@ def detectable(a: ItemScores, b: ItemScores, power: float, alpha: float) -> floa
     Raises:
         ValueError: No items, different items, or a score outside [0, 1].
     """
+    from scipy.optimize import brentq
     from statsmodels.stats.power import TTestPower
 
     d = _paired(a, b)
@@ -207,8 +208,13 @@ def detectable(a: ItemScores, b: ItemScores, power: float, alpha: float) -> floa
         return math.inf
     if _constant(d):
         return None
-    effect = TTestPower().solve_power(nobs=d.size, alpha=alpha, power=power, alternative="two-sided")
-    return float(effect) * float(d.std(ddof=1))
+
+    def missing(effect: float) -> float:
+        found = float(TTestPower().power(effect, d.size, alpha, alternative="two-sided"))
+        return (1.0 if math.isnan(found) else found) - power  # nan far out, where it is 1
+
+    # statsmodels' own solver finds -.33 for 73 items, and nothing for others.
+    return float(brentq(missing, 0.0, 10.0)) * float(d.std(ddof=1))
 
 
 def best_prompt(

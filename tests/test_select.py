@@ -251,6 +251,17 @@ def test_the_detectable_difference_is_the_paired_t_tests():
     assert detectable(b, a, 0.8, 0.05) == pytest.approx(least)
 
 
+@pytest.mark.parametrize("alpha", [0.05, 0.05 / 3, 0.0125, 0.00625])
+def test_the_detectable_difference_falls_with_the_items(alpha: float):
+    """Also where statsmodels' solver gives a negative one (73 items) or none."""
+    last = math.inf
+    for n in (10, 12, 51, 64, 73, 79, 83, 128, 300, 2000):
+        d = {f"{i:04}": i % 2 for i in range(n)}
+        least = detectable(d, dict.fromkeys(d, 0), 0.8, alpha)
+        assert least is not None and 0 < least < last
+        last = least
+
+
 def test_the_detectable_difference_needs_items_and_a_spread():
     a, b = ones(range(3), 5), ones({4}, 5)
     assert detectable(a, b, 0.8, 0.05) == math.inf  # the smallest p of 5 items is 2 / 2^5 = .0625
