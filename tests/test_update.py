@@ -147,10 +147,36 @@ def hybrid(stage: Stage, own: Tensor, teacher: Tensor) -> Tensor:
     return (kl - task_advantage(stage) * own).mean()
 
 
+def minillm(stage: Stage, own: Tensor, teacher: Tensor) -> Tensor:
+    """The mean log-ratio of what follows a token, whitened; the token's own over the whole vocabulary."""
+    batch, temperature = stage.collected.batch, stage.config.sampling.temperature
+    gap, after = (teacher - own).detach(), []
+    for c in range(len(batch.lengths_C)):
+        mine = gap[batch.owner_N == c]
+        after += [mine[n + 1 :].mean() if n + 1 < len(mine) else torch.zeros(()) for n in range(len(mine))]
+    advantage = torch.stack(after)
+    advantage = (advantage - advantage.mean()) / advantage.std(correction=0)
+    with torch.no_grad(), as_teacher(stage.model):
+        theirs = [logits.div(temperature).log_softmax(-1) for logits in stage.logits(PROMPT)]
+    mine_V = [logits.div(temperature).log_softmax(-1) for logits in stage.logits(NO_PROMPT)]
+    kl = torch.cat([(p.exp() * (p - q)).sum(-1) for p, q in zip(mine_V, theirs, strict=True)])
+    return (kl - advantage * own).mean()
+
+
+MINILLM = (
+    "objective.type=token_kl",
+    "objective.discount=1",
+    "objective.length_normalise=true",
+    "objective.single_step=true",
+    "objective.centre=whiten",
+)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 @pytest.mark.parametrize(
     ("sets", "formula"),
     [
+        (MINILLM, minillm),
         (("objective.type=token_kl",), token_kl),
         (("objective.type=sequence_kl",), sequence_kl),
         (("objective.type=grpo", "objective.reward_std=false", "objective.kl_tau=0.2"), grpo),
@@ -296,6 +322,33 @@ def test_what_contradicts_itself_is_refused(sets: list[str], message: str) -> No
     with pytest.raises(ConfigError) as caught:
         smoke("sampling.temperature=0.5", *sets, *server)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("preset", "objective", "more"),
+    [
+        (
+            "opsd",
+            {"divergence": "forward_kl", "clip": 0.05, "temperature": 1.1, "top_k": None},
+            ("sampling.temperature=1.1", "distill.lr=5e-6", "distill.max_norm=0.1"),
+        ),
+        (
+            "minillm",
+            {"discount": 1.0, "length_normalise": True, "single_step": True, "centre": "whiten"},
+            ("distill.lr=5e-6", "objective.normalise=token"),
+        ),
+        ("dapo", {"reward": (-1.0, 1.0), "clip": (0.2, 0.28), "overlong": 3}, ("distill.weight_decay=0.1",)),
+        ("skyrl", {"old": "trainer", "student": "sampler", "discount": 0.0}, ("distill.updates=1",)),
+        ("gkd", {"divergence": "jsd", "beta": 0.5, "temperature": 1.0}, ("sampling.temperature=0.9",)),
+    ],
+)
+def test_presets_are_what_their_sources_are(
+    preset: str, objective: dict[str, Any], more: tuple[str, ...]
+) -> None:
+    config = load_config(preset, env={})
+    found = config.objective.model_dump()
+    assert {key: found[key] for key in objective} == objective
+    assert config == load_config(preset, more, env={})  # those are its values already
 
 
 def test_rewards_of_dapo(lab: Lab) -> None:
