@@ -245,7 +245,7 @@ def swell(folder: Path) -> None:
 
 def deepen(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 10**6}))
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1000}))
 
 
 def cut_weights(folder: Path) -> None:
@@ -267,7 +267,7 @@ def drop_a_tensor(folder: Path) -> None:
         (remove_tokenizer, "cannot be loaded: "),
         (remove_template, "no chat template"),
         (swell, "its chat template makes 10,000,000 characters of a few words"),
-        (deepen, "num_hidden_layers = 1000000, and its weights hold 21 tensors"),
+        (deepen, "num_hidden_layers = 1000, and its weights hold 21 tensors"),
         (refuse_chat, "refuses a plain chat: only tools"),
         (cut_weights, "cannot be loaded: "),
         (drop_a_tensor, r"lack 1 tensors, model\.layers\.1\.mlp\.up_proj\.weight"),
