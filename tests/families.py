@@ -24,8 +24,8 @@ MIXED = ["sliding_attention", "full_attention"]
 EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 
 
-def write_model(kind: str, folder: Path, **more: Any) -> Path:
-    """A model of a `model_type` with random weights and one token a byte."""
+def write_model(kind: str, folder: Path, without: str = "", **more: Any) -> Path:
+    """A model of a `model_type` with random weights and one token a byte, whose config takes all of `SHAPE` but one key."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
@@ -35,7 +35,8 @@ def write_model(kind: str, folder: Path, **more: Any) -> Path:
     logging.disable_progress_bar()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        config = AutoConfig.for_model(kind, **{**SHAPE, **more})
+        shape = {key: value for key, value in SHAPE.items() if key != without}
+        config = AutoConfig.for_model(kind, **{**shape, **more})
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         # Zeros and ones, with which models begin, would hide whether a bias or a norm is used.
         for name, parameter in model.named_parameters():

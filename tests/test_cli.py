@@ -343,10 +343,15 @@ def test_a_run_keeps_its_day_and_its_template_arguments(tmp_path: Path, here: He
 
 
 def test_a_model_that_cannot_be_used_is_one_sentence_and_no_run(tmp_path: Path, here: Here) -> None:
-    write_model("lfm2", tmp_path / "m", layer_types=["conv", "full_attention"])
-    done = here(tmp_path, "evaluate", "--config", "smoke", "--set", "model.name=m")
-    assert done.returncode == 3 and not (tmp_path / "runs").exists()
-    assert done.stderr.startswith("error: model.name = 'm': models of type lfm2 have layers of kind conv;")
+    write_model("lfm2", tmp_path / "conv", layer_types=["conv", "full_attention"])
+    write_model("falcon", tmp_path / "alibi", "head_dim", alibi=True)  # only reading with it shows
+    for name, said in (
+        ("conv", "models of type lfm2 have layers of kind conv;"),
+        ("alibi", "models of type falcon"),
+    ):
+        done = here(tmp_path, "evaluate", "--config", "smoke", "--set", f"model.name={name}")
+        assert done.returncode == 3 and not (tmp_path / "runs").exists()
+        assert done.stderr.startswith(f"error: model.name = '{name}': {said}")
 
 
 def test_an_adapter_of_another_base_is_refused_and_a_strangers_is_noted(tmp_path: Path, here: Here) -> None:

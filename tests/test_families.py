@@ -48,6 +48,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "deepseek_v3": {**MLA, **EXPERTS},
     "ernie4_5": {},
     "ernie4_5_moe": {**EXPERTS, "moe_num_experts": 4, "moe_k": 2},
+    "falcon": {"without": "head_dim"},
     "gemma": {},
     "glm": {},
     "glm4": {},

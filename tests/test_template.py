@@ -69,6 +69,8 @@ def test_a_refused_system_turn_goes_to_the_head_of_the_first_user_turn(tiny: Bas
     ]
     assert renderer.messages(NO_PROMPT, OWN) == [{"role": "user", "content": "Be kind.\n\nWhat is 3?"}]
     assert renderer.messages(NO_PROMPT, ASKED) == [{"role": "user", "content": "What is 3?"}]
+    greeted = Item("t:3", (("assistant", "Hello."), ("user", "What is 3?")), "3", {})
+    assert [turn["content"] for turn in renderer.messages("P", greeted)] == ["Hello.", "P\n\nWhat is 3?"]
     with pytest.raises(ConfigError, match=r"model\.system = 'empty': .*System role not supported"):
         _ = with_template(tiny, GEMMA, system="empty").habits
 
