@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gepa_loop.errors import ModelError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel
 
@@ -73,6 +74,13 @@ def longest_context(name: str, config: PretrainedConfig) -> int:
     return min([context, *(limit for limit in limits if isinstance(limit, int))])
 
 
+def is_linear(module: torch.nn.Module) -> bool:
+    """Whether a layer is a linear one; some routers, and Falcon's layers, are so only by name and compute in a way of their own."""
+    from torch.nn import Linear
+
+    return isinstance(module, Linear) and type(module).forward is Linear.forward
+
+
 def _ropes(parameters: Any) -> Iterator[dict[str, Any]]:
     """All rotary settings of a config, which may have some for each kind of layer."""
     if isinstance(parameters, dict):
@@ -92,7 +100,7 @@ def check_layers(name: str, model: PreTrainedModel) -> None:
     import torch
 
     head = model.get_output_embeddings()
-    if not any(isinstance(module, torch.nn.Linear) and module is not head for module in model.modules()):
+    if not any(is_linear(module) and module is not head for module in model.modules()):
         raise ModelError(
             f"model.name = {name!r}: models of type {model.config.model_type} have no linear layers that can have an adapter",
             "The README lists families that work.",

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from gepa_loop.errors import ConfigError, ModelError
+from gepa_loop.families import is_linear
 from gepa_loop.lora import LORA_A, LORA_B, Adapter
 from gepa_loop.schema import LoraConfig
 
@@ -177,15 +178,11 @@ def block_layers(base: Base) -> tuple[str, ...]:
 
 
 def _linear_layers(base: Base) -> list[str]:
-    from torch import nn
-
     # The output layer is read as a plain matrix by the objective, so an adapter there would train nothing.
     head = base.model.get_output_embeddings()
     # A layer that has adapters already is wrapped, and keeps the layer itself as `base_layer`.
     layers = [(n, m) for n, m in base.model.named_modules() if ".base_layer" not in n and ".lora_" not in n]
-    # Some routers are linear layers that return more than their product.
-    plain = {n for n, m in layers if isinstance(m, nn.Linear) and type(m).forward is nn.Linear.forward}
-    return [n for n, m in layers if (n in plain or hasattr(m, "base_layer")) and m is not head]
+    return [n for n, m in layers if (is_linear(m) or hasattr(m, "base_layer")) and m is not head]
 
 
 def _stays(base: Base, target: str) -> bool:

@@ -344,10 +344,12 @@ def test_a_run_keeps_its_day_and_its_template_arguments(tmp_path: Path, here: He
 
 def test_a_model_that_cannot_be_used_is_one_sentence_and_no_run(tmp_path: Path, here: Here) -> None:
     write_model("lfm2", tmp_path / "conv", layer_types=["conv", "full_attention"])
-    write_model("falcon", tmp_path / "alibi", "head_dim", alibi=True)  # only reading with it shows
+    write_model(
+        "llama", tmp_path / "window", sliding_window=16
+    )  # only reading with it shows that there is none
     for name, said in (
         ("conv", "models of type lfm2 have layers of kind conv;"),
-        ("alibi", "models of type falcon"),
+        ("window", "models of type llama cannot"),
     ):
         done = here(tmp_path, "evaluate", "--config", "smoke", "--set", f"model.name={name}")
         assert done.returncode == 3 and not (tmp_path / "runs").exists()

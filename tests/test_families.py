@@ -48,7 +48,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "deepseek_v3": {**MLA, **EXPERTS},
     "ernie4_5": {},
     "ernie4_5_moe": {**EXPERTS, "moe_num_experts": 4, "moe_k": 2},
-    "falcon": {"without": "head_dim"},
     "gemma": {},
     "glm": {},
     "glm4": {},
@@ -94,6 +93,7 @@ WINDOWS: dict[str, dict[str, Any]] = {
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "bloom": ({}, "attention is not plain"),
     "cohere": ({"logit_scale": 0.0625}, "logits are not"),
+    "falcon": ({"without": "head_dim"}, "no linear layers"),
     "falcon_h1": ({}, "layers of kind hybrid"),
     "gemma2": ({}, "Gemma2ForCausalLM cannot be used: its attention is not plain"),
     "gpt2": ({}, "no linear layers"),

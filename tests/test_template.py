@@ -101,10 +101,7 @@ def test_what_the_bare_model_reads_in_place_of_a_prompt(
     """Counts: tokens of the bare chat and of one with a prompt of 29 letters, beyond the question alone."""
     renderer = with_template(tiny, template, system=system)
     question = "<|im_start|>user\nWhat is 3?<|im_end|>\n<|im_start|>assistant\n"
-    assert (
-        renderer.habits.adds == adds.removesuffix(".")[: len(renderer.habits.adds)]
-        or adds == renderer.habits.adds
-    )
+    assert (renderer.habits.adds, renderer.habits.bare) == (adds, "system\n<|im_end|>" in bare)
     assert renderer.text(NO_PROMPT, ASKED) == bare + question
     assert "You are Qwen" not in renderer.text("P" * 29, ASKED)
     assert (renderer.system_tokens(NO_PROMPT, ASKED), renderer.system_tokens("P" * 29, ASKED)) == counts
