@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from gepa_loop.config import load_config
 from gepa_loop.lab import open_lab
@@ -14,6 +16,7 @@ from gepa_loop.runs import read_jsonl
 from gepa_loop.schema import EvaluateConfig
 from gepa_loop.scorecard import Replies, decides, ways
 from gepa_loop.stages import replies
+from gepa_loop.view import result_table
 
 
 def row(item: str, sample: int, score: float, tokens: int, finish: str = "stop") -> dict[str, Any]:
@@ -70,3 +73,38 @@ def test_both_ways_are_drawn_whichever_decides(tmp_path: Path, decided: str) -> 
     assert len({r["completion"] for r in sampled}) > 6
     again = replies(lab, "test", NO_PROMPT, None, tmp_path / "again.jsonl", Silent())
     assert [r["completion"] for r in again["greedy"].rows] == [r["completion"] for r in greedy]
+
+
+def test_the_last_table_shows_both_ways_and_what_the_student_gained() -> None:
+    def cards(mean: float, samples: int) -> dict[str, Any]:
+        more = {"samples": samples, "pass_at_k": 0.625, "tokens": 6.5, "cut": 0.25}
+        return {"n": 40, "mean": mean, "ci": [mean - 0.1, mean + 0.1], **more}
+
+    def part(samples: int, *means: float) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            key: cards(mean, samples)
+            for key, mean in zip(("base", "prompted", "student"), means, strict=True)
+        }
+        gain = means[2] - means[0]
+        return found | {"student_minus_base": {"mean": gain, "ci": [gain - 0.1, gain + 0.1], "p": 0.0123}}
+
+    greedy, sampled = part(1, 0.2, 0.3, 0.4), part(4, 0.15, 0.25, 0.125)
+    result = {
+        "decides": "sampled",
+        "test": sampled,
+        "greedy": greedy,
+        "sampled": sampled,
+        "tokens": {"prompt": 17, "bare": 3},
+        "rounds": [{"round": 0, "winner": "a"}],
+    }
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(result_table(result))
+    lines = [" ".join(line.split()) for line in console.export_text().splitlines()]
+    assert lines[0] == "test, 40 items; sampled: 4 replies an item; sampled scores decide"
+    assert "base greedy .200 [.100, .300] 6.5 25% 3" in lines
+    assert "sampled .150 [.050, .250] .625 6.5 25% 3" in lines
+    assert "base + prompt greedy .300 [.200, .400] 6.5 25% 17" in lines
+    assert "student greedy .400 [.300, .500] 6.5 25% 3" in lines
+    assert "sampled .125 [.025, .225] .625 6.5 25% 3" in lines
+    assert "student - base, greedy: +.200 [+.100, +.300], p = .0123, paired by item" in lines
+    assert "student - base, sampled: -.025 [-.125, +.075], p = .0123, paired by item" in lines
