@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 
 from gepa_loop.models import Base
 from gepa_loop.prompts import Renderer
 from gepa_loop.rollouts import Rollouts
-from gepa_loop.sampling.base import Completion
+from gepa_loop.runs import derive_seed
+from gepa_loop.sampling.base import Completion, Sampling
 from gepa_loop.sampling.torch import TorchSampler
 from gepa_loop.schema import TaskConfig
 from gepa_loop.task import load_task
@@ -36,3 +38,21 @@ def test_no_answer_is_read_from_a_thought_that_the_template_opens(
     row = rollouts.score(item, 0, Completion(tuple(ids), (0.0,) * len(ids), "length"))
     assert (rollouts.opening, row.score, row.extracted is None) == (opening, scored, scored == 0)
     assert row.completion == f"It is {item.answer}"
+
+
+def test_each_round_has_random_numbers_of_its_own(tiny: Base) -> None:
+    sizes = dict.fromkeys(("train", "pareto", "select", "test"), 2)
+    task = load_task(TaskConfig(name="lcm", splits=sizes), 0)
+    first = Rollouts(TorchSampler(tiny, 4), Renderer(tiny.tokenizer, tiny.context), task, 5)
+    second, third = replace(first, round=1), replace(first, round=2)
+    # Commands without rounds train what a first round trains.
+    assert first.derived("lora") == derive_seed(5, "lora")
+    assert len({one.derived("lora") for one in (first, second, third)}) == 3
+    drawn = [
+        one.completions("", task.splits["train"], 2, Sampling(1.0, 8), "train/0")
+        for one in (first, second, third)
+    ]
+    assert drawn[0] != drawn[1] != drawn[2] != drawn[0]
+    assert drawn[1] == replace(first, round=1).completions(
+        "", task.splits["train"], 2, Sampling(1.0, 8), "train/0"
+    )

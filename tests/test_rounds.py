@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,29 @@ from gepa_loop.config import load_config
 from gepa_loop.distill.collect import items_of_step
 from gepa_loop.distill.probe import PER_ITEM
 from gepa_loop.lab import Lab, open_lab
+from gepa_loop.loop import RoundOutcome, run_test
 from gepa_loop.lora import read_adapter
+from gepa_loop.lora_training import remove_lora, student_adapter, with_lora
 from gepa_loop.outcome import gains
-from gepa_loop.prompts import NO_PROMPT
-from gepa_loop.runs import read_json, read_jsonl
+from gepa_loop.prompts import NO_PROMPT, Candidate
+from gepa_loop.runs import open_run, read_json, read_jsonl
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.scorecard import Replies
-from gepa_loop.select import internalisation
+from gepa_loop.select import Verdict, internalisation
+
+
+class Silent:
+    """An observer that says nothing."""
+
+    def stage(self, name: str, *, round: int | None = None, candidate: str | None = None) -> None:
+        pass
+
+    def progress(self, done: int, total: int, **facts: Any) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
 
 READ = 8
 """Rows of a file that are generated again."""
@@ -265,3 +282,40 @@ def test_equal_scores_have_equal_intervals_wherever_they_stand(root: Path, winne
         for side in (own["student"], decision["base"], decision["differences"][winner]):
             low, high = (f"{x:z.3f}".replace("0.", ".", 1) for x in side["ci"])
             assert f"[{low}, {high}]" in decision["reason"]
+
+
+def test_an_adapter_starts_in_directions_of_its_own(root: Path, winners: list[str]) -> None:
+    one, two = (
+        read_adapter(root / f"round_{n:02d}" / "distill" / id_ / "adapter") for n, id_ in enumerate(winners)
+    )
+    cosines = [
+        torch.cosine_similarity(one.pair(m)[0].flatten(), two.pair(m)[0].flatten(), dim=0)
+        for m in one.modules
+    ]
+    # From the same random A it is .7 after these steps.
+    assert abs(float(torch.stack(cosines).mean())) < 0.2
+
+
+@pytest.mark.parametrize("objective", ["full_kl", "grpo"])
+def test_nothing_of_a_prompt_is_internalised_where_none_is_read(tmp_path: Path, objective: str) -> None:
+    sets = [f"objective.type={objective}", "evaluate.temperature=0", "evaluate.samples=1"]
+    lab = open_lab(load_config("smoke", sets, env={}))
+    lab.rollouts.sampler.set_student(None)
+    greedy, items = Sampling(0.0, lab.config.sampling.max_tokens), lab.task.splits["test"]
+    bare = {row.item: row.completion for row in lab.rollouts.rows(NO_PROMPT, items, 1, greedy, "evaluate")}
+    # Whatever the bare model says is wrong, so that prompt and student gain for certain.
+    task = replace(lab.task, scorer=lambda item, extracted, text: (float(text != bare[item.id]), ""))
+    lab = replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))
+    model = with_lora(lab.base, lab.config.lora, 0, None)
+    student = student_adapter(model)
+    remove_lora(model)
+    moved = {name: tensor + 0.1 for name, tensor in student.tensors.items()}
+    verdict = Verdict("x", "", ("x",), {}, {}, None)
+    outcome = RoundOutcome(
+        0, verdict, None, replace(student, tensors=moved), None, Candidate("Answer."), {}, ()
+    )
+    with open_run(tmp_path / "r", lab.identity()) as opened:
+        found = run_test(lab, opened, Silent(), [outcome])
+    assert found.whole["test"]["prompted"]["mean"] > 0.5 and found.rounds[0]["test"] is not None
+    assert (found.whole["internalisation"] is None) == (objective == "grpo")
+    assert (found.rounds[0]["internalisation"] is None) == (objective == "grpo")

@@ -102,6 +102,44 @@ def test_test_split_does_not_depend_on_other_sizes(name: str, options: dict[str,
     assert small.splits["select"] == large.splits["select"][:20]
 
 
+def test_each_round_gets_items_of_select_of_its_own() -> None:
+    one, three = load_task(_gym(), 0), load_task(_gym(), 0, rounds=3)
+    # Rounds change nothing of what there was, so they can be added to a run.
+    assert (one.splits, one.fingerprint) == (three.splits, three.fingerprint) and one.later == ()
+    parts = [three.in_round(n).splits["select"] for n in range(3)]
+    assert three.in_round(0) is three and parts[0] == one.splits["select"]
+    assert [len(part) for part in parts] == [len(parts[0])] * 3
+    questions = [item.messages for item in three.items]
+    assert len(set(questions)) == len(questions) == len(_all(three)) + 2 * len(parts[0])
+    assert {**three.in_round(2).splits, "select": ()} == {**three.splits, "select": ()}
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_file_must_hold_select_for_each_round(tmp_path: Path, by_hand: bool) -> None:
+    records = _numbered(10)
+    if by_hand:
+        splits = ["train", "pareto", "test", *["select"] * 7]
+        records = [{**record, "split": split} for record, split in zip(records, splits, strict=True)]
+    config = _jsonl(_write(tmp_path / "t.jsonl", records), train=1, pareto=1, select=3, test=1)
+    two = load_task(config, 0, rounds=2)
+    assert len({item.id for item in two.items}) == 9 and len(two.later) == 1
+    with pytest.raises(TaskError, match=r"select = 3: only [01] questions were found for round 2") as caught:
+        load_task(config, 0, rounds=3)
+    assert "Lower task.splits.select or loop.rounds" in str(caught.value.hint)
+    # A row that only a later round reads is part of the data, too.
+    changed = [
+        {**record, "answer": "other"} if two.later[0][0].id == f"jsonl:{n}" else record
+        for n, record in enumerate(records, 1)
+    ]
+    _write(tmp_path / "t.jsonl", changed)
+    assert (
+        load_task(config, 0).fingerprint
+        != load_task(
+            _jsonl(_write(tmp_path / "u.jsonl", records), train=1, pareto=1, select=3, test=1), 0
+        ).fingerprint
+    )
+
+
 def test_a_pool_too_small_for_its_splits() -> None:
     # Ordered pairs of 1..10: 100 questions for test 60, select 20, pareto 10 and train 40.
     with pytest.raises(TaskError) as caught:
