@@ -60,7 +60,16 @@ def gain_table(summary: Mapping[str, Mapping[str, Any]], rows: Sequence[Mapping[
 
 
 def null_table(summary: Mapping[str, Mapping[str, Any]]) -> Table:
-    names = ("", "trials", "winners", "rate", "95 %", "winner's mean too high", "reported mean too high")
+    names = (
+        "",
+        "trials",
+        "winners",
+        "rate",
+        "95 %",
+        "distilled",
+        "winner's mean too high",
+        "reported mean too high",
+    )
     table = make_table(*names, "rollouts", "most", "proposals", "accepted", "CPU s")
     for name, one in summary.items():
         low, high = one["ci"]
@@ -70,6 +79,7 @@ def null_table(summary: Mapping[str, Mapping[str, Any]]) -> Table:
             str(one["winners"]),
             f"{one['rate']:.3f}",
             f"[{low:.3f}, {high:.3f}]",
+            "" if one["distilled"] is None else f"{one['distilled']:.3f}",
             shown(one["optimism_of_winners"]) if one["winners"] else "",
             shown(one["optimism"]),
             *(f"{one[key]:.0f}" for key in ("rollouts", "most_rollouts", "proposals", "accepted")),

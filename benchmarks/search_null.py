@@ -15,17 +15,18 @@ from typing import Any
 from statsmodels.stats.proportion import proportion_confint
 
 from benchmarks.search_dspy import search_stock
-from benchmarks.search_ours import STOCK, VARIANTS, configure, interval, search_ours
+from benchmarks.search_ours import STOCK, VARIANTS, Silent, configure, interval, search_ours
 from gepa_loop.bundled import TINY
 from gepa_loop.config import Config
-from gepa_loop.lab import Lab
+from gepa_loop.lab import Lab, seed_prompt
 from gepa_loop.lora import Adapter
 from gepa_loop.models import Base, load_base
-from gepa_loop.prompts import Renderer
+from gepa_loop.prompts import NO_PROMPT, Renderer
 from gepa_loop.rollouts import Rollouts
-from gepa_loop.runs import derive_seed
+from gepa_loop.runs import derive_seed, read_jsonl
 from gepa_loop.sampling.base import Completion, Sampling
 from gepa_loop.schema import ModelConfig
+from gepa_loop.stages import scores
 from gepa_loop.task import SPLITS, Item, Task
 
 RIGHT, WRONG = "right", "wrong"
@@ -133,9 +134,20 @@ def null(sides: Sequence[str], trials: int, budget: int, folder: Path) -> Iterat
                 outcome, judged = search_stock(lab, budget, threads=1), "pareto"
             else:
                 outcome, judged = search_ours(lab, folder / str(trial) / name), "select"
-            yield {"trial": trial, "side": name, "true": expected(lab, judged), **outcome.row()}
+            useless = None if name == STOCK else would_distil(lab, folder / str(trial) / name)
+            own = {"trial": trial, "side": name, "true": expected(lab, judged), "distilled": useless}
+            yield own | outcome.row()
     finally:
         gc.unfreeze()
+
+
+def would_distil(lab: Lab, folder: Path) -> bool:
+    """Whether a loop would distil a prompt that the search found: its mean on `select` is above the bare model's."""
+    path = folder / "evaluate" / "bare.jsonl"
+    bare = scores(lab, "select", NO_PROMPT, None, path, Silent())
+    least = sum(bare.values()) / len(bare) + lab.config.loop.min_gap
+    front, seed = read_jsonl(folder / "optimize" / "front.jsonl"), seed_prompt(lab.config)
+    return any(row["select"]["mean"] > least for row in front if row["id"] != seed.id)
 
 
 def false_winners(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -145,11 +157,13 @@ def false_winners(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]
         own = [row for row in rows if row["side"] == name]
         winners = [row for row in own if row["winner"]]
         low, high = proportion_confint(len(winners), len(own), method="wilson")
+        told = [row.get("distilled") for row in own]
         summary[name] = {
             "trials": len(own),
             "winners": len(winners),
             "rate": len(winners) / len(own),
             "ci": [float(low), float(high)],
+            "distilled": sum(map(bool, told)) / len(told) if None not in told else None,
             "optimism": _optimism(own),
             "optimism_of_winners": _optimism(winners) if winners else None,
             **{

@@ -146,7 +146,8 @@ class OptimizeConfig(Section):
     """Items of `train` on which a new candidate must beat its parent."""
     accept: Literal["test", "margin", "gepa"] = "test"
     """When a candidate beats its parent on the minibatch. `test`: its paired differences have a one-sided p of at most
-    `accept_level`; `margin`: their mean is above `accept_margin`; `gepa`: its sum is higher, as in GEPA itself."""
+    `accept_level`; `margin`: their mean is above `accept_margin`; `gepa`: its sum is higher, as in GEPA itself, which is
+    `margin` with `accept_margin` and `brevity` 0."""
     accept_level: Annotated[float, Field(gt=0, le=0.5)] = 0.25
     """For `test`: by sign flips, two items won and none lost have p = 0.25."""
     accept_margin: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -109,6 +109,7 @@ def test_each_round_gets_items_of_select_of_its_own() -> None:
     parts = [three.in_round(n).splits["select"] for n in range(3)]
     assert three.in_round(0) is three and parts[0] == one.splits["select"]
     assert [len(part) for part in parts] == [len(parts[0])] * 3
+    assert parts[1:] == list(three.later) and parts[1] != parts[2]
     questions = [item.messages for item in three.items]
     assert len(set(questions)) == len(questions) == len(_all(three)) + 2 * len(parts[0])
     assert {**three.in_round(2).splits, "select": ()} == {**three.splits, "select": ()}
