@@ -30,7 +30,7 @@ def module_file(name: str, where: str) -> Path:
         TaskError: It is neither in the working directory nor on PYTHONPATH, or another module has its name.
     """
     here = str(Path.cwd())
-    places = [here, *(place for place in sys.path if place and not _installed(Path(place)))]
+    places = [here, *filter(None, sys.path)]
     top, *inner = name.split(".")
     spec = None if top == "gepa_loop" else PathFinder.find_spec(top, places)
     first = spec
