@@ -258,8 +258,9 @@ def test_each_round_decides_on_items_that_decided_nothing(lab: Lab, root: Path) 
     )
     others = {item.id for split in lab.task.splits.values() for item in split}
     assert len(one) == len(two) == 64 and not one & two and not two & others and one < others
-    levels = [read_json(root / f"round_{n:02d}" / "decision.json")["level"] for n in (0, 1)]
-    assert levels == [0.05, 0.025]
+    decisions = [read_json(root / f"round_{n:02d}" / "decision.json") for n in (0, 1)]
+    assert [decision["level"] for decision in decisions] == [0.05, 0.025]
+    assert "Level: .050." in decisions[0]["reason"] and "Level: .025." in decisions[1]["reason"]
 
 
 def test_an_epoch_goes_over_the_rounds(lab: Lab, root: Path, winners: list[str]) -> None:
