@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gepa_loop.attention import layer_masks
-from gepa_loop.distill.batch import Packed
+from gepa_loop.distill.batch import Packed, Spans
 from gepa_loop.distill.fused import fused_states
 from gepa_loop.sampling.decoder import unsupported
 from gepa_loop.sampling.kv import KVCache, empty_cache
@@ -229,7 +229,9 @@ class Graphs:
     def _capture(self, packed: Packed, prefix: Prefix) -> Captured | None:
         """The graphs of a bucket, or None where they compute something else than the model itself does."""
         inputs = tuple(tensor.clone() for tensor in _tensors(packed))
-        static = Packed(*inputs)
+        ids_BL, positions_BL, starts_BL, ends_BL, prompts_B, rows_N, columns_N = inputs
+        spans = Spans(starts_BL, ends_BL, prompts_B)
+        static = Packed(ids_BL, positions_BL, spans, packed.prefix, rows_N, columns_N)
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -319,32 +321,36 @@ def bucket(size: int) -> int:
 def corner(packed: Packed, length: int) -> Packed:
     """The first `length` positions of the first row; where they predict nothing, the last of them does."""
     size = packed.ids_BL.shape[1]
-    prefix, length = packed.mask_B1LS.shape[3] - size, min(size, length)
+    length = min(size, length)
     inside = (packed.rows_N == 0) & (packed.columns_N < length)
     rows_N, columns_N = packed.rows_N[inside], packed.columns_N[inside]
     if not len(rows_N):
         rows_N, columns_N = rows_N.new_zeros(1), columns_N.new_full((1,), length - 1)
-    mask = packed.mask_B1LS[:1, :, :length, : prefix + length]
-    return Packed(packed.ids_BL[:1, :length], packed.positions_BL[:1, :length], mask, rows_N, columns_N)
+    starts_BL, ends_BL, prompts_B = packed.spans
+    spans = Spans(
+        starts_BL[:1, :length].contiguous(),
+        ends_BL[:1, :length].clamp(max=length),
+        prompts_B[:1].clamp(max=length),
+    )
+    ids_BL, positions_BL = packed.ids_BL[:1, :length], packed.positions_BL[:1, :length]
+    return Packed(ids_BL, positions_BL, spans, packed.prefix, rows_N, columns_N)
 
 
 def pad_packed(packed: Packed, length: int, count: int) -> Packed:
     """The same rows with `length` positions and `count` predicted tokens, the last of them padding."""
     old = packed.ids_BL.shape[1]
     more, spare = length - old, count - len(packed.rows_N)
-    prefix = packed.mask_B1LS.shape[3] - old
-    mask = pad(packed.mask_B1LS, (0, more, 0, more))
-    # A mask row without any True gives NaN: padding sees itself.
-    own = torch.arange(old, length, device=mask.device)
-    mask[:, :, own, prefix + own] = True
+    starts_BL, ends_BL, prompts_B = packed.spans
+    spans = Spans(pad(starts_BL, (0, more), value=old), pad(ends_BL, (0, more), value=length), prompts_B)
     return Packed(
         pad(packed.ids_BL, (0, more)),
         pad(packed.positions_BL, (0, more)),
-        mask,
+        spans,
+        packed.prefix,
         pad(packed.rows_N, (0, spare)),
         pad(packed.columns_N, (0, spare)),
     )
 
 
 def _tensors(packed: Packed) -> tuple[Tensor, ...]:
-    return packed.ids_BL, packed.positions_BL, packed.mask_B1LS, packed.rows_N, packed.columns_N
+    return packed.ids_BL, packed.positions_BL, *packed.spans, packed.rows_N, packed.columns_N

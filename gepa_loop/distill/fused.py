@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
-from gepa_loop.attention import folded_bias
 from gepa_loop.distill.batch import Packed
 
 if TYPE_CHECKING:
@@ -20,10 +17,10 @@ if TYPE_CHECKING:
 def fused_states(model: PreTrainedModel, packed: Packed, prefix: Prefix) -> Tensor:
     """`forward.hidden_states` for a model that `sampling.decoder.unsupported` knows, with its present adapters.
 
-    Norms, rotation and activation are one kernel each instead of five to ten, and the mask is laid out once and not in
-    every layer.
+    Norms, rotation and activation are one kernel each instead of five to ten, and attention computes only what is seen.
     """
     from gepa_loop.distill.kernels import add_norm, rotate, silu_mul
+    from gepa_loop.distill.packed_attention import attend
 
     decoder, eps = model.get_decoder(), model.config.rms_norm_eps
     rows, length = packed.ids_BL.shape
@@ -33,8 +30,6 @@ def fused_states(model: PreTrainedModel, packed: Packed, prefix: Prefix) -> Tens
     )
     width = cos_BLD.shape[2]
     kv_heads = model.config.num_key_value_heads
-    groups = model.config.num_attention_heads // kv_heads
-    bias = folded_bias(packed.mask_B1LS, groups, x_NH.dtype)
     delta_NH = None
     for number, block in enumerate(decoder.layers):
         attention, mlp = block.self_attn, block.mlp
@@ -47,14 +42,11 @@ def fused_states(model: PreTrainedModel, packed: Packed, prefix: Prefix) -> Tens
         query = rotate(attention.q_proj(hidden_NH), norms[0], cos_BLD, sin_BLD, eps)
         key = rotate(attention.k_proj(hidden_NH), norms[1], cos_BLD, sin_BLD, eps)
         value = attention.v_proj(hidden_NH).view(rows, length, kv_heads, width).transpose(1, 2)
+        past = None
         if prefix.cache is not None:
-            past = prefix.cache.layers[number]
-            key = torch.cat([past.keys[:, :, : prefix.length].expand(rows, -1, -1, -1), key], 2)
-            value = torch.cat([past.values[:, :, : prefix.length].expand(rows, -1, -1, -1), value], 2)
-        # The query heads that share a key head lie along the query axis: keys are never repeated.
-        query = query.view(rows, kv_heads, groups * length, width)
-        seen = scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=attention.scaling)
-        seen = seen.reshape(rows, -1, length, width).transpose(1, 2).reshape(rows * length, -1)
+            layer = prefix.cache.layers[number]
+            past = layer.keys[0, :, : prefix.length], layer.values[0, :, : prefix.length]
+        seen = attend(query, key, value, past, packed.spans, attention.scaling).view(rows * length, -1)
         x_NH, hidden_NH = add_norm(x_NH, attention.o_proj(seen), block.post_attention_layernorm.weight, eps)
         delta_NH = mlp.down_proj(silu_mul(mlp.gate_proj(hidden_NH), mlp.up_proj(hidden_NH)))
     _, hidden_NH = add_norm(x_NH, delta_NH, decoder.norm.weight, eps)
