@@ -203,7 +203,7 @@ def _backward_keys(
 def blocks(dtype: torch.dtype) -> dict[str, int]:
     """Queries and keys that a program takes at once, and how it is built."""
     size = 64 if dtype.itemsize == 2 else 32
-    return {"BLOCK_M": size, "BLOCK_N": size, "num_warps": 4, "num_stages": 3 if dtype.itemsize == 2 else 1}
+    return {"BLOCK_M": size, "BLOCK_N": size, "num_warps": 4, "num_stages": 2 if dtype.itemsize == 2 else 1}
 
 
 class _Attend(torch.autograd.Function):
