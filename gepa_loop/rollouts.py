@@ -69,7 +69,7 @@ class Rollouts:
     @cached_property
     def opening(self) -> str:
         """`<think>` where the chat template opens a thought that the reply goes on with, else empty."""
-        suffix = self.renderer.suffix(self.task.splits["test"][0])
+        suffix = self.renderer.suffix(next(iter(self.task.splits.values()))[0])
         return "<think>" if ends_in_thought(self.renderer.tokenizer.decode(suffix)) else ""
 
     def completions(
