@@ -93,9 +93,9 @@ class SamplingConfig(Section):
     """Most rows generated together, rows of like length in one batch. On a CPU a batch has at most so many times 512
     positions, prompts, padding and completions counted: fewer rows where they are long."""
     canary: Annotated[float, Field(gt=0)] | None = None
-    """vLLM only: nats by which its log-probabilities may differ, in the mean, from the trained model's on the fixed prompts
-    that check every new adapter; more is an error. By default 0.001 in float32, and in bfloat16
-    0.02 on a GPU and 0.2 on the CPU."""
+    """Nats by which the sampler's log-probabilities may differ, in the mean, from the trained model's on the fixed prompts that
+    check a finished student before it is scored, and with vLLM every new adapter; more is an error. By default 0.001 in
+    float32, and in bfloat16 0.05 on a GPU and 0.2 on the CPU."""
     vllm: VllmConfig = VllmConfig()
 
 

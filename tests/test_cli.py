@@ -193,8 +193,10 @@ def test_distill_and_evaluate(here: Here, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (adapter,) = (tmp_path / "runs" / "d").glob("distill/*/adapter")
     assert str(adapter.relative_to(tmp_path)) in done.stdout
+    assert "sampler and trainer differ by" in done.stdout
     done = here(tmp_path, "evaluate", "--adapter", str(adapter), "--against", "p.txt:", *smoke, "e")
     assert done.returncode == 0, done.stderr
+    assert "sampler and trainer differ by" in done.stdout
     assert "sampled scores decide" in done.stdout and "pass@4" in done.stdout
     for way in ("greedy", "sampled"):
         assert f"difference, {way}: +.000 [+.000, +.000], p = 1.0000, paired by item" in done.stdout

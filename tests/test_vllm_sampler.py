@@ -16,7 +16,7 @@ from gepa_loop.lora import Adapter
 from gepa_loop.lora_training import remove_lora, student_adapter, with_lora
 from gepa_loop.models import Base
 from gepa_loop.sampling.base import Completion, Sampling
-from gepa_loop.sampling.canary import ALLOWED, SAMPLING, Canary
+from gepa_loop.sampling.canary import ALLOWED, SAMPLING, Canary, check_sampler
 from gepa_loop.sampling.engines import choose_engine, open_sampler, resolve_engine
 from gepa_loop.sampling.torch import TorchSampler
 from gepa_loop.sampling.vllm_options import (
@@ -156,6 +156,21 @@ def test_the_canary_passes_what_computes_alike_and_stops_what_does_not(tiny: Bas
         canary.check(completions(None), adapter, "engine")
     with pytest.raises(ModelError, match="allows 1e-12"):
         Canary(tiny, 1e-12).check(completions(adapter), adapter, "engine")
+
+
+def test_a_sampler_is_checked_with_the_adapter_it_is_given(tiny: Base) -> None:
+    adapter, sampler = moved(tiny), TorchSampler(tiny, 8)
+    found = check_sampler(tiny, sampler, adapter, None, "torch")
+    assert found.nats < 1e-5 and found.effect > 0.01
+    assert f"differ by {found.nats:.1g} nats" in str(found) and f"changes {found.effect:.1g}" in str(found)
+    assert check_sampler(tiny, sampler, None, None, "torch").effect == 0
+
+    class Deaf(TorchSampler):
+        def set_student(self, adapter: Adapter | None) -> None:
+            """Keeps the base."""
+
+    with pytest.raises(ModelError, match=r"^deaf's log-probabilities differ"):
+        check_sampler(tiny, Deaf(tiny, 8), adapter, None, "deaf")
 
 
 def test_the_canary_reads_the_model_beneath_the_adapters_of_training(tiny: Base) -> None:
