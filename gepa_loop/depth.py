@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +46,10 @@ def _tensors(place: str) -> int | None:
     if not folder.is_dir():
         cached = try_to_load_from_cache(place, "config.json")
         folder = Path(cached).parent if isinstance(cached, str) else folder
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():  # all of it, also where a download ended after some of the files
+        with contextlib.suppress(OSError, ValueError):
+            return len(json.loads(index.read_text("utf-8"))["weight_map"]) or None
     found = 0
     for path in folder.glob("*.safetensors"):
         with safe_open(path, "pt") as file:

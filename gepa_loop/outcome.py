@@ -72,3 +72,15 @@ def missing_gain(config: Config, result: Mapping[str, Any]) -> str | None:
     if gain["mean"] <= 0 or gain["p"] >= config.loop.alpha:
         return f"student - base = {gain['mean']:+.3f}, {p_sentence(gain['p'])} on test"
     return None
+
+
+def ground(rounds: Sequence[Mapping[str, Any]], number: int | None = None) -> str:
+    """What the model is called that a round's prompt was evolved for: the base, or the student of the winner before it.
+
+    Args:
+        rounds: The rounds of result.json.
+        number: The round; None is the last that has a winner.
+    """
+    winners = [one["round"] for one in rounds if one["winner"]]
+    before = winners[:-1] if number is None else [n for n in winners if n < number]
+    return f"student of round {before[-1]}" if before else "base"

@@ -22,6 +22,8 @@ MOST = 10**6
 
 DIGITS = 4_000
 """Of the longest integer that is read as a number."""
+TOO_LONG = 10**DIGITS
+"""Made once: for each number of a file it would take longer than the rest."""
 
 Messages = tuple[tuple[str, str], ...]
 
@@ -174,7 +176,7 @@ def _fault(value: object) -> str | None:
                 return "half of a surrogate pair"
         elif isinstance(value, float) and not math.isfinite(value):
             return f"a number that is not finite, {value}"
-        elif isinstance(value, int) and abs(value) >= 10**DIGITS:
+        elif isinstance(value, int) and abs(value) >= TOO_LONG:
             return f"a number of more than {DIGITS:,} digits"
         elif isinstance(value, Mapping | list | tuple):
             seen.add(id(value))  # a factory's list may hold itself

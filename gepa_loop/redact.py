@@ -37,9 +37,10 @@ def redacted(text: str, env: Mapping[str, str] | None = None) -> str:
         text: What is to be shown; others' words in it may repeat a key.
         env: The environment; None takes the process's own.
     """
-    for name, value in (os.environ if env is None else env).items():
-        if names_a_secret(name) and len(key := value.strip()) >= SHORTEST:
-            text = text.replace(key, HIDDEN)
+    named = (os.environ if env is None else env).items()
+    keys = [key for name, value in named if names_a_secret(name) and len(key := value.strip()) >= SHORTEST]
+    for key in sorted(keys, key=len, reverse=True):  # a key may begin with another
+        text = text.replace(key, HIDDEN)
     return _USERINFO.sub(f"{HIDDEN}@", text)
 
 

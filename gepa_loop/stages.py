@@ -13,7 +13,7 @@ from gepa_loop.errors import ConfigError
 from gepa_loop.evaluate import evaluate
 from gepa_loop.lab import Lab
 from gepa_loop.ledger import Ledger, open_ledger
-from gepa_loop.lora import Adapter, read_adapter, stack_adapters
+from gepa_loop.lora import Adapter, read_adapter
 from gepa_loop.prompts import NO_PROMPT, Candidate, read_prompt
 from gepa_loop.runs import Run, derive_seed, read_jsonl, write_json
 from gepa_loop.scorecard import WAYS, Replies, Way, decides, ways
@@ -239,11 +239,11 @@ def distil(
     from gepa_loop.distill.checkpoint import steps_saved
     from gepa_loop.distill.trainer import distill
 
-    settings, finished = lab.config.distill, (folder / "result.json").exists()
+    settings = lab.config.distill
     observer.stage("distill", round=number, candidate=label or teacher.id)
     if lab.config.objective.type == "grpo":
         observer.note("objective grpo trains on the task reward alone; the prompt is not read")
-    if begun := settings.steps if finished else steps_saved(folder / "checkpoints"):
+    if begun := settings.steps if (folder / "result.json").exists() else steps_saved(folder / "checkpoints"):
         observer.note("finished earlier" if begun == settings.steps else f"continuing after step {begun}")
     observer.progress(begun, settings.steps)
     still = 0
@@ -261,19 +261,8 @@ def distil(
         observer.note(
             f"{still} of {settings.steps} steps had no gradient: no trained token had an advantage or a divergence"
         )
-    if not finished:
-        _check_sampler(
-            lab, done.adapter if stack is None else stack_adapters([stack, done.adapter]), observer
-        )
+    observer.note(str(done.mismatch))
     return done
-
-
-def _check_sampler(lab: Lab, adapter: Adapter, observer: Observer) -> None:
-    """Note how far what will be scored with this adapter is from what was trained; too far is an error."""
-    from gepa_loop.sampling.canary import check_sampler
-
-    engine, allowed = lab.engine.partition(",")[0], lab.config.sampling.canary
-    observer.note(str(check_sampler(lab.base, lab.rollouts.sampler, adapter, allowed, engine)))
 
 
 def distil_alone(
@@ -324,6 +313,8 @@ def compare(
     Returns:
         The content of result.json: the subjects' scores and their difference as `evaluate` decides, and both ways.
     """
+    from gepa_loop.sampling.canary import check_sampler
+
     found, seed = [], lab.config.seed
     ledger = open_ledger(run, lab.task.splits[split], "evaluate") if split == "test" else None
     if ledger is not None and not (run.path / "looks.json").exists():
@@ -333,7 +324,8 @@ def compare(
         text = NO_PROMPT if one.candidate is None else one.candidate.text
         path = run.path / "evaluate" / f"{one.id}.jsonl"
         if one.adapter is not None and not path.exists():
-            _check_sampler(lab, one.adapter, observer)
+            engine, allowed = lab.engine.partition(",")[0], lab.config.sampling.canary
+            observer.note(str(check_sampler(lab.base, lab.rollouts.sampler, one.adapter, allowed, engine)))
         if ledger is not None:
             note_look(ledger, one.id, path, observer)
         found.append(replies(lab, split, text, one.adapter, path, observer))

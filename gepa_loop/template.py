@@ -114,10 +114,15 @@ def try_template(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> Habits:
             "Use a tokenizer whose chat_template renders the system turn, or puts it into the first user turn.",
         )
     adds = _own_part(*(text.partition(QUESTION)[0] for text in (plain, prompted)))
-    if chat.system == "none" and adds:
-        empty = chat.render(tokenizer, [{"role": "system", "content": ""}, user])
-        return Habits(False, adds, adds not in empty, dated)
-    return Habits(False, adds, chat.system == "empty", dated)
+    if chat.system == "template" or not (adds or chat.system == "empty"):
+        return Habits(False, adds, False, dated)
+    stubborn = bool(adds) and adds in chat.render(tokenizer, [{"role": "system", "content": ""}, user])
+    if stubborn and chat.system == "empty":
+        raise ConfigError(
+            f"model.system = 'empty': the chat template puts {adds!r} into an empty system turn, too",
+            "Set it to none.",
+        )
+    return Habits(False, adds, not stubborn, dated)
 
 
 def check_arguments(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from gepa_loop.outcome import ground
 from gepa_loop.redact import printable
 from gepa_loop.scorecard import WAYS, Way
 from gepa_loop.seeds import LEAST
@@ -155,8 +156,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
     """The end of a run: base, base + prompt and student on `test`, greedily and sampled, and what the student gained."""
     tokens = result["tokens"]
     table = _card_table("test", result, result["sampled"]["base"], "system")
-    last = max((one["round"] for one in result["rounds"] if one["winner"]), default=0)
-    names = {"base": "base", "prompted": f"{_ground(result, last)} + prompt", "student": "student"}
+    names = {"base": "base", "prompted": f"{ground(result['rounds'])} + prompt", "student": "student"}
     for key, name in names.items():
         system = str(tokens["prompt"] if key == "prompted" else tokens.get("bare", 0))
         _add_cards(table, name, {way: result[way][key] for way in WAYS}, system)
@@ -176,14 +176,8 @@ def round_lines(result: Mapping[str, Any]) -> Iterator[str]:
             share = (
                 "" if kept is None else f"; internalised {' '.join(estimate_text(kept))} of the prompt's gain"
             )
-            ground = _ground(result, one["round"])
-            yield f"round {one['round']} on test: {ground} + prompt {prompt}, student {gain}, p {p}{share}"
-
-
-def _ground(result: Mapping[str, Any], number: int) -> str:
-    """What the model of round `number` is called: the base, or the student of the round whose winner came last before it."""
-    before = [one["round"] for one in result["rounds"][:number] if one["winner"]]
-    return f"student of round {before[-1]}" if before else "base"
+            found = ground(result["rounds"], one["round"])
+            yield f"round {one['round']} on test: {found} + prompt {prompt}, student {gain}, p {p}{share}"
 
 
 def compare_table(result: Mapping[str, Any], labels: Sequence[str]) -> Table:

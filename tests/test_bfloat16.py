@@ -1,7 +1,7 @@
 """Every fast path in bfloat16 on a GPU, against the plain path in float32; the same equalities in float32 are in the modules' tests.
 
 A path may be off by what bfloat16 itself costs: at most 1.3 times the error of the plain path in bfloat16, both against
-float32. The models are random, four layers, and small enough for a second; with GEPA_LOOP_TEST_MODEL set to a folder or a
+float32. The models are random, four layers, and small enough for a second; with TEST_MODEL set to a folder or a
 hub id, every test is run on that model, too. Only trained weights have keys of some hundreds and massive activations.
 """
 
@@ -31,7 +31,7 @@ if torch.cuda.is_available():
 
 SLACK = 1.3
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-REAL = os.environ.get("GEPA_LOOP_TEST_MODEL")
+REAL = os.environ.get("TEST_MODEL")
 KINDS = ["llama", "qwen2", "qwen3", *([REAL] if REAL else [])]
 LIMITS = {"llama": 0.05, "qwen3": 0.05, "qwen2": 0.2, REAL: 0.5}
 """Errors that bfloat16 itself may cost a model; large keys make its gradients coarse."""

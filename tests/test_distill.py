@@ -498,6 +498,15 @@ def test_two_steps_of_every_preset(scored: Lab, tmp_path: Path, name: str) -> No
     assert any(bool(tensor.any()) for key, tensor in done.adapter.tensors.items() if "lora_B" in key)
 
 
+def test_a_sampler_that_differs_finishes_no_distillation(lab: Lab, tmp_path: Path) -> None:
+    for _ in range(2):  # also when the same command is run again
+        with pytest.raises(
+            ModelError, match=r"differ from the trained model's by .* sampling\.canary allows"
+        ):
+            train(lab, tmp_path, "sampling.canary=1e-12", "distill.steps=1")
+        assert not (tmp_path / "result.json").exists()
+
+
 def test_checks_show_pass_at_k_and_a_control_task(scored: Lab, tmp_path: Path) -> None:
     sets = (
         "distill.pass_at=4",
@@ -510,7 +519,7 @@ def test_checks_show_pass_at_k_and_a_control_task(scored: Lab, tmp_path: Path) -
     assert (
         row["held_out_score"] < row["pass_at_k"] <= 1
     )  # about half of the replies score, four draws catch more
-    assert row["control_score"] == 0  # scored by its own task, which a random model does not solve
+    assert row["control_score"] < 0.2  # scored by its own task, which a random model solves by luck alone
 
 
 def test_weights_of_teacher_and_control_are_part_of_a_runs_identity(lab: Lab, tmp_path: Path) -> None:

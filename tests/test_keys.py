@@ -265,6 +265,8 @@ def test_redacting_leaves_all_else_alone() -> None:
     text = "to secret-key at https://me:word@host/x@y, mail a@b.c, 128000, visible-value"
     assert redacted(text, env) == "to *** at https://***@host/x@y, mail a@b.c, 128000, visible-value"
     assert fake.KEY not in redacted(f"x{fake.KEY}x", {"K_TOKEN": fake.KEY})
+    longer = {"A_KEY": "secret-key", "B_KEY": "secret-key-and-more"}
+    assert redacted("bad secret-key-and-more", longer) == "bad ***"
 
 
 def test_what_is_shown_steers_no_terminal_and_can_be_read() -> None:

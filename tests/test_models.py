@@ -15,9 +15,10 @@ import torch
 from families import write_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from gepa_loop.bundled import SMOLLM, smollm_folder
+from gepa_loop.depth import check_depth
 from gepa_loop.errors import ConfigError, ModelError
 from gepa_loop.models import Base, calm_host, load_base
 from gepa_loop.schema import ModelConfig
@@ -456,3 +457,14 @@ def test_freed_memory_is_used_again_on_a_cpu() -> None:
     for _ in range(32):
         torch.ones(2**24)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 10 * 16_384
+
+
+def test_a_download_that_ended_early_is_no_shallow_model(tmp_path: Path) -> None:
+    """The index comes before the weights it names, of which only one file is there."""
+    config = PretrainedConfig(num_hidden_layers=30)
+    save_file({"a": torch.zeros(1)}, tmp_path / "model-00002-of-00002.safetensors")
+    with pytest.raises(ModelError, match="its weights hold 1 tensors"):
+        check_depth("m", config, str(tmp_path))
+    names = {f"w{n}": "model-00001-of-00002.safetensors" for n in range(300)}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    check_depth("m", config, str(tmp_path))

@@ -2,7 +2,7 @@
 
 import random
 
-from gepa_loop.outcome import details, summary
+from gepa_loop.outcome import details, ground, summary
 from gepa_loop.select import Contender, decide, estimate
 
 
@@ -21,3 +21,13 @@ def test_equal_scores_have_one_interval_in_a_decision() -> None:
     for side in (said["base"], said["candidates"][0]["student"], said["differences"]["a"]):
         low, high = (f"{x:z.3f}".replace("0.", ".", 1) for x in side["ci"])
         assert f"[{low}, {high}]" in said["reason"]
+
+
+def test_a_prompt_stands_on_the_student_of_the_winner_before_it() -> None:
+    rounds = [{"round": n, "winner": winner} for n, winner in enumerate(["a", None, "b", "c"])]
+    assert [ground(rounds, n) for n in range(4)] == [
+        "base",
+        *["student of round 0"] * 2,
+        "student of round 2",
+    ]
+    assert ground(rounds) == "student of round 2" and ground(rounds[:1]) == ground(rounds[1:2]) == "base"

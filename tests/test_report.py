@@ -58,17 +58,18 @@ def run(tmp_path: Path) -> Path:
     }
     warm = {"samples": 4, "pass_at_k": 0.475, "tokens": 8.5, "cut": 0.245}
     sampled = test | {key: score(0.125) | warm for key in ("base", "prompted", "student")}
+    share = {"mean": 1.5, "ci": [1.0, 2.0]}
     result = {
         "status": "done",
         "adapter": "round_00/distill/aaaaaaaa/adapter",
         "prompt": "round_00/optimize/prompts/aaaaaaaa.txt",
-        "rounds": [{**summary, "test": one_round, "internalisation": None}],
+        "rounds": [{**summary, "test": one_round, "internalisation": share}],
         "decides": "greedy",
         "test": test,
         "greedy": test,
         "sampled": sampled,
         "tokens": {"prompt": 17, "bare": 3, "base": 9.5, "prompted": 4.0, "student": 3.5},
-        "internalisation": {"mean": 1.5, "ci": [1.0, 2.0]},
+        "internalisation": share,
     }
     write_record(tmp_path / "result.json", result, result["prompt"])
     return tmp_path

@@ -73,6 +73,10 @@ def test_a_refused_system_turn_goes_to_the_head_of_the_first_user_turn(tiny: Bas
     assert [turn["content"] for turn in renderer.messages("P", greeted)] == ["Hello.", "P\n\nWhat is 3?"]
     with pytest.raises(ConfigError, match=r"model\.system = 'empty': .*System role not supported"):
         _ = with_template(tiny, GEMMA, system="empty").habits
+    with pytest.raises(
+        ConfigError, match=r"'empty': the chat template puts 'You are Qwen\.' into an empty system turn"
+    ):
+        _ = with_template(tiny, STUBBORN, system="empty").habits
 
 
 def test_a_system_turn_that_is_dropped_is_refused(tiny: Base) -> None:

@@ -47,6 +47,7 @@ from gepa_loop.prompts import NO_PROMPT, Candidate
 from gepa_loop.rollouts import Rollouts, item_means, mean_score
 from gepa_loop.runs import append_jsonl, read_jsonl, read_record, write_jsonl, write_record
 from gepa_loop.sampling.base import Sampling
+from gepa_loop.sampling.canary import Mismatch, check_sampler
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -69,6 +70,8 @@ class Distilled:
     """Held-out score at the last step."""
     before: float
     """Held-out score before the first step."""
+    mismatch: Mismatch
+    """Between the sampler with this student and the trainer."""
 
 
 def distill(
@@ -94,6 +97,7 @@ def distill(
 
     Raises:
         Diverged: A loss or gradient that is not finite; the last checkpoint is kept.
+        ModelError: The sampler computes something else with this student than the trainer does.
     """
     if (folder / "result.json").exists():
         return _finished(folder)
@@ -165,6 +169,11 @@ def distill(
 
     kept, last = choose(checkpoint.checks), checkpoint.checks[-1]
     adapter = adapter_at(folder / "checkpoints", kept.step)
+    # Before the record: a sampler that fails is asked again by the next run, and never scores this student.
+    whole = adapter if stack is None else stack_adapters([stack, adapter])
+    mismatch = check_sampler(
+        base, rollouts.sampler, whole, config.sampling.canary, lab.engine.partition(",")[0]
+    )
     write_adapter(folder / "adapter", adapter, base.origin)
     write_record(
         folder / "result.json",
@@ -174,6 +183,7 @@ def distill(
             "best": {"step": kept.step, "score": kept.score},
             "last": {"step": last.step, "score": last.score},
             "choice": asdict(kept),
+            "mismatch": asdict(mismatch),
             "adapter": "adapter",
             "adapter_fingerprint": adapter.fingerprint,
         },
@@ -193,6 +203,7 @@ def _finished(folder: Path) -> Distilled:
         result["last"]["step"],
         result["last"]["score"],
         result["before"],
+        Mismatch(**result["mismatch"]),
     )
 
 

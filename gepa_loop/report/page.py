@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gepa_loop.ledger import read_looks
+from gepa_loop.outcome import ground
 from gepa_loop.runs import read_json, read_jsonl, read_record, write_text
 from gepa_loop.select import p_sentence
 
@@ -38,7 +39,11 @@ def write_report(run: Path) -> Path:
         looks=read_looks(run),
         prompt=(run / result["prompt"]).read_text("utf-8"),
         facts=read_jsonl(run / "events.jsonl")[0],
-        rounds=[_round(run / f"round_{r['round']:02d}", r) for r in result["rounds"]],
+        ground=ground(result["rounds"]),
+        rounds=[
+            _round(run / f"round_{r['round']:02d}", r) | {"ground": ground(result["rounds"], r["round"])}
+            for r in result["rounds"]
+        ],
         config=(run / "config.json").read_text("utf-8"),
     )
     write_text(run / "report.html", page)

@@ -70,8 +70,8 @@ class Canary:
             raise ModelError(
                 f"{engine}'s log-probabilities differ from the trained model's by {difference:.2g} nats in the mean over "
                 f"{len(theirs_N)} tokens; sampling.canary allows {self.allowed:.2g}",
-                "It computes with other weights or another precision than training does. Use sampling.engine = 'torch', or "
-                "raise sampling.canary if you know why.",
+                "It computes with other weights or another precision than training does. Use another sampling.engine, or raise "
+                "sampling.canary if you know why.",
             )
         return difference
 
