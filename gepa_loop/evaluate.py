@@ -10,7 +10,7 @@ from typing import Any
 
 from gepa_loop.config import Config
 from gepa_loop.lora import Adapter
-from gepa_loop.marks import PART, damaged
+from gepa_loop.marks import PART, damaged, named
 from gepa_loop.rollouts import Rollouts
 from gepa_loop.runs import append_jsonl, read_jsonl, write_jsonl
 from gepa_loop.sampling.base import Sampling
@@ -43,15 +43,16 @@ def evaluate(
         The rows of the file.
 
     Raises:
-        RunDirectoryError: A file of an earlier process has not the rows of these items, or not as they were written.
+        RunDirectoryError: A file of an earlier process has not the rows of these items and this adapter, or not as they
+            were written.
     """
     items = rollouts.task.splits[split]
-    samples = config.evaluate.samples
+    samples, student = config.evaluate.samples, None if adapter is None else adapter.fingerprint
     if path.exists():
-        return _checked(path, read_jsonl(path, at_least=len(items) * samples), items, samples)
+        return _checked(path, read_jsonl(path, at_least=len(items) * samples), items, samples, student)
     part = path.with_name(path.name + PART)
     sampling = Sampling(config.evaluate.temperature, config.sampling.max_tokens)
-    rows = _checked(part, read_jsonl(part), items, samples)
+    rows = _checked(part, read_jsonl(part), items, samples, student)
     batches = rollouts.parts(prompt, items, max(1, config.sampling.batch // samples), sampling.max_tokens)
     whole = sum(end * samples <= len(rows) for end in accumulate(map(len, batches)))
     done = samples * sum(map(len, batches[:whole]))
@@ -61,7 +62,8 @@ def evaluate(
     rollouts.sampler.set_student(adapter)
     progress(len(rows), len(items) * samples)
     for batch in batches[whole:]:
-        new = [row.as_dict() for row in rollouts.rows(prompt, batch, samples, sampling, "evaluate")]
+        scored = rollouts.rows(prompt, batch, samples, sampling, "evaluate")
+        new = [{**row.as_dict(), "student": student} for row in scored]
         append_jsonl(part, new)
         rows += new
         progress(len(rows), len(items) * samples)
@@ -71,9 +73,13 @@ def evaluate(
 
 
 def _checked(
-    path: Path, rows: list[dict[str, Any]], items: Sequence[Item], samples: int
+    path: Path, rows: list[dict[str, Any]], items: Sequence[Item], samples: int, student: str | None
 ) -> list[dict[str, Any]]:
-    """The rows, which must be those of the first items in their order."""
+    """The rows, which must be those of the first items in their order, and of this student."""
+    if other := {row["student"] for row in rows} - {student}:
+        raise damaged(
+            path, f"its rows are of {named(other.pop())}, and it is {named(student)} that is scored"
+        )
     expected = [(item.id, n) for item in items for n in range(samples)]
     found = [(row["item"], row["sample"]) for row in rows]
     if found != expected[: len(found)]:

@@ -35,6 +35,21 @@ def damaged(path: Path, why: str, again: Path | None = None) -> RunDirectoryErro
     )
 
 
+def named(fingerprint: str | None) -> str:
+    """Words for whose scores or weights something holds."""
+    return "the bare base" if fingerprint is None else f"the adapter {fingerprint}"
+
+
+def check_below(record: Path, found: str | None, stack: str | None) -> None:
+    """Raise RunDirectoryError where a finished stage was made on top of another adapter than the one that is below it now."""
+    if found != stack:
+        raise damaged(
+            record,
+            f"made on top of {named(found)}, and it is {named(stack)} that is below now",
+            record.parent,
+        )
+
+
 def _results_above(path: Path) -> list[Path]:
     """The records, up to the run's own, that say that what lies at `path` is finished."""
     folders = list(path.parents)

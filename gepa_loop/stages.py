@@ -84,7 +84,7 @@ def search(
     from gepa_loop.optimize.plan import dearest_proposal
 
     if (folder / "result.json").exists():
-        return read_front(folder)
+        return read_front(folder, None if stack is None else stack.fingerprint)
     settings = lab.config.optimize
     observer.stage("optimize", round=number)
     proposer = open_proposer(lab, number)
@@ -142,7 +142,8 @@ def _judge(
         }
         for row in choose(config.optimize, found, rows, config.evaluate.samples, verdict.winner)
     ]
-    return write_front(folder, found, front, verdict.winner, verdict.reason)
+    below = None if stack is None else stack.fingerprint
+    return write_front(folder, found, front, verdict.winner, verdict.reason, below)
 
 
 def plan(lab: Lab, command: str, seed_prompt: Candidate) -> list[str]:

@@ -17,7 +17,7 @@ from gepa_loop.distill.forward import Prefix, bucket, hidden_states, pad_packed,
 from gepa_loop.distill.teacher import LocalReader, check_teacher, open_reader
 from gepa_loop.distill.trainer import distill
 from gepa_loop.distill.update import learning_rate
-from gepa_loop.errors import ConfigError, Diverged, ModelError, PromptError, TaskError
+from gepa_loop.errors import ConfigError, Diverged, ModelError, PromptError, RunDirectoryError, TaskError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.lora import Adapter, read_adapter, write_adapter
 from gepa_loop.lora_training import remove_lora, student_adapter, with_lora
@@ -505,6 +505,16 @@ def test_a_sampler_that_differs_finishes_no_distillation(lab: Lab, tmp_path: Pat
         ):
             train(lab, tmp_path, "sampling.canary=1e-12", "distill.steps=1")
         assert not (tmp_path / "result.json").exists()
+
+
+def test_a_student_of_another_stack_is_refused(lab: Lab, tmp_path: Path) -> None:
+    first = train(lab, tmp_path, "distill.steps=1")
+    before = dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0)
+    below = {"before": before, "progress": lambda row: None}
+    with pytest.raises(
+        RunDirectoryError, match=f"on top of the bare base, and it is the adapter {first.adapter.fingerprint}"
+    ):
+        distill(lab, Candidate("Answer with one number."), tmp_path, stack=first.adapter, **below)
 
 
 def test_checks_show_pass_at_k_and_a_control_task(scored: Lab, tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from gepa_loop.config import load_config
+from gepa_loop.errors import RunDirectoryError
 from gepa_loop.evaluate import evaluate
 from gepa_loop.lab import Lab, open_lab
-from gepa_loop.lora import Adapter
+from gepa_loop.lora import Adapter, stack_adapters
+from gepa_loop.lora_training import remove_lora, student_adapter, with_lora
 from gepa_loop.optimize.plan import SAMPLE_READ, sample_of
 from gepa_loop.prompts import candidate
 from gepa_loop.sampling.base import Completion, Sampler, Sampling
@@ -126,3 +128,18 @@ def test_a_plan_measures_few_items_where_they_are_long(lab: Lab) -> None:
     # Of long and of short ones, in their shares.
     assert chosen == sorted(chosen) and chosen[0] < mean < chosen[-1]
     assert len(sample_of(lab.rollouts, prompt, 3)) == 3
+
+
+def test_rows_of_another_student_are_refused(lab: Lab, tmp_path: Path) -> None:
+    path, told = tmp_path / "a.jsonl", lambda *_: None
+    model = with_lora(lab.base, lab.config.lora, 0, None)
+    adapter = student_adapter(model)
+    remove_lora(model)
+    rows = evaluate(lab.config, lab.rollouts, "select", "", adapter, path, told)
+    assert {row["student"] for row in rows} == {adapter.fingerprint}
+    for other, words in ((None, "the bare base"), (stack_adapters([adapter]), "the adapter [0-9a-f]{8}")):
+        with pytest.raises(
+            RunDirectoryError, match=f"of the adapter {adapter.fingerprint}, and it is {words} that is scored"
+        ):
+            evaluate(lab.config, lab.rollouts, "select", "", other, path, told)
+    assert evaluate(lab.config, lab.rollouts, "select", "", adapter, path, told) == rows

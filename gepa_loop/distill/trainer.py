@@ -42,6 +42,7 @@ from gepa_loop.lora_training import (
     teacher_adapter,
     with_lora,
 )
+from gepa_loop.marks import check_below
 from gepa_loop.models import Base
 from gepa_loop.prompts import NO_PROMPT, Candidate
 from gepa_loop.rollouts import Rollouts, item_means, mean_score
@@ -100,7 +101,7 @@ def distill(
         ModelError: The sampler computes something else with this student than the trainer does.
     """
     if (folder / "result.json").exists():
-        return _finished(folder)
+        return _finished(folder, stack)
     config, base, rollouts, settings = lab.config, lab.base, lab.rollouts, lab.config.distill
     control = None if lab.control is None else replace(rollouts, task=lab.control)
     model = with_lora(base, config.lora, rollouts.derived("lora"), stack)
@@ -184,17 +185,19 @@ def distill(
             "last": {"step": last.step, "score": last.score},
             "choice": asdict(kept),
             "mismatch": asdict(mismatch),
+            "stack": None if stack is None else stack.fingerprint,
             "adapter": "adapter",
             "adapter_fingerprint": adapter.fingerprint,
         },
         "adapter",
         *JOURNALS,
     )
-    return _finished(folder)
+    return _finished(folder, stack)
 
 
-def _finished(folder: Path) -> Distilled:
+def _finished(folder: Path, stack: Adapter | None) -> Distilled:
     result = read_record(folder / "result.json")
+    check_below(folder / "result.json", result["stack"], None if stack is None else stack.fingerprint)
     # Also those that a process left which was killed just before.
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return Distilled(

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gepa_loop.marks import check_below
 from gepa_loop.optimize.adapter import save_program
 from gepa_loop.optimize.engine import Found
 from gepa_loop.optimize.frontier import Measured, final_front
@@ -69,9 +70,17 @@ def _measured(row: Mapping[str, Any], select: Sequence[Mapping[str, Any]], disti
 
 
 def write_front(
-    folder: Path, found: Found, rows: Sequence[Mapping[str, Any]], winner: str | None, reason: str
+    folder: Path,
+    found: Found,
+    rows: Sequence[Mapping[str, Any]],
+    winner: str | None,
+    reason: str,
+    stack: str | None,
 ) -> Front:
-    """Write prompts/<id>.txt, programs/<id>.json, front.jsonl and, when all is there, result.json."""
+    """Write prompts/<id>.txt, programs/<id>.json, front.jsonl and, when all is there, result.json.
+
+    `stack` is the fingerprint of the adapter that the prompts were evolved for; None is the bare base.
+    """
     for row in rows:
         prompt = Candidate(row["text"])
         write_text(folder / "prompts" / f"{prompt.id}.txt", prompt.text)
@@ -82,6 +91,7 @@ def write_front(
         {
             "winner": winner,
             "reason": reason,
+            "stack": stack,
             "stopped_by": found.stopped_by,
             "spent": asdict(found.spent),
             "refused": found.refused,
@@ -92,16 +102,17 @@ def write_front(
         "prompts",
         "programs",
     )
-    return read_front(folder)
+    return read_front(folder, stack)
 
 
-def read_front(folder: Path) -> Front:
+def read_front(folder: Path, stack: str | None) -> Front:
     """What `write_front` wrote.
 
     Raises:
-        RunDirectoryError: A file is not as it was written.
+        RunDirectoryError: A file is not as it was written, or the search was for another stack.
     """
     result, rows = read_record(folder / "result.json"), read_jsonl(folder / "front.jsonl")
+    check_below(folder / "result.json", result["stack"], stack)
     return Front(
         tuple(Candidate(row["text"]) for row in rows),
         tuple(rows),
