@@ -189,10 +189,15 @@ class Renderer:
         same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(opened, closed, strict=False))
         return opened[sum(1 for _ in same) :]
 
+    @cached_property
+    def special_tokens(self) -> tuple[str, ...]:
+        """The model's; some have thousands, which take longer to list than to look for."""
+        special = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
+        return tuple(sorted(special.union(self.tokenizer.all_special_tokens)))
+
     def refuse_special_tokens(self, texts: Sequence[str], source: str) -> None:
         """Raise PromptError when a text contains one of the model's special tokens; `source` says where it is from."""
-        special = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
-        for token in sorted(special.union(self.tokenizer.all_special_tokens)):
+        for token in self.special_tokens:
             if any(token in text for text in texts):
                 raise PromptError(
                     f"{source}: contains {token!r}, a special token of the model",
