@@ -2,26 +2,24 @@
 
 Every scoring of `test` adds a row to `ledger.jsonl` in the folder of runs: which items (by a fingerprint of questions and
 answers, so that another task, file or run with the same items counts), which run under which configuration, and who was
-scored. Scorings of one run that end in one table are one look. A folder that cannot be written ends no run: the table
-then says that it is not known.
+scored. Scorings of one run that end in one table are one look; a run that is deleted and made again under the same name is
+another run. A folder that cannot be written ends no run: the table then says that it is not known.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from gepa_loop.errors import EnvironmentFault, RunDirectoryError
 from gepa_loop.records import Item
-from gepa_loop.runs import Run, append_jsonl, fingerprint, read_json, read_jsonl
+from gepa_loop.runs import Run, append_jsonl, fingerprint, locked, read_json, read_jsonl, write_json
 
 LEDGER = "ledger.jsonl"
+LOOKS = "looks.json"
 PATIENCE = 10.0
 """Seconds to wait for another process that writes a row."""
 
@@ -59,7 +57,7 @@ class Ledger:
     path: Path
     items: int
     key: Mapping[str, str]
-    """What names the look: `items`, `run`, `config` and `look`."""
+    """What names the look: `items`, `run`, `birth` (the run's), `config` and `look`."""
 
     def before(self) -> Looks:
         """The other looks at the same items."""
@@ -68,12 +66,13 @@ class Ledger:
         except RunDirectoryError as error:
             return Looks(self.items, 0, 0, str(error))
         same = [row for row in rows if row["items"] == self.key["items"] and not self._own(row)]
-        return Looks(self.items, len({tuple(row[key] for key in self.key) for row in same}), len(same))
+        return Looks(self.items, len({tuple(row.get(key) for key in self.key) for row in same}), len(same))
 
     def add(self, subject: str) -> str | None:
         """Note that somebody is scored, once; returns why it could not be noted."""
         try:
-            with _turn(self.path):
+            lock = self.path.with_name(f".{self.path.name}.lock")
+            with locked(lock, self.path, "Wait for it to end.", PATIENCE):
                 if not any(self._own(row) and row["subject"] == subject for row in read_jsonl(self.path)):
                     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
                     append_jsonl(self.path, [{"time": now, **self.key, "subject": subject}])
@@ -82,20 +81,20 @@ class Ledger:
         return None
 
     def _own(self, row: Mapping[str, Any]) -> bool:
-        return all(row[key] == value for key, value in self.key.items())
+        return all(row.get(key) == value for key, value in self.key.items())
 
 
 def read_looks(folder: Path) -> Looks | None:
-    """What a run found in the ledger before it scored `test`; None where it did not."""
-    path = folder / "looks.json"
+    """What the last look of a run found in the ledger when it began; None where the run did not look at `test`."""
+    path = folder / LOOKS
     if not path.exists():
         return None
     found = read_json(path)
     return Looks(*(found[key] for key in ("items", "looks", "scorings", "unknown")))
 
 
-def open_ledger(run: Run, items: Sequence[Item], look: str) -> Ledger:
-    """The ledger beside a run.
+def begin_look(run: Run, items: Sequence[Item], look: str) -> Ledger:
+    """The ledger beside a run; what it said when this look began is kept in the run's `looks.json`.
 
     Args:
         run: The run that scores.
@@ -104,21 +103,15 @@ def open_ledger(run: Run, items: Sequence[Item], look: str) -> Ledger:
     """
     content = sorted([item.messages, item.answer] for item in items)
     config = fingerprint(read_json(run.path / "manifest.json")["identity"])
-    key = {"items": fingerprint(content), "run": run.name, "config": config, "look": look}
-    return Ledger(run.path.parent / LEDGER, len(items), key)
-
-
-@contextmanager
-def _turn(path: Path) -> Iterator[None]:
-    """Hold the journal's lock while the block runs."""
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=PATIENCE)
-    except Timeout:
-        raise EnvironmentFault(f"{path} is held by another process") from None
-    except OSError as error:
-        raise EnvironmentFault(f"cannot write {path}: {error.strerror or error}") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    key = {
+        "items": fingerprint(content),
+        "run": run.name,
+        "birth": run.birth,
+        "config": config,
+        "look": look,
+    }
+    ledger = Ledger(run.path.parent / LEDGER, len(items), key)
+    path = run.path / LOOKS
+    if not path.exists() or read_json(path)["look"] != look:
+        write_json(path, {"look": look, **ledger.before().as_dict()})
+    return ledger

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from gepa_loop.errors import RunDirectoryError
 from gepa_loop.lab import Lab
-from gepa_loop.ledger import open_ledger
+from gepa_loop.ledger import begin_look
 from gepa_loop.lora import Adapter, stack_adapters, write_adapter
 from gepa_loop.outcome import details, gains, summary
 from gepa_loop.predict import Fit, Prediction, fit, predict
@@ -195,8 +195,7 @@ def run_test(lab: Lab, run: Run, observer: Observer, outcomes: Sequence[RoundOut
     count, first = lab.rollouts.renderer.system_tokens, lab.task.splits["test"][0]
     way = decides(lab.config.evaluate)
 
-    ledger = open_ledger(run, lab.task.splits["test"], f"after {len(outcomes)} rounds")
-    write_json(run.path / "looks.json", ledger.before().as_dict())
+    ledger = begin_look(run, lab.task.splits["test"], f"after {len(outcomes)} rounds")
 
     def scored(name: str, text: str, adapter: Adapter | None) -> dict[Way, Replies]:
         observer.stage(f"test: {name.replace('_', ' ')}")

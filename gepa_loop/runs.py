@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,8 @@ class Run:
     """A run directory that this process holds the lock of."""
 
     path: Path
+    birth: str
+    """Made at random when the directory was: a run that is deleted and made again is another one."""
 
     @property
     def name(self) -> str:
@@ -67,7 +70,7 @@ def open_run(path: Path, identity: Mapping[str, Any], *, fresh: bool = False) ->
     Args:
         path: The run directory.
         identity: What the results depend on, as flat JSON values: config keys, model, data and package
-            versions. It is the run's `manifest.json`.
+            versions. It is the run's `manifest.json`, beside the run's `birth`.
         fresh: Delete what an earlier run left there.
 
     Raises:
@@ -87,23 +90,31 @@ def open_run(path: Path, identity: Mapping[str, Any], *, fresh: bool = False) ->
                     "Choose another --run-name.",
                 )
         path.mkdir(parents=True, exist_ok=True)
-    with locked(path / ".lock"):
+    hint = "Wait for it to end, or choose another --run-name."
+    with locked(path / ".lock", path, hint):
         with disk_errors(path):
             if fresh or (path / CLEARING).exists():
                 _clear(path)
             for left in path.rglob(f".*{TEMPORARY}"):
                 left.unlink()
         if manifest.exists():
-            _check_manifest(path, read_manifest(path), identity)
+            birth = _check_manifest(path, read_manifest(path), identity)
             read_jsonl(path / "events.jsonl")
         else:
-            write_json(manifest, {"identity": dict(identity)})
-        yield Run(path)
+            birth = uuid.uuid4().hex
+            write_json(manifest, {"birth": birth, "identity": dict(identity)})
+        yield Run(path, birth)
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, what: Path, hint: str, patience: float = 0.0) -> Iterator[None]:
     """Hold a lock file while the block runs.
+
+    Args:
+        path: The lock file.
+        what: What it guards.
+        hint: What to do where another process holds it.
+        patience: Seconds to wait for that process.
 
     A file system without locks (NFS without its lock daemon) gets a soft lock, whose file alone says that somebody holds
     it: filelock takes over one whose process is gone, on this machine.
@@ -116,17 +127,17 @@ def locked(path: Path) -> Iterator[None]:
     with disk_errors(path):
         try:
             try:
-                lock.acquire(timeout=0)
+                lock.acquire(timeout=patience)
             except OSError as error:
                 if error.errno not in NO_LOCKS:
                     raise
                 lock = SoftFileLock(f"{path}.soft")
-                lock.acquire(timeout=0.5)  # the first try may only find that the holder is gone
+                # The first try may only find that the holder is gone.
+                lock.acquire(timeout=max(0.5, patience))
         except Timeout:
-            hint = "Wait for it to end, or choose another --run-name."
             if isinstance(lock, SoftFileLock):
                 hint += f" This file system has no locks: delete {lock.lock_file} if no process is left."
-            raise RunDirectoryError(f"{path.parent} is in use by another process", hint) from None
+            raise RunDirectoryError(f"{what} is in use by another process", hint) from None
     try:
         yield
     finally:
@@ -158,7 +169,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def _check_manifest(path: Path, manifest: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+def _check_manifest(path: Path, manifest: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+    """The birth of a run that has this identity."""
     old, new = manifest["identity"], json.loads(json.dumps(identity))
     changed = [
         f"  {key}: {old.get(key, '(absent)')!r} in the run, now {new.get(key, '(absent)')!r}"
@@ -170,6 +182,12 @@ def _check_manifest(path: Path, manifest: Mapping[str, Any], identity: Mapping[s
             f"{path} was made with other values:\n" + "\n".join(changed),
             "Put them back to continue it, choose another --run-name, or start again with --fresh.",
         )
+    if not isinstance(birth := manifest.get("birth"), str):
+        raise RunDirectoryError(
+            f"{path} was made by an earlier version of gepa-loop: its manifest.json names no birth",
+            "Choose another --run-name, or start again with --fresh.",
+        )
+    return birth
 
 
 def flatten(value: Any, at: str = "") -> dict[str, Any]:

@@ -12,7 +12,7 @@ from gepa_loop.config import Config, set_aside
 from gepa_loop.errors import ConfigError
 from gepa_loop.evaluate import evaluate
 from gepa_loop.lab import Lab
-from gepa_loop.ledger import Ledger, open_ledger
+from gepa_loop.ledger import Ledger, begin_look
 from gepa_loop.lora import Adapter, read_adapter
 from gepa_loop.prompts import NO_PROMPT, Candidate, read_prompt
 from gepa_loop.runs import Run, derive_seed, read_jsonl, write_json
@@ -317,9 +317,7 @@ def compare(
     from gepa_loop.sampling.canary import check_sampler
 
     found, seed = [], lab.config.seed
-    ledger = open_ledger(run, lab.task.splits[split], "evaluate") if split == "test" else None
-    if ledger is not None and not (run.path / "looks.json").exists():
-        write_json(run.path / "looks.json", ledger.before().as_dict())
+    ledger = begin_look(run, lab.task.splits[split], "evaluate") if split == "test" else None
     for one in subjects:
         observer.stage("evaluate", candidate=one.label)
         text = NO_PROMPT if one.candidate is None else one.candidate.text

@@ -1,22 +1,32 @@
 """How often `test` was looked at, by which runs, and what is said where it cannot be known."""
 
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gepa_loop.cli import run
-from gepa_loop.ledger import LEDGER, Ledger, Looks, open_ledger, read_looks
+from gepa_loop.ledger import LEDGER, Ledger, Looks, begin_look, read_looks
 from gepa_loop.records import Item
-from gepa_loop.runs import open_run, read_jsonl
+from gepa_loop.runs import append_jsonl, open_run, read_jsonl
 
 ITEMS = [Item(f"t:{n}", (("user", f"Question {n}?"),), str(n), {}) for n in range(3)]
 
 
-def ledger(folder: Path, name: str, look: str = "a", value: int = 1, items: list[Item] = ITEMS) -> Ledger:
+def ledger(
+    folder: Path,
+    name: str,
+    look: str = "a",
+    value: int = 1,
+    items: list[Item] = ITEMS,
+    fresh: bool = False,
+) -> Ledger:
     """As a run of that name and configuration sees it; runs of one name and two configurations lie apart here."""
-    with open_run(folder / str(value) / name, {"value": value}) as opened:
-        return replace(open_ledger(opened, items, look), path=folder / LEDGER)
+    with open_run(folder / str(value) / name, {"value": value}, fresh=fresh) as opened:
+        return replace(begin_look(opened, items, look), path=folder / LEDGER)
 
 
 def test_looks_of_other_runs_configurations_and_tables_count(tmp_path: Path) -> None:
@@ -34,6 +44,58 @@ def test_looks_of_other_runs_configurations_and_tables_count(tmp_path: Path) -> 
     assert str(Looks(3, 2, 3)).startswith(
         "the 3 items of test were scored 3 times before, in 2 earlier looks"
     )
+
+
+def test_a_run_that_is_made_again_is_another_one(tmp_path: Path) -> None:
+    assert ledger(tmp_path, "r").add("base") is None
+    assert ledger(tmp_path, "r").before() == Looks(3, 0, 0)
+    again = ledger(tmp_path, "r", fresh=True)
+    assert again.before() == Looks(3, 1, 1)
+    assert again.add("base") is None and again.before() == Looks(3, 1, 1)
+    shutil.rmtree(tmp_path / "1" / "r")
+    assert ledger(tmp_path, "r").before() == Looks(3, 2, 2)
+
+
+def test_a_row_of_an_earlier_version_is_a_look_of_another_run(tmp_path: Path) -> None:
+    one = ledger(tmp_path, "r")
+    old = {key: value for key, value in one.key.items() if key != "birth"}
+    append_jsonl(tmp_path / LEDGER, [{"subject": "base", **old}])
+    assert one.add("base") is None and one.before() == Looks(3, 1, 1)
+
+
+def test_what_a_look_found_is_kept_as_it_was_when_it_began(tmp_path: Path) -> None:
+    def begin(name: str, look: str) -> Looks | None:
+        with open_run(tmp_path / name, {}) as opened:
+            begin_look(opened, ITEMS, look).add("base")
+        return read_looks(tmp_path / name)
+
+    assert begin("r", "after 1 rounds") == Looks(3, 0, 0)
+    assert begin("s", "evaluate") == Looks(3, 1, 1)
+    # Continued it is the same look; with a further round it is another one, which both came before.
+    assert begin("r", "after 1 rounds") == Looks(3, 0, 0)
+    assert begin("r", "after 2 rounds") == Looks(3, 2, 2)
+    assert begin("s", "evaluate") == Looks(3, 1, 1)
+
+
+NO_LOCKS = """
+import errno, fcntl, sys
+from pathlib import Path
+from gepa_loop.ledger import Ledger
+
+def flock(fd, operation):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+fcntl.flock = flock  # as NFS without its lock daemon answers
+print(Ledger(Path(sys.argv[1]), 3, dict.fromkeys(("items", "run", "birth", "config", "look"), "x")).add("base"))
+"""
+
+
+def test_a_file_system_without_locks_has_a_ledger_too(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NO_LOCKS, str(tmp_path / LEDGER)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "None\n"
+    assert [row["subject"] for row in read_jsonl(tmp_path / LEDGER)] == ["base"]
 
 
 def test_items_are_known_by_what_they_ask(tmp_path: Path) -> None:
@@ -88,6 +150,10 @@ def test_evaluations_and_loops_share_the_ledger(here: Path, capsys: pytest.Captu
     assert said in " ".join(capsys.readouterr().out.split())
     assert run(["evaluate", *SMOKE, "--split", "test", "--run-name", "e"]) == 0
     assert read_jsonl(here / "runs" / LEDGER) == rows
+    # Made again it is one.
+    assert run(["evaluate", *SMOKE, "--split", "test", "--run-name", "e", "--fresh"]) == 0
+    assert "were scored 3 times before, in 2 earlier looks" in " ".join(capsys.readouterr().out.split())
+    rows = read_jsonl(here / "runs" / LEDGER)
 
     # Rounds are added: what is scored already is not scored again.
     before = {path: path.stat().st_mtime_ns for path in (here / "runs" / "r").glob("round_00/**/*.jsonl")}
@@ -98,7 +164,7 @@ def test_evaluations_and_loops_share_the_ledger(here: Path, capsys: pytest.Captu
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (here / "runs" / "r" / "test" / "base.jsonl").stat().st_mtime_ns == base
     looks = read_looks(here / "runs" / "r")
-    assert looks is not None and (looks.looks, looks.scorings) == (2, 3)
+    assert looks is not None and (looks.looks, looks.scorings) == (3, 4)
     capsys.readouterr()
     assert run(["loop", *SMOKE, "--run-name", "r"]) == 6
     assert "has 2 rounds, and loop.rounds is 1" in " ".join(capsys.readouterr().err.split())

@@ -141,6 +141,20 @@ def test_manifest_guards_continuation(tmp_path: Path) -> None:
         assert read_jsonl(path / "events.jsonl") == []
 
 
+def test_a_run_is_born_once_and_again_when_it_is_made_again(tmp_path: Path) -> None:
+    def birth(name: str, fresh: bool = False) -> str:
+        with open_run(tmp_path / name, {}, fresh=fresh) as run:
+            return run.birth
+
+    born = birth("a")
+    assert birth("a") == born != birth("b")
+    assert birth("a", fresh=True) != born
+    (manifest := tmp_path / "a" / "manifest.json").unlink()
+    write_json(manifest, {"identity": {}})
+    with pytest.raises(RunDirectoryError, match=r"made by an earlier version of gepa-loop"):
+        birth("a")
+
+
 KILLED = """
 import sys
 from pathlib import Path
