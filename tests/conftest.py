@@ -19,7 +19,11 @@ from gepa_loop.models import Base, load_base
 from gepa_loop.schema import ModelConfig
 
 # There is no Triton for macOS.
-collect_ignore = [] if find_spec("triton") else ["test_cuda_sampler.py", "test_fused.py", "test_bfloat16.py"]
+collect_ignore = (
+    []
+    if find_spec("triton")
+    else ["test_cuda_sampler.py", "test_fused.py", "test_bfloat16.py", "test_product.py"]
+)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from torch.nn.functional import linear
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gepa_loop.sampling.kernels.product import Tiling
+
 
 @dataclass(eq=False)
 class Projection:
@@ -27,6 +29,8 @@ class Projection:
     down_RI: Tensor
     """Their A, one below the other; [rank, in]."""
     bias_O: Tensor | None
+    counters_T: Tensor | None = None
+    """What the kernel with an adapter counts with."""
 
     @property
     def inputs(self) -> int:
@@ -39,9 +43,29 @@ class Projection:
 
     def __call__(self, x_NX: Tensor) -> Tensor:
         """Outputs [N, out] of inputs [N, in + rank], whose last `rank` columns are written here."""
+        if (tiles := self._tiling(x_NX)) is not None:
+            from gepa_loop.sampling.kernels.product import adapted_product
+
+            assert self.counters_T is not None
+            sizes = tuple(self.modules.values())
+            return adapted_product(
+                x_NX, self.weight_OX, self.down_RI, self.bias_O, sizes, tiles, self.counters_T
+            )
         if self.rank:
             torch.mm(x_NX[:, : self.inputs], self.down_RI.T, out=x_NX[:, self.inputs :])
         return linear(x_NX, self.weight_OX, self.bias_O)
+
+    def _tiling(self, x_NX: Tensor) -> Tiling | None:
+        """How one kernel computes these few rows; None where two launches are faster, or float32 is to stay exact."""
+        if not (self.rank and x_NX.is_cuda and x_NX.dtype.itemsize == 2):
+            return None
+        from gepa_loop.sampling.kernels.product import ROWS, tiling
+
+        if len(x_NX) > ROWS:
+            return None
+        sizes = tuple(self.modules.values())
+        processors = torch.cuda.get_device_properties(x_NX.device).multi_processor_count
+        return tiling(len(x_NX), sizes, self.inputs, self.rank // len(sizes), processors)
 
     def columns(self, x_XN: Tensor) -> Tensor:
         """`__call__` of columns without the bias: inputs [in + rank, N], outputs [out, N]."""
@@ -59,6 +83,10 @@ class Projection:
         wide_OX = self.weight_OX.new_zeros(len(self.weight_OX), inputs + total)
         wide_OX[:, :inputs] = self.weight_OX[:, :inputs]
         self.weight_OX, self.down_RI = wide_OX, self.down_RI.new_zeros(total, inputs)
+        if wide_OX.is_cuda:
+            from gepa_loop.sampling.kernels.product import counters
+
+            self.counters_T = counters(tuple(self.modules.values()), wide_OX.device)
 
     def places(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Of each layer its name, and where its A [rank, in] and s B [out, rank] go."""

@@ -1,0 +1,79 @@
+"""The product with an adapter in one kernel against float64; without a GPU it runs in Triton's interpreter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gepa_loop.sampling.kernels.product import LEAST_INPUTS, Tiling, adapted_product, counters, tiling
+
+CUDA = torch.cuda.is_available()
+DEVICE = "cuda" if CUDA else "cpu"
+DTYPES = [torch.float16, *([torch.bfloat16] if CUDA else [])]
+"""Triton's interpreter multiplies no bfloat16."""
+
+
+def operands(
+    rows: int, modules: tuple[int, ...], inputs: int, rank: int, dtype: torch.dtype
+) -> tuple[torch.Tensor, ...]:
+    """x with columns behind it, [W | s B] with the modules' s B in a diagonal, A, and a bias."""
+    source = torch.Generator().manual_seed(rows + inputs)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=source, dtype=torch.float64)
+
+    outputs, each = sum(modules), rank * len(modules)
+    x = torch.cat([normal(rows, inputs), torch.full((rows, each), torch.nan, dtype=torch.float64)], 1)
+    ups = torch.block_diag(*(normal(size, rank) for size in modules))
+    weight = torch.cat([normal(outputs, inputs) / inputs**0.5, ups / rank**0.5], 1)
+    down = normal(each, inputs) / inputs**0.5
+    return tuple(part.to(DEVICE, dtype) for part in (x, weight, down, normal(outputs)))
+
+
+def in_float64(x: torch.Tensor, weight: torch.Tensor, down: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    inputs = down.shape[1]
+    x, weight, down, bias = x.double()[:, :inputs], weight.double(), down.double(), bias.double()
+    return x @ weight[:, :inputs].T + x @ down.T @ weight[:, inputs:].T + bias
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize(
+    ("rows", "modules", "inputs", "rank", "tiles"),
+    [
+        (3, (64, 32, 32), 96, 8, Tiling(16, 1, 3)),
+        (70, (32,), 128, 16, Tiling(32, 2, 3)),
+        (1, (64, 64), 288, 24, Tiling(64, 4, 3)),
+        (65, (32, 16, 16), 320, 16, Tiling(16, 8, 3)),  # more parts than tiles of inputs
+    ],
+)
+def test_an_adapter_is_inside_the_sum(
+    rows: int,
+    modules: tuple[int, ...],
+    inputs: int,
+    rank: int,
+    tiles: Tiling,
+    biased: bool,
+    dtype: torch.dtype,
+) -> None:
+    x, weight, down, bias = operands(rows, modules, inputs, rank, dtype)
+    if not biased:
+        bias = torch.zeros_like(bias)
+    want = in_float64(x, weight, down, bias)
+    counted = counters(modules, x.device)
+    for _ in range(2):  # what the parts are counted with is as it was afterwards
+        got = adapted_product(x, weight, down, bias if biased else None, modules, tiles, counted)
+        step = torch.finfo(dtype).eps
+        # Rounded once; A x is rounded before it is multiplied, which costs a step of each of its numbers.
+        torch.testing.assert_close(got.double(), want, rtol=step, atol=8 * step)
+
+
+def test_tiles_hold_outputs_of_one_module() -> None:
+    assert tiling(64, (96, 32), 576, 16, 132) in {Tiling(n, 1, s) for n in (16, 32) for s in (3, 5)}
+    assert tiling(64, (96, 40), 576, 16, 132) is None
+
+
+def test_a_tile_is_shared_where_there_are_few_of_them() -> None:
+    few, many = tiling(64, (896,), 4864, 16, 132), tiling(64, (9728, 9728), 2560, 16, 132)
+    assert few is not None and few.split > 1 and few.split * LEAST_INPUTS <= 4864
+    assert many is not None and many.split == 1
