@@ -16,6 +16,12 @@ MISSING = {
 }
 """What to say when an answer is missing, for each kind of extraction."""
 
+OPENING = ("<think>", "<seed:think>", "[THINK]", "<|channel>", "<|inner_prefix|>")
+"""What begins a thought: Qwen, SmolLM, GLM, EXAONE and most others; Seed-OSS; Magistral; Gemma 4; Apertus."""
+CLOSING = ("</think>", "</seed:think>", "[/THINK]", "<channel|>", "<|inner_suffix|>")
+"""What ends one, in the same order."""
+_OPENED, _CLOSED = (re.compile("|".join(map(re.escape, marks))) for marks in (OPENING, CLOSING))
+
 TAGS = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.IGNORECASE | re.DOTALL)
 
 
@@ -26,13 +32,13 @@ def extract(kind: str, completion: str) -> str | None:
         kind: `tags`: the last closed `<answer>...</answer>`; `boxed`: the last `\boxed{...}` with balanced
             braces; `last_number`: the last number of `quantity.numbers`; `last_line`: the last line that is not
             empty; `whole`: everything.
-        completion: The reply as text. What it holds of a thought, `<think>...</think>`, is no answer, and a thought
-            that was cut has none behind it.
+        completion: The reply as text. What it holds of a thought, between `OPENING` and `CLOSING`, is no answer, and a
+            thought that was cut has none behind it.
 
     Raises:
         ValueError: Another `kind`.
     """
-    said = completion.rpartition("</think>")[2].partition("<think>")[0]
+    said = without_thoughts(completion)
     match kind:
         case "tags":
             found = TAGS.findall(said)
@@ -54,9 +60,15 @@ def reply_with(kind: str, answer: str) -> str:
     return {"tags": f"<answer>{answer}</answer>", "boxed": rf"\boxed{{{answer}}}"}.get(kind, answer)
 
 
-def ends_in_thought(completion: str) -> bool:
-    """Whether a reply ends inside `<think>`, before any answer."""
-    return "<think>" in completion.rpartition("</think>")[2]
+def without_thoughts(reply: str) -> str:
+    """What a reply says behind its last thought, and before one that it ends in."""
+    return _OPENED.split(_CLOSED.split(reply)[-1])[0]
+
+
+def open_thought(reply: str) -> str:
+    """The mark of a thought that a reply ends in, before any answer; empty where it ends in none."""
+    found = _OPENED.search(_CLOSED.split(reply)[-1])
+    return found[0] if found else ""
 
 
 def _boxed(text: str) -> list[str]:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gepa_loop.answers import CLOSING, OPENING
 from gepa_loop.errors import ModelError, PromptError
 from gepa_loop.files import read_file
 from gepa_loop.task import Item
@@ -178,6 +179,20 @@ class Renderer:
             endings = {tuple(side[len(side) - max(1, len(suffix)) :]) for side in (teacher, student)}
             if len(endings) > 1 or (suffix and tuple(suffix) not in endings):
                 raise PromptError(f"{source}: the chat template ends differently with and without the prompt")
+
+    def reply(self, tokens: Sequence[int]) -> str:
+        """The text of a completion, without special tokens but for the marks of a thought."""
+        runs = itertools.groupby(tokens, self._thought_marks.get)
+        return "".join(
+            mark * len(list(ids)) if mark else self.tokenizer.decode(list(ids), skip_special_tokens=True)
+            for mark, ids in runs
+        )
+
+    @cached_property
+    def _thought_marks(self) -> dict[int, str]:
+        """Special tokens that begin or end a thought, which is read as a part of the answer where they are dropped."""
+        special = self.tokenizer.added_tokens_decoder.items()
+        return {n: t.content for n, t in special if t.special and t.content in (*OPENING, *CLOSING)}
 
     def suffix(self, item: Item) -> list[int]:
         """The tokens that start the assistant's reply; none where the template has no generation prompt."""

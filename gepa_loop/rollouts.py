@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
 
-from gepa_loop.answers import ends_in_thought
+from gepa_loop.answers import open_thought
 from gepa_loop.prompts import Renderer
 from gepa_loop.runs import derive_seed
 from gepa_loop.sampling.base import Completion, Sampler, Sampling
@@ -68,9 +68,9 @@ class Rollouts:
 
     @cached_property
     def opening(self) -> str:
-        """`<think>` where the chat template opens a thought that the reply goes on with, else empty."""
+        """The mark of a thought that the chat template opens and the reply goes on with; else empty."""
         suffix = self.renderer.suffix(next(iter(self.task.splits.values()))[0])
-        return "<think>" if ends_in_thought(self.renderer.tokenizer.decode(suffix)) else ""
+        return open_thought(self.renderer.tokenizer.decode(suffix))
 
     def completions(
         self, prompt: str, items: Sequence[Item], samples: int, sampling: Sampling, purpose: str
@@ -112,7 +112,7 @@ class Rollouts:
 
     def score(self, item: Item, sample: int, completion: Completion) -> Row:
         """One completion, scored by the task."""
-        text = self.renderer.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True)
+        text = self.renderer.reply(completion.token_ids)
         cut = completion.finish_reason == "length"
         score = self.task.score(item, text, truncated=cut, opening=self.opening)
         return Row(

@@ -20,7 +20,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from gepa_loop.answers import MISSING, ends_in_thought, equal
+from gepa_loop.answers import MISSING, equal, open_thought
 from gepa_loop.answers import extract as extract
 from gepa_loop.errors import EnvironmentFault, TaskError
 from gepa_loop.gold import Scorer, contradictions, unmatched
@@ -97,7 +97,7 @@ class Task:
             item: The item that was asked.
             completion: The reply as text, without special tokens.
             truncated: The reply was cut at the token limit; only the feedback depends on it.
-            opening: What the prompt ends with of the reply itself: `<think>` where the chat template opens a thought.
+            opening: What the prompt ends with of the reply itself: the mark of a thought that the chat template opens.
 
         Raises:
             TaskError: The factory's own scorer returned something that is no score.
@@ -121,9 +121,9 @@ class Task:
         if truncated:
             sentences.append("The reply was cut off at the token limit before it ended.")
         if extracted is None and not value:
-            thought = ends_in_thought(opening + completion)
+            thought = open_thought(opening + completion)
             sentences.append(
-                "It ended inside <think>, before any answer." if thought else MISSING[self.extract]
+                f"It ended inside {thought}, before any answer." if thought else MISSING[self.extract]
             )
         return Score(value, raw, extracted, " ".join(s for s in (*sentences, own) if s))
 

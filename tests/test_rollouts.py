@@ -6,6 +6,7 @@ import copy
 from dataclasses import replace
 
 import pytest
+from tokenizers import AddedToken
 
 from gepa_loop.models import Base
 from gepa_loop.prompts import Renderer
@@ -19,7 +20,12 @@ from gepa_loop.task import load_task
 
 @pytest.mark.parametrize(
     ("opens", "opening", "scored"),
-    [("", "", 1.0), ("<think>\\n", "<think>", 0.0), ("<think>\\n\\n</think>\\n\\n", "", 1.0)],
+    [
+        ("", "", 1.0),
+        ("<think>\\n", "<think>", 0.0),
+        ("<think>\\n\\n</think>\\n\\n", "", 1.0),
+        ("<seed:think>", "<seed:think>", 0.0),
+    ],
 )
 def test_no_answer_is_read_from_a_thought_that_the_template_opens(
     tiny: Base, opens: str, opening: str, scored: float
@@ -38,6 +44,25 @@ def test_no_answer_is_read_from_a_thought_that_the_template_opens(
     row = rollouts.score(item, 0, Completion(tuple(ids), (0.0,) * len(ids), "length"))
     assert (rollouts.opening, row.score, row.extracted is None) == (opening, scored, scored == 0)
     assert row.completion == f"It is {item.answer}"
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_marks_of_a_thought_are_read_where_they_are_special_tokens_too(tiny: Base, special: bool) -> None:
+    """A decoder drops those of Gemma 4 and Magistral, and what is left of a thought would look like an answer."""
+    sizes = dict.fromkeys(("train", "pareto", "select", "test"), 2)
+    task = load_task(TaskConfig(name="lcm", splits=sizes), 0)
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    marks = [AddedToken(mark, special=special) for mark in ("<|channel>", "<channel|>")]
+    tokenizer.add_tokens(marks, special_tokens=special)
+    rollouts = Rollouts(TorchSampler(tiny, 4), Renderer(tokenizer, tiny.context), task, 0)
+    item = task.splits["test"][0]
+    for text, score in (
+        (f"<|channel>thought\nIt is {item.answer}", 0.0),
+        (f"<|channel>thought\nIt is 0.5<channel|>{item.answer}", 1.0),
+    ):
+        ids = tuple(tokenizer(f"{text}<|im_end|>", add_special_tokens=False)["input_ids"])
+        row = rollouts.score(item, 0, Completion(ids, (0.0,) * len(ids), "stop"))
+        assert (row.completion, row.score) == (text, score)
 
 
 def test_each_round_has_random_numbers_of_its_own(tiny: Base) -> None:

@@ -262,6 +262,11 @@ def test_bad_gym_options(options: dict[str, Any], said: str) -> None:
         ("tags", "<think><answer>7</answer>", None),
         ("last_line", "<think>\n7", None),
         ("whole", "<think>7 or 8</think>\n\n8", "8"),
+        ("last_number", "<seed:think>It is 7", None),
+        ("last_number", "<seed:think>It is 7</seed:think>No, it is 8", "8"),
+        ("last_number", "[THINK]It is 7", None),
+        ("last_number", "<|channel>thought\n7<channel|>8", "8"),
+        ("last_number", "8 <|inner_prefix|>or 9", "8"),
     ],
 )
 def test_extraction(kind: str, text: str, answer: str | None) -> None:

@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any
 
+from gepa_loop.answers import without_thoughts
+
 FIELD = "new_instruction"
 
 KEPT = 4_000
@@ -37,7 +39,7 @@ def instruction(reply: str) -> str:
     the first fence and the last one, and else it is all of the reply but for an announcement in front ("Here is the
     improved instruction:") and an explanation behind. Thoughts, JSON of another form and refusals in words hold none.
     """
-    said = reply.rpartition("</think>")[2].partition("<think>")[0].strip()
+    said = without_thoughts(reply).strip()
     if (marked := _MARKER.search(said)) is not None:
         said = marked[1].strip()
     if (field := _json_field(said)) is not None:
