@@ -101,8 +101,9 @@ def _product(
     module = (tile * BLOCK_N >= end_0).to(tl.int32) + (tile * BLOCK_N >= end_1).to(tl.int32)
     chunk = tl.cdiv(tl.cdiv(inputs, BLOCK_K), SPLIT) * BLOCK_K
     first = part * chunk
-    # Rows and columns that only fill a tile up read the last real one: nothing is stored of them.
-    x_at = x + tl.minimum(m, rows - 1)[:, None] * x_row + (first + k)[None, :]
+    # Rows that only fill a tile up are not read: one line read again and again by all programs is slower than many.
+    filled = (m < rows)[:, None]
+    x_at = x + m[:, None] * x_row + (first + k)[None, :]
     weight_rows = weight + n[None, :].to(tl.int64) * weight_row
     weight_at = weight_rows + (first + k)[:, None]
     down_at = down + (module * EACH + tl.minimum(r, EACH - 1))[None, :] * inputs + (first + k)[:, None]
@@ -110,10 +111,11 @@ def _product(
     low = tl.zeros((BLOCK_M, RANK), tl.float32)
     for start in range(first, tl.minimum(first + chunk, inputs), BLOCK_K):
         if EVEN:
-            x_tile, weight_tile, down_tile = tl.load(x_at), tl.load(weight_at), tl.load(down_at)
+            x_tile = tl.load(x_at, filled, 0.0)
+            weight_tile, down_tile = tl.load(weight_at), tl.load(down_at)
         else:
             real = start + k < inputs
-            x_tile = tl.load(x_at, real[None, :], 0.0)
+            x_tile = tl.load(x_at, filled & real[None, :], 0.0)
             weight_tile = tl.load(weight_at, real[:, None], 0.0)
             down_tile = tl.load(down_at, real[:, None], 0.0)
         total = tl.dot(x_tile, weight_tile, total)
@@ -124,23 +126,22 @@ def _product(
     up_tile = tl.load(weight_rows + inputs + (module * EACH + r)[:, None], (r < EACH)[:, None], 0.0)
     total = tl.dot(low.to(up_tile.dtype), up_tile, total)
     here = m[:, None] * outputs + n[None, :]
-    real = (m < rows)[:, None]
     if SPLIT > 1:
-        tl.store(parts + part * rows * outputs + here, total, real)
+        tl.store(parts + part * rows * outputs + here, total, filled)
         tl.debug_barrier()
         mine = finished + tile * tl.num_programs(1) + tl.program_id(1)
         if tl.atomic_add(mine, 1, sem="acq_rel", scope="gpu") == SPLIT - 1:
             total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
             for other in range(SPLIT):
-                total += tl.load(parts + other * rows * outputs + here, real, 0.0, cache_modifier=".cg")
+                total += tl.load(parts + other * rows * outputs + here, filled, 0.0, cache_modifier=".cg")
             if BIAS:
                 total += tl.load(bias + n)[None, :]
             tl.store(mine, 0)
-            tl.store(out + here, total.to(out.dtype.element_ty), real)
+            tl.store(out + here, total.to(out.dtype.element_ty), filled)
     else:
         if BIAS:
             total += tl.load(bias + n)[None, :]
-        tl.store(out + here, total.to(out.dtype.element_ty), real)
+        tl.store(out + here, total.to(out.dtype.element_ty), filled)
 
 
 def counters(modules: tuple[int, ...], device: torch.device) -> Tensor:
