@@ -62,7 +62,17 @@ class ReflectionError(EnvironmentFault):
 
 
 class ReflectionFailed(ReflectionError):
-    """One call of the reflection model failed after all its retries; another one may succeed."""
+    """One call of the reflection model failed after all its retries; another one may succeed.
+
+    Args:
+        message: As for all errors.
+        hint: As for all errors.
+        usd: What its tries cost all the same.
+    """
+
+    def __init__(self, message: str, hint: str = "", usd: float = 0.0) -> None:
+        super().__init__(message, hint)
+        self.usd = usd
 
 
 class Diverged(EnvironmentFault):

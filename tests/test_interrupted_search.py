@@ -115,7 +115,7 @@ def test_ctrl_c_in_the_seeds_evaluation_is_clean(tmp_path: Path) -> None:
     )
     process = start(tmp_path, *COMMAND, *(word for one in long for word in ("--set", one)))
     seen = tmp_path / "runs" / "r" / "optimize" / "gepa" / "evaluations.jsonl"
-    while process.poll() is None and not seen.exists():
+    while process.poll() is None and not read_jsonl(seen):
         time.sleep(0.0005)  # the process is watched, not waited for
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)

@@ -19,7 +19,9 @@ from gepa_loop.errors import (
 )
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.optimize.adapter import FieldAdapter, example, program, save_program
+from gepa_loop.optimize.batched import BatchedAdapter
 from gepa_loop.optimize.engine import Found, optimize
+from gepa_loop.optimize.journal import Journal
 from gepa_loop.optimize.proposer import OfflineProposer, Proposal, make_proposer
 from gepa_loop.optimize.stops import Progress, Spent, reason_to_stop
 from gepa_loop.prompts import Candidate
@@ -66,6 +68,21 @@ class Scripted:
         if number == self.dies_at:
             raise KeyboardInterrupt
         return Proposal(self.texts[min(number, len(self.texts) - 1)], 0.25, "scripted")
+
+
+class Flaky(Scripted):
+    """A proposer some of whose calls fail, at twice the price."""
+
+    def __init__(self, *fails: int, dies_at: int | None = None) -> None:
+        super().__init__(*(f"Text {n}." for n in range(99)), dies_at=dies_at)
+        self.fails = fails
+        self.numbers: list[int] = []
+
+    def propose(self, parent: str, examples: Any, number: int, known: Any) -> Proposal:
+        self.numbers.append(number)
+        if number in self.fails:
+            raise ReflectionFailed(f"HTTP 529 at {number}", usd=0.5)
+        return super().propose(parent, examples, number, known)
 
 
 def search(lab: Lab, folder: Path, how: Any, *sets: str, progress: Any = None, probe: Any = None) -> Found:
@@ -287,16 +304,6 @@ def test_a_refusing_reflection_model_stops_the_search(lab: Lab, tmp_path: Path) 
 
 
 def test_one_failed_call_in_twenty_is_recorded_and_a_second_one_stops(lab: Lab, tmp_path: Path) -> None:
-    class Flaky(Scripted):
-        def __init__(self, *fails: int) -> None:
-            super().__init__(*(f"Text {n}." for n in range(99)))
-            self.fails = fails
-
-        def propose(self, parent: str, examples: Any, number: int, known: Any) -> Proposal:
-            if number in self.fails:
-                raise ReflectionFailed(f"HTTP 529 at {number}")
-            return super().propose(parent, examples, number, known)
-
     budget = ("optimize.max_rollouts=9999", "optimize.max_usd=6")
     found = search(lab, tmp_path / "a", Flaky(1), *budget)
     (row,) = [row for row in read_jsonl(tmp_path / "a" / "candidates.jsonl") if row["status"] == "failed"]
@@ -310,6 +317,43 @@ def test_one_failed_call_in_twenty_is_recorded_and_a_second_one_stops(lab: Lab, 
     # Later, when the endpoint is well again, the same command goes on.
     assert search(lab, tmp_path / "b", Flaky(), *budget).spent.proposals > 20
     search(lab, tmp_path / "c", Flaky(1, 21), *budget)
+
+
+def test_failed_calls_count_over_restarts_and_none_is_made_twice(lab: Lab, tmp_path: Path) -> None:
+    budget = ("optimize.max_rollouts=9999", "optimize.max_usd=6")
+    with pytest.raises(KeyboardInterrupt):
+        search(lab, tmp_path, Flaky(1, dies_at=5), *budget)
+    second = Flaky(8)
+    with pytest.raises(ReflectionError, match=r"2 of the last 9 calls of scripted failed; .* HTTP 529 at 1"):
+        search(lab, tmp_path, second, *budget)
+    assert second.numbers == [5, 6, 7, 8]
+    # The call that ended the search is on record: a third failure ends it again, and what it cost is counted.
+    third = Flaky(11)
+    with pytest.raises(ReflectionError, match="3 of the last 12 calls"):
+        search(lab, tmp_path, third, *budget)
+    assert third.numbers == [9, 10, 11]
+    found = search(lab, tmp_path, Flaky(), *budget)
+    rows = read_jsonl(tmp_path / "candidates.jsonl")
+    assert [row["number"] for row in rows if row["status"] == "failed"] == [2, 9, 12]
+    # Failed calls cost .5, the others .25.
+    assert found.spent.usd == 0.25 * (len(rows) - 1 - 3) + 0.5 * 3 <= 6
+
+
+def test_a_reply_is_kept_though_judging_it_fails(lab: Lab, tmp_path: Path) -> None:
+    journal, how = Journal(tmp_path), Scripted("Fine.")
+    adapter = BatchedAdapter(lab.config, lab.rollouts, how, journal, lambda spent: None)
+    rules = adapter.rules
+
+    def full(text: str) -> str | None:
+        raise OSError("no space left")
+
+    asked = {"self": SEED.text}, {"self": []}, ["self"]
+    adapter.rules = replace(rules, fits=full)
+    with pytest.raises(OSError, match="no space"):
+        adapter.propose_new_texts(*asked)
+    again = BatchedAdapter(lab.config, lab.rollouts, how, Journal(tmp_path), lambda spent: None)
+    assert again.propose_new_texts(*asked) == {"self": "Fine."} and how.asked == 1
+    assert again.spent.usd == 0.25
 
 
 def test_refused_proposals_are_recorded_with_the_reason(lab: Lab, tmp_path: Path) -> None:

@@ -139,8 +139,8 @@ def test_what_does_not_pass_is_never_a_score_and_ends_the_run_with_3(
     assert not (optimize.folder / "front.jsonl").exists()
     # The provider is well again: the same command goes on and keeps what there was.
     assert optimize(*texts(20)[1:], sets=sets) == 0, optimize.shown
-    assert [row["status"] for row in optimize.candidates[:2]] == statuses
-    assert len(optimize.candidates) > 3
+    assert [row["status"] for row in optimize.candidates[:3]] == [*statuses, "failed"]
+    assert len(optimize.candidates) == 3 + len(optimize.api.messages) > 3
 
 
 def test_a_request_that_is_refused_does_not_end_the_search(optimize: Runs) -> None:
@@ -219,10 +219,14 @@ def test_five_replies_without_an_instruction_end_the_run_with_3(
     words = " ".join(optimize.shown.split())
     assert f"5 replies of anthropic/{MODEL} in a row held no whole instruction; the first ({reason}" in words
     assert shown in words and len(optimize.api.messages) == 6
-    # Four are on record, so one more of the kind is enough, and a good one goes on.
+    # They are on record, so one more of the kind is enough, and a good one goes on. All are paid, and counted.
     assert optimize(behaviour) == 3 and len(optimize.api.messages) == 1
+    assert f"6 replies of anthropic/{MODEL} in a row" in " ".join(optimize.shown.split())
     assert optimize(*texts(20)[1:]) == 0, optimize.shown
-    assert [row["status"] for row in optimize.candidates[1:5]] == ["refused"] * 4
+    assert [row["status"] for row in optimize.candidates[1:7]] == ["refused"] * 6
+    paid = 7 + len(optimize.api.messages)
+    assert len(optimize.candidates) == paid
+    assert read_json(optimize.folder / "result.json")["spent"]["usd"] == pytest.approx(paid * USD)
 
 
 def test_a_search_that_could_read_no_reply_at_all_ends_with_3(optimize: Runs) -> None:
@@ -241,6 +245,10 @@ def test_refusals_end_the_run_as_failures_do(optimize: Runs) -> None:
     failed = optimize.candidates[1]
     assert failed["status"] == "failed" and failed["cost"]["usd"] == pytest.approx(USD)
     assert optimize(*texts(20)[1:]) == 0, optimize.shown
+    assert [row["status"] for row in optimize.candidates[1:3]] == ["failed"] * 2
+    cost = optimize.candidates[2]["cost"]
+    assert (cost["usd"], cost["input_tokens"], cost["output_tokens"]) == (pytest.approx(USD), 1000, 200)
+    assert len(optimize.candidates) == 3 + len(optimize.api.messages)
 
 
 def test_dollars_that_allow_no_proposal_are_refused_with_the_least_that_does(optimize: Runs) -> None:

@@ -564,10 +564,15 @@ def test_an_answer_without_a_reply_may_pass_and_is_said(
     try:
         model = proposer("openai/m", retries=1, pause=0)
         said = [str(failure(model.check)), str(failure(lambda: model.propose("Add.", EXAMPLES, 0)))]
+        priced = proposer("openai/gpt-4o-mini", retries=2, pause=0)
+        failed = failure(lambda: priced.propose("Add.", EXAMPLES, 0))
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
     expected = "the answer holds no reply (2 tries)" if choices == [] else "no usable answer"
     assert all(expected in one for one in said), said
-    assert len(Empty.asked) == 4
+    assert isinstance(failed, ReflectionFailed)
+    # Three answers of five tokens read, at $.15 a million, where the client passes on what they took.
+    assert failed.usd == pytest.approx(3 * 5 * 0.15e-6 if choices == [] else 0.0)
+    assert len(Empty.asked) == 7

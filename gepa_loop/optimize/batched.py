@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import takewhile
 from typing import Any
 
@@ -31,7 +31,7 @@ PURPOSE = "gepa"
 """Names the random numbers of GEPA's rollouts, which all candidates share."""
 
 WINDOW = 20
-"""Calls of the reflection model of which more than 5 % may not fail."""
+"""Calls of the reflection model of which more than 5 % may not fail, over restarts."""
 
 USELESS = 5
 """Replies in a row without a whole instruction that end a search."""
@@ -79,7 +79,6 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         self.rules = _rules(config, rollouts, seed_prompt)
         self._pareto = {item.id for item in rollouts.task.splits["pareto"]}
         self._used: set[tuple[str, str]] = set()
-        self._calls: deque[str | None] = deque(maxlen=WINDOW)
         super().__init__(
             student_module=program(Candidate("unused")), metric_fn=lambda *_: 0.0, feedback_map={}
         )
@@ -159,16 +158,18 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         number = self.spent.proposals
         if self.failure is not None:
             raise self.failure  # GEPA asks once more after an exception
-        if number == len(self.journal.proposals):
-            try:
-                self.journal.add_proposal(
-                    self._ask(candidate[COMPONENT], reflective_dataset[COMPONENT], number)
-                )
-            except Exception as error:
-                # GEPA logs what a proposer raises, goes on and ends as if all were well.
-                self.failure = error
-                raise
-        entry = self.journal.proposals[number]
+        asks = number == len(self.journal.proposals)
+        try:
+            if asks:
+                said = self._ask(candidate[COMPONENT], reflective_dataset[COMPONENT], number)
+                self.journal.add_proposal(said)
+            entry = self._judged(number)
+            if asks:
+                self._end_where_calls_fail()
+        except Exception as error:
+            # GEPA logs what a proposer raises, goes on and ends as if all were well.
+            self.failure = error
+            raise
         self.spent.proposals += 1
         self.spent.usd += entry["usd"]
         self.spent.seconds += entry["seconds"]
@@ -190,40 +191,44 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         return len(self.rollouts.renderer.tokenizer(text)["input_ids"])
 
     def _ask(self, parent: str, examples: Sequence[Mapping[str, Any]], number: int) -> dict[str, Any]:
+        """What the proposer says, or why it says nothing, and what that cost."""
         begun = time.perf_counter()
         try:
             made = self.proposer.propose(parent, examples, number, self.known)
         except ReflectionFailed as error:
-            made = Proposal("", 0.0, f"asked {self.proposer.name}", failed=str(error))
-        self._calls.append(made.failed)
-        failures = [cause for cause in self._calls if cause]
-        if len(failures) > 0.05 * WINDOW:
+            made = Proposal("", error.usd, f"asked {self.proposer.name}", failed=str(error))
+        return {
+            "number": number,
+            "parent": Candidate(parent).id,
+            "proposer": self.proposer.name,
+            **asdict(made),
+            "seconds": time.perf_counter() - begun,
+        }
+
+    def _judged(self, number: int) -> dict[str, Any]:
+        """A proposal of the journal with its text as a candidate's and why it is refused, of which a decided one tells."""
+        entry = self.journal.proposals[number]
+        if "refused" not in entry:
+            text = normalise(entry["text"])
+            tokens = self.prompt_tokens(text)
+            refused = None if entry["failed"] else self.rules.refusal(text, tokens, self.known, entry["cut"])
+            entry |= {"id": Candidate(text).id, "text": text, "tokens": tokens, "refused": refused}
+        return entry
+
+    def _end_where_calls_fail(self) -> None:
+        """Raise where the last call is one failure too many; calls of an earlier process count like this one's."""
+        proposals = self.journal.proposals
+        calls = [entry["failed"] for entry in proposals[-WINDOW:]]
+        failures = [cause for cause in calls if cause]
+        if calls[-1] and len(failures) > 0.05 * WINDOW:
             raise ReflectionError(
-                f"{len(failures)} of the last {len(self._calls)} calls of {self.proposer.name} failed; "
+                f"{len(failures)} of the last {len(calls)} calls of {self.proposer.name} failed; "
                 f"the first: {failures[0]}",
                 "What was finished is saved; run the same command again to continue.",
             )
-        text = normalise(made.text)
-        tokens = self.prompt_tokens(text)
-        refused = None if made.failed else self.rules.refusal(text, tokens, self.known, made.cut)
-        entry = {
-            "number": number,
-            "id": Candidate(text).id,
-            "text": text,
-            "tokens": tokens,
-            "parent": Candidate(parent).id,
-            "proposer": self.proposer.name,
-            "how": made.how,
-            "refused": refused,
-            "failed": made.failed,
-            "reply": made.reply,
-            "usd": made.usd,
-            "seconds": time.perf_counter() - begun,
-        }
-        in_a_row = [entry, *takewhile(useless, reversed(self.journal.proposals))] if useless(entry) else []
-        if len(in_a_row) == USELESS:
-            raise no_instruction(self.proposer.name, in_a_row[::-1])
-        return entry
+        in_a_row = list(takewhile(useless, reversed(proposals)))[::-1]
+        if len(in_a_row) >= USELESS:
+            raise no_instruction(self.proposer.name, in_a_row)
 
     def _count(self, candidate: str, item: str) -> None:
         """An item of a candidate is paid once."""

@@ -1,4 +1,4 @@
-"""litellm, quiet, and with HTTP clients that follow no redirect.
+"""litellm, quiet, and Anthropic's SDK, both with HTTP clients that follow no redirect.
 
 They would: a key in `x-api-key` goes along to any other host then, whose answer is taken as the model's.
 """
@@ -8,6 +8,16 @@ from __future__ import annotations
 import logging
 import os
 from typing import Any
+from urllib.parse import urlsplit
+
+import anthropic
+import httpx
+
+from gepa_loop.errors import ReflectionError
+from gepa_loop.redact import redacted
+
+LOOKUP_SECONDS = 30.0
+"""Longest wait for Anthropic's answer about a model or a number of tokens, which no model writes."""
 
 
 def open_litellm() -> Any:
@@ -50,3 +60,34 @@ def _refuse(handler: Any) -> None:
     for one in (handler, *inner):
         if hasattr(one, "follow_redirects"):
             one.follow_redirects = False
+
+
+def open_anthropic(model: str, seconds: float) -> anthropic.Anthropic:
+    """Anthropic's client for lookups: what a model is, how many tokens a text has.
+
+    Raises:
+        ReflectionError: The address in the environment is none.
+    """
+    # litellm's address: it reads two variables and adds this path where it is missing, the SDK reads one.
+    base = os.environ.get("ANTHROPIC_API_BASE") or os.environ.get("ANTHROPIC_BASE_URL")
+    try:
+        urlsplit(base or "")
+        httpx.URL(base or "")
+    except (ValueError, httpx.InvalidURL) as error:
+        raise ReflectionError(
+            f"optimize.reflection.model = {model!r}: the address {redacted(repr(base))} is none: {redacted(str(error))}",
+            "Mend ANTHROPIC_API_BASE or ANTHROPIC_BASE_URL.",
+        ) from None
+    return anthropic.Anthropic(
+        # Without the spaces and line breaks around it, as litellm sends it.
+        api_key=os.environ.get("ANTHROPIC_API_KEY", "").strip() or None,
+        base_url=base and base.removesuffix("/v1/messages"),
+        timeout=min(seconds, LOOKUP_SECONDS),
+        max_retries=0,
+        http_client=anthropic.DefaultHttpxClient(follow_redirects=False),
+    )
+
+
+def usd_of(lm: Any) -> float:
+    """What one of DSPy's models has cost, in US dollars; 0 where litellm knows no price."""
+    return sum(call["cost"] or 0.0 for call in lm.history)

@@ -155,7 +155,7 @@ class _Search:
             **self._on_pareto(prompt if status == "accepted" else None),
             "cost": {
                 "rollouts": spent["rollouts"] - self._before.rollouts,
-                "usd": 0.0 if entry is None else entry["usd"],
+                **{key: entry[key] if entry else 0 for key in ("usd", "input_tokens", "output_tokens")},
                 "seconds": spent["seconds"] - self._before.seconds,
             },
             "spent": spent,

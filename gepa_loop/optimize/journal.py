@@ -25,7 +25,7 @@ class Journal:
         self.decided: list[dict[str, Any]] = read_jsonl(self.candidates)
         """Rows of candidates.jsonl, by number; the seed is 0."""
         self.proposals: list[dict[str, Any]] = [_proposal(row) for row in self.decided[1:]]
-        """What was proposed, in order; the last one may be undecided."""
+        """Every call of the proposer, in order; the last one may be undecided, and is unjudged then: no `refused` yet."""
         self.scores: dict[tuple[str, str], list[float]] = {}
         """(candidate, item) -> score of each sample."""
         self.rows: dict[tuple[str, str], list[Row]] = {}
@@ -58,9 +58,9 @@ class Journal:
         self._add(candidate, rows, seconds)
 
     def add_proposal(self, entry: dict[str, Any]) -> None:
-        """What the proposer said, before it is judged."""
+        """What the proposer said, or why it failed, and what that cost: before it is judged, so that none is paid twice."""
         append_jsonl(self.cache / "proposals.jsonl", [entry])
-        self.proposals.append(entry)
+        self.proposals.append(dict(entry))
 
     def add_probe(self, candidate: str, probe: Mapping[str, float]) -> None:
         """How distillable a candidate was found to be."""

@@ -13,18 +13,16 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import anthropic
 import dspy
-import httpx
 from dspy.teleprompt.gepa.instruction_proposal import InstructionProposer
 from dspy.utils.exceptions import AdapterParseError, LMConfigurationError, LMError
 
 from gepa_loop.connections import check_connections
 from gepa_loop.errors import ReflectionError, ReflectionFailed
 from gepa_loop.optimize.adapter import COMPONENT
-from gepa_loop.optimize.clients import open_litellm
+from gepa_loop.optimize.clients import LOOKUP_SECONDS, open_anthropic, open_litellm, usd_of
 from gepa_loop.optimize.deadline import within
 from gepa_loop.optimize.faults import LATER, LIMITS, NoReply, check_reply, fault_of
 from gepa_loop.optimize.proposer import Proposal, Quote, without_kinds
@@ -33,9 +31,6 @@ from gepa_loop.redact import redacted
 from gepa_loop.schema import ReflectionConfig
 
 T = TypeVar("T")
-
-LOOKUP_SECONDS = 30.0
-"""Longest wait for Anthropic's answer about a model or a number of tokens, which no model writes."""
 
 DEADLINE = 4
 """Longest call, as a multiple of `timeout_seconds`; one that drips for so long is not tried again."""
@@ -93,7 +88,7 @@ class LMProposer:
             lm = self._lm()
             self._call(CHECK, lambda: [lm("Reply with the word yes."), check_reply(lm)])
             return
-        with self._anthropic() as client:
+        with open_anthropic(self.model, self.settings.timeout_seconds) as client:
             found = self._call(CHECK, lambda: client.models.retrieve(name))
         if not isinstance(found, anthropic.types.ModelInfo) or found.id is None:
             raise ReflectionError(
@@ -159,7 +154,10 @@ class LMProposer:
             return "" if made[COMPONENT] == "None" else str(made[COMPONENT])
 
         where = f"proposal {number}"
-        text = self._call(where, ask)
+        try:
+            text = self._call(where, ask)
+        except ReflectionFailed as error:
+            raise ReflectionFailed(str(error), error.hint, usd_of(lm)) from None
         # DSPy may ask twice; the last answer is the one it gave up on, or read.
         choices = [choice for call in lm.history for choice in call["response"].choices]
         reply = redacted(choices[-1].message.content or "")
@@ -174,7 +172,7 @@ class LMProposer:
         text = "" if failed else redacted(instruction(reply) if text is None else text)
         return Proposal(
             text=text,
-            usd=sum(call["cost"] or 0.0 for call in lm.history),
+            usd=usd_of(lm),
             how=f"reflection by {self.model}" if text else f"{self.model} gave no instruction",
             cut=ended == "length",
             failed=failed and f"{self._named(where)}: {failed}",
@@ -237,32 +235,12 @@ class LMProposer:
             additional_instructions=BREVITY.format(tokens=self.max_prompt_tokens, words=words)
         )
 
-    def _anthropic(self) -> anthropic.Anthropic:
-        # litellm's address: it reads two variables and adds this path where it is missing, the SDK reads one.
-        base = os.environ.get("ANTHROPIC_API_BASE") or os.environ.get("ANTHROPIC_BASE_URL")
-        try:
-            urlsplit(base or "")
-            httpx.URL(base or "")
-        except (ValueError, httpx.InvalidURL) as error:
-            raise ReflectionError(
-                f"optimize.reflection.model = {self.model!r}: the address {redacted(repr(base))} is none: {redacted(str(error))}",
-                "Mend ANTHROPIC_API_BASE or ANTHROPIC_BASE_URL.",
-            ) from None
-        return anthropic.Anthropic(
-            # Without the spaces and line breaks around it, as litellm sends it.
-            api_key=os.environ.get("ANTHROPIC_API_KEY", "").strip() or None,
-            base_url=base and base.removesuffix("/v1/messages"),
-            timeout=min(self.settings.timeout_seconds, LOOKUP_SECONDS),
-            max_retries=0,
-            http_client=anthropic.DefaultHttpxClient(follow_redirects=False),
-        )
-
     def _count(self, messages: list[dict[str, Any]]) -> int:
         """Tokens of messages, the first of which is the system's."""
         provider, name = self._provider()
         if provider == "anthropic":
             try:
-                with self._anthropic() as client:
+                with open_anthropic(self.model, self.settings.timeout_seconds) as client:
                     count = client.messages.count_tokens
                     system, *turns = messages
                     found = within(
