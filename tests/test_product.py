@@ -77,3 +77,9 @@ def test_a_tile_is_shared_where_there_are_few_of_them() -> None:
     few, many = tiling(64, (896,), 4864, 16, 132), tiling(64, (9728, 9728), 2560, 16, 132)
     assert few is not None and few.split > 1 and few.split * LEAST_INPUTS <= 4864
     assert many is not None and many.split == 1
+
+
+def test_many_rows_of_a_large_model_take_two_launches() -> None:
+    assert tiling(256, (9728, 9728), 2560, 16, 132) is None
+    assert tiling(64, (9728, 9728), 2560, 16, 132) is not None
+    assert tiling(256, (1536, 1536), 576, 16, 132) is not None

@@ -16,8 +16,10 @@ import triton.language as tl
 from torch import Tensor
 
 ROWS = 256
-"""Up to so many rows this is faster than two launches; see benchmarks/RESULTS.md."""
+"""A launch has no more rows."""
 TILE_ROWS = 64
+FEW = 500_000
+"""Cost (of `tiling`) up to which more rows than a tile's are faster here than in two launches; see benchmarks/RESULTS.md."""
 TILE_INPUTS = 64
 LEAST_INPUTS = 512
 """Of one program where several share a tile."""
@@ -36,7 +38,7 @@ class Tiling(NamedTuple):
 
 @lru_cache
 def tiling(rows: int, modules: tuple[int, ...], inputs: int, rank: int, processors: int) -> Tiling | None:
-    """The division that should be fastest; None where a tile would hold outputs of two modules.
+    """The division that should be fastest; None where two launches are faster, or a tile would hold outputs of two modules.
 
     What it counts as time are the columns that one multiprocessor reads after another, and the parts that are added at the
     end; fitted to 16 products of 135M to 4B on an H100, where it is at most 14 % above the best found (1.5 % in the mean).
@@ -61,7 +63,7 @@ def tiling(rows: int, modules: tuple[int, ...], inputs: int, rank: int, processo
             cost = triton.cdiv(programs, processors) * inputs / split * reads + 300 * split * outputs
             if best is None or cost < least:
                 best, least = Tiling(outputs, split, 3 if programs > processors else 5), cost
-    return best
+    return best if rows <= TILE_ROWS or least <= FEW else None
 
 
 def _padded(rank: int) -> int:
