@@ -340,6 +340,24 @@ def test_what_contradicts_itself_is_refused(sets: list[str], message: str) -> No
         ("dapo", {"reward": (-1.0, 1.0), "clip": (0.2, 0.28), "overlong": 3}, ("distill.weight_decay=0.1",)),
         ("skyrl", {"old": "trainer", "student": "sampler", "discount": 0.0}, ("distill.updates=1",)),
         ("gkd", {"divergence": "jsd", "beta": 0.5, "temperature": 1.0}, ("sampling.temperature=0.9",)),
+        (
+            "grpo-deepseek",
+            {"clip": (1.0, 10.0), "kl_tau": 0.001, "normalise": "sequence"},
+            # Below 16 updates of one step's rollouts the ratio would be 1, and the clip nothing.
+            ("distill.rollouts=8192", "distill.group=16", "distill.updates=16", "distill.lr=3e-6"),
+        ),
+        (
+            "justrl",
+            {"clip": (0.2, 0.28), "kl_tau": 0.0, "overlong": 0},
+            ("distill.rollouts=2048", "distill.updates=4", "distill.weight_decay=0.1", "distill.warmup=40"),
+        ),
+        ("opcd", {"divergence": "reverse_kl", "top_k": 256}, ("distill.rollouts=128", "distill.lr=5e-6")),
+        (
+            "sdft",
+            {"divergence": "jsd", "top_k": 100, "ratio_cap": 2.0, "normalise": "sequence"},
+            ("teacher.kind=ema", "teacher.rate=0.05"),
+        ),
+        ("tinker", {"student": "sampler", "discount": 0.0}, ("lora.rank=128", "distill.rollouts=4096")),
     ],
 )
 def test_presets_are_what_their_sources_are(
