@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gepa_loop.config import Config
 from gepa_loop.errors import RunDirectoryError
 from gepa_loop.lab import Lab
 from gepa_loop.ledger import begin_look
@@ -19,9 +20,18 @@ from gepa_loop.lora import Adapter, stack_adapters, write_adapter
 from gepa_loop.outcome import details, gains, summary
 from gepa_loop.predict import Fit, Prediction, fit, predict
 from gepa_loop.prompts import NO_PROMPT, Candidate
+from gepa_loop.recipe import reads_prompt
 from gepa_loop.runs import Run, read_json, read_record, write_json, write_record
 from gepa_loop.scorecard import WAYS, Replies, Way, decides
-from gepa_loop.select import Contender, Verdict, decide, difference, internalisation, level_of_round
+from gepa_loop.select import (
+    Contender,
+    ItemScores,
+    Verdict,
+    decide,
+    difference,
+    internalisation,
+    level_of_round,
+)
 from gepa_loop.stages import Observer, distil, note_look, replies, scores, search
 
 
@@ -42,7 +52,7 @@ class RoundOutcome:
     summary: Mapping[str, Any]
     """This round's part of result.json."""
     predictions: tuple[Prediction, ...]
-    """Of this round's students."""
+    """Of this round's students; none where the objective reads no prompt."""
 
 
 def run_loop(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer) -> dict[str, Any]:
@@ -132,13 +142,12 @@ def run_round(
         observer.note(str(earlier))
 
     # 3. Each prompt's effect, moved into an adapter.
-    contenders, students = [], {}
+    contenders: list[Contender] = []
+    students: dict[str, Adapter] = {}
     for candidate in front.candidates:
         # The search has scored it.
         prompted = scored(f"evaluate/{candidate.id}_prompted", "select", candidate.text, stack)
-        gap = difference(prompted, base, config.seed)
-        if gap.mean <= config.loop.min_gap:
-            why = f"no teacher gap: the prompt changes the score by {gap.mean:+.3f} on {len(base)} items"
+        if (why := _no_student(config, prompted, base, list(students))) is not None:
             contenders.append(Contender(candidate.id, prompted, None, why))
             observer.note(f"{candidate.id} is skipped: {why}")
             continue
@@ -152,7 +161,9 @@ def run_round(
 
     # 4. The decision, and the stack with the winner on top.
     level = level_of_round(config.loop.alpha, number)
-    verdict = decide(base, contenders, level, config.seed)
+    reads = reads_prompt(config.distill, config.objective)
+    # A student that no prompt was chosen for is alone.
+    verdict = decide(base, contenders, level, config.seed, front.finalists if reads else 1)
     best = max(contenders, key=lambda c: (c.id == verdict.winner, sum(c.prompted.values()), c.id)).id
     below, adapter_path = stack, stack_path
     if verdict.winner is not None:
@@ -163,13 +174,29 @@ def run_round(
             write_adapter(adapter_path, stack, lab.base.origin)
     measured = {row["id"]: row["objectives"] for row in front.rows}
     predictions = tuple(
-        predict(c.id, base, c.prompted, c.student, measured[c.id], earlier) for c in contenders
+        predict(c.id, base, c.prompted, c.student, measured[c.id], earlier) for c in contenders if reads
     )
     said = summary(number, verdict, contenders, config.seed)
     more = details(verdict, base, predictions, earlier, config.seed)
     write_json(folder / "decision.json", {**said, "level": level, **more})
     prompt = next(c for c in front.candidates if c.id == best)
     return RoundOutcome(number, verdict, below, stack, adapter_path, prompt, said, predictions)
+
+
+def _no_student(
+    config: Config, prompted: ItemScores, base: ItemScores, students: Sequence[str]
+) -> str | None:
+    """Why a prompt has no student; `students` are those who have one."""
+    if not reads_prompt(config.distill, config.objective):
+        if not students:
+            return None
+        return (
+            f"objective {config.objective.type} reads no prompt: its student would be that of {students[0]}"
+        )
+    gap = difference(prompted, base, config.seed).mean
+    if gap > config.loop.min_gap:
+        return None
+    return f"no teacher gap: the prompt changes the score by {gap:+.3f} on {len(base)} items"
 
 
 class Tested(NamedTuple):
@@ -187,11 +214,11 @@ def run_test(lab: Lab, run: Run, observer: Observer, outcomes: Sequence[RoundOut
     The model without anything stands against the last student. Between them each round with a winner is measured on its
     own ground, the model as the round found it: without a prompt, with the round's prompt, and the round's student.
     `prompted` of the whole is the last such round's prompt on that ground; without a winner it is the best prompt of the
-    last round. The objective `grpo` reads no prompt, so nothing of one can be internalised.
+    last round. Where the objective reads no prompt (`grpo`), nothing of one can be internalised.
 
     Everything is scored greedily and sampled; `decides` says which of them `test`, the rounds and what is internalised are.
     """
-    seed, reads_prompt = lab.config.seed, lab.config.objective.type != "grpo"
+    seed, reads = lab.config.seed, reads_prompt(lab.config.distill, lab.config.objective)
     count, first = lab.rollouts.renderer.system_tokens, lab.task.splits["test"][0]
     way = decides(lab.config.evaluate)
 
@@ -213,7 +240,7 @@ def run_test(lab: Lab, run: Run, observer: Observer, outcomes: Sequence[RoundOut
         if outcome.verdict.winner:
             student = scored(f"{name}_student", NO_PROMPT, outcome.stack)
             mine, bare, asked = student[way], before[way], prompted[way]
-            ratio = internalisation(mine.scores, bare.scores, asked.scores, seed) if reads_prompt else None
+            ratio = internalisation(mine.scores, bare.scores, asked.scores, seed) if reads else None
             rounds[outcome.number] = {
                 "test": gains(bare, asked, mine, seed),
                 "internalisation": None if ratio is None else ratio.as_dict(),

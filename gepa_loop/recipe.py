@@ -133,6 +133,11 @@ class Objective(Section):
         masks = (self.ratio_cap, self.token_mask, self.geo_mask, self.sequence_mask)
         return self.adv_tau > 0 or any(mask is not None for mask in masks)
 
+    @property
+    def reads_teacher(self) -> bool:
+        """Its loss depends on what the teacher, with its prompt, makes of the completions."""
+        return True
+
     def old_from_trainer(self, temperature: float) -> bool:
         """Whether a forward pass of the trainer says what the student's log-probabilities were before the step."""
         return self.uses_ratio and (self.old == "trainer" or (self.old == "auto" and temperature != 1))
@@ -165,6 +170,10 @@ class FullKL(Objective):
     teacher_tau: Weight = 1.0
     """Weight of the divergence beside the task reward."""
 
+    @property
+    def reads_teacher(self) -> bool:
+        return self.teacher_tau > 0
+
 
 class TokenKL(Objective):
     """The sampled token's log-ratio as its advantage (Thinking Machines, SkyRL, MiniLLM)."""
@@ -186,6 +195,10 @@ class TokenKL(Objective):
     centre: Literal["none", "group", "running", "whiten"] = "none"
     """What is subtracted from the advantages: nothing, the mean of the group's tokens, a running mean, or (`whiten`) the
     mean of the step's tokens, before a division by their standard deviation."""
+
+    @property
+    def reads_teacher(self) -> bool:
+        return self.teacher_tau > 0
 
     @property
     def uses_ratio(self) -> bool:
@@ -222,6 +235,10 @@ class SequenceKL(Objective):
     """Importance ratio of a token: its own, or its completion's product, which counts as at most 10."""
 
     @property
+    def reads_teacher(self) -> bool:
+        return self.teacher_tau > 0
+
+    @property
     def uses_ratio(self) -> bool:
         return True
 
@@ -251,6 +268,10 @@ class GRPO(Objective):
     """Groups whose rewards are all equal are not trained and not counted."""
     overlong: Annotated[int, Field(ge=0)] = 0
     """Soft overlong penalty: over the last so many tokens of the horizon the reward falls linearly by 1."""
+
+    @property
+    def reads_teacher(self) -> bool:
+        return False
 
     @property
     def uses_ratio(self) -> bool:
@@ -401,3 +422,8 @@ def on_policy_share(distill: DistillConfig, objective: ObjectiveConfig) -> float
     if share != natural and objective.type != "full_kl":
         raise ValueError(f"distill.on_policy = {share}: objective {objective.type} needs {natural:g}")
     return share
+
+
+def reads_prompt(distill: DistillConfig, objective: ObjectiveConfig) -> bool:
+    """Whether a student depends on the teacher's prompt; where not, all prompts of a round would have the same student."""
+    return objective.reads_teacher or on_policy_share(distill, objective) < 1

@@ -230,8 +230,10 @@ def _refuse_equal_samples(samples: int, temperature: float) -> None:
 
 class LoopConfig(Section):
     rounds: Positive = 1
-    alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.05
-    """Chance that a run finds a false winner, at most, of however many rounds. Round 0 tests at this level, two-sided and
-    after Holm's correction, each further round at half the level of the one before: see `select.level_of_round`."""
+    alpha: Annotated[float, Field(ge=0.001, le=0.5)] = 0.05
+    """Chance that a run finds a false winner, at most, of however many rounds. The r-th round, from 1, tests at
+    2 alpha / (r (r + 1)), two-sided and after Holm's correction over all prompts that were scored on `select`: see
+    `select.level_of_round`."""
     min_gap: Annotated[float, Field(ge=-1, le=1)] = 0.0
-    """A candidate whose prompt gains no more than this over no prompt on `select` is not distilled."""
+    """A candidate whose prompt gains no more than this over no prompt on `select` is not distilled. An objective that reads
+    no prompt (`grpo`, or a `teacher_tau` of 0) has one student a round, whatever the prompts gain."""

@@ -15,6 +15,7 @@ from gepa_loop.lab import Lab
 from gepa_loop.ledger import Ledger, begin_look
 from gepa_loop.lora import Adapter, read_adapter
 from gepa_loop.prompts import NO_PROMPT, Candidate, read_prompt
+from gepa_loop.recipe import reads_prompt
 from gepa_loop.runs import Run, derive_seed, read_jsonl, write_json
 from gepa_loop.scorecard import WAYS, Replies, Way, decides, ways
 from gepa_loop.select import best_prompt, difference, estimate, item_scores, level_of_round
@@ -242,8 +243,10 @@ def distil(
 
     settings = lab.config.distill
     observer.stage("distill", round=number, candidate=label or teacher.id)
-    if lab.config.objective.type == "grpo":
-        observer.note("objective grpo trains on the task reward alone; the prompt is not read")
+    if not reads_prompt(settings, lab.config.objective):
+        observer.note(
+            f"objective {lab.config.objective.type} trains on the task reward alone; the prompt is not read"
+        )
     if begun := settings.steps if (folder / "result.json").exists() else steps_saved(folder / "checkpoints"):
         observer.note("finished earlier" if begun == settings.steps else f"continuing after step {begun}")
     observer.progress(begun, settings.steps)

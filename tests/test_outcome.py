@@ -10,7 +10,7 @@ def test_equal_scores_have_one_interval_in_a_decision() -> None:
     draw = random.Random(0)
     base, prompted, student = ({f"i{n}": draw.random() for n in range(40)} for _ in range(3))
     contenders = [Contender("a", prompted, student, None)]
-    verdict = decide(base, contenders, 0.05, 7)
+    verdict = decide(base, contenders, 0.05, 7, len(contenders))
     said = summary(0, verdict, contenders, 7) | details(verdict, base, (), None, 7)
     for scores, written in (
         (base, said["base"]),

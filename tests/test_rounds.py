@@ -17,15 +17,20 @@ from gepa_loop.config import load_config
 from gepa_loop.distill.collect import items_of_step
 from gepa_loop.distill.probe import PER_ITEM
 from gepa_loop.lab import Lab, open_lab
-from gepa_loop.loop import RoundOutcome, run_test
+from gepa_loop.loop import RoundOutcome, run_round, run_test
 from gepa_loop.lora import read_adapter
 from gepa_loop.lora_training import remove_lora, student_adapter, with_lora
+from gepa_loop.optimize.engine import Found
+from gepa_loop.optimize.front import write_front
+from gepa_loop.optimize.stops import Spent
 from gepa_loop.outcome import gains
 from gepa_loop.prompts import NO_PROMPT, Candidate
-from gepa_loop.runs import open_run, read_json, read_jsonl
+from gepa_loop.recipe import reads_prompt
+from gepa_loop.runs import open_run, read_json, read_jsonl, write_jsonl
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.scorecard import Replies
 from gepa_loop.select import Verdict, internalisation
+from gepa_loop.stages import distil
 
 
 class Silent:
@@ -259,8 +264,12 @@ def test_each_round_decides_on_items_that_decided_nothing(lab: Lab, root: Path) 
     others = {item.id for split in lab.task.splits.values() for item in split}
     assert len(one) == len(two) == 64 and not one & two and not two & others and one < others
     decisions = [read_json(root / f"round_{n:02d}" / "decision.json") for n in (0, 1)]
-    assert [decision["level"] for decision in decisions] == [0.05, 0.025]
-    assert "Level: .050." in decisions[0]["reason"] and "Level: .025." in decisions[1]["reason"]
+    assert [decision["level"] for decision in decisions] == pytest.approx([0.05, 0.05 / 3])
+    assert "Level: .05." in decisions[0]["reason"] and "Level: .0167." in decisions[1]["reason"]
+    for number, decision in enumerate(decisions):
+        # Holm's family is all that was scored on `select`, not only what was distilled.
+        finalists = read_json(root / f"round_{number:02d}" / "optimize" / "result.json")["finalists"]
+        assert f"after Holm over {len(finalists)} candidate" in decision["reason"]
 
 
 def test_an_epoch_goes_over_the_rounds(lab: Lab, root: Path, winners: list[str]) -> None:
@@ -320,3 +329,57 @@ def test_nothing_of_a_prompt_is_internalised_where_none_is_read(tmp_path: Path, 
     assert found.whole["test"]["prompted"]["mean"] > 0.5 and found.rounds[0]["test"] is not None
     assert (found.whole["internalisation"] is None) == (objective == "grpo")
     assert (found.rounds[0]["internalisation"] is None) == (objective == "grpo")
+
+
+def decision(folder: Path, sets: Sequence[str]) -> Mapping[str, Any]:
+    """decision.json of a round of the smoke preset, whose search has handed on two of its three finalists."""
+    lab = open_lab(load_config("smoke", ["distill.steps=1", *sets], env={})).for_training()
+    prompts = [Candidate(text) for text in ("One.", "Two.", "Three.")]
+    rows = [{"id": p.id, "text": p.text, "objectives": {}} for p in prompts]
+    with open_run(folder, lab.identity()) as opened:
+        place = opened.path / "round_00" / "optimize"
+        write_jsonl(place / "candidates.jsonl", rows)
+        write_front(place, Found(tuple(rows), "", Spent(), 0), rows[:2], None, "", None)
+        run_round(lab, prompts[0], opened, Silent(), 0, None, None, None)
+    return read_json(folder / "round_00" / "decision.json")
+
+
+def test_holm_counts_all_that_was_scored_on_select(tmp_path: Path) -> None:
+    found = decision(tmp_path / "r", ["loop.min_gap=-1"])
+    assert [one["skipped"] for one in found["candidates"]] == [None, None]
+    assert "after Holm over 3 candidates" in found["reason"]
+
+
+@pytest.mark.parametrize("objective", ["type=grpo", "adv_tau=1"])
+def test_an_objective_that_reads_no_prompt_has_one_student(tmp_path: Path, objective: str) -> None:
+    # No prompt gains 1, so that none would be distilled for its gap.
+    sets = ["loop.min_gap=1", f"objective.{objective}"]
+    if "grpo" not in objective:
+        assert len(decision(tmp_path / "reads", sets)["predictions"]) == 2
+        sets.append("objective.teacher_tau=0")
+    found = decision(tmp_path / "r", sets)
+    first, second = found["candidates"]
+    assert first["student"] is not None and second["student"] is None
+    assert second["skipped"].endswith(f"reads no prompt: its student would be that of {first['id']}")
+    assert "after Holm over 1 candidate." in found["reason"] and found["predictions"] == []
+    assert [path.name for path in (tmp_path / "r" / "round_00" / "distill").iterdir()] == [first["id"]]
+
+
+def test_students_of_two_prompts_are_one_where_none_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Why one is enough: the gradients are equal."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    for type_, equal in (("grpo", True), ("full_kl", False)):
+        sets = [one for one in ladder.SETS if not one.startswith("objective.")]
+        sets += ["distill.steps=1", f"objective.type={type_}"]
+        lab = open_lab(load_config("smoke", sets, env={})).for_training()
+        found = []
+        for text in ("One.", "Two."):
+            folder = tmp_path / type_ / text
+            before = dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0)
+            distil(lab, Candidate(text), folder, Silent(), stack=None, before=before)
+            found.append(read_jsonl(folder / "metrics.jsonl")[0]["grad_norm"])
+        assert all(found)
+        assert (found[0] == found[1]) == equal
+        assert reads_prompt(lab.config.distill, lab.config.objective) != equal

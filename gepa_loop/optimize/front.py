@@ -26,6 +26,8 @@ class Front:
     winner: str | None
     """The best of those that are significantly better than the seed prompt."""
     reason: str
+    finalists: int
+    """Candidates that were scored on `select`; not all are handed on."""
     stopped_by: str
     spent: Mapping[str, Any]
     """The search's rollouts, proposals, usd and seconds."""
@@ -118,6 +120,7 @@ def read_front(folder: Path, stack: str | None) -> Front:
         tuple(rows),
         result["winner"],
         result["reason"],
+        len(result["finalists"]),
         result["stopped_by"],
         result["spent"],
     )
