@@ -360,7 +360,7 @@ class ServerTeacher(Teacher):
     top_k: Positive = 20
     """How many of its likeliest tokens it gives at each position; all others count as one outcome."""
     seconds: Above0 = 300.0
-    """Longest wait for an answer."""
+    """Longest wait for a whole answer, however steadily it drips."""
 
 
 TeacherConfig = Annotated[

@@ -7,7 +7,7 @@ from threading import Event, current_thread
 import dspy
 import pytest
 
-from gepa_loop.optimize.deadline import within
+from gepa_loop.deadline import within
 
 
 def test_results_and_errors_come_through() -> None:

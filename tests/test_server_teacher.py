@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -37,6 +38,9 @@ class Vllm(ThreadingHTTPServer):
         self.context = 4096
         self.refuse_after: int | None = None
         """Completions requests that are answered."""
+        self.closed = Event()
+        self.drips = False
+        """It declares a body and sends a byte of it now and then."""
         self.asked: list[dict[str, Any]] = []
 
     @property
@@ -66,6 +70,8 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         if not self.authorised():
             return self.answer(401, {"error": "Unauthorized"})
+        if server.drips:
+            return self.drip()
         if self.path == "/tokenize":
             ids = server.base.tokenizer(body["prompt"], add_special_tokens=body["add_special_tokens"])[
                 "input_ids"
@@ -96,6 +102,15 @@ class Handler(BaseHTTPRequestHandler):
             )
         return out
 
+    def drip(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while not self.server.closed.wait(0.02):
+                self.wfile.write(b" ")
+                self.wfile.flush()
+
     def answer(self, status: int, body: Any) -> None:
         data = json.dumps(body).encode()
         self.send_response(status)
@@ -111,6 +126,7 @@ def vllm() -> Iterator[Vllm]:
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
+    server.closed.set()
     server.shutdown()
     server.server_close()
     thread.join()
@@ -187,6 +203,21 @@ def test_what_is_wrong_with_a_server_is_found_before_the_first_step(
         train(lab, tmp_path, *served(vllm)[:2], "teacher.name=huge")
     assert caught.value.hint == "It serves tiny."
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_server_that_drips_has_an_end(lab: Lab, vllm: Vllm, tmp_path: Path) -> None:
+    vllm.drips = True
+    with pytest.raises(ModelError, match=r"no whole answer after 0\.3 s from /tokenize") as caught:
+        train(lab, tmp_path, *served(vllm, "teacher.seconds=0.3"))
+    assert caught.value.exit_code == 3 and "teacher.seconds" in caught.value.hint
+
+
+def test_a_servers_rows_that_are_no_tokens_are_none(lab: Lab, vllm: Vllm, tmp_path: Path) -> None:
+    """As of Qwen 2.5 with 7B parameters for a student with 0.5B: 152,064 and 151,936 rows."""
+    vllm.base.model.resize_token_embeddings(320)
+    rows = len(lab.base.model.get_output_embeddings().weight)
+    with pytest.raises(ModelError, match=f"is none of the {rows} rows of the student's output layer"):
+        train(lab, tmp_path, *served(vllm, f"teacher.top_k={rows + 1}"))
 
 
 def test_the_servers_context_counts_and_not_the_students(lab: Lab, vllm: Vllm, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from gepa_loop.connections import connecting
+from gepa_loop.deadline import within
 from gepa_loop.distill.batch import Group
 from gepa_loop.distill.head import TopK
 from gepa_loop.errors import ModelError, PromptError
@@ -37,6 +38,8 @@ class ServerReader:
 
     settings: ServerTeacher
     prompts: Mapping[str, tuple[int, ...]]
+    rows: int
+    """Of the student's output layer."""
     client: httpx.Client
     follows: bool = False
 
@@ -137,15 +140,20 @@ class ServerReader:
                 f"{self.settings.top_k} were asked, {'with' if str(token) in entry else 'without'} the sampled token's",
                 "Lower teacher.top_k, or start the server with --max-logprobs.",
             )
-        logprobs = [float(value["logprob"]) for _, value in top]
-        return [int(name) for name, _ in top], logprobs, float(entry[str(token)]["logprob"])
+        ids = [int(name) for name, _ in top]
+        if (largest := max(ids)) >= self.rows:
+            raise ModelError(
+                f"{self._where}: a likely token there, {largest}, is none of the {self.rows} rows of the student's output layer",
+                "Rows that fill up an output layer are no tokens, and no trained model finds one likely: is it another family?",
+            )
+        return ids, [float(value["logprob"]) for _, value in top], float(entry[str(token)]["logprob"])
 
     def _post(self, path: str, body: Mapping[str, Any]) -> Any:
         return self._ask("POST", path, {"model": self.settings.name, **body})
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         try:
-            answer = self.client.request(method, path, json=body)
+            answer = within(self.settings.seconds, lambda: self.client.request(method, path, json=body))
             answer.raise_for_status()
             return answer.json()
         except httpx.HTTPStatusError as error:
@@ -158,6 +166,10 @@ class ServerReader:
             if status in (401, 403):
                 said, hint = "the key is refused", f"Set {KEY} in the environment to the server's key."
             raise ModelError(f"{self._where}: {status} from {path}: {redacted(said)}", hint) from None
+        except TimeoutError as error:
+            raise ModelError(
+                f"{self._where}: {error} from {path}", "Raise teacher.seconds if it is only slow."
+            ) from None
         except (httpx.HTTPError, ValueError) as error:
             raise ModelError(
                 f"{self._where}: no answer from {path}: {error or type(error).__name__}",
@@ -166,9 +178,9 @@ class ServerReader:
 
 
 def open_server(
-    settings: ServerTeacher, prompts: Mapping[str, tuple[int, ...]], text: str, horizon: int
+    settings: ServerTeacher, prompts: Mapping[str, tuple[int, ...]], rows: int, text: str, horizon: int
 ) -> ServerReader:
-    """A reader on the server, checked; arguments and errors are those of `ServerReader.check`."""
+    """A reader on the server, checked; arguments and errors are those of `ServerReader` and its `check`."""
     key = os.environ.get(KEY, "").strip()
     if not (key.isascii() and key.isprintable()):
         raise ModelError(f"teacher.url = {settings.url!r}: {KEY} holds a character that no key has")
@@ -180,6 +192,6 @@ def open_server(
             transport=httpx.HTTPTransport(retries=3),
             follow_redirects=False,
         )
-    reader = ServerReader(settings, prompts, client)
+    reader = ServerReader(settings, prompts, rows, client)
     reader.check(text, horizon)
     return reader

@@ -145,7 +145,7 @@ class LocalReader:
         largest = max(max(completion) for group in groups for completion in group.completions)
         if largest >= len(self.base.tokenizer):
             raise ModelError(
-                f"a sampled token, {largest}, is none of the {len(self.base.tokenizer)} of {self.base.name}'s vocabulary",
+                f"teacher.name = {self.base.name!r}: a sampled token, {largest}, is none of the {len(self.base.tokenizer)} of {self.base.name}'s vocabulary",
                 "An output layer has more rows than its tokenizer has tokens; a trained model never samples those.",
             )
 
@@ -229,7 +229,8 @@ def open_reader(lab: Lab, model: PeftModel, prompt: str) -> Reader | None:
     if teacher.kind == "server":
         from gepa_loop.distill.server import open_server
 
-        return open_server(teacher, prompts, renderer.text(texts[items[0].id], items[0]), horizon)
+        rows = len(base.model.get_output_embeddings().weight)
+        return open_server(teacher, prompts, rows, renderer.text(texts[items[0].id], items[0]), horizon)
     _check_room(prompts, horizon, renderer.context, "the teacher's prompt")
     # The empty prompt shares nothing: then teacher and student read the same tokens in the same shapes, and their
     # divergence is exactly 0 rather than 0 up to rounding.

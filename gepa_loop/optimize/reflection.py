@@ -20,10 +20,10 @@ from dspy.teleprompt.gepa.instruction_proposal import InstructionProposer
 from dspy.utils.exceptions import AdapterParseError, LMConfigurationError, LMError
 
 from gepa_loop.connections import check_connections
+from gepa_loop.deadline import within
 from gepa_loop.errors import ReflectionError, ReflectionFailed
 from gepa_loop.optimize.adapter import COMPONENT
 from gepa_loop.optimize.clients import LOOKUP_SECONDS, open_anthropic, open_litellm, usd_of
-from gepa_loop.optimize.deadline import within
 from gepa_loop.optimize.faults import LATER, LIMITS, NoReply, check_reply, fault_of
 from gepa_loop.optimize.proposer import Proposal, Quote, without_kinds
 from gepa_loop.optimize.reply import instruction, kept, shown
