@@ -333,7 +333,11 @@ def _resolve_paths(config: Config, cwd: Path, origin: Mapping[str, str]) -> Conf
 
     optimize = config.optimize
     for name, hint in (
-        ("seed_prompt", "A text has several words and does not end in .txt or .md."),
+        (
+            "seed_prompt",
+            "A word with a slash, and a line that ends in .txt or .md, name a file. To give one as a text, put it into a file and "
+            "name that in optimize.seed_prompt_file, or write a space behind it, which is dropped.",
+        ),
         ("seed_prompt_file", "A text goes into optimize.seed_prompt."),
     ):
         value, key = getattr(optimize, name), f"optimize.{name}"

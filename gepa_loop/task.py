@@ -221,11 +221,16 @@ Splits = dict[str, list[tuple[Item, ...]]]
 
 
 def _fill(
-    config: TaskConfig, rounds: int, draws: Callable[[str], Iterator[Item]], patience: float
+    config: TaskConfig,
+    rounds: int,
+    draws: Callable[[str], Iterator[Item]],
+    patience: float,
+    marked: Mapping[str, int] | None = None,
 ) -> tuple[Splits, set[Messages], int]:
     """Take each split's items from its draws, no question twice: (splits, questions seen, examples drawn).
 
-    A split gives up after `patience` repeats in a row, but not before 20 draws for each item asked for.
+    A split gives up after `patience` repeats in a row, but not before 20 draws for each item asked for. `marked` is how
+    many records name each split, where they do.
     """
     splits: Splits = {split: [] for split in SPLITS}
     streams = {split: draws(split) for split in FILL_ORDER}
@@ -247,10 +252,16 @@ def _fill(
         if len(chosen) < size:
             number = len(splits[split])
             whom, lower = (f"round {number}", " or loop.rounds,") if number else ("it", "")
+            rest = "none may be in two splits" + (" or decide two rounds" if number else "")
+            few = f"task.splits.{split} = {size}: only {len(chosen)} questions were found for {whom}; {config.name}"
+            if marked is not None:
+                counts = ", ".join(f"{marked[name]} of {name!r}" for name in SPLITS)
+                raise TaskError(
+                    f"{few} says itself which split each record is of, {counts}, and {rest}",
+                    f"Lower task.splits.{split}{lower} or mark more records {split!r}; records without `split` are dealt out.",
+                )
             raise TaskError(
-                f"task.splits.{split} = {size}: only {len(chosen)} questions were found for {whom}; {config.name} gave "
-                f"{len(seen)} distinct questions in {drawn} examples, and none may be in two splits"
-                + (" or decide two rounds" if number else ""),
+                f"{few} gave {len(seen)} distinct questions in {drawn} examples, and {rest}",
                 f"Lower task.splits.{split}{lower} or the other sizes, or choose a task with more questions.",
             )
         splits[split].append(tuple(chosen))
@@ -343,7 +354,8 @@ def _from_records(
     def draws(split: str) -> Iterator[Item]:
         return (item for item in items if item.entry["split"] == split) if by_hand else rest
 
-    splits, _, _ = _fill(config, rounds, draws, patience=math.inf)
+    marked = Counter(item.entry["split"] for item in items) if by_hand else None
+    splits, _, _ = _fill(config, rounds, draws, math.inf, marked)
     return _task(config, splits, len({item.messages for item in items}), len(items), scorer, items)
 
 

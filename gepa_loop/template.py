@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 
 Turns = Sequence[Mapping[str, str]]
 
+OWN = {
+    "messages",
+    "conversation",
+    "chat_template",
+    "add_generation_prompt",
+    "continue_final_message",
+    "tokenize",
+}
+"""What every rendering gives `apply_chat_template` itself."""
+
 QUESTION, INSTRUCTION, ANSWER = "QUESTION", "INSTRUCTION", "ANSWER"
 """What stands in the turns by which a template is tried."""
 
@@ -126,12 +136,17 @@ def try_template(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> Habits:
 
 
 def check_arguments(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments that a template does not read.
+    """Refuse arguments that a template does not read, or that are not for the config to give.
 
     Raises:
         ConfigError: Names the first.
     """
     for name in arguments:
+        if name in OWN:
+            raise ConfigError(
+                f"model.template.{name}: that is given with each chat and cannot be set",
+                "Set only what the template adds to it, as enable_thinking; leave this one out.",
+            )
         if not re.search(rf"\b{re.escape(name)}\b", str(tokenizer.chat_template)):
             raise ConfigError(
                 f"model.template.{name}: the chat template of the model reads nothing of this name",

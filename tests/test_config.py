@@ -91,6 +91,20 @@ def test_what_looks_like_a_file_is_one_or_an_error(tmp_path: Path, name: str) ->
         assert seed_prompt(config).text == "Hello." and seed_source(config) == str(path.resolve())
 
 
+@pytest.mark.parametrize("text", ["请只给出答案/数字", "Answer/number", "Read notes.txt"])
+def test_a_text_that_looks_like_a_path_can_be_given_as_one_as_the_hint_says(
+    tmp_path: Path, text: str
+) -> None:
+    with pytest.raises(ConfigError, match="there is no such file") as caught:
+        load_config("smoke", [f"optimize.seed_prompt={text}"], env={}, cwd=tmp_path)
+    assert "optimize.seed_prompt_file, or write a space behind it" in caught.value.hint
+    spaced = load_config("smoke", [f"optimize.seed_prompt={text} "], env={}, cwd=tmp_path)
+    assert seed_prompt(spaced).text == text
+    (tmp_path / "p").write_text(text)
+    named = load_config("smoke", ["optimize.seed_prompt_file=p"], env={}, cwd=tmp_path)
+    assert seed_prompt(named).text == text
+
+
 def test_the_seed_prompts_file_has_a_key_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "plain name").write_text("Hello.")
     config = load_config("smoke", ["optimize.seed_prompt_file=plain name"], env={}, cwd=tmp_path)

@@ -382,6 +382,15 @@ def test_jsonl_with_splits_by_hand(tmp_path: Path) -> None:
         load_task(_jsonl(tmp_path / "a.jsonl", train=4, pareto=3, select=3, test=3), 0)
 
 
+def test_jsonl_whose_rows_are_all_of_one_split(tmp_path: Path) -> None:
+    records = [record | {"split": "train"} for record in _numbered(12)]
+    with pytest.raises(TaskError, match=r"task\.splits\.\w+ = 2: only 0 questions .* for it;") as caught:
+        load_task(_jsonl(_write(tmp_path / "a.jsonl", records)), 0)
+    said = str(caught.value)
+    assert "12 of 'train', 0 of 'pareto', 0 of 'select', 0 of 'test'" in said and "distinct" not in said
+    assert "records without `split` are dealt out" in caught.value.hint
+
+
 @pytest.mark.parametrize("second", [{}, {"split": "dev"}, {"split": None}])
 def test_jsonl_with_half_given_or_unknown_splits(tmp_path: Path, second: dict[str, Any]) -> None:
     one, two = _numbered(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import pytest
@@ -130,6 +131,23 @@ def test_template_arguments_reach_every_rendering_and_typos_are_refused(tiny: Ba
     check_arguments(opened.tokenizer, {"thinking": True})
     with pytest.raises(ConfigError, match=r"model\.template\.thinkin: the chat template"):
         check_arguments(opened.tokenizer, {"thinkin": True})
+    for name in ("add_generation_prompt", "messages"):
+        with pytest.raises(ConfigError, match=rf"model\.template\.{name}: that is given with each chat"):
+            check_arguments(opened.tokenizer, {name: True})
+
+
+def test_what_a_rendering_gives_itself_is_all_refused_as_an_argument(tiny: Base) -> None:
+    """A name of `apply_chat_template` that a template reads, set in the config, may not be an error of Python's."""
+    own = set(inspect.signature(tiny.tokenizer.apply_chat_template).parameters) - {"kwargs"}
+    said = []
+    for name in sorted({*own, "messages"}):
+        renderer = with_template(tiny, f"{{# {name} #}}{THINKS}", arguments={name: True})
+        try:
+            check_arguments(renderer.tokenizer, {name: True})
+            _ = renderer.habits
+        except (ConfigError, ModelError) as error:
+            said.append(str(error))
+    assert len(said) >= 6 and not any("keyword" in one for one in said), said
 
 
 @pytest.mark.parametrize(

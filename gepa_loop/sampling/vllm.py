@@ -24,6 +24,7 @@ import torch
 
 from gepa_loop.errors import ConfigError, Diverged, ModelError
 from gepa_loop.lora import write_adapter
+from gepa_loop.low_rank import check_fits
 from gepa_loop.sampling.base import Completion, Sampling
 from gepa_loop.sampling.canary import SAMPLING, Canary
 from gepa_loop.sampling.vllm_options import (
@@ -74,7 +75,7 @@ class VllmSampler:
         self._model_place = _model_place(base, Path(self._scratch.name) / "base")
         self._canary = Canary(base, settings.canary)
         self._shapes = {
-            f"{name}.weight": tuple(module.weight.shape)
+            name: tuple(module.weight.shape)
             for name, module in base.model.named_modules()
             if isinstance(module, torch.nn.Linear)
         }
@@ -97,11 +98,7 @@ class VllmSampler:
         """
         if adapter is not None:
             for module in adapter.modules:
-                a, b = adapter.pair(module)
-                if self._shapes.get(f"{module}.weight") != (b.shape[0], a.shape[1]):
-                    raise ModelError(
-                        f"the adapter changes {module}, which is no linear layer of that shape in the base model"
-                    )
+                check_fits(adapter, module, self._shapes.get(module))
             room(adapter.rank)
         if not _same(adapter, self._student):
             self._student, self._stale = adapter, True
