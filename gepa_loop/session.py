@@ -68,7 +68,7 @@ def open_session(
     from gepa_loop.lab import seed_prompt, seed_source
     from gepa_loop.origin import check_origin
     from gepa_loop.runs import fingerprint, open_run, write_json
-    from gepa_loop.stages import check_search, plan, proposer_name
+    from gepa_loop.stages import check_search, proposer_name
     from gepa_loop.view import View
 
     settings = load_config(config, sets or ())
@@ -90,6 +90,8 @@ def open_session(
     ]
     _print_facts(lab, prompts, notes)
     if dry_run:
+        from gepa_loop.planning import plan
+
         if command in ("optimize", "loop"):
             out.print("measuring a sample of rollouts", highlight=False)
         for line in plan(lab, command, first):

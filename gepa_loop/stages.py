@@ -147,39 +147,6 @@ def _judge(
     return write_front(folder, found, front, verdict.winner, verdict.reason, below)
 
 
-def plan(lab: Lab, command: str, seed_prompt: Candidate) -> list[str]:
-    """What a command will do at most, in lines for a person; a reflection model is asked whether it answers."""
-    config, lines = lab.config, []
-    splits, settings, samples = config.task.splits, config.distill, config.evaluate.samples
-    trained = settings.steps * settings.rollouts
-    if command in ("optimize", "loop"):
-        from gepa_loop.optimize.plan import plan_search
-
-        proposer = open_proposer(lab, 0)
-        proposer.check()
-        found = plan_search(config, lab.rollouts, proposer, seed_prompt)
-        lines += [f"reflection: {proposer.about}", *found.lines(config)]
-    if command in ("distill", "loop"):
-        each = "the prompt" if command == "distill" else f"each of up to {config.optimize.max_front} prompts"
-        tokens = trained * config.sampling.max_tokens
-        lines.append(
-            f"distil: {settings.steps} steps of {settings.rollouts} rollouts, up to {tokens:,} tokens to write, for {each}"
-        )
-    if command == "loop":
-        checks = -(-settings.steps // settings.check_every) * splits.pareto * samples
-        students = config.optimize.max_front * (trained + checks + splits.select * samples)
-        baseline = (splits.select + splits.pareto) * samples
-        a_round = baseline + found.rollouts + config.optimize.probe_rollouts + students
-        both = sum(settings.samples for settings in ways(config.evaluate).values())
-        total = config.loop.rounds * a_round + (1 + 2 * config.loop.rounds) * splits.test * both
-        what = "the round" if config.loop.rounds == 1 else f"{config.loop.rounds} such rounds"
-        lines.append(
-            f"in all: {what} with baselines, students, checks and test: up to {total:,} rollouts, "
-            f"{total * found.seconds_each / 60:.1f} minutes of them; training comes on top"
-        )
-    return lines
-
-
 def check_search(lab: Lab, seed_prompt: Candidate) -> None:
     """Find out, before anything is written or sampled, whether proposals can be asked for and paid.
 

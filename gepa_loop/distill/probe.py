@@ -42,6 +42,11 @@ class Distillability:
     """Score of the completions weighted by the prompted model's likelihood within each item, less their plain mean."""
 
 
+def probe_size(rollouts: int) -> int:
+    """Completions that prompts are measured on where `optimize.probe_rollouts` is `rollouts`: whole items, one at least."""
+    return max(1, rollouts // PER_ITEM) * PER_ITEM
+
+
 def open_probe(lab: Lab, stack: Adapter | None) -> Callable[[str], Distillability]:
     """What measures prompts for base + `stack`; its completions are sampled when it is first called.
 
@@ -51,7 +56,7 @@ def open_probe(lab: Lab, stack: Adapter | None) -> Callable[[str], Distillabilit
     items = items_of_step(
         lab.task.splits["train"],
         rollouts.round,
-        max(1, config.optimize.probe_rollouts // PER_ITEM),
+        probe_size(config.optimize.probe_rollouts) // PER_ITEM,
         config.seed,
     )
     sampling = Sampling(config.sampling.temperature or 1.0, config.sampling.max_tokens)

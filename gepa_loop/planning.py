@@ -1,0 +1,96 @@
+"""What a command will take at most, before anything is spent: rollouts counted from the config, minutes from a sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gepa_loop.config import Config
+from gepa_loop.distill.probe import probe_size
+from gepa_loop.lab import Lab
+from gepa_loop.prompts import Candidate
+from gepa_loop.recipe import GRPO, reads_prompt
+from gepa_loop.scorecard import ways
+from gepa_loop.stages import open_proposer
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Most that one distillation takes."""
+
+    trained: int
+    """Rollouts of its steps, with groups that are drawn again."""
+    checks: int
+    """Rollouts of its held-out checks: what decides, pass@k, the control task."""
+    tokens: int
+    """Longest that the trained rollouts are together."""
+
+    @property
+    def rollouts(self) -> int:
+        return self.trained + self.checks
+
+
+def distillation(config: Config) -> Distillation:
+    """Count one distillation; the fixed prompts that check a sampler are left out."""
+    settings, samples = config.distill, config.evaluate.samples
+    draws = 1 + (config.objective.redraw if isinstance(config.objective, GRPO) else 0)
+    check = config.task.splits.pareto * (samples + settings.pass_at)
+    if settings.control is not None:
+        check += settings.control.splits.pareto * samples
+    horizons = (settings.max_tokens(step, config.sampling.max_tokens) for step in range(settings.steps))
+    return Distillation(
+        trained=settings.steps * settings.rollouts * draws,
+        checks=-(-settings.steps // settings.check_every) * check,
+        tokens=settings.rollouts * draws * sum(horizons),
+    )
+
+
+def students_a_round(config: Config) -> int:
+    """How many prompts of a round are distilled at most."""
+    return config.optimize.max_front if reads_prompt(config.distill, config.objective) else 1
+
+
+def loop_rollouts(config: Config, search: int) -> int:
+    """Rollouts of a whole loop, of whose searches each takes `search`."""
+    splits, samples = config.task.splits, config.evaluate.samples
+    students = students_a_round(config) * (distillation(config).rollouts + splits.select * samples)
+    probe = config.optimize.probe_rollouts and probe_size(config.optimize.probe_rollouts)
+    a_round = (splits.select + splits.pareto) * samples + search + probe + students
+    # The bare model, and of each round its prompt and its student.
+    scored = (1 + 2 * config.loop.rounds) * splits.test
+    return config.loop.rounds * a_round + scored * sum(one.samples for one in ways(config.evaluate).values())
+
+
+def plan(lab: Lab, command: str, seed_prompt: Candidate) -> list[str]:
+    """What a command will do at most, in lines for a person; a reflection model is asked whether it answers."""
+    config, lines = lab.config, []
+    settings, student = config.distill, distillation(config)
+    if command in ("optimize", "loop"):
+        from gepa_loop.optimize.plan import plan_search
+
+        proposer = open_proposer(lab, 0)
+        proposer.check()
+        found = plan_search(config, lab.rollouts, proposer, seed_prompt)
+        lines += [f"reflection: {proposer.about}", *found.lines(config)]
+    if command in ("distill", "loop"):
+        if command == "distill":
+            each = "the prompt"
+        elif reads_prompt(settings, config.objective):
+            each = f"each of up to {config.optimize.max_front} prompts"
+        else:
+            each = f"one student a round, as objective {config.objective.type} reads no prompt"
+        again = "" if student.trained == settings.steps * settings.rollouts else " and groups drawn again"
+        lines.append(
+            f"distil: {settings.steps} steps of {settings.rollouts} rollouts{again}, up to {student.tokens:,} tokens to "
+            f"write, and up to {student.checks:,} rollouts of checks, for {each}"
+        )
+    if command == "loop":
+        rounds, total = config.loop.rounds, loop_rollouts(config, found.rollouts)
+        # A horizon of their own makes rollouts of steps shorter or longer than those that were timed.
+        longer = student.tokens / config.sampling.max_tokens - student.trained
+        seconds = (total + rounds * students_a_round(config) * longer) * found.seconds_each
+        what = "the round" if rounds == 1 else f"{rounds} such rounds"
+        lines.append(
+            f"in all: {what} with baselines, students, checks and test: up to {total:,} rollouts, "
+            f"{seconds / 60:.1f} minutes of them; training comes on top"
+        )
+    return lines
