@@ -1,7 +1,8 @@
 """What a candidate's student is expected to score before it is distilled, and how well that came true. Pure functions.
 
 The final gain of a distillation is close to linear in the initial gap between teacher and student (arXiv 2605.30070):
-student - base = rate * (prompted - base), with one rate for a run.
+student - base = rate * (prompted - base), with one rate for a run. It is claimed for gaps from 0 to those that it was seen on,
+and for scores in [0, 1].
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ class Prediction:
     id: str
     base: float
     prompted: float
-    predicted: float
-    """Of the student, before it was distilled."""
+    predicted: float | None
+    """Of the student, before it was distilled; None where the gap lies beyond those of earlier students."""
     actual: float | None
     """Of the student; None where there is none."""
     divergence: float | None
@@ -39,8 +40,10 @@ class Fit:
     n: int
     rate: float
     """Share of the gap that the students have closed, by least squares."""
-    error: float
-    """Mean absolute difference of predicted and actual score."""
+    gaps: tuple[float, float]
+    """The least and the largest gap of their prompts, or 0, where a student is its base."""
+    error: float | None
+    """Mean absolute difference of predicted and actual score; None where none was predicted."""
     r: float | None
     """Correlation of predicted and actual gain over the base; None for fewer than three or equal values."""
 
@@ -49,10 +52,11 @@ class Fit:
 
     def __str__(self) -> str:
         r = "" if self.r is None else f", correlation {self.r:+.2f}"
-        plural = "s" * (self.n > 1)
+        off = "" if self.error is None else f"predicted scores were off by {self.error:.3f} in the mean{r}; "
+        plural, (low, high) = "s" * (self.n > 1), self.gaps
         return (
-            f"{self.n} student{plural} of earlier rounds: predicted scores were off by {self.error:.3f} in the mean{r}; "
-            f"they closed {self.rate:.2f} of the gap to their prompted teacher"
+            f"{self.n} student{plural} of earlier rounds: {off}they closed {self.rate:.2f} of the gap to their prompted "
+            f"teacher, for gaps of {low:+.3f} to {high:+.3f}"
         )
 
 
@@ -75,13 +79,14 @@ def predict(
         earlier: The fit of earlier rounds; without one the whole gap is expected to close.
     """
     before, after = _mean(base), _mean(prompted)
-    rate = 1.0 if earlier is None else earlier.rate
+    gap = after - before
+    rate, (low, high) = (1.0, (-1.0, 1.0)) if earlier is None else (earlier.rate, earlier.gaps)
     found = objectives or {}
     return Prediction(
         id=id_,
         base=before,
         prompted=after,
-        predicted=min(1.0, max(0.0, before + rate * (after - before))),
+        predicted=min(1.0, max(0.0, before + rate * gap)) if low <= gap <= high else None,
         actual=None if student is None else _mean(student),
         divergence=found.get("divergence"),
         gain=found.get("gain"),
@@ -96,12 +101,17 @@ def fit(predictions: Sequence[Prediction]) -> Fit | None:
     size = math.fsum(gap * gap for gap in gaps)
     if not size:
         return None
-    expected = [p.predicted - p.base for p, _ in known]
+    told = [(p, p.predicted, actual) for p, actual in known if p.predicted is not None]
     return Fit(
         n=len(known),
         rate=math.fsum(gap * gain for gap, gain in zip(gaps, gains, strict=True)) / size,
-        error=math.fsum(abs(p.predicted - actual) for p, actual in known) / len(known),
-        r=_correlation(expected, gains),
+        gaps=(min(0.0, *gaps), max(0.0, *gaps)),
+        error=math.fsum(abs(predicted - actual) for _, predicted, actual in told) / len(told)
+        if told
+        else None,
+        r=_correlation(
+            [predicted - p.base for p, predicted, _ in told], [actual - p.base for p, _, actual in told]
+        ),
     )
 
 

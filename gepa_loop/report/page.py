@@ -9,6 +9,7 @@ from typing import Any
 
 from gepa_loop.ledger import read_looks
 from gepa_loop.outcome import ground
+from gepa_loop.predict import Fit
 from gepa_loop.runs import read_json, read_jsonl, read_record, write_text
 from gepa_loop.select import p_sentence
 
@@ -60,13 +61,14 @@ def _round(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
         {
             **c,
             "text": texts[c["id"]],
-            "expected": expected[c["id"]],
+            "expected": expected.get(c["id"]),
             "chart": None if c["student"] is None else _chart(folder / "distill" / c["id"]),
         }
         for c in summary["candidates"]
     ]
     told = {key: summary[key] for key in ("test", "internalisation")}
-    return {**decision, **told, "candidates": candidates, "proposed": proposed}
+    earlier = decision["earlier_fit"] and Fit(**decision["earlier_fit"])
+    return {**decision, **told, "earlier_fit": earlier, "candidates": candidates, "proposed": proposed}
 
 
 def _chart(folder: Path) -> dict[str, Any]:
