@@ -335,8 +335,8 @@ def _resolve_paths(config: Config, cwd: Path, origin: Mapping[str, str]) -> Conf
     for name, hint in (
         (
             "seed_prompt",
-            "A word with a slash, and a line that ends in .txt or .md, name a file. To give one as a text, put it into a file and "
-            "name that in optimize.seed_prompt_file, or write a space behind it, which is dropped.",
+            "A word with a slash or a file extension, and a line that ends in .txt or .md, name a file. To give one as a text, put "
+            "it into a file and name that in optimize.seed_prompt_file, or write a space behind it, which is dropped.",
         ),
         ("seed_prompt_file", "A text goes into optimize.seed_prompt."),
     ):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-import os
+import re
 import stat
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,14 +36,19 @@ def read_file(path: Path, most: int) -> bytes:
 
 
 def looks_like_path(text: str) -> bool:
-    """Whether a value that may be a text or a file is meant as a file: a line that ends in .txt or .md, or a word with a slash.
+    """Whether a value that may be a text or a file is meant as a file: a line that ends in .txt or .md, or a word with a slash
+    or with any file extension.
 
-    Only the text is looked at, so that it means the same wherever it is read.
+    Only the text is looked at, so that it means the same wherever it is read. Chinese and Japanese have no spaces between
+    words: a line of theirs is no single word.
     """
     if "\n" in text or not text.strip():
         return False
-    slash = "/" in text or os.sep in text
-    return text.lower().endswith((".txt", ".md")) or (slash and not any(map(str.isspace, text)))
+    if text.lower().endswith((".txt", ".md")):
+        return True
+    if any(c.isspace() or unicodedata.east_asian_width(c) in "WF" for c in text):
+        return False
+    return "/" in text or "\\" in text or re.search(r"\w\.[A-Za-z][A-Za-z0-9]{0,7}\Z", text) is not None
 
 
 def found_at(path: Path, there: Callable[[Path], bool] = Path.is_file) -> bool:

@@ -130,7 +130,8 @@ class ReflectionConfig(Section):
 
 class OptimizeConfig(Section):
     seed_prompt: Name | None = None
-    """The first prompt, as a text. What ends in `.txt` or `.md`, or is one word with a slash, is the path of a text file."""
+    """The first prompt, as a text. What ends in `.txt` or `.md`, or is one word with a slash or a file extension, is the path of a
+    text file."""
     seed_prompt_file: Name | None = None
     """A text file with the first prompt, whatever its name looks like; instead of `seed_prompt`."""
     max_rollouts: Positive = 400

@@ -64,6 +64,10 @@ CHINESE = "\u8bf7\u7528\u4e00\u53e5\u8bdd\u56de\u7b54" * 12
         CHINESE,
         "x" * 900,
         "a/b\nc.txt",
+        "Yes.No.",
+        "v1.5",
+        "请回答是/否。",
+        "请只给出答案/数字",
     ],
 )
 def test_a_text_is_a_text_wherever_it_is_read(tmp_path: Path, text: str) -> None:
@@ -75,7 +79,17 @@ def test_a_text_is_a_text_wherever_it_is_read(tmp_path: Path, text: str) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["prompts/roter.txt", "roter.txt", "my notes.MD", "prompts/roter", "/nowhere/x", "../x"]
+    "name",
+    [
+        "prompts/roter.txt",
+        "roter.txt",
+        "my notes.MD",
+        "prompts/roter",
+        "/nowhere/x",
+        "../x",
+        "roter.jinja",
+        "提示/路由.txt",
+    ],
 )
 def test_what_looks_like_a_file_is_one_or_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(
@@ -91,7 +105,7 @@ def test_what_looks_like_a_file_is_one_or_an_error(tmp_path: Path, name: str) ->
         assert seed_prompt(config).text == "Hello." and seed_source(config) == str(path.resolve())
 
 
-@pytest.mark.parametrize("text", ["请只给出答案/数字", "Answer/number", "Read notes.txt"])
+@pytest.mark.parametrize("text", ["yes/no.jinja", "Answer/number", "Read notes.txt"])
 def test_a_text_that_looks_like_a_path_can_be_given_as_one_as_the_hint_says(
     tmp_path: Path, text: str
 ) -> None:
