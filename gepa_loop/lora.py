@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gepa_loop.errors import ModelError
 from gepa_loop.origin import Origin, read_origin, write_origin
@@ -18,6 +19,7 @@ from gepa_loop.store import disk_errors, write_bytes, write_text
 if TYPE_CHECKING:
     from torch import Tensor
 
+T = TypeVar("T")
 
 _PREFIX, LORA_A, LORA_B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 _WEIGHTS_FILE, _CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
@@ -25,6 +27,7 @@ _PLAIN = {
     "auto_mapping",
     "base_model_name_or_path",
     "bias",
+    "eva_config",
     "inference_mode",
     "init_lora_weights",
     "lora_alpha",
@@ -40,7 +43,11 @@ _PLAIN = {
 }
 """Keys of a PEFT configuration that leave the tensors their plain meaning. Any other that is set may give them another one, as
 may those that PEFT will have."""
-_PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal")
+_NARROWING = {"exclude_modules", "layers_pattern", "layers_to_transform"}
+"""Keys that say which layers are changed, as the names of the tensors do."""
+_SCALING = {"alpha_pattern", "rank_pattern", "use_rslora"}
+"""Keys by which layers have ranks and scales of their own."""
+_PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 """Values of `init_lora_weights` that leave the base's weights as they are; PiSSA, OLoRA, CorDA and LoftQ change them."""
 
 
@@ -51,7 +58,7 @@ class Adapter:
     rank: int
     alpha: float
     targets: tuple[str, ...]
-    """Last parts of the modules' names."""
+    """The modules' names, or their last parts where all modules with them are meant."""
     tensors: Mapping[str, Tensor]
     """Float32 on the CPU under PEFT's names: "base_model.model.<module>.lora_A.weight" [rank, in] and
     "base_model.model.<module>.lora_B.weight" [out, rank]."""
@@ -65,7 +72,7 @@ class Adapter:
     @property
     def modules(self) -> tuple[str, ...]:
         """Names of the linear layers that are changed, as the base model calls them."""
-        return tuple(n.removeprefix(_PREFIX).removesuffix(LORA_A) for n in self.tensors if n.endswith(LORA_A))
+        return tuple(_module(name) for name in self.tensors if name.endswith(LORA_A))
 
     def pair(self, module: str) -> tuple[Tensor, Tensor]:
         """A [rank, in] and B [out, rank] of one module."""
@@ -109,7 +116,7 @@ def read_adapter(folder: Path) -> Adapter:
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         found = config.get("peft_type") if isinstance(config, dict) else config
         raise ModelError(f"{folder / _CONFIG_FILE}: peft_type is {found!r}, not 'LORA'", hint)
-    used = [key for key in config if key not in _PLAIN and config[key]]
+    used = [key for key in config if key not in _PLAIN | _NARROWING | _SCALING and config[key]]
     if config.get("bias", "none") != "none":
         used.append("bias")
     if (start := config.get("init_lora_weights")) not in _PLAIN_STARTS:
@@ -122,19 +129,84 @@ def read_adapter(folder: Path) -> Adapter:
         and rank > 0
         and isinstance(alpha, int | float)
         and 0 < alpha < math.inf
-        and isinstance(targets, list)
+        and (isinstance(targets, str) or (isinstance(targets, list) and all(map(_is_text, targets))))
     ):
         raise ModelError(
             f"{folder / _CONFIG_FILE}: r = {rank!r}, lora_alpha = {alpha!r}, target_modules = {targets!r}; "
-            "they must be a positive integer, a positive number and a list",
+            "they must be a positive integer, a positive number, and a list or a pattern",
             hint,
         )
     if not tensors:
         raise ModelError(f"{folder / _WEIGHTS_FILE}: there are no tensors in it", hint)
+    for key in ("rank_pattern", "alpha_pattern"):
+        if not _is_pattern(config.get(key) or {}):
+            raise ModelError(
+                f"{folder / _CONFIG_FILE}: {key} = {config[key]!r}; it must give positive numbers to patterns of names",
+                hint,
+            )
+    own = _Scaling(rank, alpha, config.get("rank_pattern") or {}, config.get("alpha_pattern") or {})
     for name, tensor in tensors.items():
-        _check_tensor(folder / _WEIGHTS_FILE, name, tensor, tensors, rank)
+        _check_tensor(folder / _WEIGHTS_FILE, name, tensor, tensors, own.rank_of(_module(name)))
     named = {name: tensor.float() for name, tensor in sorted(tensors.items())}
-    return Adapter(rank, float(alpha), tuple(sorted(targets)), named, read_origin(folder))
+    narrowed = isinstance(targets, str) or any(config.get(key) for key in _NARROWING)
+    adapter = Adapter(rank, float(alpha), tuple(sorted(targets)), named, read_origin(folder))
+    if narrowed:
+        adapter = replace(adapter, targets=adapter.modules)
+    return own.folded(adapter, bool(config.get("use_rslora"))) if any(map(config.get, _SCALING)) else adapter
+
+
+@dataclass(frozen=True)
+class _Scaling:
+    """Ranks and alphas of an adapter's layers, as PEFT finds them."""
+
+    rank: int
+    alpha: float
+    ranks: Mapping[str, int]
+    """By patterns of names; a layer that none fits has `rank`."""
+    alphas: Mapping[str, float]
+
+    def rank_of(self, module: str) -> int:
+        return self._own(module, self.ranks, self.rank)
+
+    def folded(self, adapter: Adapter, by_root: bool) -> Adapter:
+        """The same weight change with one rank for all layers, filled up with zeros; each B carries its own scale.
+
+        The scale is alpha / sqrt(rank) if `by_root`, as rsLoRA has it, and else alpha / rank.
+        """
+        from torch.nn.functional import pad
+
+        most = max(map(self.rank_of, adapter.modules))
+        tensors = {}
+        for module in adapter.modules:
+            (a, b), rank = adapter.pair(module), self.rank_of(module)
+            scale = self._own(module, self.alphas, self.alpha) / (math.sqrt(rank) if by_root else rank)
+            tensors[f"{_PREFIX}{module}{LORA_A}"] = pad(a, (0, 0, 0, most - rank))
+            tensors[f"{_PREFIX}{module}{LORA_B}"] = pad(b * scale, (0, most - rank))
+        return replace(adapter, rank=most, alpha=float(most), tensors=tensors)
+
+    def _own(self, module: str, patterns: Mapping[str, T], other: T) -> T:
+        if not patterns:
+            return other
+        from peft.utils.other import get_pattern_key
+
+        return patterns.get(get_pattern_key(patterns.keys(), module), other)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_pattern(value: object) -> bool:
+    """Whether it is patterns of names, with a positive number each."""
+    try:
+        return isinstance(value, dict) and all(re.compile(k) and 0 < v < math.inf for k, v in value.items())
+    except (TypeError, re.error):
+        return False
+
+
+def _module(tensor: str) -> str:
+    """The name of the linear layer that a tensor belongs to."""
+    return tensor.removeprefix(_PREFIX).removesuffix(LORA_A).removesuffix(LORA_B)
 
 
 def _check_tensor(file: Path, name: str, tensor: Tensor, tensors: Mapping[str, Tensor], rank: int) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -153,7 +154,7 @@ def cut(folder: Path) -> None:
         (edit_config("bias", "all"), "bias cannot be used"),
         *[
             (edit_config("init_lora_weights", start), f"init_lora_weights = '{start}', which changes")
-            for start in ("pissa", "pissa_niter_16", "olora", "corda", "loftq", "eva", "mica")
+            for start in ("pissa", "pissa_niter_16", "olora", "corda", "loftq", "mica")
         ],
         (edit_config("alora_invocation_tokens", [3, 4]), "alora_invocation_tokens cannot be used"),
         (edit_config("kasa_config", {"beta": 1}), "kasa_config cannot be used"),
@@ -163,7 +164,13 @@ def cut(folder: Path) -> None:
         *[(edit_config("lora_alpha", a), "they must be") for a in (0, -8.0, math.nan, math.inf, "16", None)],
         (edit_tensors(lambda t, _: t.clear()), "there are no tensors in it"),
         (edit_tensors(lambda t, n: t[n][0, 0].fill_(math.nan)), "holds a number that is not finite"),
-        (edit_config("target_modules", "all-linear"), "target_modules = 'all-linear'"),
+        *[(edit_config("target_modules", t), "target_modules = ") for t in (None, 5, ["q_proj", 5])],
+        *[
+            (edit_config(key, value), f"{key} = .*; it must give positive numbers")
+            for key in ("rank_pattern", "alpha_pattern")
+            for value in (5, {"q_proj": 0}, {"q_proj": "4"}, {"q_proj": math.nan}, {"(": 4})
+        ],
+        (edit_config("rank_pattern", {"q_proj": 2}), "the rank is 2"),
         (edit_config("r", 8), r"the rank is 8"),
         (edit_tensors(lambda t, n: t.pop(n)), "not one of a pair"),
         (edit_tensors(lambda t, _: t.update(extra=torch.zeros(2))), "extra is not one of a pair"),
@@ -181,7 +188,57 @@ def test_damaged_adapter(base: Base, tmp_path: Path, damage: Callable[[Path], ob
     assert str(tmp_path) in str(caught.value)
 
 
-@pytest.mark.parametrize("start", [True, False, "gaussian", "orthogonal"])
+EVERY = ["q_proj", "v_proj", "up_proj"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": EVERY, "exclude_modules": ["up_proj"]},
+        {"target_modules": EVERY, "exclude_modules": r".*layers\.0\..*"},
+        {"target_modules": r".*layers\.1\..*(q|v)_proj"},
+        {"target_modules": "all-linear"},
+        {"target_modules": EVERY, "layers_to_transform": [1]},
+        {"target_modules": EVERY, "rank_pattern": {"q_proj": 2, r"layers\.1\..*v_proj": 7}},
+        {"target_modules": EVERY, "alpha_pattern": {"q_proj": 2.0, r"layers\.1\.mlp\.up_proj": 5}},
+        {"target_modules": EVERY, "use_rslora": True},
+        {"target_modules": EVERY, "use_rslora": True, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 3}},
+        {"target_modules": EVERY, "init_lora_weights": "eva", "eva_config": peft.EvaConfig(rho=2.0)},
+    ],
+    ids=lambda settings: "+".join(settings),
+)  # fmt: skip
+def test_whatever_is_plain_lora_in_the_end_computes_what_peft_does(
+    base: Base, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """Read, merged, in training, and written once more."""
+    torch.manual_seed(0)
+    plain = logits(base.model)
+    theirs = peft.get_peft_model(copy.deepcopy(base.model), peft.LoraConfig(r=4, lora_alpha=8, **settings))
+    if "eva_config" in settings:
+        batches = [{"input_ids": torch.randint(3, 250, (4, 16))} for _ in range(6)]
+        peft.initialize_lora_eva_weights(theirs, batches)
+        assert theirs.peft_config["default"].rank_pattern, "its ranks are shared out anew"
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(0.1 * torch.randn_like(parameter))
+    theirs.save_pretrained(tmp_path / "theirs")
+    expected = logits(theirs.eval())
+    assert (expected - plain).abs().max() > 0.1
+
+    adapter = read_adapter(tmp_path / "theirs")
+    torch.testing.assert_close(merged_logits(base, adapter), expected, atol=1e-4, rtol=0)
+    model = with_lora(base, LORA, 2, adapter)
+    torch.testing.assert_close(logits(model), expected, atol=1e-4, rtol=0)
+    remove_lora(model)
+    write_adapter(tmp_path / "ours", stack_adapters([adapter]), base.origin)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*missing adapter keys.*")
+        again = peft.PeftModel.from_pretrained(copy.deepcopy(base.model), str(tmp_path / "ours"))
+    torch.testing.assert_close(logits(again), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("start", [True, False, "gaussian", "orthogonal", "eva"])
 def test_starts_that_leave_the_base_alone_are_read(base: Base, tmp_path: Path, start: object) -> None:
     write_adapter(tmp_path, made(LORA, 1), base.origin)
     edit_config("init_lora_weights", start)(tmp_path)
