@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from gepa_loop.searches import Finalist, Scores, Search, Tried, accepted, lineage
-from gepa_loop.select import p_sentence, p_text
+from gepa_loop.select import decimal, p_sentence, p_text
 from gepa_loop.textdiff import print_diff
-from gepa_loop.view import estimate_text, score, signed
+from gepa_loop.view import estimate_text
 
 LEAST, ROOMY = 80, 100
 """Columns from which a terminal keeps tables within its edge, and from which the front says how each was made."""
@@ -51,7 +51,7 @@ def print_front(search: Search, console: Console) -> None:
 
 def _front_row(row: Finalist, result: Mapping[str, Any] | None) -> list[str]:
     p = "-" if row.adjusted_p is None else p_text(row.adjusted_p)
-    select, mean = " ".join(estimate_text(row.select)), score(row.pareto_mean)
+    select, mean = " ".join(estimate_text(row.select)), decimal(row.pareto_mean)
     how = f"{row.how} (winner)" if result and result["winner"] == row.id else row.how
     return [row.id, str(row.tokens), mean, select, _gain(row.against_seed), p, _line(how)]
 
@@ -85,7 +85,7 @@ def print_comparison(old: Tried, new: Tried, console: Console) -> None:
 
 
 def _title(row: Tried) -> str:
-    mean = row.status if row.pareto_mean is None else f"{score(row.pareto_mean)} on pareto"
+    mean = row.status if row.pareto_mean is None else f"{decimal(row.pareto_mean)} on pareto"
     return f"{row.id}  {row.tokens} tokens, {mean}"
 
 
@@ -93,7 +93,7 @@ def _facts(search: Search, row: Tried) -> Iterator[tuple[str, str]]:
     if row.reason:
         yield "reason", _line(row.reason)
     if row.pareto_mean is not None:
-        yield "pareto", f"{score(row.pareto_mean)} on {len(row.pareto_scores)} items"
+        yield "pareto", f"{decimal(row.pareto_mean)} on {len(row.pareto_scores)} items"
     for final in (final for final in search.front if final.id == row.id):
         yield "select", f"{' '.join(estimate_text(final.select))} on {final.select['n']} items"
         if final.against_seed is not None:
@@ -112,13 +112,13 @@ def _facts(search: Search, row: Tried) -> Iterator[tuple[str, str]]:
 
 def _minibatch(row: Tried) -> str:
     mine, parents = _means(row.train_scores), _means(row.parent_scores)
-    text = f"{score(sum(mine.values()) / len(mine))} on {len(mine)} items"
+    text = f"{decimal(sum(mine.values()) / len(mine))} on {len(mine)} items"
     both = mine.keys() & parents.keys()
     if not both:
         return text
     better, worse = sum(mine[i] > parents[i] for i in both), sum(mine[i] < parents[i] for i in both)
     parent = sum(parents.values()) / len(parents)
-    return f"{text}, its parent {score(parent)}: {better} better, {worse} worse"
+    return f"{text}, its parent {decimal(parent)}: {better} better, {worse} worse"
 
 
 def _means(scores: Scores) -> dict[str, float]:
@@ -136,7 +136,7 @@ def _print_tried(rows: Sequence[Tried], console: Console) -> None:
 
 def _standing(row: Tried) -> tuple[str, str, Text]:
     """Tokens, mean on pareto, status."""
-    mean = "-" if row.pareto_mean is None else score(row.pareto_mean)
+    mean = "-" if row.pareto_mean is None else decimal(row.pareto_mean)
     return str(row.tokens), mean, Text(row.status, STYLES.get(row.status, ""))
 
 
@@ -177,7 +177,7 @@ def _gain(gain: Mapping[str, Any] | None) -> str:
     if gain is None:
         return "-"
     low, high = gain["ci"]
-    return f"{signed(gain['mean'])} [{signed(low)}, {signed(high)}]"
+    return f"{decimal(gain['mean'], '+')} [{decimal(low, '+')}, {decimal(high, '+')}]"
 
 
 def _costs(cost: Mapping[str, float]) -> str:

@@ -172,13 +172,13 @@ def distill(
 
         lab, _, run, view = opened
         done = distil_alone(lab, teacher, run, view)
-    from gepa_loop.view import score
+    from gepa_loop.select import decimal
 
     kept = done.kept
-    later = f", {score(done.last)} at step {done.last_step}" if done.last_step != kept.step else ""
+    later = f", {decimal(done.last)} at step {done.last_step}" if done.last_step != kept.step else ""
     out.print(
-        f"held-out score without a prompt, of the items that chose the step: {score(done.before)} before, "
-        f"{score(kept.score)} at step {kept.step} (kept: {kept.reason}){later}\nadapter: {shown(run.path / 'distill' / teacher.id / 'adapter')}",
+        f"held-out score without a prompt, of the items that chose the step: {decimal(done.before)} before, "
+        f"{decimal(kept.score)} at step {kept.step} (kept: {kept.reason}){later}\nadapter: {shown(run.path / 'distill' / teacher.id / 'adapter')}",
         highlight=False,
     )
 

@@ -153,7 +153,7 @@ class Lab:
         """Which prompt a command was given, in a line: its beginning shows whether a text was read or a file."""
         first, _, more = prompt.text.partition("\n")
         shown = first if len(first) <= 60 else f"{first[:60]}..."
-        tokens = len(self.base.tokenizer(prompt.text)["input_ids"])
+        tokens = self.rollouts.renderer.prompt_tokens(prompt.text)
         return (
             f"prompt {prompt.id} from {source}: {shown!r}{' and more lines' if more else ''}, {tokens} tokens"
         )

@@ -196,7 +196,7 @@ def _no_student(
     gap = difference(prompted, base, config.seed).mean
     if gap > config.loop.min_gap:
         return None
-    return f"no teacher gap: the prompt changes the score by {gap:+.3f} on {len(base)} items"
+    return f"no teacher gap: the prompt changes the score by {gap:+z.3f} on {len(base)} items"
 
 
 class Tested(NamedTuple):

@@ -70,7 +70,7 @@ def missing_gain(config: Config, result: Mapping[str, Any]) -> str | None:
     if gain is None:
         return "no student was significantly better than the base on select"
     if gain["mean"] <= 0 or gain["p"] >= config.loop.alpha:
-        return f"student - base = {gain['mean']:+.3f}, {p_sentence(gain['p'])} on test"
+        return f"student - base = {gain['mean']:+z.3f}, {p_sentence(gain['p'])} on test"
     return None
 
 

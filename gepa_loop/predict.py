@@ -56,7 +56,7 @@ class Fit:
         plural, (low, high) = "s" * (self.n > 1), self.gaps
         return (
             f"{self.n} student{plural} of earlier rounds: {off}they closed {self.rate:.2f} of the gap to their prompted "
-            f"teacher, for gaps of {low:+.3f} to {high:+.3f}"
+            f"teacher, for gaps of {low:+z.3f} to {high:+z.3f}"
         )
 
 

@@ -126,6 +126,10 @@ class Renderer:
         alone = Renderer(self.tokenizer, self.context, replace(self.chat, system="none"))
         return len(self.tokens(prompt, item)) - len(alone.tokens(NO_PROMPT, item))
 
+    def prompt_tokens(self, prompt: str) -> int:
+        """Tokens of a prompt's own text, without those that a tokenizer puts at the beginning of a whole one."""
+        return len(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+
     def tokens(self, prompt: str, item: Item) -> list[int]:
         """Token ids of `messages`, up to where the assistant's reply begins."""
         return self.encode(self.messages(prompt, item))

@@ -311,9 +311,9 @@ def _compare(
 ) -> str:
     after, before = estimate(student, seed), estimate(base, seed)
     return (
-        f"{id_}: {names[0]} {_decimal(after.mean)} {_interval(after.ci)} against {names[1]} "
-        f"{_decimal(before.mean)} {_interval(before.ci)} on {after.n} items; difference "
-        f"{_decimal(diff.mean, '+')} {_interval(diff.ci)}"
+        f"{id_}: {names[0]} {decimal(after.mean)} {_interval(after.ci)} against {names[1]} "
+        f"{decimal(before.mean)} {_interval(before.ci)} on {after.n} items; difference "
+        f"{decimal(diff.mean, '+')} {_interval(diff.ci)}"
     )
 
 
@@ -331,16 +331,17 @@ def _shown(n: int, least: float | None) -> str:
         return f"What these {n} items could have shown is not known: the difference is the same on each."
     if least > 1:
         return f"These {n} items are too few to show any difference."
-    return f"These {n} items could have shown a difference of {_decimal(least)} with {POWER:.0%} power."
+    return f"These {n} items could have shown a difference of {decimal(least)} with {POWER:.0%} power."
 
 
-def _decimal(x: float, sign: str = "-") -> str:
-    """Three decimals without the leading zero, as in +.083; there is no -.000."""
-    return f"{x:{sign}z.3f}".replace("0.", ".", 1)
+def decimal(x: float, sign: str = "-") -> str:
+    """Three decimals without the leading zero, as papers print a score, or with `sign` "+" a difference; there is no -.000."""
+    text = f"{x:{sign}z.3f}"
+    return text.replace("0.", ".", 1) if abs(x) < 1 else text
 
 
 def _interval(ci: tuple[float, float]) -> str:
-    return f"[{_decimal(ci[0])}, {_decimal(ci[1])}]"
+    return f"[{decimal(ci[0])}, {decimal(ci[1])}]"
 
 
 def p_text(p: float, floor: float = FLOOR) -> str:

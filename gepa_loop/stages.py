@@ -157,7 +157,7 @@ def check_search(lab: Lab, seed_prompt: Candidate) -> None:
     from gepa_loop.optimize.plan import dearest_proposal
 
     text, settings = seed_prompt.text, lab.config.optimize
-    if (tokens := len(lab.base.tokenizer(text)["input_ids"])) > settings.max_prompt_tokens:
+    if (tokens := lab.rollouts.renderer.prompt_tokens(text)) > settings.max_prompt_tokens:
         raise ConfigError(
             f"optimize.seed_prompt has {tokens} tokens, optimize.max_prompt_tokens is {settings.max_prompt_tokens}: "
             "hardly a proposal made from it could be accepted",

@@ -25,7 +25,7 @@ from gepa_loop.outcome import ground
 from gepa_loop.redact import printable
 from gepa_loop.scorecard import WAYS, Way
 from gepa_loop.seeds import LEAST
-from gepa_loop.select import p_sentence, p_text
+from gepa_loop.select import decimal, p_sentence, p_text
 
 PLAIN_SECONDS = 10.0
 """Least time between two progress lines of one stage when there is no terminal."""
@@ -114,38 +114,22 @@ def _fact(name: str, value: Any) -> str:
     if name == "kl":
         return f"KL {value:.3f}"
     if name == "held_out":
-        return f"held-out {score(value)}"
+        return f"held-out {decimal(value)}"
     if name == "usd":
         return f"${value:.2f}" if value else ""
     return f"{name} {value}"
 
 
-def score(value: float) -> str:
-    """A score between 0 and 1 with three decimals and no leading zero, as papers print it."""
-    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
-
-
-def signed(value: float) -> str:
-    """A difference of scores with its sign."""
-    return f"{'+' if value >= 0 else '-'}{score(abs(value))}"
-
-
 def estimate_text(estimate: Mapping[str, Any]) -> tuple[str, str]:
     """Mean and interval of a SCORE or DIFF."""
     low, high = estimate["ci"]
-    return score(estimate["mean"]), f"[{signed_or_plain(low)}, {signed_or_plain(high)}]"
+    return decimal(estimate["mean"]), f"[{decimal(low)}, {decimal(high)}]"
 
 
-def signed_or_plain(value: float) -> str:
-    return signed(value) if value < 0 else score(value)
-
-
-def _gain_text(gain: Mapping[str, Any] | None) -> tuple[str, str]:
-    """Mean with interval, and p, of a DIFF; empty where there is none."""
-    if gain is None:
-        return "", ""
+def _gain_text(gain: Mapping[str, Any]) -> str:
+    """Mean with interval of a DIFF."""
     low, high = gain["ci"]
-    return f"{signed(gain['mean'])} [{signed(low)}, {signed(high)}]", p_text(gain["p"])
+    return f"{decimal(gain['mean'], '+')} [{decimal(low, '+')}, {decimal(high, '+')}]"
 
 
 def _table(title: str) -> Table:
@@ -170,14 +154,14 @@ def round_lines(result: Mapping[str, Any]) -> Iterator[str]:
     """What each round with a winner gained on `test` over the model it found, and how much of its prompt's gain that is."""
     for one in result["rounds"]:
         if one["test"] is not None:
-            gain, p = _gain_text(one["test"]["student_minus_base"])
-            prompt, _ = _gain_text(one["test"]["prompted_minus_base"])
+            gain, prompt = (_gain_text(one["test"][f"{who}_minus_base"]) for who in ("student", "prompted"))
+            p = p_sentence(one["test"]["student_minus_base"]["p"])
             kept = one["internalisation"]
             share = (
                 "" if kept is None else f"; internalised {' '.join(estimate_text(kept))} of the prompt's gain"
             )
             found = ground(result["rounds"], one["round"])
-            yield f"round {one['round']} on test: {found} + prompt {prompt}, student {gain}, p {p}{share}"
+            yield f"round {one['round']} on test: {found} + prompt {prompt}, student {gain}, {p}{share}"
 
 
 def compare_table(result: Mapping[str, Any], labels: Sequence[str]) -> Table:
@@ -204,7 +188,7 @@ def _add_cards(table: Table, name: str, cards: Mapping[Way, Mapping[str, Any] | 
     """A subject's rows, where it has cards."""
     for way, card in cards.items():
         if card is not None:
-            passed = score(card["pass_at_k"]) if card["samples"] > 1 else ""
+            passed = decimal(card["pass_at_k"]) if card["samples"] > 1 else ""
             rest = (passed, f"{card['tokens']:.1f}", f"{card['cut']:.0%}", *more)
             table.add_row(Text(name if way == WAYS[0] else ""), way, *estimate_text(card), *rest)
 
@@ -212,7 +196,7 @@ def _add_cards(table: Table, name: str, cards: Mapping[Way, Mapping[str, Any] | 
 def _add_gaps(table: Table, name: str, gaps: Mapping[Way, Mapping[str, Any] | None]) -> None:
     """Lines below the table: a difference, each way, where there is one."""
     lines = [
-        f"{name}, {way}: {_gain_text(gap)[0]}, {p_sentence(gap['p'])}, paired by item"
+        f"{name}, {way}: {_gain_text(gap)}, {p_sentence(gap['p'])}, paired by item"
         for way, gap in gaps.items()
         if gap is not None
     ]
@@ -245,12 +229,12 @@ def sweep_table(result: Mapping[str, Any]) -> Table:
     for cell in result["cells"]:
         student, gap = cell["student"], cell["difference"]
         interval = "" if student["ci"] is None else estimate_text(student)[1]
-        by_seed = " ".join(score(value) for value in student["by_seed"])
-        against = "" if gap is None else f"{signed(gap['mean'])} {_signed_interval(gap['ci'])}".rstrip()
-        p = "" if gap is None else "-" if gap["p"] is None else f"{gap['p']:.4f}"
-        table.add_row(Text(cell["cell"]), score(student["mean"]), interval, by_seed, against, p)
+        by_seed = " ".join(decimal(value) for value in student["by_seed"])
+        against = "" if gap is None else f"{decimal(gap['mean'], '+')} {_signed_interval(gap['ci'])}".rstrip()
+        p = "" if gap is None else "-" if gap["p"] is None else p_text(gap["p"])
+        table.add_row(Text(cell["cell"]), decimal(student["mean"]), interval, by_seed, against, p)
     return table
 
 
 def _signed_interval(ci: Sequence[float] | None) -> str:
-    return "" if ci is None else f"[{signed(ci[0])}, {signed(ci[1])}]"
+    return "" if ci is None else f"[{decimal(ci[0], '+')}, {decimal(ci[1], '+')}]"

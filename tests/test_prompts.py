@@ -3,13 +3,18 @@
 import copy
 import inspect
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
-from gepa_loop.errors import PromptError
+from gepa_loop.config import load_config
+from gepa_loop.errors import ConfigError, PromptError
+from gepa_loop.lab import open_lab
 from gepa_loop.models import Base
-from gepa_loop.prompts import NO_PROMPT, Renderer, candidate, normalise, read_prompt
+from gepa_loop.prompts import NO_PROMPT, Candidate, Renderer, candidate, normalise, read_prompt
+from gepa_loop.stages import check_search
 from gepa_loop.task import Item
 
 ASKED = Item("t:1", (("user", "What is 3 {x} <y>?"),), "3", {})
@@ -130,3 +135,25 @@ def test_teacher_and_student_must_start_their_replies_alike(tiny: Base) -> None:
     tokenizer.chat_template = loop + odd
     with pytest.raises(PromptError, match="ends differently with and without the prompt"):
         Renderer(tokenizer, 2048).check("P", [ASKED], 16, "here")
+
+
+def test_what_a_tokenizer_puts_before_a_text_is_no_part_of_a_prompt(tiny: Base) -> None:
+    """As Llama's and Gemma's do with their token of the beginning."""
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    first = tokenizer.convert_ids_to_tokens(0)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{first} $A", special_tokens=[(first, 0)]
+    )
+    lab = open_lab(load_config("smoke", env={}))
+    assert lab.prompt_facts(Candidate("Add."), "here").endswith("'Add.', 4 tokens")
+    base = replace(lab.base, tokenizer=tokenizer)
+    renderer = replace(lab.rollouts.renderer, tokenizer=tokenizer)
+    lab = replace(lab, base=base, rollouts=replace(lab.rollouts, renderer=renderer))
+    assert len(tokenizer("Add.")["input_ids"]) == 5 and renderer.prompt_tokens("Add.") == 4
+    assert lab.prompt_facts(Candidate("Add."), "here").endswith("'Add.', 4 tokens")
+    # Four tokens are as many as are allowed.
+    settings = lab.config.optimize.model_copy(update={"max_prompt_tokens": 4})
+    lab = replace(lab, config=lab.config.model_copy(update={"optimize": settings}))
+    check_search(lab, Candidate("Add."))
+    with pytest.raises(ConfigError, match="has 5 tokens"):
+        check_search(lab, Candidate("Adds."))

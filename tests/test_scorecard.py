@@ -16,7 +16,7 @@ from gepa_loop.runs import read_jsonl
 from gepa_loop.schema import EvaluateConfig
 from gepa_loop.scorecard import Replies, decides, ways
 from gepa_loop.stages import replies
-from gepa_loop.view import result_table
+from gepa_loop.view import result_table, round_lines
 
 
 def row(item: str, sample: int, score: float, tokens: int, finish: str = "stop") -> dict[str, Any]:
@@ -108,3 +108,10 @@ def test_the_last_table_shows_both_ways_and_what_the_student_gained() -> None:
     assert "sampled .125 [.025, .225] .625 6.5 25% 3" in lines
     assert "student - base, greedy: +.200 [+.100, +.300], p = .0123, paired by item" in lines
     assert "student - base, sampled: -.025 [-.125, +.075], p = .0123, paired by item" in lines
+
+    gains = {
+        f"{who}_minus_base": sampled["student_minus_base"] | {"p": 0.0001} for who in ("student", "prompted")
+    }
+    (line,) = round_lines({"rounds": [{"round": 0, "winner": "a", "test": gains, "internalisation": None}]})
+    gain = "-.025 [-.125, +.075]"
+    assert line == f"round 0 on test: base + prompt {gain}, student {gain}, p <= .0001"

@@ -18,6 +18,7 @@ from gepa_loop.select import (
     Difference,
     Estimate,
     decide,
+    decimal,
     detectable,
     difference,
     estimate,
@@ -498,3 +499,15 @@ def test_the_smallest_p_of_random_flips_is_a_bound():
     assert p_text(1.0) == "1.0000"
     assert p_text(3e-6) == "<= .0001", "a t test's p, which no flips gave, in the same words"
     assert (p_text(3.14e-5, 1e-6), p_sentence(1e-6, 1e-6)) == (".000031", "p <= .000001")
+
+
+def test_scores_and_differences_as_they_are_printed():
+    assert [decimal(x) for x in (0.25, -0.25, -0.0004, 0.9996, 1.0, 10.5)] == [
+        ".250",
+        "-.250",
+        ".000",
+        "1.000",
+        "1.000",
+        "10.500",
+    ]
+    assert [decimal(x, "+") for x in (0.25, -0.0004, -0.25)] == ["+.250", "+.000", "-.250"]

@@ -113,6 +113,14 @@ def test_a_sweep_goes_on_where_it_stopped(lab: Lab, tmp_path: Path) -> None:
     configs = [read_json(tmp_path / "whole" / f"{cell}_seed1" / "config.json") for cell in ("low", "high")]
     assert [(c["seed"], c["objective"]["type"]) for c in configs] == [(1, "full_kl"), (1, "token_kl")]
     assert sweep_table(whole).row_count == 4
+    # A p is printed in one way, whichever test it is of.
+    for p, text in ((3e-6, "<= .0001"), (0.0123, ".0123"), (None, "-")):
+        cells = [
+            {**cell, "difference": cell["difference"] and {**cell["difference"], "p": p}}
+            for cell in whole["cells"]
+        ]
+        (*_, ps) = sweep_table({**whole, "cells": cells}).columns
+        assert [one for one in ps.cells if one] == [text]
 
 
 def test_the_untrained_model_is_scored_as_each_cell_is(lab: Lab, tmp_path: Path) -> None:

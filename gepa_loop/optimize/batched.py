@@ -182,13 +182,9 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         return Measured(
             {item.id: _mean(self.journal.scores[prompt.id, item.id]) for item in items},
             {item.id: self.journal.tokens[prompt.id, item.id] for item in items},
-            self.prompt_tokens(prompt.text),
+            self.rollouts.renderer.prompt_tokens(prompt.text),
             divergence,
         )
-
-    def prompt_tokens(self, text: str) -> int:
-        """Tokens of a prompt's text."""
-        return len(self.rollouts.renderer.tokenizer(text)["input_ids"])
 
     def _ask(self, parent: str, examples: Sequence[Mapping[str, Any]], number: int) -> dict[str, Any]:
         """What the proposer says, or why it says nothing, and what that cost."""
@@ -210,7 +206,7 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         entry = self.journal.proposals[number]
         if "refused" not in entry:
             text = normalise(entry["text"])
-            tokens = self.prompt_tokens(text)
+            tokens = self.rollouts.renderer.prompt_tokens(text)
             refused = None if entry["failed"] else self.rules.refusal(text, tokens, self.known, entry["cut"])
             entry |= {"id": Candidate(text).id, "text": text, "tokens": tokens, "refused": refused}
         return entry

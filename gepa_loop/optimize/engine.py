@@ -77,7 +77,8 @@ class _Search:
     def should_accept(self, proposal: Any, state: Any) -> bool:
         """Whether a child is better than its parent on its minibatch, by `optimize.accept`."""
         parent = state.program_candidates[proposal.parent_program_ids[0]][COMPONENT]
-        more = self.adapter.prompt_tokens(proposal.candidate[COMPONENT]) - self.adapter.prompt_tokens(parent)
+        tokens = self.adapter.rollouts.renderer.prompt_tokens
+        more = tokens(proposal.candidate[COMPONENT]) - tokens(parent)
         scores = zip(proposal.subsample_scores_after, proposal.subsample_scores_before, strict=True)
         # GEPA fills an epoch's last minibatch with copies, which would count as further items.
         by_item = dict(zip(proposal.subsample_indices, scores, strict=True))
@@ -141,7 +142,7 @@ class _Search:
             "number": number,
             "id": prompt.id,
             "text": prompt.text,
-            "tokens": adapter.prompt_tokens(prompt.text),
+            "tokens": adapter.rollouts.renderer.prompt_tokens(prompt.text),
             "parents": [] if entry is None else [entry["parent"]],
             "proposer": "seed" if entry is None else entry["proposer"],
             "how": "the seed prompt" if entry is None else entry["how"],

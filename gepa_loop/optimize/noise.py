@@ -106,14 +106,14 @@ def shortfall(
         more_tokens: Tokens that the child's prompt has more; negative where it is shorter.
     """
     found = compare(child, parent)
-    shown = f"{found.mean:+.3f} on its minibatch ({found.better} better, {found.worse} worse of {len(child)} items)"
+    shown = f"{found.mean:+z.3f} on its minibatch ({found.better} better, {found.worse} worse of {len(child)} items)"
     if settings.accept == "gepa":
         return None if math.fsum(child) > math.fsum(parent) else f"not above its parent: {shown}"
     price = settings.brevity * max(0, more_tokens) / 1000
     least = price + (settings.accept_margin if settings.accept == "margin" else 0.0)
     if found.mean <= least:
         return f"not better than its parent: {shown}" + (
-            f", and {least:+.3f} is asked" if found.mean > 0 else ""
+            f", and {least:+z.3f} is asked" if found.mean > 0 else ""
         )
     if settings.accept == "test" and found.p > settings.accept_level:
         return f"could be luck: {shown}, p = {found.p:.2f} > {settings.accept_level:g}"

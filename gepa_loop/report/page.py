@@ -92,9 +92,9 @@ def _chart(folder: Path) -> dict[str, Any]:
 
 
 def _score(value: float) -> str:
-    return f"{value:.3f}"
+    return f"{value:z.3f}"
 
 
 def _interval(estimate: Mapping[str, Any]) -> str:
     low, high = estimate["ci"]
-    return f"[{low:.3f}, {high:.3f}]"
+    return f"[{low:z.3f}, {high:z.3f}]"
