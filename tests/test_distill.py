@@ -641,6 +641,19 @@ def test_a_missing_teacher_model_is_named_as_the_teacher(lab: Lab, tmp_path: Pat
         train(lab, tmp_path / "run", "teacher.kind=model", f"teacher.name={tmp_path / 'empty'}")
 
 
+def test_a_teacher_whose_template_cannot_be_used_is_named_as_the_teacher(lab: Lab, tmp_path: Path) -> None:
+    model, tokenizer = random_tiny(torch.float32)
+    assert isinstance(tokenizer.chat_template, str)
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "in messages", "in messages if message.role != 'system'"
+    )
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path)
+    own = lab.under(smoke("teacher.kind=model", f"teacher.name={tmp_path}", "teacher.device=cpu"))
+    with pytest.raises(ModelError, match=r"^teacher\.name = '.*': its chat template drops system turns"):
+        check_teacher(own, "Answer.")
+
+
 def test_groups_are_redrawn_also_when_every_item_is_taken(scored: Lab) -> None:
     """As in `dapo`, whose step has more groups than the split has items."""
     sets = "distill.rollouts=64", "distill.group=2", "objective.type=grpo"

@@ -279,7 +279,10 @@ def _renderer(teacher: Base, student: Base, renderer: Renderer, item: Item) -> R
             "Its probabilities are of other tokens; choose a teacher of the same family.",
         )
     own = Renderer(teacher.tokenizer, teacher.context, renderer.chat)
-    sides = [own.suffix(item), renderer.suffix(item)]
+    try:
+        sides = [own.suffix(item), renderer.suffix(item)]
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}", error.hint) from error
     if sides[0] != sides[1]:
         raise PromptError(
             f"{where}: its chat template starts a reply with other tokens than {student.name}'s"
