@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
+from families import write_model
 
+from gepa_loop.config import load_config
 from gepa_loop.errors import ConfigError, ModelError, PromptError
+from gepa_loop.lab import open_lab
 from gepa_loop.models import Base
 from gepa_loop.prompts import NO_PROMPT, Renderer
 from gepa_loop.task import Item
@@ -165,3 +169,19 @@ def test_whatever_a_template_raises_is_one_sentence(tiny: Base, template: str, r
     with pytest.raises(ModelError, match=f"its chat template refuses a plain chat: .*({reason})") as caught:
         _ = with_template(tiny, template).habits
     assert "\n" not in str(caught.value)
+
+
+def test_a_lab_renders_as_its_config_says(tmp_path: Path) -> None:
+    name = write_model("llama", tmp_path / "m")
+    asks = "{% if add_generation_prompt %}{{ 'Think. ' if thinking }}{{ strftime_now('%Y') }}{% endif %}"
+    (name / "chat_template.jinja").write_text(QWEN + asks)
+
+    def text(*sets: str) -> str:
+        lab = open_lab(load_config("smoke", [f"model.name={name}", *sets], env={}), "2024-03-01")
+        return lab.rollouts.renderer.text(NO_PROMPT, ASKED)
+
+    question = "<|im_start|>user\nWhat is 3?<|im_end|>\n<|im_start|>assistant\n"
+    assert text() == f"<|im_start|>system\n<|im_end|>\n{question}2024"
+    own = "<|im_start|>system\nYou are Qwen.<|im_end|>\n"
+    assert text("model.system=template", "model.date=2023-02-01") == f"{own}{question}2023"
+    assert text("model.template.thinking=true").endswith("assistant\nThink. 2024")
