@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Annotated, Any, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from gepa_loop.errors import ConfigError
-from gepa_loop.files import found_at, looks_like_path
+from gepa_loop.files import SETTINGS, found_at, looks_like_path, parse_toml, read_file
 from gepa_loop.recipe import (
     BaseTeacher,
     DistillConfig,
@@ -161,15 +160,17 @@ def _file_layers(source: str, cwd: Path) -> Iterator[tuple[str, dict[str, Any]]]
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return read_file(path, SETTINGS).decode()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})", "Save it as UTF-8.") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}", "Name a TOML file.") from None
 
 
 def _toml(text: str, label: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return parse_toml(text)
+    except ValueError as error:
         raise ConfigError(f"{label}: not valid TOML: {error}") from None
 
 
@@ -192,8 +193,8 @@ def _pair(text: str, label: str) -> tuple[str, dict[str, Any]]:
     if not equals or not all(parts):
         raise ConfigError(f"{label}: not of the form key.path=value", "Example: --set distill.lr=1e-4")
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        parsed = parse_toml(f"value = {value}")["value"]
+    except ValueError:
         parsed = value
     layer: dict[str, Any] = {parts[-1]: parsed}
     for part in reversed(parts[:-1]):

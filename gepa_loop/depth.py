@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gepa_loop.errors import ModelError
+from gepa_loop.files import parse_json, read_file
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 DEEPEST = 10_000
 """Layers of the deepest model that is built."""
+LONGEST_INDEX = 2**26
+"""Bytes of the longest list of a model's tensors."""
 
 
 def check_depth(name: str, config: PretrainedConfig, place: str) -> None:
@@ -49,7 +51,7 @@ def _tensors(place: str) -> int | None:
     index = folder / "model.safetensors.index.json"
     if index.is_file():  # all of it, also where a download ended after some of the files
         with contextlib.suppress(OSError, ValueError):
-            return len(json.loads(index.read_text("utf-8"))["weight_map"]) or None
+            return len(parse_json(read_file(index, LONGEST_INDEX))["weight_map"]) or None
     found = 0
     for path in folder.glob("*.safetensors"):
         with safe_open(path, "pt") as file:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
 import stat
+import tomllib
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+SETTINGS = 2**20
+"""Bytes of the largest file of settings: a config, a grid, what an adapter says of itself."""
 
 
 def read_file(path: Path, most: int) -> bytes:
@@ -59,3 +65,27 @@ def found_at(path: Path, there: Callable[[Path], bool] = Path.is_file) -> bool:
         if error.errno != errno.ENAMETOOLONG:
             raise
         return False
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """A TOML document.
+
+    Raises:
+        ValueError: It is none, or one that is not read: nested too deeply, a number too long.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """A JSON value.
+
+    Raises:
+        ValueError: It is none, or one that is not read: nested too deeply, a number too long.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gepa_loop.errors import ModelError
+from gepa_loop.files import SETTINGS, parse_json, read_file
 from gepa_loop.origin import Origin, read_origin, write_origin
 from gepa_loop.store import disk_errors, write_bytes, write_text
 
@@ -109,7 +110,7 @@ def read_adapter(folder: Path) -> Adapter:
 
     hint = "Name a folder with a plain LoRA adapter in PEFT's format."
     try:
-        config = json.loads((folder / _CONFIG_FILE).read_text("utf-8"))
+        config = parse_json(read_file(folder / _CONFIG_FILE, SETTINGS))
         tensors = load_file(folder / _WEIGHTS_FILE)
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"{folder}: no adapter can be read there: {error}", hint) from error

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gepa_loop.errors import ModelError
+from gepa_loop.files import SETTINGS, parse_json, read_file
 from gepa_loop.store import write_json
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def read_origin(folder: Path) -> Origin | None:
     if not file.exists():
         return None
     try:
-        record = json.loads(file.read_text("utf-8"))
+        record = parse_json(read_file(file, SETTINGS))
         return Origin(str(record["name"]), str(record["weights"]))
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ModelError(

@@ -7,7 +7,6 @@ A grid is a TOML file: `config` (the preset it is made for), `baseline` (a cell)
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 from gepa_loop.config import DEFAULT_PRESET, Config, find_source, load_config
 from gepa_loop.distill.teacher import check_teacher
 from gepa_loop.errors import ConfigError, GepaLoopError
-from gepa_loop.files import found_at
+from gepa_loop.files import SETTINGS, found_at, parse_toml, read_file
 from gepa_loop.lab import Lab
 from gepa_loop.prompts import NO_PROMPT, Candidate
 from gepa_loop.runs import Run, fingerprint, open_run, read_record, write_json, write_record
@@ -60,7 +59,10 @@ def load_grid(source: str) -> Grid:
     if source in grids():
         text = (resources.files("gepa_loop") / "sweeps" / f"{source}.toml").read_text("utf-8")
     elif found_at(Path(source)):
-        text = Path(source).read_bytes().decode("utf-8", "replace")
+        try:
+            text = read_file(Path(source), SETTINGS).decode("utf-8", "replace")
+        except OSError as error:
+            raise ConfigError(f"--preset {source}: {error.strerror or error}", "Name a TOML file.") from None
     else:
         near = difflib.get_close_matches(source, grids(), n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
@@ -68,13 +70,13 @@ def load_grid(source: str) -> Grid:
             f"--preset {source}: neither a file nor a grid", f"Grids: {', '.join(grids())}.{hint}"
         )
     try:
-        table = tomllib.loads(text)
+        table = parse_toml(text)
         cells = {str(name): tuple(map(str, sets)) for name, sets in table.pop("cells").items()}
         config = table.pop("config", None)
         grid = Grid(
             Path(source).stem, None if config is None else str(config), str(table.pop("baseline")), cells
         )
-    except (tomllib.TOMLDecodeError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(
             f"--preset {source}: not a grid: {error}",
             'It needs baseline = "..." and [cells] of name = ["key.path=value", ...].',

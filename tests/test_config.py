@@ -328,3 +328,23 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     file.write_text('preset = ["demo"]')
     with pytest.raises(ConfigError, match="is no preset"):
         load_config(str(file), env={})
+
+
+@pytest.mark.timeout(20)
+def test_a_file_of_settings_has_an_end_and_a_depth(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_bytes(b"seed = 1 #" + b" " * 2**20)
+    with pytest.raises(
+        ConfigError, match=r"mine.toml: it has 1,048,586 bytes, and at most 1,048,576 are read"
+    ):
+        load_config(str(file), env={})
+    for text, message in (
+        ("seed = " + "[" * 10**5, "nested too deeply"),
+        ("seed = " + "9" * 5_000, "4300 digits"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=rf"mine.toml: not valid TOML: .*{message}"):
+            load_config(str(file), env={})
+        # As a value of a flag it is a text, which is no seed.
+        with pytest.raises(ConfigError, match=r"--set seed="):
+            load_config("smoke", [text.replace(" ", "")], env={})

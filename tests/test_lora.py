@@ -149,6 +149,17 @@ def cut(folder: Path) -> None:
         (lambda f: (f / "adapter_config.json").write_text("{"), "no adapter can be read"),
         (lambda f: (f / "adapter_config.json").write_text("[1]"), r"peft_type is \[1\]"),
         (cut, "no adapter can be read"),
+        *[
+            (
+                lambda f, n=name: (f / n).write_bytes(b" " * 2**20 + b"{}"),
+                "at most 1,048,576 are read",
+            )
+            for name in ("adapter_config.json", "base.json")
+        ],
+        *[
+            (lambda f, n=name: (f / n).write_bytes(b"[" * 10**5), "nested too deeply")
+            for name in ("adapter_config.json", "base.json")
+        ],
         (edit_config("peft_type", "IA3"), "peft_type is 'IA3'"),
         (edit_config("use_dora", True), "use_dora cannot be used"),
         (edit_config("bias", "all"), "bias cannot be used"),

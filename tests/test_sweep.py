@@ -172,6 +172,17 @@ def test_a_broken_grid_is_refused(tmp_path: Path, text: str, message: str) -> No
     assert message in str(caught.value)
 
 
+def test_a_grid_has_an_end_and_a_depth(tmp_path: Path) -> None:
+    file = tmp_path / "grid.toml"
+    for text, message in (
+        ("#" * (2**20 + 1), "at most 1,048,576 are read"),
+        ("a = " + "[" * 10**5, "too deeply"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            load_grid(str(file))
+
+
 def test_cells_that_cannot_be_paired_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "grid.toml"
     for own in ("task.splits.select=8", "seed=5"):
