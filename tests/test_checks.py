@@ -62,7 +62,9 @@ def test_an_untrained_student_is_not_kept_for_being_near() -> None:
 
 
 def test_checks_that_say_nothing_keep_the_last() -> None:
-    assert choose([check(0, 0, 0), check(2, 0, 0), check(4, 0, 0)]).step == 4
+    kept = choose([check(0, 0, 0), check(2, 0, 0), check(4, 0, 0)])
+    assert kept.step == 4 and kept.reason == "all checks score the same on every item, so it is the last one"
+    assert choose([check(0, 0, 0), check(2, 1, 0)]).reason.startswith("the highest score")
     assert choose([check(0, 1, 1), check(2, 0, 0), check(4, 0, 0)]).step == 0
     assert choose([check(0, 1, 0)]).step == 0
     # And where only some are equal, the first of those.

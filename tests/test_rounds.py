@@ -190,8 +190,8 @@ def test_checks_and_students_are_scored_on_the_stack(
         score = sum(lab.task.score(item, text).value for item, text in zip(items, texts, strict=True)) / len(
             items
         )
-        best = read_json(folder / "distill" / winners[number] / "result.json")["best"]
-        assert best["score"] == pytest.approx(score)
+        kept = read_json(folder / "distill" / winners[number] / "result.json")["choice"]
+        assert kept["score"] == pytest.approx(score)
 
 
 def test_distillability_is_measured_on_the_stack(

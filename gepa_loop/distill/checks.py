@@ -63,11 +63,12 @@ def choose(checks: Sequence[Check]) -> Choice:
     steps = {check.step: check for check in checks}
     # The later one of equals, which is closer to the teacher.
     best = max(steps, key=lambda step: (_mean(smooth[step]), step))
+    silent = _silent(trained)
     for check in trained:
         difference, error = _gap(smooth[best], smooth[check.step])
-        if best != 0 and difference <= error and not _silent(trained):
-            return _choice(check, smooth, best, difference, error)
-    return _choice(steps[best], smooth, best, 0.0, 0.0)
+        if best != 0 and difference <= error and not silent:
+            return _choice(check, smooth, best, difference, error, silent)
+    return _choice(steps[best], smooth, best, 0.0, 0.0, silent)
 
 
 def stale(checks: Sequence[Check], patience: int) -> bool:
@@ -77,11 +78,18 @@ def stale(checks: Sequence[Check], patience: int) -> bool:
 
 
 def _choice(
-    check: Check, smooth: Mapping[int, Mapping[str, float]], best: int, difference: float, error: float
+    check: Check,
+    smooth: Mapping[int, Mapping[str, float]],
+    best: int,
+    difference: float,
+    error: float,
+    silent: bool,
 ) -> Choice:
     level = _mean(smooth[check.step])
     if best == 0:
         reason = "no check is above the untrained student"
+    elif silent:
+        reason = "all checks score the same on every item, so it is the last one"
     elif check.step == best:
         reason = "the highest score, smoothed over neighbouring checks"
     else:
@@ -93,7 +101,8 @@ def _choice(
 
 
 def _silent(checks: Sequence[Check]) -> bool:
-    return all(dict(check.scores) == dict(checks[0].scores) for check in checks)
+    """Several checks, and none says anything that another does not."""
+    return len(checks) > 1 and all(dict(check.scores) == dict(checks[0].scores) for check in checks)
 
 
 def _gap(a: Mapping[str, float], b: Mapping[str, float]) -> tuple[float, float]:

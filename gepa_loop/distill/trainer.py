@@ -179,15 +179,11 @@ def distill(
     write_record(
         folder / "result.json",
         {
-            "id": candidate.id,
             "before": checkpoint.checks[0].score,
-            "best": {"step": kept.step, "score": kept.score},
             "last": {"step": last.step, "score": last.score},
             "choice": asdict(kept),
             "mismatch": asdict(mismatch),
             "stack": None if stack is None else stack.fingerprint,
-            "adapter": "adapter",
-            "adapter_fingerprint": adapter.fingerprint,
         },
         "adapter",
         *JOURNALS,
