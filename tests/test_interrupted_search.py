@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,15 @@ def start(cwd: Path, *args: str) -> subprocess.Popen[str]:
         # A background job of a shell, as these tests may be, hands on that Ctrl-C is ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+def killed_when(reached: Callable[[], bool], cwd: Path, *args: str) -> None:
+    """Start a command and kill it as soon as `reached`."""
+    process = start(cwd, *args)
+    while process.poll() is None and not reached():
+        time.sleep(0.0005)  # the process is watched, not waited for
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
 
 
 def finish(cwd: Path, *more: str) -> tuple[list[Any], list[Any], dict[str, Any]]:
@@ -69,11 +79,7 @@ def test_kill_9_anywhere_then_the_same_command_gives_the_same_search(
     (expected, size), rng = whole, random.Random(seed)
     assert {row["status"] for row in expected[0]} == {"accepted", "rejected", "refused"}
     for place in sorted(rng.uniform(0, 0.7) for _ in range(2)):
-        process = start(tmp_path, *COMMAND)
-        while process.poll() is None and written(tmp_path) < place * size:
-            time.sleep(0.0005)  # the process is watched, not waited for
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        killed_when(lambda: written(tmp_path) >= place * size, tmp_path, *COMMAND)  # noqa: B023 (called in this pass)
     assert not (tmp_path / "runs" / "r" / "optimize" / "result.json").exists()
     assert finish(tmp_path) == expected
 
@@ -93,15 +99,12 @@ def test_kill_9_with_a_language_model_asks_for_no_recorded_reply_again(
         expected = finish(tmp_path / "whole", *more)
     asked, size = len(api.messages), written(tmp_path / "whole")
     assert asked == len(expected[0]) - 1 > 4
-    (tmp_path / "killed").mkdir()
+    cwd = tmp_path / "killed"
+    cwd.mkdir()
     with anthropic_api(monkeypatch, by_request) as api:
         for place in (0.3, 0.6):
-            process = start(tmp_path / "killed", *COMMAND, *more)
-            while process.poll() is None and written(tmp_path / "killed") < place * size:
-                time.sleep(0.0005)  # the process is watched, not waited for
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-        assert finish(tmp_path / "killed", *more) == expected
+            killed_when(lambda: written(cwd) >= place * size, cwd, *COMMAND, *more)  # noqa: B023 (called in this pass)
+        assert finish(cwd, *more) == expected
     assert asked <= len(api.messages) <= asked + 2
 
 
