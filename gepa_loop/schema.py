@@ -94,8 +94,8 @@ class SamplingConfig(Section):
     positions, prompts, padding and completions counted: fewer rows where they are long."""
     canary: Annotated[float, Field(gt=0)] | None = None
     """Nats by which the sampler's log-probabilities may differ, in the mean, from the trained model's on the fixed prompts that
-    check a finished student before it is scored, and with vLLM every new adapter; more is an error. By default 0.001 in
-    float32, and in bfloat16 0.05 on a GPU and 0.2 on the CPU."""
+    check a finished student before it is scored, and with vLLM every new adapter; more is an error, and so is what is nearer to
+    the model without the adapter. By default 0.001 in float32 and 0.2 in bfloat16."""
     vllm: VllmConfig = VllmConfig()
 
 

@@ -151,11 +151,37 @@ def test_the_canary_passes_what_computes_alike_and_stops_what_does_not(tiny: Bas
         return other.generate(canary.prompts, SAMPLING, canary.seeds)
 
     for student in (adapter, None, adapter):
-        assert canary.check(completions(student), student, "engine") < 1e-5
+        assert canary.check(completions(student), student, "engine").nats < 1e-5
     with pytest.raises(ModelError, match=r"engine's .* by \d[.\d]* nats .* allows 0\.001"):
         canary.check(completions(None), adapter, "engine")
     with pytest.raises(ModelError, match="allows 1e-12"):
         Canary(tiny, 1e-12).check(completions(adapter), adapter, "engine")
+
+
+def test_a_missing_or_foreign_adapter_is_seen_where_rounding_hides_it(tiny: Base) -> None:
+    canary, adapter, sampler = Canary(tiny, 10.0), moved(tiny), TorchSampler(tiny, 8)
+    opposite = {n: -t if "lora_B" in n else t for n, t in adapter.tensors.items()}
+    half, noise = (
+        check_sampler(tiny, sampler, adapter, None, "torch").effect / 2,
+        torch.Generator().manual_seed(0),
+    )
+
+    def rounded(student: Adapter | None) -> list[Completion]:
+        """What an engine gives whose log-probabilities are off by half of what the adapter changes."""
+        sampler.set_student(student)
+        found = sampler.generate(canary.prompts, SAMPLING, canary.seeds)
+        return [
+            replace(c, logprobs=tuple(x + float(torch.randn((), generator=noise)) * half for x in c.logprobs))
+            for c in found
+        ]
+
+    assert canary.check(rounded(adapter), adapter, "engine").nats > 1e-3
+    canary.check(rounded(None), None, "engine")
+    for wrong in (None, replace(adapter, tensors=opposite)):
+        with pytest.raises(
+            ModelError, match="nearer to the model without the adapter than to the model with it"
+        ):
+            canary.check(rounded(wrong), adapter, "engine")
 
 
 def test_a_sampler_is_checked_with_the_adapter_it_is_given(tiny: Base) -> None:
@@ -178,6 +204,6 @@ def test_the_canary_reads_the_model_beneath_the_adapters_of_training(tiny: Base)
     peft = with_lora(tiny, load_config("smoke", env={}).lora, 0, None)
     try:
         found = canary.check(sampler.generate(canary.prompts, SAMPLING, canary.seeds), None, "engine")
-        assert found < 1e-5
+        assert found.nats < 1e-5
     finally:
         remove_lora(peft)

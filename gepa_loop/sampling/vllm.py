@@ -153,7 +153,7 @@ class VllmSampler:
         if self._stale:
             self._load()
             checked = self._complete(self._canary.prompts, SAMPLING, self._canary.seeds)
-            self.mismatch = self._canary.check(checked, self._student, self.name)
+            self.mismatch = self._canary.check(checked, self._student, self.name).nats
             self._stale = False
 
     def _start(self, rank: int) -> None:
