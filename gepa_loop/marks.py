@@ -20,6 +20,21 @@ PART = ".part"
 """Ends the name of a file that is being made."""
 
 
+RIGHTS = "Is it another user's, or read-only? Change its rights, or choose another folder with --run-name."
+"""What to do about a file that this user may not read or write; nothing in it is wrong."""
+
+
+def unreadable(path: Path, error: OSError, again: Path | None = None) -> RunDirectoryError:
+    """The error of a file of a run that cannot be read; `again` is as in `damaged`."""
+    why = f"it cannot be read: {error.strerror}"
+    # Folders around it may be closed, too.
+    return (
+        RunDirectoryError(f"{path}: {why}", RIGHTS)
+        if isinstance(error, PermissionError)
+        else damaged(path, why, again)
+    )
+
+
 def damaged(path: Path, why: str, again: Path | None = None) -> RunDirectoryError:
     """The error of a file of a run that is not as it was written.
 
@@ -114,7 +129,7 @@ def check_files(folder: Path, sums: Mapping[str, str], again: Path | None = None
         try:
             found = _sum(path)
         except OSError as error:
-            raise damaged(path, f"it cannot be read: {error.strerror}", again) from None
+            raise unreadable(path, error, again) from None
         if found != expected:
             raise damaged(path, f"its sha256 begins with {found}, and {expected} was written", again)
 

@@ -16,6 +16,7 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from gepa_loop.errors import RunDirectoryError
+from gepa_loop.marks import RIGHTS
 from gepa_loop.store import TEMPORARY, disk_errors
 from gepa_loop.store import append_jsonl as append_jsonl
 from gepa_loop.store import read_json as read_json
@@ -163,6 +164,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         return read_json(path / "manifest.json")
     except RunDirectoryError as error:
+        if error.hint == RIGHTS:
+            raise
         # Without it the folder would be taken for somebody else's.
         raise RunDirectoryError(
             str(error), "Start again with --fresh, or choose another --run-name."

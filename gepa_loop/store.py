@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -11,7 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from gepa_loop.errors import EnvironmentFault
-from gepa_loop.marks import CHECK, check_files, damaged, dump, file_sums, mark, start_mark, unmarked
+from gepa_loop.marks import (
+    CHECK,
+    RIGHTS,
+    check_files,
+    damaged,
+    dump,
+    file_sums,
+    mark,
+    start_mark,
+    unmarked,
+    unreadable,
+)
 
 SCHEMA_VERSION = 1
 TEMPORARY = ".tmp"
@@ -24,10 +36,11 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise EnvironmentFault(
-            f"cannot write {path}: {error.strerror or error}",
-            "Free some space or choose another folder with --run-name; then run the same command to continue.",
-        ) from error
+        space = (
+            "Free some space or choose another folder with --run-name; then run the same command to continue."
+        )
+        hint = RIGHTS if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else space
+        raise EnvironmentFault(f"cannot write {path}: {error.strerror or error}", hint) from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -69,7 +82,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value, _ = unmarked(start_mark(path), path.read_bytes())
     except OSError as error:
-        raise damaged(path, f"it cannot be read: {error.strerror}") from None
+        raise unreadable(path, error) from None
     except ValueError as error:
         raise damaged(path, str(error)) from None
     if (found := value.get("schema_version")) != SCHEMA_VERSION:
@@ -123,7 +136,7 @@ def read_jsonl(path: Path, at_least: int = 0, again: Path | None = None) -> list
     except FileNotFoundError:
         lines = []
     except OSError as error:
-        raise damaged(path, f"it cannot be read: {error.strerror}", again) from None
+        raise unreadable(path, error, again) from None
     rows, before = [], start_mark(path)
     for number, line in enumerate(lines, 1):
         try:
