@@ -18,7 +18,7 @@ from gepa_loop.runs import flatten
 from gepa_loop.sampling.engines import open_sampler, resolve_engine
 from gepa_loop.sampling.selfcheck import check_reading
 from gepa_loop.task import SPLITS, Task, load_task
-from gepa_loop.template import Chat, check_arguments
+from gepa_loop.template import Chat
 
 PACKAGES = ("gepa-loop", "torch", "transformers", "peft", "tokenizers", "dspy", "gepa", "reasoning-gym")
 """Packages whose versions can change a result."""
@@ -214,7 +214,6 @@ def open_lab(config: Config, day: str | None = None) -> Lab:
     base = load_base(config.model)
     check_reading(base)
     own = config.model
-    check_arguments(base.tokenizer, own.template)
     chat = Chat(own.template, str(own.date or day or datetime.date.today()), own.system)
     renderer = Renderer(base.tokenizer, base.context, chat)
     try:

@@ -25,7 +25,7 @@ from gepa_loop.model_files import UNLOADABLE, check_folder, check_hub, load_reas
 from gepa_loop.origin import Origin, hash_weights
 from gepa_loop.runs import fingerprint
 from gepa_loop.schema import ModelConfig
-from gepa_loop.template import Chat
+from gepa_loop.template import Chat, check_arguments
 from gepa_loop.template_limit import check_template_ends
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def load_base(config: ModelConfig) -> Base:
     """Load a base model: evaluation mode, frozen, with `attention.grouped_sdpa`.
 
     Raises:
-        ConfigError: `model.device` is no device.
+        ConfigError: `model.device` is no device, or the chat template does not take an argument of `model.template`.
         ModelError: The model, a part of it or the device is missing; the message says which.
     """
     device = _device(config.device)
@@ -77,6 +77,7 @@ def load_base(config: ModelConfig) -> Base:
     if config.name not in (SMOLLM, TINY):
         for template in _templates(tokenizer.chat_template):
             check_template_ends(config.name, template)
+    check_arguments(tokenizer, config.template)
     # Moved only: `to(dtype)` would also round the rotary frequencies, which stay float32.
     model = model.to(device).eval().requires_grad_(False)
     use_grouped_attention(model)

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from families import write_model
 
+from gepa_loop.bundled import TINY
 from gepa_loop.config import load_config
 from gepa_loop.errors import ConfigError, ModelError, PromptError
 from gepa_loop.lab import open_lab
-from gepa_loop.models import Base
+from gepa_loop.models import Base, load_base
 from gepa_loop.prompts import NO_PROMPT, Renderer
+from gepa_loop.schema import ModelConfig
 from gepa_loop.task import Item
 from gepa_loop.template import Chat, check_arguments
 
@@ -135,9 +137,16 @@ def test_template_arguments_reach_every_rendering_and_typos_are_refused(tiny: Ba
     check_arguments(opened.tokenizer, {"thinking": True})
     with pytest.raises(ConfigError, match=r"model\.template\.thinkin: the chat template"):
         check_arguments(opened.tokenizer, {"thinkin": True})
-    for name in ("add_generation_prompt", "messages"):
+    for name in ("add_generation_prompt", "continue_final_message", "chat_template", "messages", "tokenize"):
         with pytest.raises(ConfigError, match=rf"model\.template\.{name}: that is given with each chat"):
             check_arguments(opened.tokenizer, {name: True})
+
+
+@pytest.mark.parametrize("name", ["add_generation_prompt", "enable_thinkin"])
+def test_arguments_are_looked_at_before_anything_is_rendered(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.template\.{name}: ") as caught:
+        load_base(ModelConfig(name=TINY, dtype="float32", device="cpu", template={name: False}))
+    assert caught.value.exit_code == 2
 
 
 def test_what_a_rendering_gives_itself_is_all_refused_as_an_argument(tiny: Base) -> None:
