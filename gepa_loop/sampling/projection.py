@@ -12,7 +12,7 @@ from torch.nn.functional import linear
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gepa_loop.sampling.kernels.product import Tiling
+    from gepa_loop.sampling.kernels.product import Gpu, Tiling
 
 
 @dataclass(eq=False)
@@ -29,8 +29,10 @@ class Projection:
     down_RI: Tensor
     """Their A, one below the other; [rank, in]."""
     bias_O: Tensor | None
+    gpu: Gpu | None = None
+    """Where one kernel can compute a launch with an adapter."""
     counters_T: Tensor | None = None
-    """What the kernel with an adapter counts with."""
+    """What it counts with."""
 
     @property
     def inputs(self) -> int:
@@ -57,15 +59,14 @@ class Projection:
 
     def _tiling(self, x_NX: Tensor) -> Tiling | None:
         """How one kernel computes these few rows; None where two launches are faster, or float32 is to stay exact."""
-        if not (self.rank and x_NX.is_cuda and x_NX.dtype.itemsize == 2):
+        if not self.rank or self.gpu is None or x_NX.dtype.itemsize > 2:
             return None
         from gepa_loop.sampling.kernels.product import ROWS, tiling
 
         if len(x_NX) > ROWS:
             return None
         sizes = tuple(self.modules.values())
-        processors = torch.cuda.get_device_properties(x_NX.device).multi_processor_count
-        return tiling(len(x_NX), sizes, self.inputs, self.rank // len(sizes), processors)
+        return tiling(len(x_NX), sizes, self.inputs, self.rank // len(sizes), self.gpu)
 
     def columns(self, x_XN: Tensor) -> Tensor:
         """`__call__` of columns without the bias: inputs [in + rank, N], outputs [out, N]."""
@@ -84,9 +85,15 @@ class Projection:
         wide_OX[:, :inputs] = self.weight_OX[:, :inputs]
         self.weight_OX, self.down_RI = wide_OX, self.down_RI.new_zeros(total, inputs)
         if wide_OX.is_cuda:
-            from gepa_loop.sampling.kernels.product import counters
+            from gepa_loop.sampling.kernels.product import gpu_of
 
-            self.counters_T = counters(tuple(self.modules.values()), wide_OX.device)
+            self.use_kernel(gpu_of(wide_OX.device))
+
+    def use_kernel(self, gpu: Gpu) -> None:
+        """Compute launches of few rows in one kernel, where that is faster."""
+        from gepa_loop.sampling.kernels.product import counters
+
+        self.gpu, self.counters_T = gpu, counters(tuple(self.modules.values()), self.weight_OX.device)
 
     def places(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Of each layer its name, and where its A [rank, in] and s B [out, rank] go."""

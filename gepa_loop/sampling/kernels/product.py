@@ -21,8 +21,26 @@ TILE_ROWS = 64
 FEW = 500_000
 """Cost (of `tiling`) up to which more rows than a tile's are faster here than in two launches; see benchmarks/RESULTS.md."""
 TILE_INPUTS = 64
+MOST_RANK = 128
+"""A x of a tile is kept in registers."""
 LEAST_INPUTS = 512
 """Of one program where several share a tile."""
+
+
+class Gpu(NamedTuple):
+    """What a launch has to fit."""
+
+    processors: int
+    """Multiprocessors."""
+    shared: int
+    """Bytes of shared memory that one program may have."""
+
+
+@lru_cache
+def gpu_of(device: torch.device) -> Gpu:
+    """What Triton itself holds a launch on this device against."""
+    found = triton.runtime.driver.active.utils.get_device_properties(device.index)
+    return Gpu(found["multiprocessor_count"], found["max_shared_mem"])
 
 
 class Tiling(NamedTuple):
@@ -37,32 +55,37 @@ class Tiling(NamedTuple):
 
 
 @lru_cache
-def tiling(rows: int, modules: tuple[int, ...], inputs: int, rank: int, processors: int) -> Tiling | None:
-    """The division that should be fastest; None where two launches are faster, or a tile would hold outputs of two modules.
+def tiling(rows: int, modules: tuple[int, ...], inputs: int, rank: int, gpu: Gpu) -> Tiling | None:
+    """The division that should be fastest; None where two launches are faster, or none is possible.
 
     What it counts as time are the columns that one multiprocessor reads after another, and the parts that are added at the
     end; fitted to 16 products of 135M to 4B on an H100, where it is at most 14 % above the best found (1.5 % in the mean).
+    A tile holds outputs of one module, and its stages fit in shared memory.
 
     Args:
         rows: Of the input.
         modules: Outputs of each.
         inputs: Of all.
         rank: Of an adapter.
-        processors: Multiprocessors of the GPU.
+        gpu: Where it is to run.
     """
     best, least = None, 0.0
+    if rank > MOST_RANK:
+        return None
     for outputs in (128, 64, 32, 16):
         if any(size % outputs for size in modules):
             continue
+        reads = TILE_ROWS + outputs + _padded(rank)
+        fitting = gpu.shared // (2 * TILE_INPUTS * reads)
         tiles = sum(modules) // outputs * triton.cdiv(rows, TILE_ROWS)
         for split in (1, 2, 4, 8):
             programs = tiles * split
-            if split > 1 and (programs > processors or inputs < split * LEAST_INPUTS):
+            if split > 1 and (programs > gpu.processors or inputs < split * LEAST_INPUTS):
                 break
-            reads = TILE_ROWS + outputs + _padded(rank)
-            cost = triton.cdiv(programs, processors) * inputs / split * reads + 300 * split * outputs
-            if best is None or cost < least:
-                best, least = Tiling(outputs, split, 3 if programs > processors else 5), cost
+            stages = min(3 if programs > gpu.processors else 5, fitting)
+            cost = triton.cdiv(programs, gpu.processors) * inputs / split * reads + 300 * split * outputs
+            if stages >= 2 and (best is None or cost < least):
+                best, least = Tiling(outputs, split, stages), cost
     return best if rows <= TILE_ROWS or least <= FEW else None
 
 
