@@ -69,7 +69,7 @@ def test_an_adapter_is_inside_the_sum(
         torch.testing.assert_close(got.double(), want, rtol=step, atol=8 * step)
 
 
-H100, A100, RTX = Gpu(132, 232_448), Gpu(108, 166_912), Gpu(128, 101_376)
+H100, A100, RTX, OLD = Gpu(132, 232_448), Gpu(108, 166_912), Gpu(128, 101_376), Gpu(40, 49_152)
 SHAPES = (
     ((576, 192, 192), 576),
     ((896,), 4864),
@@ -97,7 +97,7 @@ def test_many_rows_of_a_large_model_take_two_launches() -> None:
     assert tiling(256, (1536, 1536), 576, 16, H100) is not None
 
 
-@pytest.mark.parametrize("gpu", [H100, A100, RTX], ids=["H100", "A100", "RTX 4090"])
+@pytest.mark.parametrize("gpu", [H100, A100, RTX, OLD], ids=["H100", "A100", "RTX 4090", "48 KiB"])
 def test_what_is_on_its_way_fits_in_shared_memory(gpu: Gpu) -> None:
     """Ranks of a stack add up; a launch that does not fit would end the run at its first token."""
     for modules, inputs in SHAPES:
