@@ -84,7 +84,8 @@ class Lab:
         teacher, control = self.config.teacher, self.config.distill.control
         model = other = None
         if teacher.kind == "model":
-            own = {"name": teacher.name, "dtype": teacher.dtype, "device": teacher.device}
+            # Arguments of the student's template may be none of the teacher's; what both render is compared.
+            own = {"name": teacher.name, "dtype": teacher.dtype, "device": teacher.device, "template": {}}
             settings = self.config.model.model_copy(update=own)
             try:
                 model = load_base(settings)

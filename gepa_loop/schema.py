@@ -95,7 +95,7 @@ class SamplingConfig(Section):
     canary: Annotated[float, Field(gt=0)] | None = None
     """Nats by which the sampler's log-probabilities may differ, in the mean, from the trained model's on the fixed prompts that
     check a finished student before it is scored, and with vLLM every new adapter; more is an error, and so is what is nearer to
-    the model without the adapter. By default 0.001 in float32 and 0.2 in bfloat16."""
+    the model without the adapter, or with the one before it. By default 0.001 in float32 and 0.2 in bfloat16."""
     vllm: VllmConfig = VllmConfig()
 
 

@@ -192,12 +192,13 @@ def level_of_round(alpha: float, number: int) -> float:
 
 
 def flips_for(level: float) -> int:
-    """Random flips whose smallest p, a power of ten, is at most a tenth of a level; 9,999 at least.
+    """Random flips whose smallest p, one over a round number, is at most a tenth of a level; 9,999 at least.
 
     With a fixed number no p could fall below the levels of late rounds, and they could have no winner.
     """
-    digits: int = math.ceil(round(math.log10(BELOW / level), DIGITS))
-    return max(RESAMPLES, int(10**digits) - 1)
+    wanted = round(BELOW / level, DIGITS)
+    decade: int = 10 ** math.floor(math.log10(wanted))
+    return max(RESAMPLES, next(n * decade for n in (1, 2, 5, 10) if n * decade >= wanted) - 1)
 
 
 def detectable(a: ItemScores, b: ItemScores, power: float, alpha: float) -> float | None:

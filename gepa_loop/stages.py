@@ -294,7 +294,9 @@ def compare(
         path = run.path / "evaluate" / f"{one.id}.jsonl"
         if one.adapter is not None and not path.exists():
             engine, allowed = lab.engine.partition(",")[0], lab.config.sampling.canary
-            observer.note(str(check_sampler(lab.base, lab.rollouts.sampler, one.adapter, allowed, engine)))
+            observer.note(
+                str(check_sampler(lab.base, lab.rollouts.sampler, one.adapter, None, allowed, engine))
+            )
         if ledger is not None:
             note_look(ledger, one.id, path, observer)
         found.append(replies(lab, split, text, one.adapter, path, observer))

@@ -657,6 +657,27 @@ def test_a_teacher_whose_template_cannot_be_used_is_named_as_the_teacher(lab: La
         check_teacher(own, "Answer.")
 
 
+def test_a_teacher_need_not_read_the_arguments_of_the_students_template(lab: Lab, tmp_path: Path) -> None:
+    model, tokenizer = random_tiny(torch.float32)
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "teacher")
+    assert isinstance(tokenizer.chat_template, str)
+    tokenizer.chat_template = tokenizer.chat_template + "{% if loud %}{% endif %}"
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "student")
+    own = lab.under(
+        smoke(
+            f"model.name={tmp_path / 'student'}",
+            "model.template.loud=true",
+            "teacher.kind=model",
+            f"teacher.name={tmp_path / 'teacher'}",
+            "teacher.device=cpu",
+        )
+    )
+    check_teacher(own, "Answer.")
+    assert own.rollouts.renderer.chat.arguments == {"loud": True}
+
+
 def test_groups_are_redrawn_also_when_every_item_is_taken(scored: Lab) -> None:
     """As in `dapo`, whose step has more groups than the split has items."""
     sets = "distill.rollouts=64", "distill.group=2", "objective.type=grpo"

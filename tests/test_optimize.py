@@ -210,6 +210,12 @@ def test_what_is_in_the_record_is_neither_sampled_nor_asked_again(lab: Lab, tmp_
     assert len(scored) == len(set(scored)) > rows
 
 
+def test_half_a_surrogate_in_a_proposal_is_on_record_as_a_question_mark(lab: Lab, tmp_path: Path) -> None:
+    search(lab, tmp_path, Scripted("Answer \ud83d now.", "Two."), *COIN)
+    proposals = read_jsonl(tmp_path / "gepa" / "proposals.jsonl")
+    assert [p["text"] for p in proposals[:2]] == ["Answer ? now.", "Two."]
+
+
 def test_long_evaluations_are_saved_part_by_part(lab: Lab, tmp_path: Path) -> None:
     class Dies:
         def __init__(self, calls: int) -> None:

@@ -313,7 +313,7 @@ def test_more_flips_are_drawn_where_the_level_asks_for_them():
     assert [flips_for(level) for level in (0.05, 0.001, 0.00099, 1e-4, 1e-6)] == [
         9_999,
         9_999,
-        99_999,
+        19_999,
         99_999,
         9_999_999,
     ]

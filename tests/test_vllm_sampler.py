@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -142,68 +143,98 @@ def test_a_completion_is_read_whole_or_not_at_all() -> None:
         read_completion(Output([7, 2], "stop", float("nan")), 5, (2,))
 
 
-def test_the_canary_passes_what_computes_alike_and_stops_what_does_not(tiny: Base) -> None:
-    canary, adapter, other = Canary(tiny, None), moved(tiny), TorchSampler(tiny, 8)
-    assert canary.allowed == ALLOWED["float32"]
-
-    def completions(student: Adapter | None) -> list[Completion]:
-        other.set_student(student)
-        return other.generate(canary.prompts, SAMPLING, canary.seeds)
-
-    for student in (adapter, None, adapter):
-        assert canary.check(completions(student), student, "engine").nats < 1e-5
-    with pytest.raises(ModelError, match=r"engine's .* by \d[.\d]* nats .* allows 0\.001"):
-        canary.check(completions(None), adapter, "engine")
-    with pytest.raises(ModelError, match="allows 1e-12"):
-        Canary(tiny, 1e-12).check(completions(adapter), adapter, "engine")
+Complete = Callable[[Sequence[int]], Sequence[Completion]]
 
 
-def test_a_missing_or_foreign_adapter_is_seen_where_rounding_hides_it(tiny: Base) -> None:
-    canary, adapter, sampler = Canary(tiny, 10.0), moved(tiny), TorchSampler(tiny, 8)
-    opposite = {n: -t if "lora_B" in n else t for n, t in adapter.tensors.items()}
-    half, noise = (
-        check_sampler(tiny, sampler, adapter, None, "torch").effect / 2,
-        torch.Generator().manual_seed(0),
-    )
+def engine_of(base: Base, canary: Canary, student: Adapter | None, noise: float = 0.0) -> Complete:
+    """What an engine gives that computes with this student, off by normal noise of so many nats."""
+    sampler, source = TorchSampler(base, 8), torch.Generator().manual_seed(0)
 
-    def rounded(student: Adapter | None) -> list[Completion]:
-        """What an engine gives whose log-probabilities are off by half of what the adapter changes."""
+    def complete(seeds: Sequence[int]) -> list[Completion]:
         sampler.set_student(student)
-        found = sampler.generate(canary.prompts, SAMPLING, canary.seeds)
+        found = sampler.generate(canary.prompts, SAMPLING, seeds)
+        off = [torch.randn(len(c.logprobs), generator=source) * noise for c in found]
         return [
-            replace(c, logprobs=tuple(x + float(torch.randn((), generator=noise)) * half for x in c.logprobs))
-            for c in found
+            replace(c, logprobs=tuple(x + float(e) for x, e in zip(c.logprobs, errors, strict=True)))
+            for c, errors in zip(found, off, strict=True)
         ]
 
-    assert canary.check(rounded(adapter), adapter, "engine").nats > 1e-3
-    canary.check(rounded(None), None, "engine")
-    for wrong in (None, replace(adapter, tensors=opposite)):
-        with pytest.raises(
-            ModelError, match="nearer to the model without the adapter than to the model with it"
-        ):
-            canary.check(rounded(wrong), adapter, "engine")
+    return complete
+
+
+def test_the_canary_passes_what_computes_alike_and_stops_what_does_not(tiny: Base) -> None:
+    canary, adapter = Canary(tiny, None), moved(tiny)
+    assert canary.allowed == ALLOWED["float32"]
+    for student in (adapter, None, adapter):
+        assert canary.check(engine_of(tiny, canary, student), student, {}, "engine").nats < 1e-5
+    with pytest.raises(ModelError, match=r"engine's .* by \d[.\d]* nats .* allows 0\.001"):
+        canary.check(engine_of(tiny, canary, None), adapter, {}, "engine")
+    with pytest.raises(ModelError, match="allows 1e-12"):
+        Canary(tiny, 1e-12).check(engine_of(tiny, canary, adapter), adapter, {}, "engine")
+
+
+def test_a_missing_or_stale_adapter_is_seen_where_rounding_hides_it(tiny: Base) -> None:
+    canary, adapter = Canary(tiny, 10.0), moved(tiny)
+    below = replace(adapter, tensors={n: t * 0.9 for n, t in adapter.tensors.items()})
+    rivals = {"no adapter": None, "the adapter of the earlier rounds": below}
+    effect = canary.check(engine_of(tiny, canary, adapter), adapter, {}, "engine").effect
+    noise = effect / 4
+    assert canary.check(engine_of(tiny, canary, adapter, noise), adapter, rivals, "engine").nats > noise / 2
+    canary.check(engine_of(tiny, canary, None, noise), None, rivals, "engine")
+    with pytest.raises(
+        ModelError, match="nearer to the model with no adapter than to the model with the adapter"
+    ):
+        canary.check(engine_of(tiny, canary, None, noise), adapter, rivals, "engine")
+    with pytest.raises(
+        ModelError, match="nearer to the model with the adapter of the earlier rounds than to"
+    ):
+        canary.check(engine_of(tiny, canary, below, noise / 4), adapter, rivals, "engine")
+    # What it computes with is no rival of itself.
+    canary.check(
+        engine_of(tiny, canary, adapter, noise), adapter, {"the adapter before it": adapter}, "engine"
+    )
+
+
+def test_chance_must_strike_twice(tiny: Base) -> None:
+    canary, adapter = Canary(tiny, 10.0), moved(tiny)
+    wrong, right = engine_of(tiny, canary, None), engine_of(tiny, canary, adapter)
+    asked: list[Sequence[int]] = []
+
+    def once(seeds: Sequence[int]) -> Sequence[Completion]:
+        asked.append(seeds)
+        return (wrong if len(asked) == 1 else right)(seeds)
+
+    canary.check(once, adapter, {"no adapter": None}, "engine")
+    assert asked == [(0, 1, 2, 3), (4, 5, 6, 7)]
 
 
 def test_a_sampler_is_checked_with_the_adapter_it_is_given(tiny: Base) -> None:
     adapter, sampler = moved(tiny), TorchSampler(tiny, 8)
-    found = check_sampler(tiny, sampler, adapter, None, "torch")
+    found = check_sampler(tiny, sampler, adapter, None, None, "torch")
     assert found.nats < 1e-5 and found.effect > 0.01
     assert f"differ by {found.nats:.1g} nats" in str(found) and f"changes {found.effect:.1g}" in str(found)
-    assert check_sampler(tiny, sampler, None, None, "torch").effect == 0
+    assert check_sampler(tiny, sampler, None, None, None, "torch").effect == 0
 
     class Deaf(TorchSampler):
         def set_student(self, adapter: Adapter | None) -> None:
-            """Keeps the base."""
+            """Keeps what it has."""
 
     with pytest.raises(ModelError, match=r"^deaf's log-probabilities differ"):
-        check_sampler(tiny, Deaf(tiny, 8), adapter, None, "deaf")
+        check_sampler(tiny, Deaf(tiny, 8), adapter, None, None, "deaf")
+    deaf = Deaf(tiny, 8)
+    below = replace(adapter, tensors={n: t * 0.9 for n, t in adapter.tensors.items()})
+    TorchSampler.set_student(deaf, below)
+    with pytest.raises(ModelError, match="nearer to the model with the adapter of the earlier rounds"):
+        check_sampler(tiny, deaf, adapter, below, 10.0, "deaf")
 
 
 def test_the_canary_reads_the_model_beneath_the_adapters_of_training(tiny: Base) -> None:
     canary, sampler = Canary(tiny, None), TorchSampler(tiny, 8)
     peft = with_lora(tiny, load_config("smoke", env={}).lora, 0, None)
     try:
-        found = canary.check(sampler.generate(canary.prompts, SAMPLING, canary.seeds), None, "engine")
+        found = canary.check(
+            lambda seeds: sampler.generate(canary.prompts, SAMPLING, seeds), None, {}, "engine"
+        )
         assert found.nats < 1e-5
     finally:
         remove_lora(peft)

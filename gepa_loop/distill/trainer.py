@@ -173,7 +173,7 @@ def distill(
     # Before the record: a sampler that fails is asked again by the next run, and never scores this student.
     whole = adapter if stack is None else stack_adapters([stack, adapter])
     mismatch = check_sampler(
-        base, rollouts.sampler, whole, config.sampling.canary, lab.engine.partition(",")[0]
+        base, rollouts.sampler, whole, stack, config.sampling.canary, lab.engine.partition(",")[0]
     )
     write_adapter(folder / "adapter", adapter, base.origin)
     write_record(

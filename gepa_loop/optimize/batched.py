@@ -20,7 +20,7 @@ from gepa_loop.optimize.frontier import Measured
 from gepa_loop.optimize.journal import Journal
 from gepa_loop.optimize.proposer import Proposal, Proposer
 from gepa_loop.optimize.refusal import CUT, UNREAD, CopyGuard, Rules
-from gepa_loop.optimize.reply import shown
+from gepa_loop.optimize.reply import shown, whole
 from gepa_loop.optimize.stops import Spent
 from gepa_loop.prompts import Candidate, normalise
 from gepa_loop.rollouts import Rollouts
@@ -197,7 +197,7 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
             "number": number,
             "parent": Candidate(parent).id,
             "proposer": self.proposer.name,
-            **asdict(made),
+            **{key: whole(said) if isinstance(said, str) else said for key, said in asdict(made).items()},
             "seconds": time.perf_counter() - begun,
         }
 

@@ -53,6 +53,11 @@ def instruction(reply: str) -> str:
     return quoted[1].strip() if quoted else prose
 
 
+def whole(text: str) -> str:
+    """A text with question marks for halves of surrogate pairs, which JSON can escape and no file can hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def kept(reply: str) -> str:
     """A reply at a length that can be kept."""
     left_out = len(reply) - KEPT

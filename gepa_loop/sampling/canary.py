@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ ALLOWED = {"float32": 1e-3, "bfloat16": 0.2}
 is the model that decides: 0.02 to 0.03 (Qwen2.5-Coder-0.5B, H100, every engine) and 0.04 to 0.08 (SmolLM2-135M, H100 and CPU).
 A wrong adapter gives 0.03 to 0.8, hence the second test of `Canary.check`."""
 CERTAIN = 4.0
-"""An adapter that changes next to nothing is as near to the base by chance; it must not end a run."""
+"""Standard errors."""
 
 
 @dataclass(frozen=True)
@@ -67,25 +67,33 @@ class Canary:
         self.prompts: tuple[tuple[int, ...], ...] = tuple(tuple(ids) for ids in texts)
         self.seeds = tuple(range(len(TEXTS)))
 
-    def check(self, completions: Sequence[Completion], adapter: Adapter | None, engine: str) -> Mismatch:
+    def check(
+        self,
+        complete: Callable[[Sequence[int]], Sequence[Completion]],
+        adapter: Adapter | None,
+        rivals: Mapping[str, Adapter | None],
+        engine: str,
+    ) -> Mismatch:
         """How far an engine is from the model with this adapter.
 
         Two things are wrong: log-probabilities that differ by more than is allowed in the mean, and ones that are nearer to the
-        model without the adapter than to the model with it. The second finds an adapter that is missing or another one's where
-        rounding is as large as what it changes; it counts where it holds by `CERTAIN` standard errors over the tokens.
+        model with a rival than to the model with the adapter. The second finds an adapter that is missing or stale where rounding
+        is as large as what it changes. It must hold by `CERTAIN` standard errors over the tokens, twice: an adapter that changes
+        next to nothing is nearer by chance now and then, and that must not end a run.
 
         Args:
-            completions: The engine's, of `prompts` by `SAMPLING` and `seeds`.
-            adapter: What the engine should have computed with.
+            complete: Gives the engine's completions of `prompts` by `SAMPLING` and these seeds.
+            adapter: What the engine should compute with.
+            rivals: What it may compute with by mistake, by what a message calls it.
             engine: Its name for the message.
 
         Raises:
             ModelError: It computes something else, or what is no number.
         """
-        theirs_N = torch.tensor([logprob for c in completions for logprob in c.logprobs])
-        with_N, without_N = self._logprobs(completions, adapter), self._logprobs(completions, None)
-        apart_N = (with_N - theirs_N).abs()
-        found = Mismatch(float(apart_N.mean()), float((with_N - without_N).abs().mean()))
+        completions = complete(self.seeds)
+        theirs_N, with_N = _theirs(completions), self._logprobs(completions, adapter)
+        effect_N = with_N - self._logprobs(completions, None) if adapter is not None else with_N * 0
+        found = Mismatch(float((with_N - theirs_N).abs().mean()), float(effect_N.abs().mean()))
         if math.isnan(found.nats) or found.nats > self.allowed:
             raise ModelError(
                 f"{engine}'s log-probabilities differ from the trained model's by {found.nats:.2g} nats in the mean over "
@@ -93,14 +101,29 @@ class Canary:
                 "It computes with other weights or another precision than training does. Use another sampling.engine, or raise "
                 "sampling.canary if you know why.",
             )
-        nearer_N = apart_N - (without_N - theirs_N).abs()
-        if float(nearer_N.mean()) > CERTAIN * float(nearer_N.std()) / len(nearer_N) ** 0.5:
-            raise ModelError(
-                f"{engine}'s log-probabilities are nearer to the model without the adapter than to the model with it, by "
-                f"{float(nearer_N.mean()):.2g} nats in the mean over {len(theirs_N)} tokens",
-                "It computes without the adapter, or with another one. Use another sampling.engine.",
-            )
+        own = None if adapter is None else adapter.fingerprint
+        others = {name: one for name, one in rivals.items() if (one and one.fingerprint) != own}
+        again: Sequence[Completion] | None = None
+        for name, rival in others.items():
+            if self._nearer(completions, adapter, rival):
+                again = again or complete(tuple(seed + len(self.seeds) for seed in self.seeds))
+                if self._nearer(again, adapter, rival):
+                    raise ModelError(
+                        f"{engine}'s log-probabilities are nearer to the model with {name} than to the model with the adapter "
+                        "that it was given",
+                        "It computes with what it had before. Use another sampling.engine.",
+                    )
         return found
+
+    def _nearer(
+        self, completions: Sequence[Completion], adapter: Adapter | None, rival: Adapter | None
+    ) -> bool:
+        """Whether what sampled these is surely nearer to the model with the rival."""
+        theirs_N = _theirs(completions)
+        apart_N, other_N = ((self._logprobs(completions, one) - theirs_N).abs() for one in (adapter, rival))
+        gap_N = apart_N - other_N
+        error = float(gap_N.std()) / math.sqrt(len(gap_N))
+        return float(gap_N.mean()) > CERTAIN * error
 
     @torch.inference_mode()
     def _logprobs(self, completions: Sequence[Completion], adapter: Adapter | None) -> Tensor:
@@ -116,8 +139,17 @@ class Canary:
         return torch.cat(found).cpu()
 
 
+def _theirs(completions: Sequence[Completion]) -> Tensor:
+    return torch.tensor([logprob for c in completions for logprob in c.logprobs])
+
+
 def check_sampler(
-    base: Base, sampler: Sampler, adapter: Adapter | None, allowed: float | None, engine: str
+    base: Base,
+    sampler: Sampler,
+    adapter: Adapter | None,
+    below: Adapter | None,
+    allowed: float | None,
+    engine: str,
 ) -> Mismatch:
     """Let a sampler complete the canary's prompts with an adapter, which it is left with.
 
@@ -125,6 +157,7 @@ def check_sampler(
         base: The model, which carries no adapters at this moment.
         sampler: What generates.
         adapter: The whole student's; None is the base alone.
+        below: What the student stands on: the adapter of the earlier rounds.
         allowed: As for `Canary`.
         engine: The sampler's name for the message.
 
@@ -133,5 +166,9 @@ def check_sampler(
     """
     canary = Canary(base, allowed)
     sampler.set_student(adapter)
-    completions = sampler.generate(canary.prompts, SAMPLING, canary.seeds)
-    return canary.check(completions, adapter, engine)
+
+    def complete(seeds: Sequence[int]) -> Sequence[Completion]:
+        return sampler.generate(canary.prompts, SAMPLING, seeds)
+
+    rivals = {"no adapter": None} | ({} if below is None else {"the adapter of the earlier rounds": below})
+    return canary.check(complete, adapter, rivals, engine)

@@ -80,6 +80,8 @@ class VllmSampler:
             if isinstance(module, torch.nn.Linear)
         }
         self._student: Adapter | None = None
+        self._before: Adapter | None = None
+        """What the engine computed with at the last canary."""
         self._stale = True
         self._version = 0
         self._request: Any = None
@@ -152,9 +154,13 @@ class VllmSampler:
             self._asleep = False
         if self._stale:
             self._load()
-            checked = self._complete(self._canary.prompts, SAMPLING, self._canary.seeds)
-            self.mismatch = self._canary.check(checked, self._student, self.name).nats
-            self._stale = False
+            rivals = {"no adapter": None, "the adapter before it": self._before}
+
+            def complete(seeds: Sequence[int]) -> list[Completion]:
+                return self._complete(self._canary.prompts, SAMPLING, seeds)
+
+            self.mismatch = self._canary.check(complete, self._student, rivals, self.name).nats
+            self._before, self._stale = self._student, False
 
     def _start(self, rank: int) -> None:
         set_environment(self.base.device)
