@@ -25,6 +25,7 @@ from gepa_loop.models import Base
 from gepa_loop.origin import Origin
 from gepa_loop.prompts import Candidate
 from gepa_loop.runs import derive_seed, read_json, read_jsonl
+from gepa_loop.sampling.torch import TorchSampler
 
 
 def smoke(*sets: str) -> Config:
@@ -636,6 +637,27 @@ def test_an_adapter_for_other_layers_is_refused(lab: Lab, tmp_path: Path) -> Non
         with pytest.raises(ConfigError, match=f"teacher.path = .*{target}. names no linear layer"):
             train(lab, tmp_path / "run", "teacher.kind=adapter", f"teacher.path={tmp_path / target}")
     train(lab, tmp_path / "run", "distill.steps=1")  # and the base is clean
+
+
+def test_a_sampler_that_stays_with_the_rounds_before_is_found_out(lab: Lab, tmp_path: Path) -> None:
+    stack = train(lab, tmp_path / "first", "distill.lr=0.05").adapter
+
+    class Stays(TorchSampler):
+        def set_student(self, adapter: Adapter | None) -> None:
+            super().set_student(stack)
+
+    config = smoke("distill.lr=0.05", "distill.steps=6", "sampling.canary=50")
+    stays = replace(lab.under(config), rollouts=replace(lab.rollouts, sampler=Stays(lab.base, 64)))
+    before = dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0)
+    with pytest.raises(ModelError, match="nearer to the model with the adapter of the earlier rounds"):
+        distill(
+            stays,
+            Candidate("Answer with one number."),
+            tmp_path / "second",
+            stack=stack,
+            before=before,
+            progress=lambda row: None,
+        )
 
 
 def test_a_missing_teacher_model_is_named_as_the_teacher(lab: Lab, tmp_path: Path) -> None:
