@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from gepa_loop.answers import equal, extract, reply_with
 from gepa_loop.errors import TaskError
 from gepa_loop.quantity import numbers
 from gepa_loop.records import Item, Messages, short
 from gepa_loop.schema import TaskConfig
+from gepa_loop.scorers import Scorer
 
 NEARLY_ALL = 0.9
 """Share of answers that nothing can match from which on a task is refused: its scores would say nothing."""
 
 CHECKED = 200
 """Answers of a reasoning-gym task that are checked, evenly over its items: some of its scorers need 30 ms for one."""
-
-Scorer = Callable[[Item, str | None, str], tuple[float, str]]
-"""(item, extracted answer, completion text) -> (raw score, the task's own feedback or an empty text)."""
 
 
 def contradictions(items: Sequence[Item]) -> tuple[str, ...]:

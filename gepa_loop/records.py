@@ -39,7 +39,7 @@ class Item:
     messages: Messages
     """(role, content) turns; the last one is the user's."""
     answer: str
-    """Empty where a task has many solutions and only its scorer knows."""
+    """Empty where only the task's own scorer knows."""
     entry: Mapping[str, Any] = field(compare=False, repr=False)
     """The task's own record."""
 
@@ -128,13 +128,12 @@ def item_of(id: str, record: object, where: str) -> Item:
     """
     if not isinstance(record, Mapping):
         raise TaskError(f"{where}: not an object with question and answer, but {type(record).__name__}")
-    for key in ("question", "answer"):
-        if key not in record:
-            raise TaskError(f"{where}: no field {key!r}", f"Its fields: {', '.join(map(str, record))}.")
+    if "question" not in record:
+        raise TaskError(f"{where}: no field 'question'", f"Its fields: {', '.join(map(str, record))}.")
     for key, value in record.items():
         if (fault := _fault(value)) is not None:
             raise TaskError(f"{where}: {key} holds {fault}", "Mend or drop it.")
-    question, answer = record["question"], record["answer"]
+    question, answer = record["question"], record.get("answer", "")
     turns = [{"role": "user", "content": question}] if isinstance(question, str) else question
     if not isinstance(turns, list | tuple) or not turns or not all(map(_is_turn, turns)):
         raise TaskError(
@@ -144,11 +143,9 @@ def item_of(id: str, record: object, where: str) -> Item:
     messages = tuple((turn["role"], turn["content"]) for turn in turns)
     if messages[-1][0] != "user" or not messages[-1][1].strip():
         raise TaskError(f"{where}: question does not end with a user's turn that has a text")
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float) or not str(answer).strip():
-        raise TaskError(
-            f"{where}: answer is {short(repr(answer))}", "It is a number or a text that is not empty."
-        )
-    return Item(id, messages, str(answer), record)
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+        raise TaskError(f"{where}: answer is {short(repr(answer))}", "It is a number or a text.")
+    return Item(id, messages, str(answer).strip() and str(answer), record)
 
 
 def short(text: str) -> str:

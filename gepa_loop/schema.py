@@ -42,6 +42,10 @@ class LoraConfig(Section):
     """Names of the linear layers that get an adapter; `auto`: every linear layer of the model's blocks."""
 
 
+SCORERS = ("exact", "choice", "includes", "regex", "f1", "json")
+"""Names of the rules in `scorers`."""
+
+
 class SplitSizes(Section):
     """Items in each split; no question is in two of them."""
 
@@ -57,21 +61,45 @@ class SplitSizes(Section):
 
 
 class TaskConfig(Section):
-    kind: Literal["reasoning_gym", "jsonl", "python"] = "reasoning_gym"
+    kind: Literal["reasoning_gym", "jsonl", "python", "example"] = "reasoning_gym"
     name: Name
-    """A reasoning-gym task, the path of a JSONL file, or `package.module:factory`."""
+    """A reasoning-gym task, the path of a JSONL file, `package.module:factory`, or one of the tasks that come with
+    gepa-loop: `router`, `extract`, `policy`, `style`."""
     options: dict[str, Any] = {}
     """Options of the reasoning-gym task or of the factory; a JSONL file has none."""
     extract: Literal["tags", "boxed", "last_number", "last_line", "whole"] = "last_number"
     """How the answer is read from a completion; `tags` is `<answer>...</answer>`. Nothing is read from a thought,
     `<think>...</think>`. Answers that could not score 1 if a reply gave them word for word are named at load, and nine of
     ten are an error."""
+    scorer: Name | None = None
+    """What an answer is worth beside the expected one, from 0 to 1, where the task brings no scorer of its own: `exact`, the
+    same text or number (the default); `choice`, it names the right one of all answers and no other; `includes`, the expected
+    answer occurs in it; `regex`, the expected answer matches in it; `f1`, of the words; `json`, the share of right fields; or
+    `package.module:function` of yours, (record, reply) -> number. `extract` says what is read of the reply."""
+    partial: bool = False
+    """Hand on the fractions that reasoning-gym's scorers give, often for text around the answer, instead of full marks only."""
     splits: SplitSizes = SplitSizes()
 
     @model_validator(mode="after")
+    def _scorer_is_read(self) -> TaskConfig:
+        if self.scorer is not None and self.kind == "reasoning_gym":
+            raise ValueError(f"scorer = {self.scorer!r}: reasoning-gym's tasks bring their own")
+        if self.scorer is not None and ":" not in self.scorer and self.scorer not in SCORERS:
+            raise ValueError(
+                f"scorer = {self.scorer!r}: neither package.module:function nor one of {', '.join(SCORERS)}"
+            )
+        if self.partial and self.kind != "reasoning_gym":
+            raise ValueError(
+                "partial is about reasoning-gym's scorers; other scores are always handed on as they are"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _options_are_read(self) -> TaskConfig:
-        if self.kind == "jsonl" and self.options:
-            raise ValueError(f"options = {self.options}: a JSONL task takes none")
+        if self.kind in ("jsonl", "example") and self.options:
+            raise ValueError(
+                f"options = {self.options}: a {'JSONL' if self.kind == 'jsonl' else self.kind} task takes none"
+            )
         return self
 
 

@@ -147,10 +147,10 @@ def _checked_lab(
     day: str | None,
 ) -> Lab:
     from gepa_loop.lab import open_lab
-    from gepa_loop.task import code_of
+    from gepa_loop.sources import code_of
 
     for task in filter(None, (settings.task, settings.distill.control)):
-        if file := code_of(task):
+        for file in code_of(task):
             out.print(f"task {task.name} runs {file}", highlight=False)
     lab = open_lab(settings, day)
     for source, candidate in prompts.items():
