@@ -49,6 +49,13 @@ class DistillConfig(Section):
     on_policy: Share | None = None
     """Share of the groups that the student samples; the teacher samples the others, with its prompt. None: 0 for
     the objective `sft`, 1 for all others."""
+    warm_start: Weight = 0.0
+    """Begin with the teacher's samples and KL(teacher || student), until that is at most this many nats a token; then
+    `on_policy` and the objective hold. For prompts that know something: replies that a student would never give are in no
+    rollout of its own, and the reverse KL has no gradient there. 0: no such beginning."""
+    teacher_samples: Positive = 4
+    """Completions of each `train` item that the teacher gives for a warm start. They are made once, kept in the run, and
+    stand for the teacher's share of later rollouts, too."""
     updates: Positive = 1
     """Optimiser steps on one step's rollouts, each on its own share of the groups."""
     horizon: tuple[tuple[Annotated[int, Field(ge=0)], Positive], ...] = ()
@@ -383,6 +390,13 @@ def check_recipe(
         raise ValueError(f"objective.{' = objective.'.join(taus)} = 0: nothing is trained")
     if isinstance(objective, SFT) and objective.adv_tau > 0:
         raise ValueError("objective.adv_tau: sft imitates and takes no reward; only_correct rejects by it")
+    if distill.warm_start and (objective.type == "grpo" or teacher.kind in ("live", "ema", "server")):
+        who = (
+            "objective grpo reads no teacher"
+            if objective.type == "grpo"
+            else f"teacher.kind = {teacher.kind!r}"
+        )
+        raise ValueError(f"distill.warm_start = {distill.warm_start:g}: its samples are made once, and {who}")
     if isinstance(objective, GRPO) and teacher.kind != "base":
         raise ValueError(f"teacher.kind = {teacher.kind!r}: objective grpo reads no teacher")
     if teacher.kind == "server" and share < 1:

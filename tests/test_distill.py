@@ -220,6 +220,7 @@ RECIPES = [
     ("objective.type=sequence_kl", "objective.use_full_reward_baseline=false", "objective.adv_tau=1"),
     ("objective.type=grpo", "objective.kl_tau=0.1", "objective.overlong=4", "objective.normalise=sequence"),
     ("objective.type=grpo", "objective.redraw=2", "objective.drop_equal=true"),
+    ("distill.warm_start=0.1", "distill.teacher_samples=3", "distill.on_policy=0.5"),
     ("objective.type=sft",),
     ("objective.type=sft", "objective.loss=forward_kl", "objective.skip_tokens=1"),
     (

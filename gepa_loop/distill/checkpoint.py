@@ -34,6 +34,10 @@ class Checkpoint:
     """Of a teacher that follows the student."""
     baseline: float = 0.0
     """Running mean of the advantages."""
+    warm: bool = False
+    """The next step is one on the teacher's samples."""
+    failed: int = 0
+    """Steps in a row before it whose loss or gradient was not finite."""
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, base: Origin) -> None:
@@ -51,6 +55,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, base: Origin) -> None:
         "checks": [asdict(check) for check in checkpoint.checks],
         "rows": dict(checkpoint.rows),
         "baseline": checkpoint.baseline,
+        "warm": checkpoint.warm,
+        "failed": checkpoint.failed,
     }
     write_record(target / "state.json", state, "adapter", "teacher", MOMENTS)
     for old in folder.glob("step_*"):
@@ -81,6 +87,8 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         rows=state["rows"],
         teacher=read_adapter(target / "teacher") if (target / "teacher").is_dir() else None,
         baseline=state["baseline"],
+        warm=state["warm"],
+        failed=state["failed"],
     )
 
 

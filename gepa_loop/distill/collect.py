@@ -12,6 +12,7 @@ from gepa_loop.config import Config
 from gepa_loop.distill.batch import Group
 from gepa_loop.distill.objectives import Completions, overlong_penalty
 from gepa_loop.distill.teacher import Reader
+from gepa_loop.distill.warm import Recorded
 from gepa_loop.lora import Adapter
 from gepa_loop.prompts import NO_PROMPT
 from gepa_loop.recipe import GRPO, SFT, on_policy_share
@@ -65,6 +66,7 @@ def collect(
     student: Adapter,
     stack: Adapter | None,
     step: int,
+    recorded: Recorded | None = None,
 ) -> Collected:
     """Sample and score the rollouts of one step, counted from 0.
 
@@ -75,16 +77,19 @@ def collect(
         student: The present student, with the stack where there is one.
         stack: Adapter of the earlier rounds.
         step: Items, seeds and horizon depend on it and the round, and on nothing that came before.
+        recorded: The teacher's completions, where they are made once; a group takes its item's in turn.
     """
     settings, objective = config.distill, config.objective
     count = settings.rollouts // settings.group
     # A round goes on where the one before would have ended, so that no item comes twice before all have come.
     begun = rollouts.round * settings.steps
-    items = items_of_step(rollouts.task.splits["train"], begun + step, count, rollouts.seed)
+    train = rollouts.task.splits["train"]
+    items = items_of_step(train, begun + step, count, rollouts.seed)
     share = on_policy_share(settings, objective)
     by_student = [
         int((place + 1) * share) > int(place * share) for place in range(step * count, (step + 1) * count)
     ]
+    zero_cut = objective.truncated == "zero_reward"
     horizon = settings.max_tokens(step, config.sampling.max_tokens)
     sampling = Sampling(config.sampling.temperature, horizon)
 
@@ -97,6 +102,12 @@ def collect(
             sampler.set_student(student)
         else:
             assert reader is not None
+            if recorded is not None:
+                epoch = (begun + step) * count // len(train)
+                return [
+                    _replayed(rollouts, item, prompt, recorded[item.id], settings.group, epoch, zero_cut)
+                    for item, prompt in zip(wanted, own, strict=True)
+                ]
             sampler = reader.sampler(sampler, stack, config.sampling)
             if sampler is not rollouts.sampler:
                 rollouts.sampler.rest()
@@ -104,7 +115,7 @@ def collect(
         flat = rollouts.sample(sampler, prompts, wanted, settings.group, sampling, purpose)
         if sampler is not rollouts.sampler:
             sampler.rest()
-        size, zero_cut = settings.group, objective.truncated == "zero_reward"
+        size = settings.group
         parts = [flat[n : n + size] for n in range(0, len(flat), size)]
         return [
             Drawn(item, student_draws, prompt, tuple(part), _scores(rollouts, item, part, zero_cut))
@@ -125,6 +136,20 @@ def collect(
             for n, one in zip(dull, draw(fresh, True, f"train/{step}/{attempt}"), strict=False):
                 drawn[n] = one
     return _as_tensors(config, reader, drawn, horizon)
+
+
+def _replayed(
+    rollouts: Rollouts,
+    item: Item,
+    prompt: tuple[int, ...],
+    completions: Sequence[Completion],
+    size: int,
+    epoch: int,
+    zero_cut: bool,
+) -> Drawn:
+    """A group of the teacher's recorded completions: each epoch goes on where the one before ended."""
+    part = [completions[(epoch * size + n) % len(completions)] for n in range(size)]
+    return Drawn(item, False, prompt, tuple(part), _scores(rollouts, item, part, zero_cut))
 
 
 def items_of_step(items: Sequence[Item], step: int, count: int, seed: int) -> list[Item]:

@@ -31,6 +31,7 @@ from gepa_loop.distill.memory import plan_passes
 from gepa_loop.distill.metrics import Clock, metrics, samples
 from gepa_loop.distill.teacher import open_reader
 from gepa_loop.distill.update import learning_rate, make_optimizer, update
+from gepa_loop.distill.warm import TEACHER_SAMPLES, imitating, recorded
 from gepa_loop.errors import Diverged
 from gepa_loop.lab import Lab
 from gepa_loop.lora import Adapter, read_adapter, stack_adapters, write_adapter
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
 
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 JOURNALS = METRICS, SAMPLES
+FAILURES = 3
+"""Steps in a row without a finite loss and gradient that end a distillation; one alone is left out and counted."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def distill(
         progress: Called with each row of metrics.jsonl.
 
     Raises:
-        Diverged: A loss or gradient that is not finite; the last checkpoint is kept.
+        Diverged: Losses or gradients that are not finite, `FAILURES` steps in a row; the last checkpoint is kept.
         ModelError: The sampler computes something else with this student than the trainer does.
     """
     if (folder / "result.json").exists():
@@ -116,11 +119,24 @@ def distill(
         passes = plan_passes(config, base, _longest_row(lab))
         checkpoint = load_checkpoint(folder / "checkpoints")
         if checkpoint is None:
-            checkpoint = _checkpoint(0, model, optimizer, reader, checks, 0.0, dict.fromkeys(JOURNALS, 0))
+            checkpoint = Checkpoint(
+                0,
+                student_adapter(model),
+                optimizer_moments(optimizer),
+                checks,
+                dict.fromkeys(JOURNALS, 0),
+                _following(reader, model),
+                warm=settings.warm_start > 0,
+            )
             save_checkpoint(folder / "checkpoints", checkpoint, base.origin)
         else:
             _restore(checkpoint, model, optimizer)
         step, checks, baseline = checkpoint.step, checkpoint.checks, checkpoint.baseline
+        warm, failed = checkpoint.warm, checkpoint.failed
+        record = None
+        if settings.warm_start:
+            assert reader is not None
+            record = recorded(config, rollouts, reader, stack, folder)
         written = dict(checkpoint.rows)
         for name in JOURNALS:
             count = checkpoint.rows[name]
@@ -130,18 +146,23 @@ def distill(
             clock = Clock(base.device)
             # 1. The student answers, or the teacher does.
             student = _whole(model, stack, base)
-            collected = collect(config, rollouts, reader, student, stack, step)
+            now = imitating(config) if warm else config
+            collected = collect(now, rollouts, reader, student, stack, step, record)
             measured = rollouts.sampler.rest()
             clock.lap("generate")
 
             # 2. The teacher reads; the student moves.
             first = step * settings.updates
-            done = update(config, base, forward, optimizer, reader, collected, baseline, first, passes, clock)
+            done = update(now, base, forward, optimizer, reader, collected, baseline, first, passes, clock)
             passes = done.passes
-            if not (math.isfinite(done.loss) and math.isfinite(done.grad_norm)):
-                raise Diverged("the loss or its gradient is not finite")
+            finite = math.isfinite(done.loss) and math.isfinite(done.grad_norm)
+            failed = 0 if finite else failed + 1
+            if failed == FAILURES:
+                raise Diverged(f"the loss or its gradient was not finite in {FAILURES} steps in a row")
             step, baseline = step + 1, done.baseline
             row = metrics(step, collected, done, learning_rate(config, first), clock, base.device) | measured
+            row |= {"samples_of": "teacher" if warm else "student", "skipped": not finite}
+            warm = warm and not (finite and done.loss <= settings.warm_start)
             shown = samples(step, collected, done, rollouts)
             append_jsonl(folder / SAMPLES, shown)
 
@@ -156,7 +177,17 @@ def distill(
             append_jsonl(folder / METRICS, [row])
             written = {METRICS: written[METRICS] + 1, SAMPLES: written[SAMPLES] + len(shown)}
             if checked:
-                checkpoint = _checkpoint(step, model, optimizer, reader, checks, baseline, written)
+                checkpoint = Checkpoint(
+                    step,
+                    student_adapter(model),
+                    optimizer_moments(optimizer),
+                    checks,
+                    written,
+                    _following(reader, model),
+                    baseline,
+                    warm,
+                    failed,
+                )
                 save_checkpoint(folder / "checkpoints", checkpoint, base.origin)
             progress(row)
     except Diverged as error:
@@ -187,6 +218,7 @@ def distill(
         },
         "adapter",
         *JOURNALS,
+        TEACHER_SAMPLES,
     )
     return _finished(folder, stack)
 
@@ -219,25 +251,9 @@ def _whole(model: PeftModel, stack: Adapter | None, base: Base) -> Adapter:
     return stack_adapters([stack, student_adapter(model)])
 
 
-def _checkpoint(
-    step: int,
-    model: PeftModel,
-    optimizer: torch.optim.Optimizer,
-    reader: Reader | None,
-    checks: tuple[Check, ...],
-    baseline: float,
-    rows: dict[str, int],
-) -> Checkpoint:
-    follows = reader is not None and reader.follows
-    return Checkpoint(
-        step=step,
-        adapter=student_adapter(model),
-        moments=optimizer_moments(optimizer),
-        checks=checks,
-        rows=rows,
-        teacher=teacher_adapter(model) if follows else None,
-        baseline=baseline,
-    )
+def _following(reader: Reader | None, model: PeftModel) -> Adapter | None:
+    """The adapter of a teacher that follows the student."""
+    return teacher_adapter(model) if reader is not None and reader.follows else None
 
 
 def _restore(checkpoint: Checkpoint, model: PeftModel, optimizer: torch.optim.Optimizer) -> None:

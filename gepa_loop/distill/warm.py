@@ -1,0 +1,76 @@
+"""A beginning with the teacher's own samples, for prompts whose replies the student would never give.
+
+Where the student has no mass, the gradient of the reverse KL vanishes with the student's own probability, and its own rollouts
+never visit the teacher's answers. KL(teacher || student) on the teacher's samples has neither fault. They are made once,
+before the first step, and read again in every epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from gepa_loop.config import Config
+from gepa_loop.distill.teacher import Reader
+from gepa_loop.lora import Adapter
+from gepa_loop.recipe import FullKL
+from gepa_loop.rollouts import Rollouts
+from gepa_loop.runs import read_jsonl, write_jsonl
+from gepa_loop.sampling.base import Completion, Sampling
+
+Recorded = Mapping[str, Sequence[Completion]]
+"""Item id -> the teacher's completions of it."""
+
+TEACHER_SAMPLES = "teacher.jsonl"
+
+
+def imitating(config: Config) -> Config:
+    """The configuration of a step on the teacher's samples."""
+    return config.model_copy(
+        update={
+            "distill": config.distill.model_copy(update={"on_policy": 0.0}),
+            "objective": FullKL(divergence="forward_kl"),
+        }
+    )
+
+
+def recorded(
+    config: Config, rollouts: Rollouts, reader: Reader, stack: Adapter | None, folder: Path
+) -> Recorded:
+    """The teacher's completions of all items of `train`, `distill.teacher_samples` each.
+
+    Args:
+        config: The run's configuration.
+        rollouts: Of the round.
+        reader: The teacher.
+        stack: Adapter of the earlier rounds, part of the teacher.
+        folder: Of the distillation; they are in teacher.jsonl there, or are made and written there.
+
+    Raises:
+        RunDirectoryError: The file is not as it was written.
+    """
+    items, samples = rollouts.task.splits["train"], config.distill.teacher_samples
+    path = folder / TEACHER_SAMPLES
+    if not path.exists():
+        sampler = reader.sampler(rollouts.sampler, stack, config.sampling)
+        if sampler is not rollouts.sampler:
+            rollouts.sampler.rest()
+        sampling = Sampling(config.sampling.temperature, config.distill.longest(config.sampling.max_tokens))
+        prompts = [reader.prompts[item.id] for item in items]
+        flat = rollouts.sample(sampler, prompts, items, samples, sampling, "teacher")
+        if sampler is not rollouts.sampler:
+            sampler.rest()
+        write_jsonl(
+            path,
+            [
+                {"item": item.id, **asdict(flat[samples * place + number])}
+                for place, item in enumerate(items)
+                for number in range(samples)
+            ],
+        )
+    found: dict[str, list[Completion]] = {}
+    for row in read_jsonl(path, samples * len(items), again=folder):
+        tokens, logprobs = tuple(row["token_ids"]), tuple(row["logprobs"])
+        found.setdefault(row["item"], []).append(Completion(tokens, logprobs, row["finish_reason"]))
+    return found
