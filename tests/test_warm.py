@@ -114,7 +114,11 @@ def failing(lab: Lab, places: set[int]) -> Lab:
     """The same lab, whose rewards of the second item of some steps are no numbers."""
     order = items_of_step(lab.task.splits["train"], 0, 16, lab.rollouts.seed)
     bad = {order[2 * place + 1].id for place in places}
-    task = replace(lab.task, scorer=lambda item, _, text: (math.nan if item.id in bad else len(text) % 2, ""))
+    task = replace(
+        lab.task,
+        scorer=lambda item, _, text: (math.nan if item.id in bad else float(len(text) % 2), ""),
+        full_marks=False,
+    )
     return replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))
 
 
