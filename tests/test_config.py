@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gepa_loop import examples
 from gepa_loop.config import all_keys, load_config, presets
 from gepa_loop.errors import ConfigError, ModelError, TaskError
 from gepa_loop.lab import seed_prompt, seed_source
@@ -235,7 +236,7 @@ def test_every_recipe_names_its_source() -> None:
     folder = resources.files("gepa_loop") / "presets"
     for name in presets():
         text = (folder / f"{name}.toml").read_text("utf-8")
-        assert name in ("demo", "smoke") or "\n# Source: " in text, name
+        assert name in ("demo", "smoke", *examples.NAMES) or "\n# Source: " in text, name
 
 
 def test_a_preset_may_build_on_another() -> None:

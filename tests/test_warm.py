@@ -156,3 +156,13 @@ def test_a_warm_start_needs_a_teacher_that_stays(sets: tuple[str, ...], why: str
     with pytest.raises(ConfigError, match=f"distill.warm_start = 0.1: its samples are made once, and {why}"):
         smoke("distill.warm_start=0.1", *sets)
     assert math.isclose(smoke("distill.warm_start=0.1").distill.warm_start, 0.1)
+
+
+def test_the_likelihood_of_the_teachers_replies_is_the_geometric_mean(lab: Lab, tmp_path: Path) -> None:
+    [row] = train(
+        lab, tmp_path, "distill.warm_start=1e-6", "distill.steps=1", "distill.rollouts=2", "distill.group=2"
+    )
+    shown = [x for sample in read_jsonl(tmp_path / "samples.jsonl") for x in sample["student_logprobs"]]
+    assert row["teacher_likelihood"] == pytest.approx(math.exp(sum(shown) / len(shown)), rel=1e-3)
+    [own] = train(lab, tmp_path / "own", "distill.steps=1")
+    assert own["teacher_likelihood"] is None

@@ -65,6 +65,7 @@ def metrics(
     row = {
         "loss": done.loss,
         "reverse_kl": float(_reverse_kl(done).mean()),
+        "teacher_likelihood": float(stats.logprob_N[~own_N].mean().exp()),
         "reward_mean": float(batch.reward_C.mean()),
         "advantage_std": float(done.advantage_N.std(correction=0)),
         "trained_share": float(counted_N.float().mean()),
