@@ -168,12 +168,20 @@ def distill(
     with open_session("distill", config, sets, run_name, dry_run, fresh, {str(prompt): teacher}) as opened:
         if opened is None:
             return
+        from gepa_loop.ledger import read_looks
+        from gepa_loop.retention import measure
         from gepa_loop.stages import distil_alone
 
         lab, _, run, view = opened
         done = distil_alone(lab, teacher, run, view)
+        result = measure(lab, teacher, done.adapter, run, view)
     from gepa_loop.select import decimal
+    from gepa_loop.view import reply_lines, retention_lines, retention_table
 
+    out.print()
+    out.print(retention_table(result))
+    for line in (*retention_lines(result), read_looks(run.path) or "", *reply_lines(result)):
+        out.print(str(line), highlight=False, markup=False)
     kept = done.kept
     later = f", {decimal(done.last)} at step {done.last_step}" if done.last_step != kept.step else ""
     out.print(

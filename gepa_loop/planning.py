@@ -83,6 +83,11 @@ def plan(lab: Lab, command: str, seed_prompt: Candidate) -> list[str]:
             f"distil: {settings.steps} steps of {settings.rollouts} rollouts{again}, up to {student.tokens:,} tokens to "
             f"write, and up to {student.checks:,} rollouts of checks, for {each}"
         )
+    if command == "distill":
+        scored = 4 * config.task.splits.test * sum(one.samples for one in ways(config.evaluate).values())
+        lines.append(
+            f"test: up to {scored:,} rollouts of the base and the student, with and without the prompt"
+        )
     if command == "loop":
         rounds, total = config.loop.rounds, loop_rollouts(config, found.rollouts)
         # A horizon of their own makes rollouts of steps shorter or longer than those that were timed.

@@ -150,6 +150,58 @@ def result_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
+def retention_table(result: Mapping[str, Any]) -> Table:
+    """The end of a distillation: the bare model, the prompted one, the student, and the student with the prompt."""
+    table = _card_table("test", result, result["sampled"]["base"], "system")
+    names = {
+        "base": "base",
+        "prompted": "base + prompt",
+        "student": "student",
+        "student_prompted": "student + prompt",
+    }
+    for key, name in names.items():
+        system = result["tokens"]["prompt" if key.endswith("prompted") else "bare"]
+        _add_cards(table, name, {way: result[way][key] for way in WAYS}, str(system))
+    _add_gaps(table, "student - base", {way: result[way]["student_minus_base"] for way in WAYS})
+    return table
+
+
+def retention_lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """How much of the prompt's effect the student has, what it lost, and the tokens that are saved at every call."""
+    for way in WAYS:
+        one = result[way]
+        share = one["internalisation"]
+        if share is None:
+            low, high = one["prompted_minus_base"]["ci"]
+            said = (
+                f"no share: the prompt changes the score by {_gain_text(one['prompted_minus_base'])}"
+                if low <= 0 <= high
+                else "no share"
+            )
+        else:
+            said = f"{' '.join(estimate_text(share))} of the prompt's effect"
+        kept = "" if one["kept"] is None else f"keeps {decimal(one['kept'])} of what it gains, "
+        yield (
+            f"student, {way}: {said}; by items it {kept}has {decimal(one['beyond'])} beyond it and lost "
+            f"{decimal(one['broke'])} of what the base had"
+        )
+    saved = result["tokens"]["prompt"] - result["tokens"]["bare"]
+    yield f"saved at every call: {saved:,} tokens of the prompt"
+
+
+def reply_lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """A few questions with the greedy replies of the bare model, the prompted one and the student."""
+    for one in result["examples"]:
+        yield f"\n{_one_line(one['question'])}"
+        for name in ("base", "prompted", "student"):
+            yield f"  {name:<9} {_one_line(one[name])}"
+
+
+def _one_line(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= 150 else f"{flat[:147]}..."
+
+
 def round_lines(result: Mapping[str, Any]) -> Iterator[str]:
     """What each round with a winner gained on `test` over the model it found, and how much of its prompt's gain that is."""
     for one in result["rounds"]:
