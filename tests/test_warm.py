@@ -47,6 +47,8 @@ def test_it_changes_over_where_the_teachers_replies_are_likely_enough(lab: Lab, 
     some = train(lab, tmp_path / "b", f"distill.warm_start={limit}", "distill.steps=4", "distill.lr=0.01")
     assert [row["samples_of"] for row in some] == ["teacher", "teacher", "student", "student"]
     assert [row["loss"] for row in some[:2]] == losses[:2]
+    # The teacher's samples by KL(teacher || student), the student's own by the objective's KL(student || teacher).
+    assert [row["loss"] == pytest.approx(row["reverse_kl"]) for row in some] == [False, False, True, True]
     none = train(lab, tmp_path / "c", "distill.steps=1")
     assert [row["samples_of"] for row in none] == ["student"]
     assert not (tmp_path / "c" / "teacher.jsonl").exists()
