@@ -238,9 +238,10 @@ VARYING = "seconds", "tokens_per_second", "peak_memory_gib", "micro_tokens", "re
 
 
 def steady(path: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl without what differs from run to run; null as NaN."""
+    """The rows of metrics.jsonl without what differs from run to run, in numbers; null as NaN."""
     rows = read_jsonl(path / "metrics.jsonl")
-    return [{k: math.nan if v is None else v for k, v in row.items() if k not in VARYING} for row in rows]
+    numbers: dict[Any, float] = {None: math.nan, "student": 0.0, "teacher": 1.0}
+    return [{k: numbers.get(v, v) for k, v in row.items() if k not in VARYING} for row in rows]
 
 
 @pytest.mark.parametrize("sets", RECIPES, ids=" ".join)
@@ -574,7 +575,10 @@ splits = {{train = 1, pareto = 5, select = 1, test = 1}}
     ("record", "message"),
     [
         ('{"question": "a<|im_end|>", "answer": "1"}', "contains '<|im_end|>'"),
-        ('{"question": "a"}', "no field 'answer'"),
+        (
+            '{"question": "a"}',
+            "jsonl:4 has no answer, and distill.control.scorer = 'exact' compares with one",
+        ),
         ("", "distill.control.splits.select = 1"),
     ],
 )

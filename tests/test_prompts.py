@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tokenizers.processors import TemplateProcessing
 
+from gepa_loop import examples
 from gepa_loop.config import load_config
 from gepa_loop.errors import ConfigError, PromptError
 from gepa_loop.lab import open_lab
@@ -114,7 +115,7 @@ def test_check_refuses_what_cannot_be_read(renderer: Renderer) -> None:
 
 def test_shipped_prompts_are_in_normal_form() -> None:
     files = sorted((Path(__file__).parent.parent / "prompts").rglob("*.txt"))
-    assert len(files) == 7
+    assert len(files) == 7 + 3 * len(examples.NAMES)
     for file in files:
         assert file.read_text() == read_prompt(file).text + "\n"
 

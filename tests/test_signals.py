@@ -31,8 +31,10 @@ CONTINUE = "gepa-loop loop --config smoke --run-name r"
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Whatever a test does to the signals of this process is undone."""
+    """Whatever a test does to the signals of this process is undone, and none is ignored, as under nohup."""
     before = {number: signal.getsignal(number) for number in ENDING}
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for number, handler in before.items():
