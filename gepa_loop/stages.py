@@ -217,17 +217,17 @@ def distil(
     if begun := settings.steps if (folder / "result.json").exists() else steps_saved(folder / "checkpoints"):
         observer.note("finished earlier" if begun == settings.steps else f"continuing after step {begun}")
     observer.progress(begun, settings.steps)
-    still, samples_of = 0, "student"
+    still, warm = 0, False
 
     def progress(row: Mapping[str, Any]) -> None:
-        nonlocal still, samples_of
-        if row["samples_of"] != samples_of:
-            samples_of = row["samples_of"]
-            if samples_of == "teacher":
+        nonlocal still, warm
+        if row["warm"] != warm:
+            warm = row["warm"]
+            if warm:
                 likely = f"the student gives a token of the teacher's replies {row['teacher_likelihood']:.2g}"
                 observer.note(f"{likely}: beginning with the teacher's samples")
             else:
-                observer.note(f"from step {row['step']} on with the student's own samples")
+                observer.note(f"from step {row['step']} on as the objective says")
         still += row["grad_norm"] == 0
         observer.progress(
             row["step"], settings.steps, kl=row["reverse_kl"], held_out=row.get("held_out_score")

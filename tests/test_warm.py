@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 
 from gepa_loop.config import Config, load_config
-from gepa_loop.distill.collect import items_of_step
+from gepa_loop.distill.collect import collect, items_of_step
+from gepa_loop.distill.teacher import open_reader
 from gepa_loop.distill.trainer import distill
+from gepa_loop.distill.warm import imitating
 from gepa_loop.errors import ConfigError, Diverged, RunDirectoryError
 from gepa_loop.lab import Lab, open_lab
+from gepa_loop.lora_training import remove_lora, student_adapter, with_lora
 from gepa_loop.prompts import Candidate
 from gepa_loop.runs import read_json, read_jsonl
+from gepa_loop.sampling.base import Completion
 
 PROMPT = Candidate("Answer with one number.")
 
@@ -39,18 +43,18 @@ def train(lab: Lab, folder: Path, *sets: str, progress: Any = None) -> list[dict
 
 def test_it_changes_over_where_the_teachers_replies_are_likely_enough(lab: Lab, tmp_path: Path) -> None:
     always = train(lab, tmp_path / "a", "distill.warm_start=1e-6", "distill.steps=4", "distill.lr=0.01")
-    assert [row["samples_of"] for row in always] == ["teacher"] * 4
+    assert [row["warm"] for row in always] == [True] * 4
     losses = [row["loss"] for row in always]
     assert losses[-1] < losses[1] < losses[0]
     # The step that reaches the limit is the last one, so the next is the student's.
     limit = losses[1] + 1e-6
     some = train(lab, tmp_path / "b", f"distill.warm_start={limit}", "distill.steps=4", "distill.lr=0.01")
-    assert [row["samples_of"] for row in some] == ["teacher", "teacher", "student", "student"]
+    assert [row["warm"] for row in some] == [True, True, False, False]
     assert [row["loss"] for row in some[:2]] == losses[:2]
     # The teacher's samples by KL(teacher || student), the student's own by the objective's KL(student || teacher).
     assert [row["loss"] == pytest.approx(row["reverse_kl"]) for row in some] == [False, False, True, True]
     none = train(lab, tmp_path / "c", "distill.steps=1")
-    assert [row["samples_of"] for row in none] == ["student"]
+    assert [row["warm"] for row in none] == [False]
     assert not (tmp_path / "c" / "teacher.jsonl").exists()
 
 
@@ -69,10 +73,28 @@ def test_the_teachers_samples_are_made_once_and_taken_in_turn(lab: Lab, tmp_path
         assert [row["token_ids"] for row in rows] == [own[place] for place in places]
 
 
+def test_an_item_that_comes_twice_in_a_step_gives_other_samples_the_second_time(lab: Lab) -> None:
+    """32 groups of 2 from 16 items, four samples each: both epochs of the step together hold every sample once."""
+    config = imitating(smoke("distill.rollouts=64", "distill.group=2"))
+    items = lab.task.splits["train"]
+    made = {
+        item.id: [Completion((100 * n + k,), (0.0,), "stop") for k in range(4)]
+        for n, item in enumerate(items)
+    }
+    model = with_lora(lab.base, config.lora, 0, None)
+    try:
+        reader = open_reader(lab, model, PROMPT.text)
+        found = collect(config, lab.rollouts, reader, student_adapter(model), None, 0, made)
+    finally:
+        remove_lora(model)
+    assert len(found.completions) == 64
+    assert {c.token_ids for c in found.completions} == {c.token_ids for own in made.values() for c in own}
+
+
 def test_another_process_reads_the_samples_that_were_made(lab: Lab, tmp_path: Path) -> None:
     sets = ("distill.warm_start=1.45", "distill.steps=6", "distill.lr=0.01")
     whole = train(lab, tmp_path / "whole", *sets)
-    assert {row["samples_of"] for row in whole} == {"teacher", "student"}
+    assert {row["warm"] for row in whole} == {True, False}
 
     class Killed(Exception):
         pass

@@ -93,7 +93,9 @@ def collect(
     horizon = settings.max_tokens(step, config.sampling.max_tokens)
     sampling = Sampling(config.sampling.temperature, horizon)
 
-    def draw(wanted: Sequence[Item], student_draws: bool, purpose: str) -> list[Drawn]:
+    def draw(
+        wanted: Sequence[Item], student_draws: bool, purpose: str, epochs: Sequence[int] = ()
+    ) -> list[Drawn]:
         if not wanted:
             return []
         own = [tuple(tokens) for tokens in rollouts.renderer.all_tokens(NO_PROMPT, wanted)]
@@ -103,10 +105,9 @@ def collect(
         else:
             assert reader is not None
             if recorded is not None:
-                epoch = (begun + step) * count // len(train)
                 return [
                     _replayed(rollouts, item, prompt, recorded[item.id], settings.group, epoch, zero_cut)
-                    for item, prompt in zip(wanted, own, strict=True)
+                    for item, prompt, epoch in zip(wanted, own, epochs, strict=True)
                 ]
             sampler = reader.sampler(sampler, stack, config.sampling)
             if sampler is not rollouts.sampler:
@@ -123,8 +124,13 @@ def collect(
         ]
 
     own = draw([item for item, yes in zip(items, by_student, strict=True) if yes], True, f"train/{step}")
+    first = (begun + step) * count
+    teachers = [n for n, yes in enumerate(by_student) if not yes]
     others = draw(
-        [item for item, yes in zip(items, by_student, strict=True) if not yes], False, f"teacher/{step}"
+        [items[n] for n in teachers],
+        False,
+        f"teacher/{step}",
+        [(first + n) // len(train) for n in teachers],
     )
     drawn = [(own if yes else others).pop(0) for yes in by_student]
     if isinstance(objective, GRPO):

@@ -161,7 +161,7 @@ def distill(
                 raise Diverged(f"the loss or its gradient was not finite in {FAILURES} steps in a row")
             step, baseline = step + 1, done.baseline
             row = metrics(step, collected, done, learning_rate(config, first), clock, base.device) | measured
-            row |= {"samples_of": "teacher" if warm else "student", "skipped": not finite}
+            row |= {"warm": warm, "skipped": not finite}
             warm = warm and not (finite and done.loss <= settings.warm_start)
             shown = samples(step, collected, done, rollouts)
             append_jsonl(folder / SAMPLES, shown)
