@@ -10,11 +10,11 @@ import importlib
 import importlib.util
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 from gepa_loop.errors import GepaLoopError, TaskError
 
@@ -55,25 +55,29 @@ def module_file(name: str, where: str) -> Path:
     return file
 
 
-def import_own(name: str, where: str) -> ModuleType:
-    """Import a module that `module_file` finds; arguments and errors are its own.
+def own_function(name: str, attribute: str, where: str) -> Callable[..., Any]:
+    """A function of a module that `module_file` finds; `name` and `where` are as there.
 
     Raises:
-        TaskError: Also what the module raises.
+        TaskError: There is no such function; also what the module raises.
     """
     module_file(name, where)
     with foreign(TaskError, f"{where}: importing {name}"):
-        return importlib.import_module(name)
+        function = getattr(importlib.import_module(name), attribute, None)
+    if not callable(function):
+        raise TaskError(f"{where}: {name} has no function {attribute!r}")
+    found: Callable[..., Any] = function
+    return found
 
 
 @contextmanager
 def foreign(kind: type[GepaLoopError], what: str, hint: str = "") -> Iterator[None]:
-    """Turn whatever a user's code raises, and its `sys.exit`, into an error of ours that says where it came from."""
+    """Turn whatever a user's code raises, `sys.exit` and cancelled tasks too, into an error that says where it came from."""
     try:
         yield
-    except GepaLoopError:
+    except (GepaLoopError, KeyboardInterrupt, GeneratorExit):  # a signal's; and a generator's that is closed
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise kind(f"{what} failed: {type(error).__name__}: {error}", hint) from error
 
 

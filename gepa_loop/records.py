@@ -148,9 +148,9 @@ def item_of(id: str, record: object, where: str) -> Item:
     return Item(id, messages, str(answer).strip() and str(answer), record)
 
 
-def short(text: str) -> str:
-    """A text, or its beginning and end."""
-    return text if len(text) <= 300 else f"{text[:150]} ... {text[-150:]}"
+def short(text: str, most: int = 300) -> str:
+    """A text, or its beginning and end where it is over `most` characters."""
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-(most // 2) :]}"
 
 
 def _is_turn(turn: object) -> bool:

@@ -10,9 +10,9 @@ from numbers import Real
 from typing import Any
 
 from gepa_loop.errors import EnvironmentFault, TaskError
-from gepa_loop.modules import foreign, import_own
+from gepa_loop.modules import foreign, own_function
 from gepa_loop.quantity import equal
-from gepa_loop.records import Item
+from gepa_loop.records import Item, short
 from gepa_loop.schema import TaskConfig
 
 Scorer = Callable[[Item, str | None, str], tuple[float, str]]
@@ -20,6 +20,9 @@ Scorer = Callable[[Item, str | None, str], tuple[float, str]]
 
 Rule = Callable[[str, str], tuple[float, str]]
 """(what was read of the reply, the expected answer) -> the same."""
+
+SAID = 4_000
+"""Characters that are kept of what a user's function says about a reply: it stands in every row, and the reflection reads it."""
 
 
 def make_scorer(config: TaskConfig, items: Sequence[Item]) -> Scorer:
@@ -35,10 +38,7 @@ def make_scorer(config: TaskConfig, items: Sequence[Item]) -> Scorer:
     name, where = config.scorer or "exact", f"task.scorer = {config.scorer!r}"
     if ":" in name:
         module, _, attribute = name.partition(":")
-        function = getattr(import_own(module, where), attribute, None)
-        if not callable(function):
-            raise TaskError(f"{where}: {module} has no function {attribute!r}")
-        return own_scorer(function, where)
+        return own_scorer(own_function(module, attribute, where), where)
     for item in items:
         _check_answer(name, item, where)
     return by_rule(choice({item.answer for item in items}) if name == "choice" else RULES[name])
@@ -63,12 +63,12 @@ def own_scorer(function: Callable[[dict[str, Any], str], object], where: str) ->
         with foreign(EnvironmentFault, f"{where}: score on {item.id}", saved):
             result = function(dict(item.entry), reply)
         raw, said = result if isinstance(result, tuple) and len(result) == 2 else (result, "")
-        if not isinstance(raw, Real) or not 0 <= float(raw) <= 1 or not isinstance(said, str):
+        if not (isinstance(raw, Real) and raw <= 1 and not raw < 0 and isinstance(said, str)):
             raise TaskError(
-                f"{where}: score gave {result!r} for {item.id}",
+                f"{where}: score gave {short(repr(result))} for {item.id}",
                 "Return a number from 0 to 1, or (number, text).",
             )
-        return float(raw), said
+        return float(raw), short(said.encode("utf-8", "replace").decode(), SAID)
 
     return score
 

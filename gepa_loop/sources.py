@@ -20,7 +20,7 @@ from random import Random
 
 from gepa_loop import examples
 from gepa_loop.errors import TaskError
-from gepa_loop.modules import foreign, import_own, module_file
+from gepa_loop.modules import foreign, module_file, own_function
 from gepa_loop.records import MOST, Item, Messages, Record, bounded, item_of, json_lines
 from gepa_loop.runs import derive_seed
 from gepa_loop.schema import TaskConfig
@@ -193,9 +193,7 @@ def _made(config: TaskConfig) -> tuple[Iterable[Record], Scorer | None]:
     """Records of a factory, and its own scorer where it has one."""
     where = f"task.name = {config.name!r}"
     module_name, attribute = _module_and_factory(config)
-    factory = getattr(import_own(module_name, where), attribute, None)
-    if not callable(factory):
-        raise TaskError(f"{where}: {module_name} has no function {attribute!r}")
+    factory = own_function(module_name, attribute, where)
     signature = inspect.signature(factory)
     try:
         signature.bind(**config.options)
@@ -203,8 +201,8 @@ def _made(config: TaskConfig) -> tuple[Iterable[Record], Scorer | None]:
         raise TaskError(f"task.options = {config.options}: {error}", f"{attribute}{signature}") from None
     with foreign(TaskError, f"{where}: the factory"):
         made = factory(**config.options)
-    own = getattr(made, "score", None)
-    records = made.items if callable(own) else made
+        own = getattr(made, "score", None)
+        records = made.items if callable(own) else made
     if not isinstance(records, Iterable):
         raise TaskError(
             f"{where}: the factory returned {type(made).__name__}",
@@ -240,7 +238,9 @@ def code_of(config: TaskConfig) -> tuple[Path, ...]:
 def _numbered(records: Iterable[object], name: str, where: str) -> Iterator[Record]:
     with foreign(TaskError, f"{where}: the factory"):
         for number, record in enumerate(records, 1):
-            yield f"python:{number}", f"{name} record {number}", record
+            # A copy: a generator may fill one dict again and again.
+            taken = dict(record) if isinstance(record, Mapping) else record
+            yield f"python:{number}", f"{name} record {number}", taken
 
 
 def _from_records(

@@ -156,7 +156,7 @@ def _task(config: TaskConfig, dealt: Dealt) -> Task:
     # A scorer of the user's is not asked: it may be a judge that costs something. A pattern does not match itself.
     rule = config.scorer or "exact"
     if config.kind == "reasoning_gym" or (dealt.scorer is None and rule != "regex" and ":" not in rule):
-        doubts += unmatched(config, [item for items in ordered.values() for item in items], scorer)
+        doubts += unmatched(config, every, scorer)
     return Task(
         name=config.name,
         extract=config.extract,

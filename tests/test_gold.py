@@ -86,3 +86,15 @@ def test_questions_with_two_answers_are_said(tmp_path: Path) -> None:
     assert (
         "jsonl:1 '0' and jsonl:11 '1'; jsonl:2 '1' and jsonl:12 '2'; jsonl:3 '2' and jsonl:13 '3'" in warning
     )
+
+
+def test_answers_of_later_rounds_are_looked_at_too(tmp_path: Path) -> None:
+    config = _task(tmp_path, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], "last_number")
+    config = config.model_copy(update={"splits": config.splits.model_copy(update={"train": 2})})
+    (item, _) = load_task(config, 0, 3).later[1]
+    rows = Path(config.name).read_text().splitlines()
+    number = int(item.id.rpartition(":")[2])
+    rows[number - 1] = rows[number - 1].replace(f'"answer": {number}', f'"answer": "{number} apples"')
+    Path(config.name).write_text("\n".join(rows) + "\n")
+    (doubt,) = load_task(config, 0, 3).doubts
+    assert f"jsonl:{number} '{number} apples' is read as '{number}'" in doubt

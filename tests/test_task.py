@@ -509,6 +509,8 @@ def test_a_task_file_is_a_regular_file(tmp_path: Path) -> None:
 
 
 FACTORIES = """
+import asyncio
+
 def plain(count=8):
     return ({"question": f"What is {n}?", "answer": n} for n in range(count))
 
@@ -523,10 +525,28 @@ class Scored:
             raise ConnectionError("the judge is away")
         if self.verdict == "exit":
             raise SystemExit(0)
+        if self.verdict == "cancelled":
+            raise asyncio.CancelledError
         return self.verdict
 
 def scored(verdict):
     return Scored(verdict)
+
+class Lazy:
+    def score(self, item, completion):
+        return 1
+    @property
+    def items(self):
+        raise SystemExit(0)
+
+def refilled():
+    record = {}
+    for n in range(8):
+        record.update(question=f"Q{n}", answer=n, note=n)
+        yield record
+
+def __getattr__(name):
+    raise SystemExit(0) if name == "leaves_unread" else AttributeError(name)
 
 def nothing():
     return None
@@ -585,7 +605,18 @@ def test_python_factory_with_its_own_scorer(factories: str) -> None:
     assert task.score(item, "x", truncated=True).raw == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("verdict", [None, "good", [1], float("nan")])
+def test_a_factory_may_fill_one_record_again_and_again(factories: str) -> None:
+    task = load_task(_python(f"{factories}:refilled"), 0)
+    assert all(item.entry["note"] == int(item.answer) for item in task.items) and task.distinct == 8
+
+
+def test_what_a_scorer_says_has_an_end_and_can_be_written(factories: str) -> None:
+    task = load_task(_python(f"{factories}:scored", verdict=(0.5, "a\ud83d" + "b" * 10**6 + "c")), 0)
+    said = task.score(task.splits["test"][0], "5").feedback
+    assert len(said) < 4_200 and "a?bb" in said and said.endswith("bc")
+
+
+@pytest.mark.parametrize("verdict", [None, "good", [1], float("nan"), pytest.param(10**400, id="10**400")])
 def test_python_scorer_that_returns_no_score(factories: str, verdict: object) -> None:
     task = load_task(_python(f"{factories}:scored", verdict=verdict), 0)
     with pytest.raises(TaskError, match=r"score gave .* for python:"):
@@ -604,6 +635,9 @@ def test_a_scorer_that_ends_the_program_is_an_error(factories: str) -> None:
     task = load_task(_python(f"{factories}:scored", verdict="exit"), 0)
     with pytest.raises(EnvironmentFault, match=r"score on python:.* failed: SystemExit: 0"):
         task.score(task.splits["test"][0], "5")
+    task = load_task(_python(f"{factories}:scored", verdict="cancelled"), 0)
+    with pytest.raises(EnvironmentFault, match=r"score on python:.* failed: CancelledError"):
+        task.score(task.splits["test"][0], "5")
 
 
 @pytest.mark.parametrize(
@@ -615,6 +649,8 @@ def test_a_scorer_that_ends_the_program_is_an_error(factories: str) -> None:
         ("numpy.testing:run_module_suite", {}, "there is no file of numpy.testing in"),
         ("gepa_loop.runs:locked", {}, "there is no file of gepa_loop.runs in"),
         ("{}:leaves", {}, "the factory failed: SystemExit: 0"),
+        ("{}:Lazy", {}, "the factory failed: SystemExit: 0"),
+        ("{}:leaves_unread", {}, "failed: SystemExit: 0"),
         ("{}:breaks_off", {}, "the factory failed: OSError: the drive is away"),
         ("{}:no_such", {}, "has no function 'no_such'"),
         ("{}:number", {}, "has no function 'number'"),
