@@ -31,8 +31,11 @@ QUESTION, INSTRUCTION, ANSWER = "QUESTION", "INSTRUCTION", "ANSWER"
 """What stands in the turns by which a template is tried."""
 
 
-_CLOCK = re.compile(r"""strftime_now\(\s*(["'])([^"']*)\1\s*\)""")
+_CLOCK = re.compile(r"""\bstrftime_now\s*\(\s*(["'])([^"']*)\1\s*\)""")
 """How templates ask for the date."""
+_OTHER_CLOCK = re.compile(r"\bstrftime_now\b(?!\s+is\b)")
+"""Any other way to the date than that, but for the question whether there is one."""
+_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,10 @@ class Chat:
             return source
         day = date.fromisoformat(self.day)
         fixed = _CLOCK.sub(lambda call: json.dumps(day.strftime(call[2])), source)
-        if "strftime_now(" in fixed:
-            raise ValueError("it asks for the date in a format that is no plain text")
+        if _OTHER_CLOCK.search(_COMMENT.sub("", fixed)):
+            raise ValueError(
+                "it asks for the date otherwise than by strftime_now with a format in plain text"
+            )
         return fixed
 
 

@@ -124,9 +124,22 @@ def test_the_date_is_that_of_the_run(tiny: Base) -> None:
     assert renderer.habits.dated and not with_template(tiny, LOOP).habits.dated
 
 
-def test_a_date_in_a_format_that_is_computed_is_refused(tiny: Base) -> None:
-    with pytest.raises(ModelError, match="asks for the date in a format that is no plain text"):
-        _ = with_template(tiny, "{{ strftime_now('%d' + '%m') }}" + LOOP, day="2024-02-29").habits
+def test_a_clock_is_found_however_a_template_writes_it(tiny: Base) -> None:
+    for asks in (
+        "{{ strftime_now ( '%Y' ) }}",
+        '{% if strftime_now is defined %}{{ strftime_now("%Y") }}{% endif %}',
+        "{# strftime_now gives the date #}{% macro year() %}{{ strftime_now('%Y') }}{% endmacro %}{{ year() }}",
+    ):
+        renderer = with_template(tiny, asks + LOOP, day="2024-02-29")
+        assert renderer.text(NO_PROMPT, ASKED).startswith("2024<|im_start|>") and renderer.habits.dated
+
+
+@pytest.mark.parametrize(
+    "asks", ["{{ strftime_now('%d' + '%m') }}", "{% set now = strftime_now %}{{ now('%Y') }}"]
+)
+def test_a_date_that_cannot_be_fixed_is_refused(tiny: Base, asks: str) -> None:
+    with pytest.raises(ModelError, match="asks for the date otherwise than by strftime_now with a format"):
+        _ = with_template(tiny, asks + LOOP, day="2024-02-29").habits
 
 
 def test_template_arguments_reach_every_rendering_and_typos_are_refused(tiny: Base) -> None:
