@@ -45,7 +45,7 @@ _PLAIN = {
 """Keys of a PEFT configuration that leave the tensors their plain meaning. Any other that is set may give them another one, as
 may those that PEFT will have."""
 _NARROWING = {"exclude_modules", "layers_pattern", "layers_to_transform"}
-"""Keys that say which layers are changed, as the names of the tensors do."""
+"""Keys that say which layers are changed, as the names of the tensors do; PEFT leaves out tensors that they do not name."""
 _SCALING = {"alpha_pattern", "rank_pattern", "use_rslora"}
 """Keys by which layers have ranks and scales of their own."""
 _PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
@@ -148,6 +148,7 @@ def read_adapter(folder: Path) -> Adapter:
     own = _Scaling(rank, alpha, config.get("rank_pattern") or {}, config.get("alpha_pattern") or {})
     for name, tensor in tensors.items():
         _check_tensor(folder / _WEIGHTS_FILE, name, tensor, tensors, own.rank_of(_module(name)))
+    _check_targets(folder / _CONFIG_FILE, config, tensors)
     named = {name: tensor.float() for name, tensor in sorted(tensors.items())}
     narrowed = isinstance(targets, str) or any(config.get(key) for key in _NARROWING)
     adapter = Adapter(rank, float(alpha), tuple(sorted(targets)), named, read_origin(folder))
@@ -220,6 +221,28 @@ def _check_tensor(file: Path, name: str, tensor: Tensor, tensors: Mapping[str, T
         raise ModelError(f"{file}: {name} is {tensor.dtype} {tuple(tensor.shape)}; the rank is {rank}")
     if not tensor.isfinite().all():
         raise ModelError(f"{file}: {name} holds a number that is not finite", "The adapter is damaged.")
+
+
+def _check_targets(file: Path, config: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Refuse tensors of layers that the configuration leaves alone: PEFT would read them and compute without."""
+    if config["target_modules"] == "all-linear":
+        return
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    keys = ("target_modules", *sorted(_NARROWING))
+    try:
+        targets = LoraConfig(**{key: config.get(key) for key in keys})
+        odd = [name for name in sorted(names) if not check_target_module_exists(targets, _module(name))]
+    except (TypeError, ValueError, re.error) as error:
+        odd, why = [""], f": {error}"
+    else:
+        why = (
+            f" leave {_module(odd[0])} alone, and the weights beside it have tensors for that" if odd else ""
+        )
+    if odd:
+        said = ", ".join(f"{key} = {config[key]!r}" for key in keys if config.get(key))
+        raise ModelError(f"{file}: {said}{why}", "Use the configuration that was saved with these weights.")
 
 
 def write_adapter(folder: Path, adapter: Adapter, base: Origin) -> None:

@@ -183,6 +183,20 @@ def cut(folder: Path) -> None:
         ],
         (edit_config("rank_pattern", {"q_proj": 2}), "the rank is 2"),
         (edit_config("r", 8), r"the rank is 8"),
+        (
+            edit_config("target_modules", ["q_proj"]),
+            r"target_modules = .* leave model\.layers\.\d\.\S+ alone",
+        ),
+        (
+            edit_config("target_modules", ".*q_proj"),
+            r"target_modules = .* leave model\.layers\.\d\.\S+ alone",
+        ),
+        (edit_config("exclude_modules", ["q_proj"]), r"exclude_modules = .* leave \S+\.q_proj alone"),
+        (
+            edit_config("layers_to_transform", [0]),
+            r"layers_to_transform = .* leave model\.layers\.1\.\S+ alone",
+        ),
+        (edit_config("layers_pattern", "("), r"layers_pattern = '\(': "),
         (edit_tensors(lambda t, n: t.pop(n)), "not one of a pair"),
         (edit_tensors(lambda t, _: t.update(extra=torch.zeros(2))), "extra is not one of a pair"),
         (
