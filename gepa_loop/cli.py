@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,10 +11,10 @@ import typer
 from rich.text import Text
 
 from gepa_loop import __version__
-from gepa_loop.errors import ConfigError, GepaLoopError, Interrupted, NoGain
+from gepa_loop.errors import ConfigError, EnvironmentFault, GepaLoopError, Interrupted, NoGain
 from gepa_loop.session import open_session, shown
 from gepa_loop.signals import end_at_once
-from gepa_loop.terminal import accept_any_text, err, out, stream_fault
+from gepa_loop.terminal import accept_any_text, err, open_streams, out, stream_fault
 
 if TYPE_CHECKING:
     from gepa_loop.lab import Lab
@@ -72,6 +73,7 @@ ID_HELP = "The beginning of a candidate's id, or 'seed', or 'best'."
 def main() -> None:
     """Run the command of this process."""
     end_at_once()
+    open_streams()
     accept_any_text()
     sys.exit(run(sys.argv[1:]))
 
@@ -81,13 +83,18 @@ def run(argv: list[str]) -> int:
     try:
         return _run(argv)
     except GepaLoopError as error:
-        if not isinstance(error, Interrupted):
-            err.print("error", style="bold red", end="")
-            err.print(": ", end="")
-        err.print(str(error), highlight=False)
-        if error.hint:
-            err.print(error.hint, highlight=False, style="dim")
+        with suppress(OSError):  # standard error may be full, too
+            _tell(error)
         return error.exit_code
+
+
+def _tell(error: GepaLoopError) -> None:
+    if not isinstance(error, Interrupted):
+        err.print("error", style="bold red", end="")
+        err.print(": ", end="")
+    err.print(str(error), highlight=False)
+    if error.hint:
+        err.print(error.hint, highlight=False, style="dim")
 
 
 def _run(argv: list[str]) -> int:
@@ -111,11 +118,14 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[
+    _version_asked: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
 ) -> None:
-    pass
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise EnvironmentFault("the working directory was deleted", "Change to one that exists.") from None
 
 
 @app.command()

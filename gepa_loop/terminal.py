@@ -33,6 +33,17 @@ out = Terminal(soft_wrap=True, emoji=False, markup=False)
 err = Terminal(stderr=True, soft_wrap=True, emoji=False, markup=False)
 
 
+def open_streams() -> None:
+    """Open the standard streams that were closed (`>&-`) to nowhere: the next file would be printed into."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            taken = os.open(os.devnull, os.O_RDWR)
+            os.dup2(taken, number)
+            if taken > number:
+                os.close(taken)
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+
+
 def accept_any_text() -> None:
     """Have characters that a stream's encoding lacks (PYTHONIOENCODING=ascii) printed as escapes, in place."""
     for stream in (sys.stdout, sys.stderr):

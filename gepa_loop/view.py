@@ -231,8 +231,9 @@ def _card_table(split: str, result: Mapping[str, Any], sampled: Mapping[str, Any
         f"{split}, {sampled['n']} items; sampled: {sampled['samples']} replies an item; {result['decides']} scores decide"
     )
     table.caption_justify = "left"
-    for name in ("", "", "score", "95 % interval", f"pass@{sampled['samples']}", "reply", "cut", *more):
-        table.add_column(name, justify="left" if name in ("", "95 % interval") else "right")
+    table.add_column(overflow="fold")
+    for name in ("", "score", "95 % interval", f"pass@{sampled['samples']}", "reply", "cut", *more):
+        table.add_column(name, justify="left" if name in ("", "95 % interval") else "right", overflow="fold")
     return table
 
 
@@ -267,7 +268,7 @@ def sweep_table(result: Mapping[str, Any]) -> Table:
         f"{result['grid']}: students without a prompt on {result['split']}, {seeds} seed{'s' * (seeds > 1)}, "
         f"{result['items']} items in all; {tested}; the base's intervals over items"
     )
-    table.add_column("cell")
+    table.add_column("cell", overflow="fold")
     table.add_column("score", justify="right")
     table.add_column("interval")
     table.add_column("by seed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from gepa_loop.runs import read_jsonl
 from gepa_loop.schema import EvaluateConfig
 from gepa_loop.scorecard import Replies, decides, ways
 from gepa_loop.stages import replies
-from gepa_loop.view import result_table, round_lines
+from gepa_loop.view import compare_table, result_table, round_lines
 
 
 def row(item: str, sample: int, score: float, tokens: int, finish: str = "stop") -> dict[str, Any]:
@@ -115,3 +116,23 @@ def test_the_last_table_shows_both_ways_and_what_the_student_gained() -> None:
     (line,) = round_lines({"rounds": [{"round": 0, "winner": "a", "test": gains, "internalisation": None}]})
     gain = "-.025 [-.125, +.075]"
     assert line == f"round 0 on test: base + prompt {gain}, student {gain}, p <= .0001"
+
+
+@pytest.mark.parametrize("width", [24, 60, 80])
+def test_a_narrow_table_loses_nothing(width: int) -> None:
+    card = {
+        "n": 40,
+        "mean": 0.2,
+        "ci": [0.1, 0.3],
+        "samples": 4,
+        "pass_at_k": 0.625,
+        "tokens": 6.5,
+        "cut": 0.25,
+    }
+    both = {way: {"subjects": [card, card], "difference": None} for way in ("greedy", "sampled")}
+    labels = [f"base, experiments/november/candidates/{'long' * 9}-{n}.txt" for n in range(2)]
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(compare_table({"split": "test", "decides": "sampled", **both}, labels))
+    shown = "".join(console.export_text().partition("\u2500\n")[2].split())
+    row = "greedy .200 [.100, .300] .625 6.5 25% sampled .200 [.100, .300] .625 6.5 25%"
+    assert Counter(shown) == Counter("".join("".join(f"{label} {row}" for label in labels).split()))

@@ -134,6 +134,25 @@ def test_a_full_standard_output_is_one_sentence() -> None:
         assert (done.returncode, done.stderr) == (3, b"error: standard output: No space left on device\n")
 
 
+def test_streams_that_are_closed_or_full_change_no_exit_code(tmp_path: Path) -> None:
+    gepa_loop = f"{sys.executable} -m gepa_loop"
+    for command, code in (
+        (f"{gepa_loop} config show >&-", 0),
+        (f"{gepa_loop} config show <&- >&- 2>&-", 0),
+        (f"{gepa_loop} config show --set x=1 >&- 2>/dev/full", 2),
+        (f"{gepa_loop} evaluate --config smoke --dry-run >&-", 0),
+    ):
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True)
+        assert (done.returncode, done.stderr) == (code, b""), command
+
+
+def test_a_folder_that_was_deleted_is_one_sentence(tmp_path: Path) -> None:
+    command = f"rmdir . 2>/dev/null; rmdir {tmp_path}; {sys.executable} -m gepa_loop evaluate --config smoke"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    said = "error: the working directory was deleted\nChange to one that exists.\n"
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", said)
+
+
 def test_a_standard_output_of_ascii_shows_all_else_as_escapes() -> None:
     command = [
         *GEPA_LOOP,
