@@ -24,21 +24,29 @@ def read_file(path: Path, most: int) -> bytes:
         most: Bytes that it may have.
 
     Raises:
-        OSError: As `open` does; or it is a pipe, a device or a folder, of which the first two may have no end and stop a
-            process for good; or it is larger. `strerror` says which.
+        OSError: As `check_regular` and `open` do, or it is larger. `strerror` says which.
+    """
+    size = check_regular(path)
+    with open(path, "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it has {size:,} bytes, and at most {most:,} are read", str(path))
+    return content
+
+
+def check_regular(path: Path) -> int:
+    """Bytes of a regular file.
+
+    Raises:
+        OSError: There is none; or it is a folder, or a pipe or a device, which may have no end and stop a process for good.
+            `strerror` says which.
     """
     found = path.stat()
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a regular file", str(path))
-    with open(path, "rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise OSError(
-            errno.EFBIG, f"it has {found.st_size:,} bytes, and at most {most:,} are read", str(path)
-        )
-    return content
+    return found.st_size
 
 
 def looks_like_path(text: str) -> bool:

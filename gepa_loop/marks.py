@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gepa_loop.errors import RunDirectoryError
+from gepa_loop.files import check_regular
 
 CHECK = "check"
 PART = ".part"
@@ -135,5 +136,6 @@ def check_files(folder: Path, sums: Mapping[str, str], again: Path | None = None
 
 
 def _sum(path: Path) -> str:
+    check_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gepa_loop.errors import EnvironmentFault
+from gepa_loop.files import check_regular
 from gepa_loop.marks import (
     CHECK,
     RIGHTS,
@@ -80,6 +81,7 @@ def read_json(path: Path) -> dict[str, Any]:
         RunDirectoryError: The file is missing, is not as it was written, or has another schema version.
     """
     try:
+        check_regular(path)
         value, _ = unmarked(start_mark(path), path.read_bytes())
     except OSError as error:
         raise unreadable(path, error) from None
@@ -132,6 +134,7 @@ def read_jsonl(path: Path, at_least: int = 0, again: Path | None = None) -> list
         RunDirectoryError: A row is not as it was written, or there are less than `at_least`; `again` is as in `damaged`.
     """
     try:
+        check_regular(path)
         *lines, _torn = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         lines = []

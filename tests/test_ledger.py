@@ -117,6 +117,9 @@ def test_a_ledger_that_cannot_be_used_is_said_in_a_sentence(tmp_path: Path) -> N
     (tmp_path / LEDGER).unlink()
     (tmp_path / LEDGER).mkdir()
     assert "cannot be read" in str(one.add("base"))
+    (tmp_path / LEDGER).rmdir()
+    (tmp_path / LEDGER).symlink_to("/dev/zero")
+    assert "it is a pipe or a device" in str(one.add("base")) and "is not known" in str(one.before())
 
 
 SMOKE = ["--config", "smoke"]

@@ -1,6 +1,7 @@
 """Atomic files, journals, the lock and the manifest."""
 
 import multiprocessing
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gepa_loop.errors import EnvironmentFault, RunDirectoryError
+from gepa_loop.marks import check_files
 from gepa_loop.runs import (
     append_jsonl,
     derive_seed,
@@ -102,6 +104,18 @@ def test_json_that_was_not_written_here_is_named(tmp_path: Path, text: str) -> N
     (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(RunDirectoryError, match=r"a.json: "):
         read_json(tmp_path / "a.json")
+
+
+def test_pipes_and_devices_in_a_run_are_named_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    for name in ("pipe", "zeros"):
+        path = tmp_path / name
+        for read in (read_json, read_jsonl, lambda path: check_files(path.parent, {path.name: "0" * 16})):
+            with pytest.raises(
+                RunDirectoryError, match=f"{name}: it cannot be read: it is a pipe or a device"
+            ):
+                read(path)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
