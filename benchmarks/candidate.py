@@ -40,7 +40,7 @@ class Scoring:
     shape: str
     """Of `cases.SHAPES`."""
     weights: str
-    """A built-in model's name, which then brings the demo's task; or `random`, with questions of random letters."""
+    """A built-in model's name, which then brings the preset `sums`; or `random`, with questions of random letters."""
     items: int
     prompt: int
     """Fewest tokens of a candidate's prompt."""
@@ -83,7 +83,10 @@ class Setting:
         source = random.Random(number)
         if case.weights == "random":
             return Candidate(_letters(source, case.prompt + source.randrange(128)))
-        text, tokenizer = read_prompt(ROOT / "prompts" / "prog2.txt").text, self.rollouts.renderer.tokenizer
+        text, tokenizer = (
+            read_prompt(ROOT / "prompts" / "sums" / "prog2.txt").text,
+            self.rollouts.renderer.tokenizer,
+        )
         for item in source.sample(self.train, len(self.train)):
             if len(tokenizer(text)["input_ids"]) >= case.prompt:
                 break
@@ -95,13 +98,13 @@ def open_setting(case: Scoring) -> Setting:
     """Load the case's model and make its items."""
     sets = [f"sampling.batch={case.batch}", f"sampling.max_tokens={case.new}"]
     if case.weights == "random":
-        config = load_config("demo", sets, env={})
+        config = load_config("sums", sets, env={})
         base, task = _random_base(case), _letter_task(case)
         sampler, _ = open_sampler(base, config.sampling)
         rollouts = Rollouts(sampler, Renderer(base.tokenizer, base.context), task, config.seed)
         return Setting(config, rollouts, task.splits["pareto"], ())
     own = [f"model.name={case.weights}", f"model.dtype={case.dtype}", f"model.device={case.device}"]
-    config = load_config("demo", [*sets, *own, f"task.splits.pareto={case.items}"], env={})
+    config = load_config("sums", [*sets, *own, f"task.splits.pareto={case.items}"], env={})
     lab = open_lab(config)
     return Setting(config, lab.rollouts, lab.task.splits["pareto"], lab.task.splits["train"])
 

@@ -1,4 +1,4 @@
-"""What our search and stock `dspy.GEPA` make of the preset `demo` with one budget; run by search.py."""
+"""What our search and stock `dspy.GEPA` make of the preset `sums` with one budget; run by search.py."""
 
 from __future__ import annotations
 

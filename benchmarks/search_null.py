@@ -85,7 +85,7 @@ class Coin:
 
 
 def null_config(budget: int, seed: int, *sets: str) -> Config:
-    """The sizes of `demo`, and texts that mean nothing."""
+    """The sizes of `sums`, and texts that mean nothing."""
     sections = ", ".join(f"{{ mends = 'content', text = 'Text {n}.' }}" for n in range(1, SECTIONS + 1))
     own = (f"model.name={TINY}", f"optimize.reflection.sections=[{sections}]")
     return configure(budget, seed, *own, "optimize.reflection.examples=0", *sets)

@@ -88,15 +88,15 @@ class Silent:
 
 
 def configure(budget: int, seed: int, *sets: str) -> Config:
-    """The preset `demo` with the offline proposer and a budget for all rollouts of a search.
+    """The preset `sums` with the offline proposer and a budget for all rollouts of a search.
 
     Of `budget` the scores on `select` of the finalists, `max_front` with the seed, are kept back. The distillability of accepted prompts is not measured,
     as the stock has nothing like it and here it decides nothing. `sets` come last.
     """
     own = (f"seed={seed}", "optimize.reflection.model=offline", "optimize.probe_rollouts=0")
-    config = load_config("demo", [*own, *sets], env={})
+    config = load_config("sums", [*own, *sets], env={})
     judged = config.optimize.max_front * config.task.splits.select * config.evaluate.samples
-    return load_config("demo", [*own, f"optimize.max_rollouts={budget - judged}", *sets], env={})
+    return load_config("sums", [*own, f"optimize.max_rollouts={budget - judged}", *sets], env={})
 
 
 def search_ours(lab: Lab, folder: Path) -> Outcome:

@@ -1,7 +1,7 @@
 """Recipes compared over training seeds: rows of several seeds -> means by seed, a paired t test.
 
 Two students of one recipe differ by more than chance over items explains (.037, one standard deviation between training
-seeds of the demo), so items pooled from several seeds are not independent: with no true difference such a test finds one
+seeds of the sums), so items pooled from several seeds are not independent: with no true difference such a test finds one
 in .43 of cases. What a recipe does is known from seeds, each of which is one observation.
 """
 

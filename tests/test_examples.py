@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -11,14 +12,16 @@ from random import Random
 import pytest
 
 from gepa_loop import examples
-from gepa_loop.examples import style
+from gepa_loop.examples import desk, policy, router, style
 from gepa_loop.schema import TaskConfig
 from gepa_loop.scorers import RULES
 from gepa_loop.task import load_task
 
 SIZES = {"train": 256, "pareto": 100, "select": 100, "test": 200}
 PROMPTS = Path(__file__).parent.parent / "prompts"
-SCORERS = {"router": "exact", "extract": "json", "policy": "exact", "style": None}
+GOOD = {name: PROMPTS / name / "good.txt" for name in examples.NAMES} | {"desk": PROMPTS / "prog2.txt"}
+"""The default preset's task has prog0 to prog2, of which the last is the good one."""
+SCORERS = {"router": "json", "extract": "json", "policy": "json", "style": None, "desk": "includes"}
 
 
 def example(name: str, seed: int = 0) -> list[tuple[str, str]]:
@@ -36,13 +39,15 @@ def test_items_are_many_and_depend_on_the_seed_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", examples.NAMES)
 def test_the_good_prompt_says_what_no_model_can_guess(name: str) -> None:
-    good, bare, bad = ((PROMPTS / name / f"{kind}.txt").read_text() for kind in ("good", "bare", "bad"))
+    good = GOOD[name].read_text()
+    bare, bad = ((PROMPTS / name / f"{kind}.txt").read_text() for kind in ("bare", "bad"))
     answers = [answer for _, answer in example(name)]
     told: dict[str, Callable[[], set[str]]] = {
         "router": lambda: set(answers),
         "extract": lambda: {json.loads(answer)["sku"] for answer in answers},
-        "policy": lambda: {answer.split(":")[0] for answer in answers},
+        "policy": lambda: {answer.partition(', "euros"')[0] for answer in answers},
         "style": lambda: {"NOTICE //", "crew", "R-210", "-- Town Hall", "MO"},
+        "desk": lambda: set(answers),
     }
     wanted = told[name]()
     assert len(wanted) > 4
@@ -52,12 +57,12 @@ def test_the_good_prompt_says_what_no_model_can_guess(name: str) -> None:
 
 def test_no_worked_example_of_a_prompt_is_an_item() -> None:
     for name in examples.NAMES:
-        good = (PROMPTS / name / "good.txt").read_text()
+        good = GOOD[name].read_text()
         assert not [q for q, _ in example(name) if q.removeprefix("Rewrite this notice: ") in good]
 
 
 def test_the_worked_examples_of_the_prompts_are_right() -> None:
-    for line in (PROMPTS / "style" / "good.txt").read_text().splitlines():
+    for line in GOOD["style"].read_text().splitlines():
         if " -> " in line:
             notice, _, rewritten = line.partition(" -> ")
             day, time, room = (style.DAYS, {"3:15": "15h15", "9:00": "21h00"}, {"210", "305"})
@@ -67,6 +72,23 @@ def test_the_worked_examples_of_the_prompts_are_right() -> None:
                 "room": f"R-{next(r for r in room if r in notice)}",
             }
             assert style.score(facts, rewritten) == (1.0, "")
+
+    for line in GOOD["router"].read_text().splitlines():
+        if line.startswith("Reply: "):
+            reply = json.loads(line.removeprefix("Reply: "))
+            assert router.DESKS[reply["topic"]] == reply["desk"]
+    asked = ""
+    for line in GOOD["policy"].read_text().splitlines():
+        if line.startswith("Request: "):
+            asked = line
+        elif line.startswith("Reply: "):
+            reply = json.loads(line.removeprefix("Reply: "))
+            clause = policy.CLAUSES[reply["clause"] - 1]
+            price = re.search(r"I paid (\d+) euros", asked)
+            assert clause.case == reply["case"] and price is not None
+            assert reply["euros"] == (int(price[1]) if clause.euros is None else clause.euros)
+    said = GOOD["desk"].read_text()
+    assert all(said.count(fact.answer) == 2 for fact in desk.FACTS)
 
 
 def test_style_is_worth_the_share_of_its_rules() -> None:
@@ -82,13 +104,11 @@ def test_style_is_worth_the_share_of_its_rules() -> None:
 
 
 def test_the_router_s_overruling_lines_stand_where_they_make_sense() -> None:
-    from gepa_loop.examples import router
-
-    codes = {}
+    codes: dict[str, set[str]] = {}
     for record in islice(router.rows(Random(0)), 3_000):
         for line in (*router.HURT, *router.THREAT):
-            if line in record["question"]:
-                codes.setdefault(line, set()).add(record["answer"])
+            if re.search(line.replace("{tool}", "[a-z ]+"), record["question"]):
+                codes.setdefault(line, set()).add(json.loads(record["answer"])["desk"])
     assert {line: {"S4-SAF" if line in router.HURT else "Z9-ESC"} for line in codes} == codes
     assert len(codes) == len(router.HURT) + len(router.THREAT)
 

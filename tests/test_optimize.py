@@ -502,7 +502,7 @@ def test_worked_examples_come_from_items_that_are_set_aside() -> None:
     }
     assert shown == {"q0", "q1"}
     assert set_aside(load_config("smoke", env={})) == 4
-    assert set_aside(load_config("demo", env={})) == 16
+    assert set_aside(load_config("sums", env={})) == 16
     assert set_aside(load_config("smoke", ["optimize.reflection.examples=0"], env={})) == 0
 
 

@@ -54,7 +54,7 @@ def test_what_cannot_be_paired_is_refused() -> None:
 
 
 def test_equal_recipes_rarely_differ_significantly() -> None:
-    """Three seeds of 400 items; each student's skill is off by its own training noise of .037, as the demo's is, and two
+    """Three seeds of 400 items; each student's skill is off by its own training noise of .037, as that of the sums is, and two
     students of a seed agree by common random numbers on more than half of the items.
 
     A test over all 1,200 items takes that noise for the recipes': at a level of .05 it finds a difference in two of five

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-NAMES = ("router", "extract", "policy", "style")
+NAMES = ("router", "extract", "policy", "style", "desk")
 
 
 def load(name: str) -> ModuleType:
