@@ -141,11 +141,12 @@ def optimize(
         if opened is None:
             return
         from gepa_loop.browse import print_front
+        from gepa_loop.lab import seed_prompt
         from gepa_loop.searches import read_search
         from gepa_loop.stages import search
 
-        lab, seed_prompt, run, view = opened
-        search(lab, seed_prompt, run.path / "optimize", view, number=0, stack=None)
+        lab, run, view = opened
+        search(lab, seed_prompt(lab.config), run.path / "optimize", view, number=0, stack=None)
     out.print()
     print_front(read_search(str(run.path)), out)
     out.print(f"prompts: {shown(run.path / 'optimize' / 'prompts')}", highlight=False)
@@ -179,10 +180,12 @@ def distill(
         if opened is None:
             return
         from gepa_loop.ledger import read_looks
+        from gepa_loop.references import with_references
         from gepa_loop.retention import measure
         from gepa_loop.stages import distil_alone
 
-        lab, _, run, view = opened
+        lab, run, view = opened
+        lab = with_references(lab, teacher, run, view)
         done = distil_alone(lab, teacher, run, view)
         result = measure(lab, teacher, done.adapter, run, view)
     from gepa_loop.select import decimal
@@ -194,8 +197,11 @@ def distill(
         out.print(str(line), highlight=False, markup=False)
     kept = done.kept
     later = f", {decimal(done.last)} at step {done.last_step}" if done.last_step != kept.step else ""
+    judged = "held-out score" if lab.task.answers == "given" else "held-out exp(-KL(student || prompted))"
+    if done.kl is not None:
+        out.print(f"KL(student || prompted) on held-out replies: {done.kl:.3f} nats a token", highlight=False)
     out.print(
-        f"held-out score without a prompt, of the items that chose the step: {decimal(done.before)} before, "
+        f"{judged} without a prompt, of the items that chose the step: {decimal(done.before)} before, "
         f"{decimal(kept.score)} at step {kept.step} (kept: {kept.reason}){later}\nadapter: {shown(run.path / 'distill' / teacher.id / 'adapter')}",
         highlight=False,
     )
@@ -250,7 +256,7 @@ def evaluate(
             return
         from gepa_loop.ledger import read_looks
 
-        lab, _, run, view = opened
+        lab, run, view = opened
         result = compare(lab, subjects, split, run, view)
     from gepa_loop.view import compare_table
 
@@ -277,13 +283,14 @@ def loop(
     with open_session("loop", config, _with_rounds(sets, rounds), run_name, dry_run, fresh) as opened:
         if opened is None:
             return
+        from gepa_loop.lab import seed_prompt
         from gepa_loop.ledger import read_looks
         from gepa_loop.loop import run_loop
         from gepa_loop.outcome import missing_gain
         from gepa_loop.report.page import write_report
 
-        lab, seed_prompt, run, view = opened
-        result = run_loop(lab, seed_prompt, run, view)
+        lab, run, view = opened
+        result = run_loop(lab, seed_prompt(lab.config), run, view)
         report = write_report(run.path)
     from gepa_loop.view import result_table, round_lines
 
@@ -334,7 +341,7 @@ def sweep(
             for name, seed in configs:
                 out.print(f"cell {name}, seed {seed}: {' '.join(grid.cells[name])}", highlight=False)
             return
-        lab, _, run, view = opened
+        lab, run, view = opened
         result = run_sweep(lab, grid, configs, teacher, run, view)
     from gepa_loop.view import sweep_table
 

@@ -60,7 +60,7 @@ class Config(Section):
     lora: LoraConfig = LoraConfig()
     task: TaskConfig
     sampling: SamplingConfig = SamplingConfig()
-    optimize: OptimizeConfig
+    optimize: OptimizeConfig = OptimizeConfig()
     distill: DistillConfig = DistillConfig()
     objective: ObjectiveConfig = FullKL()
     teacher: TeacherConfig = BaseTeacher()

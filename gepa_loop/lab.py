@@ -125,11 +125,11 @@ class Lab:
         """What was resolved, in lines for a person, before anything is spent."""
         splits = ", ".join(f"{name} {len(self.task.splits[name])}" for name in SPLITS)
         answer, share = self.task.commonest
+        common = f"commonest answer {answer!r} {share:.1%}" if answer else "no answers"
         return [
             f"model {self.base.name}: {self.base.model.dtype} on {self.base.device}".replace("torch.", ""),
             f"sampler {self.engine}",
-            f"task {self.task.name}: {splits}; at least {self.task.distinct} distinct questions, "
-            f"commonest answer {answer!r} {share:.1%}",
+            f"task {self.task.name}: {splits}; at least {self.task.distinct} distinct questions, {common}",
             *self._template_facts(),
         ]
 
@@ -232,11 +232,19 @@ def seed_source(config: Config) -> str:
 
 
 def seed_prompt(config: Config) -> Candidate:
-    """The prompt of `optimize.seed_prompt` or of `optimize.seed_prompt_file`."""
+    """The prompt of `optimize.seed_prompt` or of `optimize.seed_prompt_file`.
+
+    Raises:
+        ConfigError: The config gives neither.
+    """
     settings = config.optimize
     if settings.seed_prompt_file is not None:
         return read_prompt(Path(settings.seed_prompt_file))
-    assert settings.seed_prompt is not None, "the config gives one of the two"
+    if settings.seed_prompt is None:
+        raise ConfigError(
+            "optimize.seed_prompt is required: a search starts from a prompt",
+            'Write the prompt that you have into a file and name it: --set optimize.seed_prompt_file="FILE".',
+        )
     return candidate(settings.seed_prompt, "optimize.seed_prompt")
 
 

@@ -154,6 +154,10 @@ def run_round(
         target = folder / "distill" / candidate.id
         distilled = distil(lab, candidate, target, observer, number=number, stack=stack, before=held_out)
         students[candidate.id] = distilled.adapter
+        if (why := _forgets(config, distilled.forgetting)) is not None:
+            contenders.append(Contender(candidate.id, prompted, None, why))
+            observer.note(f"{candidate.id} cannot win: {why}")
+            continue
         observer.stage("student", round=number, candidate=candidate.id)
         whole = _stacked(stack, distilled.adapter)
         student = scored(f"evaluate/{candidate.id}", "select", NO_PROMPT, whole)
@@ -197,6 +201,14 @@ def _no_student(
     if gap > config.loop.min_gap:
         return None
     return f"no teacher gap: the prompt changes the score by {gap:+z.3f} on {len(base)} items"
+
+
+def _forgets(config: Config, nats: float) -> str | None:
+    """Why a student is no contender; None where it is one."""
+    limit = config.loop.max_forgetting
+    if limit is None or nats <= limit:
+        return None
+    return f"its student is {nats:.3f} nats a token from the model on neutral text, over loop.max_forgetting = {limit:g}"
 
 
 class Tested(NamedTuple):

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from gepa_loop.config import Config
 from gepa_loop.distill.probe import probe_size
-from gepa_loop.lab import Lab
-from gepa_loop.prompts import Candidate
-from gepa_loop.recipe import GRPO, reads_prompt
+from gepa_loop.lab import Lab, seed_prompt
+from gepa_loop.recipe import GRPO, reads_prompt, warm_start
 from gepa_loop.scorecard import ways
 from gepa_loop.stages import open_proposer
 
@@ -21,12 +20,14 @@ class Distillation:
     """Rollouts of its steps, with groups that are drawn again."""
     checks: int
     """Rollouts of its held-out checks: what decides, pass@k, the control task."""
+    recorded: int
+    """The teacher's samples of a warm start, which are made once."""
     tokens: int
-    """Longest that the trained rollouts are together."""
+    """Longest that the trained and the recorded rollouts are together."""
 
     @property
     def rollouts(self) -> int:
-        return self.trained + self.checks
+        return self.trained + self.checks + self.recorded
 
 
 def distillation(config: Config) -> Distillation:
@@ -36,11 +37,15 @@ def distillation(config: Config) -> Distillation:
     check = config.task.splits.pareto * (samples + settings.pass_at)
     if settings.control is not None:
         check += settings.control.splits.pareto * samples
+    warm = warm_start(settings, config.objective, config.teacher) > 0
+    recorded = warm * config.task.splits.train * settings.teacher_samples
     horizons = (settings.max_tokens(step, config.sampling.max_tokens) for step in range(settings.steps))
     return Distillation(
         trained=settings.steps * settings.rollouts * draws,
         checks=-(-settings.steps // settings.check_every) * check,
-        tokens=settings.rollouts * draws * sum(horizons),
+        recorded=recorded,
+        tokens=settings.rollouts * draws * sum(horizons)
+        + recorded * settings.longest(config.sampling.max_tokens),
     )
 
 
@@ -60,7 +65,7 @@ def loop_rollouts(config: Config, search: int) -> int:
     return config.loop.rounds * a_round + scored * sum(one.samples for one in ways(config.evaluate).values())
 
 
-def plan(lab: Lab, command: str, seed_prompt: Candidate) -> list[str]:
+def plan(lab: Lab, command: str) -> list[str]:
     """What a command will do at most, in lines for a person; a reflection model is asked whether it answers."""
     config, lines = lab.config, []
     settings, student = config.distill, distillation(config)
@@ -69,7 +74,7 @@ def plan(lab: Lab, command: str, seed_prompt: Candidate) -> list[str]:
 
         proposer = open_proposer(lab, 0)
         proposer.check()
-        found = plan_search(config, lab.rollouts, proposer, seed_prompt)
+        found = plan_search(config, lab.rollouts, proposer, seed_prompt(config))
         lines += [f"reflection: {proposer.about}", *found.lines(config)]
     if command in ("distill", "loop"):
         if command == "distill":
@@ -78,10 +83,16 @@ def plan(lab: Lab, command: str, seed_prompt: Candidate) -> list[str]:
             each = f"each of up to {config.optimize.max_front} prompts"
         else:
             each = f"one student a round, as objective {config.objective.type} reads no prompt"
+        first = f", {student.recorded:,} samples of the teacher before them" if student.recorded else ""
         again = "" if student.trained == settings.steps * settings.rollouts else " and groups drawn again"
         lines.append(
-            f"distil: {settings.steps} steps of {settings.rollouts} rollouts{again}, up to {student.tokens:,} tokens to "
+            f"distil: {settings.steps} steps of {settings.rollouts} rollouts{again}{first}, up to {student.tokens:,} tokens to "
             f"write, and up to {student.checks:,} rollouts of checks, for {each}"
+        )
+    if command == "distill" and lab.task.answers == "none":
+        splits = config.task.splits
+        lines.append(
+            f"references: {splits.pareto + splits.test:,} rollouts of the prompted model, as the task has no answers"
         )
     if command == "distill":
         scored = 4 * config.task.splits.test * sum(one.samples for one in ways(config.evaluate).values())
@@ -91,7 +102,7 @@ def plan(lab: Lab, command: str, seed_prompt: Candidate) -> list[str]:
     if command == "loop":
         rounds, total = config.loop.rounds, loop_rollouts(config, found.rollouts)
         # A horizon of their own makes rollouts of steps shorter or longer than those that were timed.
-        longer = student.tokens / config.sampling.max_tokens - student.trained
+        longer = student.tokens / config.sampling.max_tokens - student.trained - student.recorded
         seconds = (total + rounds * students_a_round(config) * longer) * found.seconds_each
         what = "the round" if rounds == 1 else f"{rounds} such rounds"
         lines.append(

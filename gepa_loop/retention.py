@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gepa_loop.lab import Lab
@@ -36,7 +37,10 @@ def measure(lab: Lab, teacher: Candidate, student: Adapter, run: Run, observer: 
         The content of result.json.
     """
     seed, count = lab.config.seed, lab.rollouts.renderer.system_tokens
-    ledger = begin_look(run, lab.task.splits["test"], "distill")
+    # The prompted model's replies are no part of what was looked at.
+    given = lab.task.answers == "given"
+    looked = [item if given else replace(item, answer="") for item in lab.task.splits["test"]]
+    ledger = begin_look(run, looked, "distill")
     found: dict[str, dict[Way, Replies]] = {}
     for name in SUBJECTS:
         observer.stage(f"test: {name.replace('_', ' ')}")
@@ -64,6 +68,7 @@ def measure(lab: Lab, teacher: Candidate, student: Adapter, run: Run, observer: 
     first = lab.task.splits["test"][0]
     result = {
         "decides": decides(lab.config.evaluate),
+        "answers": lab.task.answers,
         **{str(way): one(way) for way in WAYS},
         "tokens": {"prompt": count(teacher.text, first), "bare": count(NO_PROMPT, first)},
         "examples": _examples(lab, {name: found[name]["greedy"] for name in SUBJECTS[:3]}),

@@ -158,7 +158,7 @@ class ReflectionConfig(Section):
 
 class OptimizeConfig(Section):
     seed_prompt: Name | None = None
-    """The first prompt, as a text. What ends in `.txt` or `.md`, or is one word with a slash or a file extension, is the path of a
+    """The first prompt of a search, as a text. What ends in `.txt` or `.md`, or is one word with a slash or a file extension, is the path of a
     text file."""
     seed_prompt_file: Name | None = None
     """A text file with the first prompt, whatever its name looks like; instead of `seed_prompt`."""
@@ -208,9 +208,8 @@ class OptimizeConfig(Section):
     @model_validator(mode="after")
     def _samples_differ(self) -> OptimizeConfig:
         _refuse_equal_samples(self.samples, self.temperature)
-        if (self.seed_prompt is None) == (self.seed_prompt_file is None):
-            both = "both are given" if self.seed_prompt else "neither is given"
-            raise ValueError(f"seed_prompt or seed_prompt_file: {both}")
+        if self.seed_prompt is not None and self.seed_prompt_file is not None:
+            raise ValueError("seed_prompt or seed_prompt_file: both are given")
         if self.accept == "test" and 0.5**self.minibatch > self.accept_level:
             raise ValueError(
                 f"accept_level = {self.accept_level:g} cannot be reached: the smallest p of minibatch = {self.minibatch} "
@@ -266,3 +265,6 @@ class LoopConfig(Section):
     min_gap: Annotated[float, Field(ge=-1, le=1)] = 0.0
     """A candidate whose prompt gains no more than this over no prompt on `select` is not distilled. An objective that reads
     no prompt (`grpo`, or a `teacher_tau` of 0) has one student a round, whatever the prompts gain."""
+    max_forgetting: Annotated[float, Field(gt=0)] | None = None
+    """A student that is further than this from the model of its round on texts that have nothing to do with the task cannot win:
+    KL(model || student) in nats a token, see `distill.forgetting`. None: no limit."""

@@ -73,6 +73,19 @@ def own_scorer(function: Callable[[dict[str, Any], str], object], where: str) ->
     return score
 
 
+def unanswered(item: Item, _read: str | None, _reply: str) -> tuple[float, str]:
+    """The scorer of a task without answers, before there is anything to compare a reply with."""
+    raise TaskError(
+        f"{item.id} has no answer",
+        "Only `distill` does without: it compares with the prompted model's replies.",
+    )
+
+
+def same_text(item: Item, _read: str | None, reply: str) -> tuple[float, str]:
+    """1 where the whole reply is the item's answer."""
+    return float(reply.strip() == item.answer.strip()), ""
+
+
 def _check_answer(name: str, item: Item, where: str) -> None:
     if not item.answer:
         raise TaskError(

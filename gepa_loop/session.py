@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.text import Text
 
-from gepa_loop.errors import ConfigError
+from gepa_loop.errors import ConfigError, TaskError
 from gepa_loop.redact import printable
 from gepa_loop.signals import interruptible
 from gepa_loop.terminal import out
@@ -27,7 +27,6 @@ class Session(NamedTuple):
     """What a command works with once everything is checked and its run directory is open."""
 
     lab: Lab
-    seed_prompt: Candidate
     run: Run
     view: View
 
@@ -72,10 +71,11 @@ def open_session(
     from gepa_loop.view import View
 
     settings = load_config(config, sets or ())
-    first = seed_prompt(settings)
-    prompts = prompts or {seed_source(settings): first}
+    searches = command in ("optimize", "loop")
+    if prompts is None:
+        prompts = {seed_source(settings): seed_prompt(settings)}
     extra = {"command": command, "prompts": " ".join(p.id for p in prompts.values()), **(more or {})}
-    if command in ("optimize", "loop"):
+    if searches:
         from gepa_loop.config import check_budget
 
         check_budget(settings)
@@ -92,9 +92,9 @@ def open_session(
     if dry_run:
         from gepa_loop.planning import plan
 
-        if command in ("optimize", "loop"):
+        if searches:
             out.print("measuring a sample of rollouts", highlight=False)
-        for line in plan(lab, command, first):
+        for line in plan(lab, command):
             out.print(line, highlight=False)
         out.print(f"would write {shown(path)}", highlight=False)
         yield None
@@ -105,14 +105,14 @@ def open_session(
         done = not fresh and rounds_done(path) >= settings.loop.rounds
     else:
         done = not fresh and (path / "optimize" / "result.json").exists()
-    if command in ("optimize", "loop") and not done:
-        check_search(lab, first)
+    if searches and not done:
+        check_search(lab, seed_prompt(settings))
     with interruptible(), open_run(path, lab.identity(**extra), fresh=fresh) as run:
         write_json(run.path / "config.json", resolved)
         out.print(f"run {shown(path)}", highlight=False)
         run.event("start", command=command, **lab.data_facts())
         with View(out) as view:
-            yield Session(lab, first, run, view)
+            yield Session(lab, run, view)
 
 
 def _unending(resolved: dict[str, Any]) -> dict[str, Any]:
@@ -147,12 +147,20 @@ def _checked_lab(
     day: str | None,
 ) -> Lab:
     from gepa_loop.lab import open_lab
+    from gepa_loop.references import check_references
     from gepa_loop.sources import code_of
 
     for task in filter(None, (settings.task, settings.distill.control)):
         for file in code_of(task):
             out.print(f"task {task.name} runs {file}", highlight=False)
     lab = open_lab(settings, day)
+    if lab.task.answers == "none":
+        if command != "distill":
+            raise TaskError(
+                f"task {lab.task.name} has no answers: `{command}` has nothing to score replies by",
+                "`distill` does without: it compares with the prompted model's own replies.",
+            )
+        check_references(lab)
     for source, candidate in prompts.items():
         lab.check_prompt(candidate, source)
     if command in ("distill", "loop", "sweep"):

@@ -217,10 +217,13 @@ def distil(
     if begun := settings.steps if (folder / "result.json").exists() else steps_saved(folder / "checkpoints"):
         observer.note("finished earlier" if begun == settings.steps else f"continuing after step {begun}")
     observer.progress(begun, settings.steps)
-    still, warm = 0, False
+    still, warm, halved = 0, False, ""
 
     def progress(row: Mapping[str, Any]) -> None:
-        nonlocal still, warm
+        nonlocal still, warm, halved
+        if row["halved"] != halved:
+            halved = row["halved"]
+            observer.note(f"{halved}: back at step {row['step'] - 1}, with half of distill.lr from here on")
         if row["warm"] != warm:
             warm = row["warm"]
             if warm:
@@ -234,11 +237,14 @@ def distil(
         )
 
     done = distill(lab, teacher, folder, stack=stack, before=before, progress=progress)
-    observer.note(f"kept step {done.kept.step}: {done.kept.reason}")
+    observer.note(f"ended by {done.ended}; kept step {done.kept.step}: {done.kept.reason}")
     if still:
         observer.note(
-            f"{still} of {settings.steps} steps had no gradient: no trained token had an advantage or a divergence"
+            f"{still} of {done.last_step} steps had no gradient: no trained token had an advantage or a divergence"
         )
+    observer.note(
+        f"on texts that have nothing to do with the task: {done.forgetting:.2g} nats a token from the model"
+    )
     observer.note(str(done.mismatch))
     return done
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from gepa_loop.answers import MISSING, open_thought
 from gepa_loop.answers import extract as extract
@@ -13,7 +14,7 @@ from gepa_loop.records import Item as Item
 from gepa_loop.records import short
 from gepa_loop.runs import fingerprint
 from gepa_loop.schema import TaskConfig
-from gepa_loop.scorers import Scorer, make_scorer
+from gepa_loop.scorers import Scorer, make_scorer, same_text, unanswered
 from gepa_loop.sources import SPLITS as SPLITS
 from gepa_loop.sources import Dealt, deal
 
@@ -51,6 +52,8 @@ class Task:
     """Only a full score counts, as 1."""
     doubts: tuple[str, ...] = ()
     """What was found wrong with its answers."""
+    answers: Literal["given", "none", "references"] = "given"
+    """Whose: the task's (or its scorer needs none), nobody's, so that no reply can be scored, or those of `with_references`."""
     later: tuple[tuple[Item, ...], ...] = ()
     """Items of `select` for round 1, round 2 and so on: each round's decision is made on items that decided nothing before."""
 
@@ -65,6 +68,14 @@ class Task:
         return (
             self if number == 0 else replace(self, splits={**self.splits, "select": self.later[number - 1]})
         )
+
+    def with_references(self, replies: Mapping[str, str]) -> Task:
+        """The task whose items have these replies for answers, by item id; a reply scores 1 where it is the same text."""
+        splits = {
+            name: tuple(replace(item, answer=replies.get(item.id, "")) for item in items)
+            for name, items in self.splits.items()
+        }
+        return replace(self, splits=splits, extract="whole", scorer=same_text, answers="references")
 
     def score(self, item: Item, completion: str, *, truncated: bool = False, opening: str = "") -> Score:
         """Score one completion.
@@ -151,7 +162,9 @@ def _task(config: TaskConfig, dealt: Dealt) -> Task:
     full_marks = config.kind == "reasoning_gym" and not config.partial
     scoring = {"extract": config.extract, "scorer": config.scorer, "full_marks": full_marks}
     every = [item for items in (*ordered.values(), *later) for item in items]
-    scorer = dealt.scorer or make_scorer(config, dealt.records or every)
+    known = dealt.records or every
+    answered = bool(dealt.scorer or config.scorer) or any(item.answer for item in known)
+    scorer = dealt.scorer or (make_scorer(config, known) if answered else unanswered)
     doubts = contradictions(dealt.records)
     # A scorer of the user's is not asked: it may be a judge that costs something. A pattern does not match itself.
     rule = config.scorer or "exact"
@@ -168,5 +181,6 @@ def _task(config: TaskConfig, dealt: Dealt) -> Task:
         scorer=scorer,
         full_marks=full_marks,
         doubts=doubts,
+        answers="given" if answered else "none",
         later=later,
     )

@@ -185,6 +185,16 @@ def retention_lines(result: Mapping[str, Any]) -> Iterator[str]:
             f"student, {way}: {said}; by items it {kept}has {decimal(one['beyond'])} beyond it and lost "
             f"{decimal(one['broke'])} of what the base had"
         )
+    if result["answers"] == "references":
+        sampled = result["sampled"]
+        low = sampled["student_minus_prompted"]["ci"][0]
+        own, theirs = sampled["prompted"]["mean"], sampled["student"]["mean"]
+        said = f"so the student falls behind by {decimal(max(0.0, -low))} at most (95 %)"
+        yield (
+            "scores are the share of replies equal to the prompted model's greedy one, as the task has no answers: sampled, the student "
+            f"gives it {decimal(theirs)} of the time and the prompted model itself {decimal(own)}, "
+            f"{said if own else 'so only the KL compares them'}"
+        )
     saved = result["tokens"]["prompt"] - result["tokens"]["bare"]
     yield f"saved at every call: {saved:,} tokens of the prompt"
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from gepa_loop.distill.checks import Check, choose, stale
+from gepa_loop.distill.checks import Check, choose, fallen, settled
 
 ITEMS = "abcdefgh"
 
@@ -71,7 +71,40 @@ def test_checks_that_say_nothing_keep_the_last() -> None:
     assert choose([check(0, 0, 0), check(1, 0, 0), check(2, 1, 1), check(3, 1, 1), check(4, 1, 1)]).step == 3
 
 
-def test_early_stop_looks_at_the_last_checks() -> None:
-    rising = [check(0, 0.1), check(1, 0.3), check(2, 0.2), check(3, 0.3)]
-    assert stale(rising, 2) and not stale(rising, 3) and not stale(rising, 0)
-    assert not stale(rising[:2], 2)
+def test_a_plateau_is_a_stretch_that_is_not_above_the_one_before_it() -> None:
+    """One item, so that no difference has an error: what counts is the mean of two checks and of the two before."""
+    flat = [check(0, 0.0), check(1, 0.3), check(2, 0.2), check(3, 0.1), check(4, 0.4)]
+    assert settled(flat, 2) and not settled(flat, 0)
+    assert not settled(flat[:4], 2), "too few"
+    assert not settled([*flat, check(5, 0.5)], 2)  # .45 against .15
+    assert not settled(flat, 3)
+    # The untrained student is none of them: .3 and .3 are not above .3 and .3, and would be above 0 and .3.
+    assert settled([check(0, 0.0), *(check(step, 0.3) for step in (1, 2, 3, 4))], 2)
+
+
+def test_a_rise_within_its_noise_is_none() -> None:
+    """Gaps of .2 and -.1: mean .05, standard error .15. Gaps of .05 twice have no error."""
+    before = [check(0, 0, 0), check(1, 0.3, 0.6)]
+    assert settled([*before, check(2, 0.5, 0.5)], 1)
+    assert not settled([*before, check(2, 0.35, 0.65)], 1)
+
+
+def test_a_warm_start_is_no_plateau() -> None:
+    warm = [Check(step, {"a": 0.0}, warm=True) for step in range(5)]
+    assert not settled(warm, 1)
+    cold = [check(5, 0.1), check(6, 0.1)]
+    assert not settled([*warm, cold[0]], 1) and settled([*warm, *cold], 1)
+
+
+def test_a_fall_is_more_than_noise_and_more_than_half() -> None:
+    """Four items; the gap of 1, 1, 1, 0 has the mean .75 and the error .25, and three of those are .75."""
+    best = check(1, 1, 1, 1, 1)
+    assert not fallen([check(0, 0, 0, 0, 0), best, check(2, 0, 0, 0, 1)])
+    assert fallen([check(0, 0, 0, 0, 0), best, check(2, 0, 0, 0, 0)]) == (
+        "the held-out score was 1.000 at step 1 and is 0.000 at step 2"
+    )
+    assert not fallen([best, check(2, 0.5, 0.5, 0.5, 0.5)]) and fallen([best, check(2, 0.4, 0.4, 0.4, 0.4)])
+    assert fallen([best, check(2, 0.9, 0.9, 0.9, 0.9), check(3, 0.4, 0.4, 0.4, 0.4)]).endswith(
+        "0.400 at step 3"
+    )
+    assert not fallen([check(0, 0, 0), check(1, 0, 0)])

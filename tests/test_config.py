@@ -135,8 +135,8 @@ def test_the_seed_prompts_file_has_a_key_of_its_own(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=message):
             load_config("smoke", sets, env={}, cwd=tmp_path)
     (tmp_path / "none.toml").write_text('[task]\nname = "lcm"\n[optimize]\nminibatch = 2\n')
-    with pytest.raises(ConfigError, match="neither is given"):
-        load_config("none.toml", env={}, cwd=tmp_path)
+    with pytest.raises(ConfigError, match=r"optimize.seed_prompt is required: a search starts from a prompt"):
+        seed_prompt(load_config("none.toml", env={}, cwd=tmp_path))
 
 
 def test_names_too_long_for_a_file_are_no_traceback(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_every_recipe_names_its_source() -> None:
     folder = resources.files("gepa_loop") / "presets"
     for name in presets():
         text = (folder / f"{name}.toml").read_text("utf-8")
-        assert name in ("demo", "smoke", *examples.NAMES) or "\n# Source: " in text, name
+        assert name in ("demo", "sums", "smoke", *examples.NAMES) or "\n# Source: " in text, name
 
 
 def test_a_preset_may_build_on_another() -> None:

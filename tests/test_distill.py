@@ -197,7 +197,7 @@ def test_every_checks_student_can_still_be_kept(scored: Lab, tmp_path: Path) -> 
     assert result["choice"] == asdict(done.kept)
     assert done.kept.score == rows[done.kept.step - 1]["held_out_score"]
     # Each of its fields is read when the stage is finished; the rest is what every record has.
-    own = {"before", "last", "choice", "mismatch", "stack"}
+    own = {"before", "last", "choice", "ended", "forgetting", "kl", "mismatch", "stack"}
     assert set(result) == own | {"schema_version", "files"}
 
 
@@ -238,9 +238,11 @@ VARYING = "seconds", "tokens_per_second", "peak_memory_gib", "micro_tokens", "re
 
 
 def steady(path: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl without what differs from run to run; null as NaN."""
+    """The rows of metrics.jsonl without what differs from run to run; what is empty as NaN."""
     rows = read_jsonl(path / "metrics.jsonl")
-    return [{k: math.nan if v is None else v for k, v in row.items() if k not in VARYING} for row in rows]
+    return [
+        {k: math.nan if v in (None, "") else v for k, v in row.items() if k not in VARYING} for row in rows
+    ]
 
 
 @pytest.mark.parametrize("sets", RECIPES, ids=" ".join)
@@ -420,7 +422,8 @@ def test_a_cut_completion_is_worth_nothing_where_that_is_asked(scored: Lab) -> N
 
 def test_early_stop_after_checks_without_gain(lab: Lab, tmp_path: Path) -> None:
     done = train(lab, tmp_path, "distill.steps=9", "distill.check_every=1", "distill.patience=2")
-    assert done.last_step == 2  # the score is 0 from the first check on
+    assert done.last_step == 4  # the score is 0 from the first check on
+    assert done.ended == "the held-out score did not rise over the last 2 checks"
 
 
 def test_learning_rates_by_hand() -> None:

@@ -15,6 +15,7 @@ from gepa_loop.bundled import random_tiny
 from gepa_loop.cli import run
 from gepa_loop.config import load_config
 from gepa_loop.distill.collect import items_of_step
+from gepa_loop.distill.forgetting import NEUTRAL
 from gepa_loop.distill.probe import PER_ITEM
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.loop import RoundOutcome, run_round, run_test
@@ -383,3 +384,34 @@ def test_students_of_two_prompts_are_one_where_none_is_read(
         assert all(found)
         assert (found[0] == found[1]) == equal
         assert reads_prompt(lab.config.distill, lab.config.objective) != equal
+
+
+def test_forgetting_is_measured_from_the_rounds_own_model(
+    root: Path, winners: list[str], lab: Lab, models: list[torch.nn.Module]
+) -> None:
+    for number, winner in enumerate(winners):
+        kl = []
+        for text in NEUTRAL:
+            first, *rest = lab.base.tokenizer(text)["input_ids"]
+            before, after = (logprobs(models[number + n], [first], [*rest, 0]) for n in (0, 1))
+            kl.append((before.exp() * (before - after)).sum(-1))
+        exact = float(torch.cat(kl).mean())
+        folder = root / f"round_{number:02d}" / "distill" / winner
+        assert read_json(folder / "result.json")["forgetting"] == pytest.approx(exact, rel=1e-3)
+        assert exact > 1e-3
+
+
+def test_a_student_that_forgets_too_much_cannot_win(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    assert run([*ladder.COMMAND, "--rounds", "1", "--set", "loop.max_forgetting=1e-6"]) == 0
+    [own] = read_json(tmp_path / "runs" / "r" / "result.json")["rounds"]
+    assert own["winner"] is None
+    skipped = [one["skipped"] for one in own["candidates"] if one["skipped"]]
+    assert any(
+        "nats a token from the model on neutral text, over loop.max_forgetting = 1e-06" in why
+        for why in skipped
+    )
+    assert not any(one["student"] for one in own["candidates"])

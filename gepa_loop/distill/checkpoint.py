@@ -38,6 +38,8 @@ class Checkpoint:
     """The next step is one on the teacher's samples."""
     failed: int = 0
     """Steps in a row before it whose loss or gradient was not finite."""
+    halved: str = ""
+    """Why the learning rate is half of `distill.lr` from here on; empty where it is whole."""
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, base: Origin) -> None:
@@ -57,6 +59,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, base: Origin) -> None:
         "baseline": checkpoint.baseline,
         "warm": checkpoint.warm,
         "failed": checkpoint.failed,
+        "halved": checkpoint.halved,
     }
     write_record(target / "state.json", state, "adapter", "teacher", MOMENTS)
     for old in folder.glob("step_*"):
@@ -89,6 +92,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         baseline=state["baseline"],
         warm=state["warm"],
         failed=state["failed"],
+        halved=state["halved"],
     )
 
 

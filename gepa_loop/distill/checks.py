@@ -10,6 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+CERTAIN = 3.0
+"""Standard errors."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,8 @@ class Check:
     step: int
     scores: Mapping[str, float]
     """Item -> mean score over its samples; the same items at every check."""
+    warm: bool = False
+    """The step after it is still one on the teacher's samples."""
 
     @property
     def score(self) -> float:
@@ -71,10 +77,27 @@ def choose(checks: Sequence[Check]) -> Choice:
     return _choice(steps[best], smooth, best, 0.0, 0.0, silent)
 
 
-def stale(checks: Sequence[Check], patience: int) -> bool:
-    """The last `patience` checks are all no better than the best before them; never for 0."""
-    before, last = checks[:-patience], checks[-patience:]
-    return bool(patience and before) and max(c.score for c in last) <= max(c.score for c in before)
+def settled(checks: Sequence[Check], patience: int) -> bool:
+    """The last `patience` checks together are not above as many before them by more than one standard error; never for 0.
+
+    Checks of a warm start do not count: a student that cannot say the teacher's replies yet scores 0 for a while.
+    """
+    counted = [check for check in checks if not check.warm and check.step]
+    if not patience or len(counted) < 2 * patience:
+        return False
+    gain, error = _gap(_together(counted[-patience:]), _together(counted[-2 * patience : -patience]))
+    return gain <= error
+
+
+def fallen(checks: Sequence[Check]) -> str:
+    """In words, that the last check is below the best before it by more than half and more than `CERTAIN` standard errors;
+    else empty."""
+    *before, last = checks
+    best = max(before, key=lambda check: check.score)
+    loss, error = _gap(best.scores, last.scores)
+    if loss <= CERTAIN * error or loss <= best.score / 2:
+        return ""
+    return f"the held-out score was {best.score:.3f} at step {best.step} and is {last.score:.3f} at step {last.step}"
 
 
 def _choice(
@@ -100,6 +123,11 @@ def _choice(
     return Choice(check.step, check.score, level, best, difference, error, reason)
 
 
+def _together(checks: Sequence[Check]) -> dict[str, float]:
+    """Each item's mean over checks."""
+    return {item: _mean({check.step: check.scores[item] for check in checks}) for item in checks[0].scores}
+
+
 def _silent(checks: Sequence[Check]) -> bool:
     """Several checks, and none says anything that another does not."""
     return len(checks) > 1 and all(dict(check.scores) == dict(checks[0].scores) for check in checks)
@@ -115,5 +143,5 @@ def _gap(a: Mapping[str, float], b: Mapping[str, float]) -> tuple[float, float]:
     return mean, math.sqrt(variance / len(gaps))
 
 
-def _mean(scores: Mapping[str, float]) -> float:
+def _mean(scores: Mapping[Any, float]) -> float:
     return math.fsum(scores.values()) / len(scores)

@@ -69,6 +69,9 @@ class ServerReader:
     def moved(self) -> None:
         """It looks at nobody."""
 
+    def restored(self) -> None:
+        """It looks at nobody."""
+
     def follow(self) -> None:
         """It does not move."""
 

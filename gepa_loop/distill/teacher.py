@@ -76,6 +76,10 @@ class Reader(Protocol):
         """Take note that an update has moved the student."""
         ...
 
+    def restored(self) -> None:
+        """Take note that weights of a checkpoint were put back."""
+        ...
+
     def follow(self) -> None:
         """Follow the student, whose step is over."""
         ...
@@ -156,6 +160,9 @@ class LocalReader:
     def moved(self) -> None:
         self._stale |= STUDENT in self.adapters
 
+    def restored(self) -> None:
+        self._stale = True
+
     def follow(self) -> None:
         if self.follows and self.model is not None:
             follow_student(self.model, self.rate)
@@ -185,7 +192,7 @@ def open_reader(lab: Lab, model: PeftModel, prompt: str) -> Reader | None:
     """What reads besides the student: the teacher with its prompt, the base without one for `grpo`, or nothing.
 
     Args:
-        lab: Its base carries `model`'s adapters, its items are those of `train`.
+        lab: Its base carries `model`'s adapters. It reads items of `train`, and of `pareto` where no privileged field is read.
         model: The student's adapter and the stack.
         prompt: The teacher's.
 
@@ -196,6 +203,8 @@ def open_reader(lab: Lab, model: PeftModel, prompt: str) -> Reader | None:
         TaskError: An item lacks the privileged field.
     """
     config, base, renderer, items = lab.config, lab.base, lab.rollouts.renderer, lab.task.splits["train"]
+    if not config.teacher.privileged:
+        items = (*items, *lab.task.splits["pareto"])
     teacher, horizon = config.teacher, config.distill.longest(config.sampling.max_tokens)
     stack = (STACK,) if STACK in model.peft_config else ()
     questions = renderer.all_tokens(NO_PROMPT, items)

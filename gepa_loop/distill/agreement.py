@@ -1,0 +1,58 @@
+"""How far a student is from the prompted model on replies of its own that nobody trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from gepa_loop.distill.batch import Group, completion_tokens, micro_batches, pack
+from gepa_loop.distill.forward import Prefix, hidden_states
+from gepa_loop.distill.head import token_stats
+from gepa_loop.models import Base
+from gepa_loop.sampling.base import Completion
+from gepa_loop.task import Item
+
+if TYPE_CHECKING:
+    from gepa_loop.distill.teacher import Reader
+
+
+@torch.no_grad()
+def divergences(
+    base: Base,
+    reader: Reader,
+    items: Sequence[Item],
+    questions: Sequence[Sequence[int]],
+    completions: Sequence[Completion],
+    micro_tokens: int,
+) -> Mapping[str, float]:
+    """KL(student || teacher) of each item's completions in nats, mean over their tokens, the whole vocabulary at temperature 1.
+
+    Args:
+        base: The model, with the student's adapter active.
+        reader: The teacher; it has prompts of these items.
+        items: What was asked.
+        questions: Their tokens without a prompt.
+        completions: The student's, the same number of each item, item by item.
+        micro_tokens: Most positions of one pass.
+    """
+    each = len(completions) // len(items)
+    groups = [
+        Group(
+            tuple(question),
+            reader.rest(item),
+            tuple(c.token_ids for c in completions[each * place : each * (place + 1)]),
+        )
+        for place, (item, question) in enumerate(zip(items, questions, strict=True))
+    ]
+    head, parts = base.model.get_output_embeddings().weight, []
+    for part in micro_batches(groups, micro_tokens):
+        teacher = reader.read(part, base.device)
+        plain = pack([g.student_prompt for g in part], [g.completions for g in part], 0, base.device)
+        states = hidden_states(base.model, plain, Prefix())
+        stats = token_stats(states, head, completion_tokens(part, base.device), teacher)
+        parts.append(stats.reverse_kl_N.cpu())
+    lengths = [sum(map(len, group.completions)) for group in groups]
+    means = [float(kl_N.mean()) for kl_N in torch.split(torch.cat(parts), lengths)]
+    return {item.id: mean for item, mean in zip(items, means, strict=True)}

@@ -1,0 +1,217 @@
+"""The steps from one checkpoint to the next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gepa_loop.config import Config
+from gepa_loop.distill.agreement import divergences
+from gepa_loop.distill.checkpoint import Checkpoint, optimizer_moments, restore_moments
+from gepa_loop.distill.checks import Check
+from gepa_loop.distill.collect import collect
+from gepa_loop.distill.forward import Forward
+from gepa_loop.distill.memory import Passes
+from gepa_loop.distill.metrics import Clock, metrics, samples
+from gepa_loop.distill.update import learning_rate, update
+from gepa_loop.distill.warm import Recorded, imitating
+from gepa_loop.errors import Diverged
+from gepa_loop.lab import Lab
+from gepa_loop.lora import Adapter, stack_adapters
+from gepa_loop.lora_training import load_student, load_teacher, student_adapter, teacher_adapter
+from gepa_loop.prompts import NO_PROMPT
+from gepa_loop.rollouts import Rollouts, item_means, mean_score
+from gepa_loop.runs import append_jsonl, read_jsonl, write_jsonl
+from gepa_loop.sampling.base import Sampling
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+    from gepa_loop.distill.teacher import Reader
+
+METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
+JOURNALS = METRICS, SAMPLES
+Row = dict[str, Any]
+Progress = Callable[[Row], None]
+FAILURES = 3
+"""Steps in a row without a finite loss and gradient that end a stretch; one alone is left out and counted."""
+
+
+@dataclass
+class Training:
+    """A student and what trains it. Its weights, moments and passes change in place."""
+
+    lab: Lab
+    model: PeftModel
+    stack: Adapter | None
+    reader: Reader | None
+    record: Recorded | None
+    """The teacher's samples, where they are made once."""
+    forward: Forward
+    optimizer: torch.optim.Optimizer
+    passes: Passes
+    folder: Path
+    """Of the journals."""
+    warm_start: float
+    """Nats a token at which steps on the teacher's samples end."""
+
+    @property
+    def student(self) -> Adapter:
+        """The present weights with the stack below, on the model's device."""
+        own = student_adapter(self.model, self.lab.base.device)
+        return own if self.stack is None else stack_adapters([self.stack, own])
+
+    def beginning(self, before: Mapping[str, float]) -> Checkpoint:
+        """The state before the first step, with its held-out scores.
+
+        Args:
+            before: Of base + stack; not used where the task has no answers.
+        """
+        if self.lab.task.answers == "references":
+            self.lab.rollouts.sampler.set_student(self.student)
+            before, _ = self._scores()
+        warm = self.warm_start > 0
+        return Checkpoint(
+            0,
+            student_adapter(self.model),
+            optimizer_moments(self.optimizer),
+            (Check(0, before, warm),),
+            dict.fromkeys(JOURNALS, 0),
+            self._following(),
+            warm=warm,
+        )
+
+    def go_to(self, checkpoint: Checkpoint) -> None:
+        """Put a checkpoint's weights and moments back, and cut the journals to its steps."""
+        load_student(self.model, checkpoint.adapter)
+        restore_moments(self.optimizer, checkpoint.moments)
+        if checkpoint.teacher is not None:
+            load_teacher(self.model, checkpoint.teacher)
+        if self.reader is not None:
+            self.reader.restored()
+        for name in JOURNALS:
+            count, path = checkpoint.rows[name], self.folder / name
+            write_jsonl(path, read_jsonl(path, count, again=self.folder)[:count])
+
+    def stretch(self, start: Checkpoint, progress: Progress) -> tuple[Checkpoint, Row]:
+        """Train from a checkpoint, whose weights are in place, to the next held-out check.
+
+        Args:
+            start: The checkpoint.
+            progress: Called with each step's row of metrics.jsonl but the last.
+
+        Returns:
+            The state then, which is not saved yet, and the last row.
+
+        Raises:
+            Diverged: Losses or gradients that are not finite, `FAILURES` steps in a row, or logits that the sampler cannot use.
+        """
+        rollouts, settings = self.lab.rollouts, self.lab.config.distill
+        config = with_half_the_rate(self.lab.config) if start.halved else self.lab.config
+        step, baseline, warm, failed = start.step, start.baseline, start.warm, start.failed
+        written, checked = dict(start.rows), False
+        scores: dict[str, float] = {}
+        row: Row = {}
+        try:
+            while not checked:
+                if row:
+                    progress(row)
+                clock = Clock(self.lab.base.device)
+                # 1. The student answers, or the teacher does.
+                now = imitating(config) if warm else config
+                collected = collect(now, rollouts, self.reader, self.student, self.stack, step, self.record)
+                measured = rollouts.sampler.rest()
+                clock.lap("generate")
+
+                # 2. The teacher reads; the student moves.
+                first = step * settings.updates
+                done = update(
+                    now, self.lab.base, self.forward, self.optimizer, self.reader, collected, baseline, first, self.passes, clock
+                )  # fmt: skip
+                self.passes = done.passes
+                finite = math.isfinite(done.loss) and math.isfinite(done.grad_norm)
+                failed = 0 if finite else failed + 1
+                if failed == FAILURES:
+                    raise Diverged(f"the loss or its gradient was not finite in {FAILURES} steps in a row")
+                step, baseline = step + 1, done.baseline
+                rate = learning_rate(config, first)
+                row = metrics(step, collected, done, rate, clock, self.lab.base.device) | measured
+                row |= {"warm": warm, "skipped": not finite, "halved": start.halved}
+                warm = warm and 2 * step < settings.steps and not (finite and done.loss <= self.warm_start)
+                shown = samples(step, collected, done, rollouts)
+                append_jsonl(self.folder / SAMPLES, shown)
+
+                # 3. Held-out check.
+                checked = step % settings.check_every == 0 or step == settings.steps
+                if checked:
+                    rollouts.sampler.set_student(self.student)
+                    scores, shown_scores = self._scores()
+                    row |= shown_scores
+                    clock.lap("check")
+                    row["seconds"] = clock.seconds
+                append_jsonl(self.folder / METRICS, [row])
+                written = {METRICS: written[METRICS] + 1, SAMPLES: written[SAMPLES] + len(shown)}
+        except Diverged as error:
+            raise Diverged(f"step {step + 1}: {error}", error.hint) from error
+        found = Checkpoint(
+            step,
+            student_adapter(self.model),
+            optimizer_moments(self.optimizer),
+            (*start.checks, Check(step, scores, warm)),
+            written,
+            self._following(),
+            baseline,
+            warm,
+            failed,
+            start.halved,
+        )
+        return found, row
+
+    def _following(self) -> Adapter | None:
+        """The adapter of a teacher that follows the student."""
+        return teacher_adapter(self.model) if self.reader is not None and self.reader.follows else None
+
+    def _scores(self) -> tuple[dict[str, float], dict[str, float]]:
+        """What a check finds of the sampler's student, without a prompt.
+
+        Returns:
+            What judges it, item by item: its score, or exp(-KL(student || teacher)) where answers are the prompted model's
+            replies; and for the step's log the held-out score, that KL, pass@k and the score on the control.
+        """
+        config, rollouts = self.lab.config, self.lab.rollouts
+        sampling = Sampling(config.evaluate.temperature, config.sampling.max_tokens)
+        items, count = rollouts.task.splits["pareto"], config.distill.pass_at
+        samples = config.evaluate.samples
+        completions = rollouts.completions(NO_PROMPT, items, samples, sampling, "evaluate")
+        owners = [(item, n) for item in items for n in range(samples)]
+        held_out = [rollouts.score(item, n, c) for (item, n), c in zip(owners, completions, strict=True)]
+        judged, found = item_means(held_out), {"held_out_score": mean_score(held_out)}
+        if self.reader is not None and all(item.id in self.reader.prompts for item in items):
+            rollouts.sampler.rest()
+            questions = rollouts.renderer.all_tokens(NO_PROMPT, items)
+            kl = divergences(self.lab.base, self.reader, items, questions, completions, self.passes.tokens)
+            found["held_out_kl"] = sum(kl.values()) / len(kl)
+            if rollouts.task.answers == "references":
+                judged = {item: math.exp(-nats) for item, nats in kl.items()}
+        if count:
+            warm = replace(sampling, temperature=config.sampling.temperature)
+            rows = rollouts.rows(NO_PROMPT, items, count, warm, "pass")
+            found["pass_at_k"] = len({row.item for row in rows if row.score == 1}) / len(items)
+        if self.lab.control is not None:
+            control: Rollouts = replace(rollouts, task=self.lab.control)
+            others = self.lab.control.splits["pareto"]
+            found["control_score"] = mean_score(
+                control.rows(NO_PROMPT, others, samples, sampling, "evaluate")
+            )
+        return judged, found
+
+
+def with_half_the_rate(config: Config) -> Config:
+    """The configuration after a stretch that was taken back."""
+    distill = config.distill
+    return config.model_copy(update={"distill": distill.model_copy(update={"lr": distill.lr / 2})})

@@ -1,0 +1,55 @@
+"""What replies are compared with where a task has no answers: those that the prompted model gives greedily."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gepa_loop.errors import ConfigError
+from gepa_loop.evaluate import evaluate
+from gepa_loop.lab import Lab
+from gepa_loop.prompts import Candidate
+from gepa_loop.runs import Run
+from gepa_loop.schema import EvaluateConfig
+from gepa_loop.stages import Observer
+
+SPLITS = ("pareto", "test")
+"""Those that judge a student."""
+
+
+def check_references(lab: Lab) -> None:
+    """Find out whether the prompted model is what the student should agree with.
+
+    Raises:
+        ConfigError: The task has no answers, and the teacher is another model.
+    """
+    kind = lab.config.teacher.kind
+    if lab.task.answers == "none" and kind != "base":
+        raise ConfigError(
+            f"teacher.kind = {kind!r}: task {lab.task.name} has no answers, so the student is judged by its agreement with the "
+            "prompted model, which is the teacher for 'base' alone"
+        )
+
+
+def with_references(lab: Lab, teacher: Candidate, run: Run, observer: Observer) -> Lab:
+    """The lab as it is, or, where its task has no answers, with the prompted model's greedy replies in their place.
+
+    Their rows go to references/<split>.jsonl.
+
+    Args:
+        lab: Of the run.
+        teacher: The prompt that is distilled.
+        run: Its directory.
+        observer: Sees each split's progress.
+    """
+    if lab.task.answers != "none":
+        return lab
+    config = lab.config.model_copy(update={"evaluate": EvaluateConfig(samples=1, temperature=0.0)})
+    mute = replace(lab.rollouts, task=replace(lab.task, scorer=lambda *_: (0.0, "")))
+    replies: dict[str, str] = {}
+    for split in SPLITS:
+        observer.stage(f"the prompted model's replies: {split}")
+        path = run.path / "references" / f"{split}.jsonl"
+        rows = evaluate(config, mute, split, teacher.text, None, path, observer.progress)
+        replies |= {row["item"]: row["completion"] for row in rows}
+    task = lab.task.with_references(replies)
+    return replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))
