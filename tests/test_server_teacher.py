@@ -244,7 +244,7 @@ def test_the_key_comes_from_the_environment_and_is_not_shown(
 
 
 def test_a_server_that_dies_stops_the_run_with_its_words(lab: Lab, vllm: Vllm, tmp_path: Path) -> None:
-    vllm.refuse_after = 2  # the check, and the first step
+    vllm.refuse_after = 3  # the check, the first step, and its held-out replies
     with pytest.raises(ModelError, match=r"500 from /v1/completions: .*engine is dead") as caught:
         train(lab, tmp_path, *served(vllm), "distill.check_every=1")
     assert caught.value.exit_code == 3
