@@ -237,7 +237,7 @@ def distil(
         )
 
     done = distill(lab, teacher, folder, stack=stack, before=before, progress=progress)
-    observer.note(f"ended by {done.ended}; kept step {done.kept.step}: {done.kept.reason}")
+    observer.note(f"ended {done.ended}; kept step {done.kept.step}: {done.kept.reason}")
     if still:
         observer.note(
             f"{still} of {done.last_step} steps had no gradient: no trained token had an advantage or a divergence"

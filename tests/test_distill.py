@@ -423,7 +423,7 @@ def test_a_cut_completion_is_worth_nothing_where_that_is_asked(scored: Lab) -> N
 def test_early_stop_after_checks_without_gain(lab: Lab, tmp_path: Path) -> None:
     done = train(lab, tmp_path, "distill.steps=9", "distill.check_every=1", "distill.patience=2")
     assert done.last_step == 4  # the score is 0 from the first check on
-    assert done.ended == "the held-out score did not rise over the last 2 checks"
+    assert done.ended == "as the held-out score did not rise over the last 2 checks"
 
 
 def test_learning_rates_by_hand() -> None:

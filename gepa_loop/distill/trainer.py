@@ -50,7 +50,7 @@ class Distilled:
     mismatch: Mismatch
     """Between the sampler with this student and the trainer."""
     ended: str
-    """Which limit ended it."""
+    """At or by which limit, in words."""
     forgetting: float
     """KL(model || student) on neutral texts, nats a token; see `forgetting`."""
     kl: float | None
@@ -189,9 +189,9 @@ def _open(lab: Lab, model: PeftModel, candidate: Candidate, stack: Adapter | Non
 def _ended(checkpoint: Checkpoint, settings: DistillConfig) -> str:
     """Which limit ends the distillation here; empty where it goes on."""
     if checkpoint.step >= settings.steps:
-        return f"distill.steps = {settings.steps}"
+        return f"at distill.steps = {settings.steps}"
     if settled(checkpoint.checks, settings.patience):
-        return f"the held-out score did not rise over the last {settings.patience} checks"
+        return f"as the held-out score did not rise over the last {settings.patience} checks"
     return ""
 
 
