@@ -199,7 +199,7 @@ def distill(
     later = f", {decimal(done.last)} at step {done.last_step}" if done.last_step != kept.step else ""
     judged = "held-out score" if lab.task.answers == "given" else "held-out exp(-KL(student || prompted))"
     if done.kl is not None:
-        out.print(f"KL(student || prompted) on held-out replies: {done.kl:.3f} nats a token", highlight=False)
+        out.print(f"KL(student || teacher) on held-out replies: {done.kl:.3f} nats a token", highlight=False)
     out.print(
         f"{judged} without a prompt, of the items that chose the step: {decimal(done.before)} before, "
         f"{decimal(kept.score)} at step {kept.step} (kept: {kept.reason}){later}\nadapter: {shown(run.path / 'distill' / teacher.id / 'adapter')}",

@@ -108,3 +108,7 @@ def test_a_fall_is_more_than_noise_and_more_than_half() -> None:
         "0.400 at step 3"
     )
     assert not fallen([check(0, 0, 0), check(1, 0, 0)])
+    # Below the untrained student, or during a warm start: that is no fall.
+    assert not fallen([check(0, 1, 1), check(1, 0, 0)])
+    warm = [Check(step, {"a": score}, warm=True) for step, score in ((1, 1.0), (2, 0.0))]
+    assert not fallen(warm) and not fallen([*warm, check(3, 0.0)])

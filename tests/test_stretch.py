@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gepa_loop.config import Config, load_config
+from gepa_loop.distill.checkpoint import adapter_at
 from gepa_loop.distill.trainer import Distilled, distill
 from gepa_loop.errors import Diverged
 from gepa_loop.lab import Lab, open_lab
-from gepa_loop.prompts import Candidate
+from gepa_loop.prompts import NO_PROMPT, Candidate
 from gepa_loop.runs import read_json, read_jsonl
+from gepa_loop.sampling.base import Sampling
 
 STEPS = ("distill.steps=4", "distill.check_every=2")
-FALL = "the held-out score was 1.000 at step 0 and is 0.000 at step 2"
+KINDS = [(), ("distill.warm_start=0.1",), ("teacher.kind=ema",)]
+
+
+class Killed(Exception):
+    pass
 
 
 def smoke(*sets: str) -> Config:
@@ -27,63 +34,99 @@ def lab() -> Lab:
     return open_lab(smoke())
 
 
-def train(lab: Lab, folder: Path, *sets: str, before: float, progress: Any = None) -> Distilled:
-    """A random model scores 0 at every check, so `before` says whether that is a fall."""
+def train(lab: Lab, folder: Path, *sets: str, progress: Any = None) -> Distilled:
     return distill(
         lab.under(smoke(*STEPS, *sets)),
         Candidate("Answer with one number."),
         folder,
         stack=None,
-        before=dict.fromkeys((item.id for item in lab.task.splits["pareto"]), before),
+        before=dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0),
         progress=progress or (lambda row: None),
     )
 
 
-@pytest.mark.parametrize("sets", [(), ("distill.warm_start=0.1",), ("teacher.kind=ema",)], ids=" ".join)
-def test_after_a_fall_it_is_as_if_it_had_begun_with_half_of_the_rate(
+def half_way(lab: Lab, folder: Path, *sets: str) -> None:
+    """The first two steps."""
+
+    def stop(row: dict[str, Any]) -> None:
+        if row["step"] == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(lab, folder, *sets, progress=stop)
+
+
+def falling(lab: Lab, folder: Path, *sets: str) -> Lab:
+    """The same lab, whose replies score where the student of step 2 gives them at its check, and nowhere else."""
+    half_way(lab, folder, *sets)
+    lab.rollouts.sampler.set_student(adapter_at(folder / "checkpoints", 2))
+    sampling = Sampling(lab.config.evaluate.temperature, lab.config.sampling.max_tokens)
+    items = lab.task.splits["pareto"]
+    rows = lab.rollouts.rows(NO_PROMPT, items, lab.config.evaluate.samples, sampling, "evaluate")
+    known = {row.completion for row in rows}
+    task = replace(lab.task, scorer=lambda _item, _read, text: (float(text in known), ""), full_marks=False)
+    return replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))
+
+
+def moves(folder: Path) -> list[tuple[float, float, float]]:
+    rows = read_jsonl(folder / "metrics.jsonl")
+    return [(row["loss"], row["grad_norm"], row["lr"]) for row in rows]
+
+
+@pytest.mark.parametrize("sets", KINDS, ids=" ".join)
+def test_after_a_fall_it_goes_on_from_the_check_before_with_half_of_the_rate(
     lab: Lab, tmp_path: Path, sets: tuple[str, ...]
 ) -> None:
     shown: list[dict[str, Any]] = []
-    train(lab, tmp_path / "fallen", "distill.lr=0.02", *sets, before=1.0, progress=shown.append)
-    train(lab, tmp_path / "half", "distill.lr=0.01", *sets, before=0.0)
-    rows, half = (read_jsonl(tmp_path / name / "metrics.jsonl") for name in ("fallen", "half"))
-    assert [row["loss"] for row in rows] == [row["loss"] for row in half]
-    assert [row["lr"] for row in rows] == [0.01] * 4 and {row["halved"] for row in rows} == {FALL}
+    worse = falling(lab, tmp_path / "first", "distill.lr=0.1", *sets)
+    train(worse, tmp_path / "fallen", "distill.lr=0.1", *sets, progress=shown.append)
+    half_way(lab, tmp_path / "half", "distill.lr=0.1", *sets)
+    train(lab, tmp_path / "half", "distill.lr=0.05", *sets)
+    assert moves(tmp_path / "fallen") == moves(tmp_path / "half")
+    assert [lr for *_, lr in moves(tmp_path / "fallen")] == [0.1, 0.1, 0.05, 0.05]
+    rows = read_jsonl(tmp_path / "fallen" / "metrics.jsonl")
+    assert [bool(row["halved"]) for row in rows] == [False, False, True, True]
+    assert rows[-1]["halved"].startswith("the held-out score was 1.000 at step 2 and is 0.")
     samples = (read_jsonl(tmp_path / name / "samples.jsonl") for name in ("fallen", "half"))
-    assert next(samples) == next(samples)
+    for one, other in zip(*samples, strict=True):
+        assert one["token_ids"] == other["token_ids"]
     # What was taken back was shown while it went on; the step that spoilt it was not.
-    assert [(row["step"], row["lr"]) for row in shown] == [(1, 0.02), *((n, 0.01) for n in (1, 2, 3, 4))]
+    assert [(row["step"], row["lr"]) for row in shown] == [(1, 0.1), (2, 0.1), (3, 0.1), (3, 0.05), (4, 0.05)]
 
 
 def test_a_second_fall_is_not_taken_back(lab: Lab, tmp_path: Path) -> None:
-    """The score is 0 at all checks, below the 1 of step 0."""
-    done = train(lab, tmp_path, "distill.lr=0.02", "distill.steps=8", before=1.0)
-    assert done.last_step == 8 and done.kept.step == 0
-    assert [row["lr"] for row in read_jsonl(tmp_path / "metrics.jsonl")] == [0.01] * 8
+    worse = falling(lab, tmp_path / "first", "distill.lr=0.2")
+    done = train(worse, tmp_path / "r", "distill.lr=0.2", "distill.steps=8")
+    assert done.last_step == 8 and done.kept.step == 2
+    assert [lr for *_, lr in moves(tmp_path / "r")] == [0.2] * 2 + [0.1] * 6
 
 
 def test_a_run_that_is_killed_after_it_went_back_goes_on_with_half_of_the_rate(
     lab: Lab, tmp_path: Path
 ) -> None:
-    whole = train(lab, tmp_path / "whole", "distill.lr=0.02", before=1.0)
-
-    class Killed(Exception):
-        pass
+    worse = falling(lab, tmp_path / "first", "distill.lr=0.1")
+    train(worse, tmp_path / "whole", "distill.lr=0.1")
 
     def watch(row: dict[str, Any]) -> None:
         if row["halved"] and row["step"] == at:
             raise Killed
 
-    for at in (1, 2, 3):
+    for at in (3, 4):
         with pytest.raises(Killed):
-            train(lab, tmp_path / str(at), "distill.lr=0.02", before=1.0, progress=watch)
-        resumed = train(lab, tmp_path / str(at), "distill.lr=0.02", before=1.0)
-        assert resumed.adapter.fingerprint == whole.adapter.fingerprint
-        assert len(read_jsonl(tmp_path / str(at) / "metrics.jsonl")) == 4
+            train(worse, tmp_path / str(at), "distill.lr=0.1", progress=watch)
+        train(worse, tmp_path / str(at), "distill.lr=0.1")
+        assert moves(tmp_path / str(at)) == moves(tmp_path / "whole")
+
+
+def test_what_reads_no_teacher_is_not_compared_with_one(lab: Lab, tmp_path: Path) -> None:
+    """grpo with kl_tau reads the base without a prompt."""
+    done = train(lab, tmp_path / "grpo", "objective.type=grpo", "objective.kl_tau=0.1")
+    assert done.kl is None and "held_out_kl" not in read_jsonl(tmp_path / "grpo" / "metrics.jsonl")[-1]
+    assert (train(lab, tmp_path / "kl").kl or 0) > 0
 
 
 def test_what_is_not_finite_at_half_of_the_rate_either_ends_it(lab: Lab, tmp_path: Path) -> None:
     with pytest.raises(Diverged, match=r"step \d: .*; step 0 is kept in .*checkpoints"):
-        train(lab, tmp_path, "distill.lr=1e30", before=0.0)
+        train(lab, tmp_path, "distill.lr=1e30")
     state = read_json(tmp_path / "checkpoints" / "step_000000" / "state.json")
     assert state["halved"].startswith("step ") and "finite" in state["halved"]

@@ -78,11 +78,8 @@ def choose(checks: Sequence[Check]) -> Choice:
 
 
 def settled(checks: Sequence[Check], patience: int) -> bool:
-    """The last `patience` checks together are not above as many before them by more than one standard error; never for 0.
-
-    Checks of a warm start do not count: a student that cannot say the teacher's replies yet scores 0 for a while.
-    """
-    counted = [check for check in checks if not check.warm and check.step]
+    """The last `patience` checks together are not above as many before them by more than one standard error; never for 0."""
+    counted = _counted(checks)
     if not patience or len(counted) < 2 * patience:
         return False
     gain, error = _gap(_together(counted[-patience:]), _together(counted[-2 * patience : -patience]))
@@ -92,12 +89,21 @@ def settled(checks: Sequence[Check], patience: int) -> bool:
 def fallen(checks: Sequence[Check]) -> str:
     """In words, that the last check is below the best before it by more than half and more than `CERTAIN` standard errors;
     else empty."""
-    *before, last = checks
+    counted = _counted(checks)
+    if len(counted) < 2 or counted[-1] is not checks[-1]:
+        return ""
+    *before, last = counted
     best = max(before, key=lambda check: check.score)
     loss, error = _gap(best.scores, last.scores)
     if loss <= CERTAIN * error or loss <= best.score / 2:
         return ""
     return f"the held-out score was {best.score:.3f} at step {best.step} and is {last.score:.3f} at step {last.step}"
+
+
+def _counted(checks: Sequence[Check]) -> list[Check]:
+    """Those that say how training goes: not of the untrained student, whom a prompt may make worse on purpose, nor of a warm
+    start, which scores 0 for a while as the student cannot say the teacher's replies yet."""
+    return [check for check in checks if check.step and not check.warm]
 
 
 def _choice(

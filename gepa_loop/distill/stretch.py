@@ -191,7 +191,9 @@ class Training:
         owners = [(item, n) for item in items for n in range(samples)]
         held_out = [rollouts.score(item, n, c) for (item, n), c in zip(owners, completions, strict=True)]
         judged, found = item_means(held_out), {"held_out_score": mean_score(held_out)}
-        if self.reader is not None and all(item.id in self.reader.prompts for item in items):
+        # What grpo reads, if anything, is the base without a prompt.
+        reads = config.objective.reads_teacher
+        if reads and self.reader is not None and all(item.id in self.reader.prompts for item in items):
             rollouts.sampler.rest()
             questions = rollouts.renderer.all_tokens(NO_PROMPT, items)
             kl = divergences(self.lab.base, self.reader, items, questions, completions, self.passes.tokens)
