@@ -6,8 +6,8 @@ GepaLoopError
 │   └── TaskError      2    a task, its options, its splits
 ├── EnvironmentFault   3    something outside the config: a model, a key, a device, a disk
 │   ├── ModelError     3    a model that cannot be loaded or is not what it should be
-│   ├── ReflectionError 3   the reflection model refused, failed or cannot be reached
-│   │   └── ReflectionFailed 3   one call of it failed after all its retries
+│   ├── ProviderError  3    a model behind an API refused, failed or cannot be reached
+│   │   └── CallFailed 3    one call of it failed after all its retries
 │   └── Diverged       3    a loss that is not finite
 ├── BudgetReached      4    a budget that ends before there is a result
 ├── NoGain             5    finished, and no candidate is better (only with --require-gain)
@@ -57,12 +57,12 @@ class ModelError(EnvironmentFault):
     """A model that cannot be loaded or is not what it should be."""
 
 
-class ReflectionError(EnvironmentFault):
-    """The reflection model refused, failed or cannot be reached."""
+class ProviderError(EnvironmentFault):
+    """A model behind an API refused, failed or cannot be reached."""
 
 
-class ReflectionFailed(ReflectionError):
-    """One call of the reflection model failed after all its retries; another one may succeed.
+class CallFailed(ProviderError):
+    """One call of such a model failed after all its retries; another one may succeed.
 
     Args:
         message: As for all errors.

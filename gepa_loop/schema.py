@@ -135,19 +135,28 @@ class PromptSection(Section):
     text: Name
 
 
-class ReflectionConfig(Section):
-    model: Name = "auto"
-    """`offline`, any litellm model string, or `auto`: `auto_model` when ANTHROPIC_API_KEY is set, else offline."""
-    auto_model: Name = "anthropic/claude-opus-5-5"
-    max_tokens: Positive = 16384
-    """Longest reply of the reflection model, in tokens. A model that thinks before it writes pays for its thoughts out
-    of these, so it leaves room for far more than a prompt; what is not used costs nothing."""
+class CallConfig(Section):
+    """How a model behind an API is asked."""
+
+    model: Name
+    """Any litellm model string."""
+    max_tokens: Positive
+    """Longest reply, in tokens. A model that thinks before it writes pays for its thoughts out of these."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 300.0
     """Longest silence of the provider during a call. A full reply takes minutes, and it comes in one piece. One that drips
     may take four times as long in all."""
     retries: Annotated[int, Field(ge=0)] = 5
     """Times that a call is repeated after a failure that may pass (rate limits, overload, timeouts, broken connections),
     with growing pauses."""
+
+
+class ReflectionConfig(CallConfig):
+    model: Name = "auto"
+    """`offline`, any litellm model string, or `auto`: `auto_model` when ANTHROPIC_API_KEY is set, else offline."""
+    auto_model: Name = "anthropic/claude-opus-5-5"
+    max_tokens: Positive = 16384
+    """Longest reply of the reflection model, in tokens. A model that thinks before it writes pays for its thoughts out
+    of these, so it leaves room for far more than a prompt; what is not used costs nothing."""
     sections: tuple[PromptSection, ...] = ()
     """Section texts for the offline proposer. They belong to the task that they are written for: a source that names
     another task drops those of the sources before it."""

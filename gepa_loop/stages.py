@@ -151,7 +151,7 @@ def check_search(lab: Lab, seed_prompt: Candidate) -> None:
     """Find out, before anything is written or sampled, whether proposals can be asked for and paid.
 
     Raises:
-        ReflectionError: The key, the model or the network is missing or refused.
+        ProviderError: The key, the model or the network is missing or refused.
         ConfigError: `optimize.max_usd` is less than one proposal may cost.
     """
     from gepa_loop.optimize.plan import dearest_proposal

@@ -12,9 +12,9 @@ import pytest
 from gepa_loop.config import Config, check_budget, load_config, set_aside
 from gepa_loop.errors import (
     BudgetReached,
+    CallFailed,
     ConfigError,
-    ReflectionError,
-    ReflectionFailed,
+    ProviderError,
     RunDirectoryError,
 )
 from gepa_loop.lab import Lab, open_lab
@@ -81,7 +81,7 @@ class Flaky(Scripted):
     def propose(self, parent: str, examples: Any, number: int, known: Any) -> Proposal:
         self.numbers.append(number)
         if number in self.fails:
-            raise ReflectionFailed(f"HTTP 529 at {number}", usd=0.5)
+            raise CallFailed(f"HTTP 529 at {number}", usd=0.5)
         return super().propose(parent, examples, number, known)
 
 
@@ -303,9 +303,9 @@ def test_a_minibatch_must_fit_and_be_able_to_show_something(lab: Lab) -> None:
 def test_a_refusing_reflection_model_stops_the_search(lab: Lab, tmp_path: Path) -> None:
     class Refused(Scripted):
         def propose(self, parent: str, examples: Any, number: int, known: Any) -> Proposal:
-            raise ReflectionError("the key was refused")
+            raise ProviderError("the key was refused")
 
-    with pytest.raises(ReflectionError, match="the key was refused"):
+    with pytest.raises(ProviderError, match="the key was refused"):
         search(lab, tmp_path, Refused("x"))
 
 
@@ -317,7 +317,7 @@ def test_one_failed_call_in_twenty_is_recorded_and_a_second_one_stops(lab: Lab, 
     assert row["train_scores"] == {} and found.spent.proposals > 20
 
     with pytest.raises(
-        ReflectionError, match=r"2 of the last 9 calls of scripted failed; the first: HTTP 529 at 1"
+        ProviderError, match=r"2 of the last 9 calls of scripted failed; the first: HTTP 529 at 1"
     ):
         search(lab, tmp_path / "b", Flaky(1, 8), *budget)
     # Later, when the endpoint is well again, the same command goes on.
@@ -330,12 +330,12 @@ def test_failed_calls_count_over_restarts_and_none_is_made_twice(lab: Lab, tmp_p
     with pytest.raises(KeyboardInterrupt):
         search(lab, tmp_path, Flaky(1, dies_at=5), *budget)
     second = Flaky(8)
-    with pytest.raises(ReflectionError, match=r"2 of the last 9 calls of scripted failed; .* HTTP 529 at 1"):
+    with pytest.raises(ProviderError, match=r"2 of the last 9 calls of scripted failed; .* HTTP 529 at 1"):
         search(lab, tmp_path, second, *budget)
     assert second.numbers == [5, 6, 7, 8]
     # The call that ended the search is on record: a third failure ends it again, and what it cost is counted.
     third = Flaky(11)
-    with pytest.raises(ReflectionError, match="3 of the last 12 calls"):
+    with pytest.raises(ProviderError, match="3 of the last 12 calls"):
         search(lab, tmp_path, third, *budget)
     assert third.numbers == [9, 10, 11]
     found = search(lab, tmp_path, Flaky(), *budget)

@@ -17,7 +17,7 @@ import anthropic_api as fake
 import pytest
 from anthropic_api import KEY, AnthropicAPI, Behaviour
 
-from gepa_loop.errors import ReflectionError, ReflectionFailed
+from gepa_loop.errors import CallFailed, ProviderError
 from gepa_loop.optimize.proposer import Quote
 from gepa_loop.optimize.reflection import LMProposer
 from gepa_loop.schema import ReflectionConfig
@@ -58,9 +58,9 @@ def proposer(model: str = OPUS, *, pause: float = 0.0, **settings: Any) -> LMPro
     return LMProposer(model, ReflectionConfig(**{"retries": 1, **settings}), 300, pause)
 
 
-def failure(call: Callable[[], object]) -> ReflectionError:
+def failure(call: Callable[[], object]) -> ProviderError:
     """The error of a call; its text, hint, repr and traceback may not hold the key."""
-    with pytest.raises(ReflectionError) as caught:
+    with pytest.raises(ProviderError) as caught:
         call()
     error = caught.value
     for text in (str(error), error.hint, repr(error), "".join(traceback.format_exception(error))):
@@ -127,7 +127,7 @@ def test_a_call_goes_on_after_everything_that_may_pass(serve: Serve) -> None:
 def test_what_does_not_pass_fails_after_the_retries(serve: Serve, behaviour: Behaviour, words: str) -> None:
     api = serve(behaviour)
     error = failure(lambda: proposer(retries=2, timeout_seconds=0.2).propose("Add.", EXAMPLES, 7))
-    assert type(error) is ReflectionFailed
+    assert type(error) is CallFailed
     said = re.sub(r"after \d\.\d s", "after 0.2 s", str(error))  # a loaded machine notices later
     assert said == f"optimize.reflection.model = {OPUS!r}, proposal 7: {words} (3 tries)"
     assert len(api.messages) == 3
@@ -155,7 +155,7 @@ def test_pauses_double_unless_the_provider_says_how_long(serve: Serve) -> None:
 def test_what_cannot_pass_is_fatal_at_once(serve: Serve, behaviour: Behaviour, words: str) -> None:
     api = serve(behaviour)
     error = failure(lambda: proposer().propose("Add.", EXAMPLES, 0))
-    assert type(error) is ReflectionError and error.exit_code == 3
+    assert type(error) is ProviderError and error.exit_code == 3
     assert str(error) == f"optimize.reflection.model = {OPUS!r}, proposal 0: {words}"
     assert len(api.messages) == 1
 
@@ -170,7 +170,7 @@ def test_what_cannot_pass_is_fatal_at_once(serve: Serve, behaviour: Behaviour, w
 def test_a_request_that_cannot_pass_fails_alone(serve: Serve, behaviour: Behaviour, words: str) -> None:
     api = serve(behaviour, fake.instruction("Two."))
     error = failure(lambda: proposer().propose("Add.", EXAMPLES, 0))
-    assert type(error) is ReflectionFailed and str(error).endswith(words) and len(api.messages) == 1
+    assert type(error) is CallFailed and str(error).endswith(words) and len(api.messages) == 1
     assert proposer().propose("Add.", EXAMPLES, 1).text == "Two."
 
 
@@ -212,7 +212,7 @@ def test_prose_is_read_and_the_reply_is_kept_without_a_key(serve: Serve) -> None
 def test_a_reply_that_drips_has_an_end(serve: Serve) -> None:
     api = serve(fake.drip)
     error = failure(lambda: proposer(retries=1, timeout_seconds=0.3).propose("Add.", EXAMPLES, 0))
-    assert type(error) is ReflectionFailed and str(error).endswith("proposal 0: no whole answer after 1.2 s")
+    assert type(error) is CallFailed and str(error).endswith("proposal 0: no whole answer after 1.2 s")
     assert len(api.messages) == 1
 
 
@@ -276,7 +276,7 @@ def test_a_refused_key_is_fatal_and_not_repeated(
     monkeypatch.setenv("ANTHROPIC_API_KEY", key)
     for call in (proposer().check, lambda: proposer().propose("Add.", EXAMPLES, 0)):
         error = failure(call)
-        assert type(error) is ReflectionError and str(error).endswith(words)
+        assert type(error) is ProviderError and str(error).endswith(words)
     assert KEY not in repr(proposer())
 
 
@@ -572,7 +572,7 @@ def test_an_answer_without_a_reply_may_pass_and_is_said(
         server.server_close()
     expected = "the answer holds no reply (2 tries)" if choices == [] else "no usable answer"
     assert all(expected in one for one in said), said
-    assert isinstance(failed, ReflectionFailed)
+    assert isinstance(failed, CallFailed)
     # Three answers of five tokens read, at $.15 a million, where the client passes on what they took.
     assert failed.usd == pytest.approx(3 * 5 * 0.15e-6 if choices == [] else 0.0)
     assert len(Empty.asked) == 7

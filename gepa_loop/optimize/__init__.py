@@ -1,1 +1,1 @@
-"""GEPA's search for teacher prompts. Everything of `gepa` and `dspy` is imported in this package only."""
+"""GEPA's search for teacher prompts. Everything of `gepa` is imported in this package only; of `dspy`, here and in `lm`."""

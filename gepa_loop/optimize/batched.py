@@ -13,7 +13,7 @@ from dspy.teleprompt.gepa.gepa_utils import DspyAdapter
 from gepa.core.adapter import EvaluationBatch
 
 from gepa_loop.config import Config, set_aside
-from gepa_loop.errors import PromptError, ReflectionError, ReflectionFailed
+from gepa_loop.errors import CallFailed, PromptError, ProviderError
 from gepa_loop.optimize.adapter import COMPONENT, program, prompt_of
 from gepa_loop.optimize.feedback import Excerpt, reflective_record
 from gepa_loop.optimize.frontier import Measured
@@ -191,7 +191,7 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         begun = time.perf_counter()
         try:
             made = self.proposer.propose(parent, examples, number, self.known)
-        except ReflectionFailed as error:
+        except CallFailed as error:
             made = Proposal("", error.usd, f"asked {self.proposer.name}", failed=str(error))
         return {
             "number": number,
@@ -217,7 +217,7 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         calls = [entry["failed"] for entry in proposals[-WINDOW:]]
         failures = [cause for cause in calls if cause]
         if calls[-1] and len(failures) > 0.05 * WINDOW:
-            raise ReflectionError(
+            raise ProviderError(
                 f"{len(failures)} of the last {len(calls)} calls of {self.proposer.name} failed; "
                 f"the first: {failures[0]}",
                 "What was finished is saved; run the same command again to continue.",
@@ -267,10 +267,10 @@ def useless(entry: Mapping[str, Any]) -> bool:
     return bool(entry["failed"]) or str(entry["refused"]).startswith((CUT, UNREAD))
 
 
-def no_instruction(model: str, entries: Sequence[Mapping[str, Any]]) -> ReflectionError:
+def no_instruction(model: str, entries: Sequence[Mapping[str, Any]]) -> ProviderError:
     """The error of a model whose replies hold no instruction."""
     first = entries[0]
-    return ReflectionError(
+    return ProviderError(
         f"{len(entries)} replies of {model} in a row held no whole instruction; "
         f"the first ({first['failed'] or first['refused']}): {shown(first['reply'])}",
         "Choose another model with optimize.reflection.model, or raise optimize.reflection.max_tokens if replies are cut. "

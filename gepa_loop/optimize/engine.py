@@ -228,7 +228,7 @@ def optimize(
     Raises:
         ConfigError: `max_rollouts` allows no proposal.
         BudgetReached: `max_minutes` was reached before the first proposal.
-        ReflectionError: The reflection model cannot be used, failed too often, or none of its replies held an instruction.
+        ProviderError: The reflection model cannot be used, failed too often, or none of its replies held an instruction.
         RunDirectoryError: candidates.jsonl is not of this search.
     """
     check_budget(config)

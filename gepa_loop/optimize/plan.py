@@ -92,7 +92,7 @@ def plan_search(config: Config, rollouts: Rollouts, proposer: Proposer, seed_pro
     Raises:
         ConfigError: `max_usd` is less than one proposal may cost, or `max_minutes` less than the rollouts take until
             one is judged.
-        ReflectionError: The reflection model cannot be used.
+        ProviderError: The reflection model cannot be used.
     """
     settings, splits = config.optimize, config.task.splits
     items = rollouts.task.splits["pareto"]
@@ -157,7 +157,7 @@ def dearest_proposal(
 
     Raises:
         ConfigError: It is more than `max_usd`.
-        ReflectionError: The reflection model cannot be used.
+        ProviderError: The reflection model cannot be used.
     """
     settings = config.optimize
     longest = sorted((item.question for item in rollouts.task.splits["train"]), key=len)

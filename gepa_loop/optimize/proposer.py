@@ -62,8 +62,8 @@ class Proposer(Protocol):
         """The `number`-th proposal of the search, from the parent's reflective dataset; not one of the `known` texts.
 
         Raises:
-            ReflectionError: The model refused the key or the request, or does not exist.
-            ReflectionFailed: This call failed after all its retries.
+            ProviderError: The model refused the key or the request, or does not exist.
+            CallFailed: This call failed after all its retries.
         """
         ...
 
@@ -71,7 +71,7 @@ class Proposer(Protocol):
         """Find out, before anything is spent, whether it can be asked.
 
         Raises:
-            ReflectionError: It cannot.
+            ProviderError: It cannot.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""What went wrong with a request to a reflection model, in our own words: a provider's may repeat a part of the key."""
+"""What went wrong with a request to a model behind an API, in our own words: a provider's may repeat a part of the key."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ class Fault:
     retry_after: float | None = None
     """Seconds that the provider asks to wait."""
 
+    def mend(self, key: str) -> str:
+        """How to mend it, where the model is set at this key of the configuration."""
+        return self.hint.format(key=key)
+
     @property
     def of_request(self) -> bool:
         """This request cannot pass; another one may."""
@@ -36,7 +40,7 @@ class Fault:
 LATER = "Check the network and the provider's status, and start again: what was finished is kept."
 ACCESS = "Check the model's name, the key in the environment, its rights and its credit."
 ADDRESS = "Set the API base, in the environment, to the address that answers itself."
-LIMITS = "Check that the model takes optimize.reflection.max_tokens and examples of this length."
+LIMITS = "Check that the model takes {key}.max_tokens and texts of this length."
 
 ANSWERS = {
     401: ("the key is refused", ACCESS),

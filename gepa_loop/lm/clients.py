@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import anthropic
 import httpx
 
-from gepa_loop.errors import ReflectionError
+from gepa_loop.errors import ProviderError
 from gepa_loop.redact import redacted
 
 LOOKUP_SECONDS = 30.0
@@ -62,11 +62,15 @@ def _refuse(handler: Any) -> None:
             one.follow_redirects = False
 
 
-def open_anthropic(model: str, seconds: float) -> anthropic.Anthropic:
+def open_anthropic(what: str, seconds: float) -> anthropic.Anthropic:
     """Anthropic's client for lookups: what a model is, how many tokens a text has.
 
+    Args:
+        what: The key and the model that it is for, as errors name them.
+        seconds: Longest silence.
+
     Raises:
-        ReflectionError: The address in the environment is none.
+        ProviderError: The address in the environment is none.
     """
     # litellm's address: it reads two variables and adds this path where it is missing, the SDK reads one.
     base = os.environ.get("ANTHROPIC_API_BASE") or os.environ.get("ANTHROPIC_BASE_URL")
@@ -74,8 +78,8 @@ def open_anthropic(model: str, seconds: float) -> anthropic.Anthropic:
         urlsplit(base or "")
         httpx.URL(base or "")
     except (ValueError, httpx.InvalidURL) as error:
-        raise ReflectionError(
-            f"optimize.reflection.model = {model!r}: the address {redacted(repr(base))} is none: {redacted(str(error))}",
+        raise ProviderError(
+            f"{what}: the address {redacted(repr(base))} is none: {redacted(str(error))}",
             "Mend ANTHROPIC_API_BASE or ANTHROPIC_BASE_URL.",
         ) from None
     return anthropic.Anthropic(
