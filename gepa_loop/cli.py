@@ -159,13 +159,22 @@ def plan(
     sets: SetOption = None,
 ) -> None:
     """Print what a loop may take: rollouts, tokens, proposals, US dollars and minutes."""
-    with open_session("loop", config, _with_rounds(sets, rounds), None, True, False):
+    with open_session("loop", config, _with(sets, "loop.rounds", rounds), None, True, False):
         pass
 
 
 @app.command()
 def distill(
     prompt: Annotated[Path, typer.Option("--prompt", metavar="FILE", help="The teacher's prompt.")],
+    questions: Annotated[
+        int | None,
+        typer.Option(
+            "--questions",
+            min=0,
+            metavar="N",
+            help="Write N more questions like those of train; the same as --set distill.questions=N.",
+        ),
+    ] = None,
     config: ConfigOption = None,
     sets: SetOption = None,
     run_name: NameOption = None,
@@ -175,7 +184,7 @@ def distill(
     """Distil one prompt into a LoRA adapter."""
     from gepa_loop.prompts import read_prompt
 
-    teacher = read_prompt(prompt)
+    teacher, sets = read_prompt(prompt), _with(sets, "distill.questions", questions)
     with open_session("distill", config, sets, run_name, dry_run, fresh, {str(prompt): teacher}) as opened:
         if opened is None:
             return
@@ -183,8 +192,10 @@ def distill(
         from gepa_loop.references import with_references
         from gepa_loop.retention import measure
         from gepa_loop.stages import distil_alone
+        from gepa_loop.writing import with_questions
 
         lab, run, view = opened
+        lab = with_questions(lab, teacher, run, view)
         lab = with_references(lab, teacher, run, view)
         done = distil_alone(lab, teacher, run, view)
         result = measure(lab, teacher, done.adapter, run, view)
@@ -280,7 +291,7 @@ def loop(
     fresh: FreshOption = False,
 ) -> None:
     """Search prompts, distil each, keep the best student, and go on from it."""
-    with open_session("loop", config, _with_rounds(sets, rounds), run_name, dry_run, fresh) as opened:
+    with open_session("loop", config, _with(sets, "loop.rounds", rounds), run_name, dry_run, fresh) as opened:
         if opened is None:
             return
         from gepa_loop.lab import seed_prompt
@@ -419,5 +430,6 @@ def prompts_diff(
     print_comparison(pick(search, old), pick(search, new), out)
 
 
-def _with_rounds(sets: list[str] | None, rounds: int | None) -> list[str]:
-    return [*(sets or []), *([] if rounds is None else [f"loop.rounds={rounds}"])]
+def _with(sets: list[str] | None, key: str, value: int | None) -> list[str]:
+    """Settings with a flag's value after them, where it is given."""
+    return [*(sets or []), *([] if value is None else [f"{key}={value}"])]

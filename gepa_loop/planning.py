@@ -38,7 +38,7 @@ def distillation(config: Config) -> Distillation:
     if settings.control is not None:
         check += settings.control.splits.pareto * samples
     warm = warm_start(settings, config.objective, config.teacher) > 0
-    recorded = warm * config.task.splits.train * settings.teacher_samples
+    recorded = warm * (config.task.splits.train + settings.questions) * settings.teacher_samples
     horizons = (settings.max_tokens(step, config.sampling.max_tokens) for step in range(settings.steps))
     return Distillation(
         trained=settings.steps * settings.rollouts * draws,

@@ -58,6 +58,11 @@ class DistillConfig(Section):
     teacher_samples: Positive = 4
     """Completions of each `train` item that the teacher gives for a warm start. They are made once, kept in the run, and
     stand for the teacher's share of later rollouts, too."""
+    questions: Annotated[int, Field(ge=0)] = 0
+    """More questions of the kind of `train`, written for the run and added to it. They have no answers: the teacher's reply is
+    all there is to learn. For `gepa-loop distill` alone (`--questions`)."""
+    writer: Literal["model", "reflection"] = "model"
+    """Who writes them: the run's own model, at temperature 1, or `optimize.reflection.model`, for at most `optimize.max_usd`."""
     updates: Positive = 1
     """Optimiser steps on one step's rollouts, each on its own share of the groups."""
     horizon: tuple[tuple[Annotated[int, Field(ge=0)], Positive], ...] = ()
@@ -148,6 +153,11 @@ class Objective(Section):
     def reads_teacher(self) -> bool:
         """Its loss depends on what the teacher, with its prompt, makes of the completions."""
         return True
+
+    @property
+    def reads_score(self) -> str:
+        """The key by which its loss depends on the task's scores; empty where it does not."""
+        return "objective.adv_tau" if self.adv_tau > 0 else ""
 
     def old_from_trainer(self, temperature: float) -> bool:
         """Whether a forward pass of the trainer says what the student's log-probabilities were before the step."""
@@ -285,6 +295,10 @@ class GRPO(Objective):
         return False
 
     @property
+    def reads_score(self) -> str:
+        return "objective.type"
+
+    @property
     def uses_ratio(self) -> bool:
         return True
 
@@ -306,6 +320,10 @@ class SFT(Objective):
     """Of the teacher's tokens, or of its whole distribution at each."""
     only_correct: bool = False
     """Rejection sampling: train only completions with a full score."""
+
+    @property
+    def reads_score(self) -> str:
+        return "objective.only_correct" if self.only_correct else ""
 
 
 ObjectiveConfig = Annotated[FullKL | TokenKL | SequenceKL | GRPO | SFT, Field(discriminator="type")]
@@ -389,6 +407,10 @@ def check_recipe(
         ValueError: Names the values that contradict each other.
     """
     share = on_policy_share(distill, objective)
+    if distill.questions and (why := needs_answers(objective, teacher)):
+        raise ValueError(
+            f"distill.questions = {distill.questions}: written questions have no answers, and {why}"
+        )
     taus = {key: value for key, value in objective.model_dump().items() if key.endswith("_tau")}
     if taus and not any(taus.values()) and not isinstance(objective, SFT):
         raise ValueError(f"objective.{' = objective.'.join(taus)} = 0: nothing is trained")
@@ -427,6 +449,15 @@ def check_recipe(
     centred = isinstance(objective, SequenceKL) and objective.use_full_reward_baseline
     if (objective.adv_tau > 0 or centred) and distill.group < 2:
         raise ValueError("the reward is centred by group: distill.group must be 2 or more")
+
+
+def needs_answers(objective: ObjectiveConfig, teacher: TeacherConfig) -> str:
+    """Why a question without an answer cannot be trained on; empty where it can."""
+    if key := objective.reads_score:
+        return f"{key} = {getattr(objective, key.rpartition('.')[2])!r} trains on scores"
+    return (
+        f"teacher.privileged = {teacher.privileged!r} shows a field of the item" if teacher.privileged else ""
+    )
 
 
 def on_policy_share(distill: DistillConfig, objective: ObjectiveConfig) -> float:

@@ -17,13 +17,21 @@ SPLITS = ("pareto", "test")
 
 
 def check_references(lab: Lab) -> None:
-    """Find out whether the prompted model is what the student should agree with.
+    """Find out whether the prompted model is what the student should agree with, and all that it learns from.
 
     Raises:
-        ConfigError: The task has no answers, and the teacher is another model.
+        ConfigError: The task has no answers, and the teacher is another model, or training reads answers.
     """
     kind = lab.config.teacher.kind
-    if lab.task.answers == "none" and kind != "base":
+    if lab.task.answers != "none":
+        return
+    # A field that is no answer may be there.
+    if key := lab.config.objective.reads_score:
+        raise ConfigError(
+            f"{key}: task {lab.task.name} has no answers, and objective {lab.config.objective.type} trains on scores",
+            "Take one that trains on the teacher alone, as the default does, or give the records answers.",
+        )
+    if kind != "base":
         raise ConfigError(
             f"teacher.kind = {kind!r}: task {lab.task.name} has no answers, so the student is judged by its agreement with the "
             "prompted model, which is the teacher for 'base' alone"

@@ -69,6 +69,7 @@ def measure(lab: Lab, teacher: Candidate, student: Adapter, run: Run, observer: 
     result = {
         "decides": decides(lab.config.evaluate),
         "answers": lab.task.answers,
+        "train": {"items": len(lab.task.splits["train"]), "written": lab.task.written},
         **{str(way): one(way) for way in WAYS},
         "tokens": {"prompt": count(teacher.text, first), "bare": count(NO_PROMPT, first)},
         "examples": _examples(lab, {name: found[name]["greedy"] for name in SUBJECTS[:3]}),

@@ -69,6 +69,7 @@ def open_session(
     from gepa_loop.runs import fingerprint, open_run, write_json
     from gepa_loop.stages import check_search, proposer_name
     from gepa_loop.view import View
+    from gepa_loop.writing import FOLDER, check_writer, writer_name
 
     settings = load_config(config, sets or ())
     searches = command in ("optimize", "loop")
@@ -81,6 +82,9 @@ def open_session(
         check_budget(settings)
         # What `auto` means depends on the environment, and a run goes on with whom it began.
         extra["reflection"] = proposer_name(settings)
+    writes = command == "distill" and settings.distill.questions > 0
+    if writes:
+        extra["writer"] = writer_name(settings)
     label = Path(config).stem if config else "default"
     resolved = settings.model_dump(mode="json")
     path = _run_path(run_name or f"{command}-{label}-{fingerprint([_unending(resolved), extra])[:6]}")
@@ -89,6 +93,8 @@ def open_session(
         check_origin(adapter.origin, lab.base.origin, source) for source, adapter in (adapters or {}).items()
     ]
     _print_facts(lab, prompts, notes)
+    if writes and (fresh or not (path / FOLDER / "result.json").exists()):
+        out.print(check_writer(lab, next(iter(prompts.values()))), highlight=False)
     if dry_run:
         from gepa_loop.planning import plan
 
@@ -149,7 +155,10 @@ def _checked_lab(
     from gepa_loop.lab import open_lab
     from gepa_loop.references import check_references
     from gepa_loop.sources import code_of
+    from gepa_loop.writing import refuse_questions
 
+    if command == "loop":
+        refuse_questions(settings, command)
     for task in filter(None, (settings.task, settings.distill.control)):
         for file in code_of(task):
             out.print(f"task {task.name} runs {file}", highlight=False)

@@ -24,6 +24,7 @@ from gepa_loop.runs import Run, fingerprint, open_run, read_record, write_json, 
 from gepa_loop.seeds import SeedScores, over_seeds, seed_difference
 from gepa_loop.select import ItemScores, estimate, holm
 from gepa_loop.stages import Observer, distil_alone, scores
+from gepa_loop.writing import refuse_questions
 
 SPLIT = "select"
 
@@ -130,6 +131,7 @@ def check_cells(
     first = min(seed for _, seed in configs)
     for name in grid.cells:
         with _cell(grid, name):
+            refuse_questions(configs[name, first], "sweep")
             cell = lab.under(configs[name, first])
             cell.check_prompt(teacher, source)
             check_teacher(cell, teacher.text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -56,6 +56,10 @@ class Task:
     """Whose: the task's (or its scorer needs none), nobody's, so that no reply can be scored, or those of `with_references`."""
     later: tuple[tuple[Item, ...], ...] = ()
     """Items of `select` for round 1, round 2 and so on: each round's decision is made on items that decided nothing before."""
+    written: int = 0
+    """How many of `train`, the last ones, were written for this run; see `with_written`."""
+    unscored: frozenset[str] = frozenset()
+    """Ids of items that have nothing to score a reply by, while others have."""
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -70,12 +74,28 @@ class Task:
         )
 
     def with_references(self, replies: Mapping[str, str]) -> Task:
-        """The task whose items have these replies for answers, by item id; a reply scores 1 where it is the same text."""
+        """The task whose items have these replies for answers, by item id; a reply scores 1 where it is the same text.
+
+        Other items are not scored.
+        """
         splits = {
             name: tuple(replace(item, answer=replies.get(item.id, "")) for item in items)
             for name, items in self.splits.items()
         }
-        return replace(self, splits=splits, extract="whole", scorer=same_text, answers="references")
+        unscored = frozenset(item.id for items in splits.values() for item in items if item.id not in replies)
+        return replace(
+            self, splits=splits, extract="whole", scorer=same_text, answers="references", unscored=unscored
+        )
+
+    def with_written(self, items: Sequence[Item]) -> Task:
+        """The task with further items in `train`, which have no answers and are not scored."""
+        splits = {**self.splits, "train": (*self.splits["train"], *items)}
+        unscored = self.unscored.union(item.id for item in items)
+        return replace(self, splits=splits, written=len(items), unscored=unscored)
+
+    def scores(self, item: Item) -> bool:
+        """Whether a reply to an item can be scored."""
+        return self.answers != "none" and item.id not in self.unscored
 
     def score(self, item: Item, completion: str, *, truncated: bool = False, opening: str = "") -> Score:
         """Score one completion.
@@ -87,8 +107,10 @@ class Task:
             opening: What the prompt ends with of the reply itself: the mark of a thought that the chat template opens.
 
         Raises:
-            TaskError: The factory's own scorer returned something that is no score.
+            TaskError: The factory's own scorer returned something that is no score, or the item has nothing to score by.
         """
+        if item.id in self.unscored:
+            unanswered(item, None, completion)
         extracted = extract(self.extract, opening + completion)
         raw, own = self.scorer(item, extracted, completion)
         full = raw >= 1 - 1e-9

@@ -31,8 +31,8 @@ class Drawn:
     prompt: tuple[int, ...]
     """The student's."""
     completions: tuple[Completion, ...]
-    scores: tuple[float, ...]
-    """Of the task; 0 for cut completions under `truncated = "zero_reward"`."""
+    scores: tuple[float, ...] | None
+    """Of the task; 0 for cut completions under `truncated = "zero_reward"`. None where nothing scores the item."""
 
     @property
     def equal(self) -> bool:
@@ -40,7 +40,7 @@ class Drawn:
 
         The overlong penalty is not looked at: DAPO filters by accuracy.
         """
-        return len(set(self.scores)) == 1
+        return self.scores is None or len(set(self.scores)) == 1
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class Collected:
     batch: Completions
     trained_C: torch.Tensor
     """Completions that count."""
+    scored_C: torch.Tensor
+    """Completions whose item can be scored; the reward of the others is 0 and is not read."""
 
     @property
     def completions(self) -> list[Completion]:
@@ -180,7 +182,9 @@ def _other_items(items: Sequence[Item], drawn: Sequence[Drawn], count: int, seed
 
 def _scores(
     rollouts: Rollouts, item: Item, completions: Sequence[Completion], zero_cut: bool
-) -> tuple[float, ...]:
+) -> tuple[float, ...] | None:
+    if not rollouts.task.scores(item):
+        return None
     return tuple(
         0.0
         if zero_cut and completion.finish_reason == "length"
@@ -194,7 +198,8 @@ def _as_tensors(config: Config, reader: Reader | None, drawn: Sequence[Drawn], h
     completions = [completion for one in drawn for completion in one.completions]
     lengths_C = torch.tensor([len(c.token_ids) for c in completions])
     truncated_C = torch.tensor([c.finish_reason == "length" for c in completions])
-    reward_C = score_C = torch.tensor([score for one in drawn for score in one.scores])
+    nothing = (0.0,) * size
+    reward_C = score_C = torch.tensor([score for one in drawn for score in one.scores or nothing])
     trained_C = torch.ones(len(completions), dtype=torch.bool)
     if isinstance(objective, GRPO):
         low, high = objective.reward
@@ -219,4 +224,5 @@ def _as_tensors(config: Config, reader: Reader | None, drawn: Sequence[Drawn], h
         old_logprob_N=torch.tensor([lp for c in completions for lp in c.logprobs]),
         by_student_C=torch.tensor([one.by_student for one in drawn]).repeat_interleave(size),
     )
-    return Collected(tuple(drawn), tuple(groups), batch, trained_C)
+    scored_C = torch.tensor([one.scores is not None for one in drawn]).repeat_interleave(size)
+    return Collected(tuple(drawn), tuple(groups), batch, trained_C, scored_C)
