@@ -195,6 +195,8 @@ def retention_lines(result: Mapping[str, Any]) -> Iterator[str]:
             f"gives it {decimal(theirs)} of the time and the prompted model itself {decimal(own)}, "
             f"{said if own else 'so only the KL compares them'}"
         )
+    if written := result["train"]["written"]:
+        yield f"trained on {result['train']['items']:,} questions, {written:,} of them written for it"
     saved = result["tokens"]["prompt"] - result["tokens"]["bare"]
     yield f"saved at every call: {saved:,} tokens of the prompt"
 

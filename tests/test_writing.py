@@ -28,6 +28,7 @@ from gepa_loop.runs import open_run, read_json, read_jsonl
 from gepa_loop.sampling.base import Completion, Sampler, Sampling
 from gepa_loop.stages import distil_alone
 from gepa_loop.sweep import Grid, cell_configs, check_cells
+from gepa_loop.view import retention_lines
 from gepa_loop.writers import OwnModel
 from gepa_loop.writing import check_writer, open_writer, with_questions
 
@@ -267,6 +268,7 @@ def test_the_teacher_answers_them_and_nothing_scores_them(lab: Lab, tmp_path: Pa
         done = distil_alone(told, PROMPT, opened, Watch())
         result = measure(told, PROMPT, done.adapter, opened, Watch())
     assert result["train"] == {"items": 26, "written": 10}
+    assert "trained on 26 questions, 10 of them written for it" in list(retention_lines(result))
     folder = tmp_path / "r" / "distill" / PROMPT.id
     ids = [item.id for item in told.task.splits["train"]]
     assert [row["item"] for row in read_jsonl(folder / "teacher.jsonl")] == [i for i in ids for _ in range(2)]
