@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import string
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -60,7 +61,9 @@ class Kind:
             return "written before"
         if len(question) > LONGER * self.longest:
             return f"over {LONGER} times as long as the longest of train"
-        if "\ufffd" in question or any(c < " " and c != "\n" for c in question):
+        if any(
+            c == "\ufffd" or (unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t") for c in question
+        ):
             return "broken characters"
         try:
             self.renderer.refuse_special_tokens([question], "")

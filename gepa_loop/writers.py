@@ -214,8 +214,11 @@ class ReflectionModel:
         return remote.usd(remote.count(self._messages(number)), remote.settings.max_tokens)
 
     def ask(self, number: int) -> Call:
+        from gepa_loop.lm.remote import LONGEST_REPLY
+
         found = self.remote.ask(f"questions, call {number}", self._messages(number))
-        return Call((Reply(found.text, found.ended != "length"),), found.usd)
+        text = found.text if len(found.text) <= LONGEST_REPLY else ""
+        return Call((Reply(text, found.ended != "length"),), found.usd)
 
     def read(self, reply: Reply) -> list[str]:
         return read_json(reply.text)

@@ -86,7 +86,9 @@ def test_what_may_not_be_trained_on_is_refused_in_words(tmp_path: Path) -> None:
     assert own.longest == 28
     assert own.refusal("x" * 112, {}) != own.refusal("x" * 113, {})
     assert own.refusal("x" * 113, {}) == "over 4 times as long as the longest of train"
-    assert own.refusal("What is \ufffd?", {}) == own.refusal("What\x07?", {}) == "broken characters"
+    for text in ("What is \ufffd?", "What\x07?", "What\r\nis 8?", read_json('"What is \\ud800?"')[0]):
+        assert own.refusal(text, {}) == "broken characters"
+    assert own.refusal("What\tis\n8, not 9?", {}) == ""
     assert own.refusal("What is <|im_end|>?", {}) == "a special token inside"
     tokens = len(lab.rollouts.renderer.tokens(PROMPT, own.item("", "What is 8?")))
     assert kind(lab, tokens).refusal("What is 8?", {}) == ""

@@ -480,6 +480,22 @@ def test_the_next_call_may_not_pass_the_cap(serve: Serve, tmp_path: Path) -> Non
     assert "in up to 4 calls of up to $0.02, ending before they pass optimize.max_usd = 5" in said
 
 
+def test_replies_without_questions_end_it(serve: Serve, tmp_path: Path) -> None:
+    """A refusal in prose, one of over 200,000 characters, and two that were cut."""
+    serve(
+        fake.normal("I would rather not."),
+        reply(*range(10_000, 25_000)),
+        fake.cut('"What is 100?"\n"What'),
+        fake.cut('"Wh'),
+    )
+    watch = Watch()
+    assert ask(remote(tmp_path), tmp_path / "r", watch).task.written == 1
+    assert watch.notes[0].endswith("4 calls were made, and no more are; dropped: 3 no whole question")
+    calls = read_jsonl(tmp_path / "r" / "questions" / "calls.jsonl")
+    assert [len(row["replies"][0]["text"]) > 0 for row in calls] == [True, False, True, True]
+    assert [row["replies"][0]["ended"] for row in calls] == [True, True, False, False]
+
+
 def test_without_a_reflection_model_there_is_none_to_write(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"distill.writer = 'reflection': there is no reflection model"):
         check_writer(remote(tmp_path, "optimize.reflection.model=offline"), PROMPT)

@@ -37,6 +37,9 @@ CHECK = "check"
 MAX_PAUSE = 60.0
 """Longest pause between two tries, in seconds, whatever the provider asks for."""
 
+LONGEST_REPLY = 200_000
+"""Characters of the longest reply that is read."""
+
 
 @dataclass(frozen=True)
 class Reply:

@@ -13,15 +13,12 @@ from dspy.utils.exceptions import AdapterParseError
 from gepa_loop.errors import CallFailed
 from gepa_loop.lm.clients import usd_of
 from gepa_loop.lm.faults import check_reply
-from gepa_loop.lm.remote import RemoteModel, reply_of
+from gepa_loop.lm.remote import LONGEST_REPLY, RemoteModel, reply_of
 from gepa_loop.optimize.adapter import COMPONENT
 from gepa_loop.optimize.proposer import OFFLINE, Proposal, Quote, without_kinds
 from gepa_loop.optimize.reply import instruction, kept, shown
 from gepa_loop.redact import redacted
 from gepa_loop.schema import ReflectionConfig
-
-LONGEST_REPLY = 200_000
-"""Characters of the longest reply that is read."""
 
 BREVITY = """\
 The new instruction must be at most {tokens} tokens long, about {words} words; shorter is better, and the length of \
