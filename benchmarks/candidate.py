@@ -27,6 +27,7 @@ from gepa_loop.prompts import Candidate, Renderer, candidate, read_prompt
 from gepa_loop.rollouts import Rollouts
 from gepa_loop.sampling.batches import shared_length
 from gepa_loop.sampling.engines import open_sampler
+from gepa_loop.scorers import Reading, each
 from gepa_loop.task import Item, Task
 
 ROOT = Path(__file__).parent.parent
@@ -129,10 +130,10 @@ def _letter_task(case: Scoring) -> Task:
         for n in range(case.items)
     )
 
-    def scorer(item: Item, extracted: str | None, completion: str) -> tuple[float, str]:
-        return float(zlib.crc32(completion.encode()) % 2), ""  # any other token is likely to change it
+    def score(one: Reading) -> tuple[float, str]:
+        return float(zlib.crc32(one.reply.encode()) % 2), ""  # any other token is likely to change it
 
-    return Task("letters", "whole", {"pareto": items}, case.items, case.items, ("", 0.0), "", scorer)
+    return Task("letters", "whole", {"pareto": items}, case.items, case.items, ("", 0.0), "", each(score))
 
 
 def _letters(source: random.Random, count: int) -> str:

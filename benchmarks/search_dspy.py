@@ -47,7 +47,7 @@ class Recording(Gathering):
         self, gold: Any, pred: Any, trace: Any = None, pred_name: str | None = None, pred_trace: Any = None
     ) -> Any:
         """GEPA's metric: the score that our side gives; asked for a predictor, with feedback below the failure's kind."""
-        row = self.rollouts.score(gold.item, 0, self.made[pred.answer])
+        [row] = self.rollouts.scored([gold.item], [self.made[pred.answer]])
         if pred_name is None:
             return row.score
         return dspy.Prediction(score=row.score, feedback=f"{failure_of(row) or ''}\n{row.feedback}")

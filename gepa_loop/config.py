@@ -164,7 +164,7 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})", "Save it as UTF-8.") from None
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}", "Name a TOML file.") from None
+        raise ConfigError(f"{path}: {error.strerror or error}", "Name a regular file.") from None
 
 
 def _toml(text: str, label: str) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def _paths(layer: Mapping[str, Any], at: str = "") -> Iterator[str]:
 
 
 def _drop_stale(target: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """Take out of `target`, in place, what was written for another task, objective or teacher than `layer` names, and the
+    """Take out of `target`, in place, what was written for another task, scorer, objective or teacher than `layer` names, and the
     seed prompt where `layer` gives one by the other key."""
     for key, other in (("seed_prompt", "seed_prompt_file"), ("seed_prompt_file", "seed_prompt")):
         if isinstance(new := layer.get("optimize"), Mapping) and key in new:
@@ -253,6 +253,9 @@ def _drop_stale(target: dict[str, Any], layer: Mapping[str, Any]) -> None:
             if any(new.get(key, old.get(key)) != old.get(key) for key in ("name", "kind")):
                 old.pop("options", None)
                 _section(target, "optimize", "reflection").pop("sections", None)
+            if new.get("scorer", old.get("scorer")) != old.get("scorer"):
+                # A judge has a default of its own for what it reads.
+                old.pop("extract" if new["scorer"] == "model" else "judge", None)
             continue
         tag, default = TAGS[table]
         if new.get(tag, old.get(tag, default)) != old.get(tag, default):
@@ -348,6 +351,20 @@ def _resolve_paths(config: Config, cwd: Path, origin: Mapping[str, str]) -> Conf
             raise ConfigError(f"{origin.get(key, '')}: {key} = {value!r}: there is no such file", hint)
         optimize = optimize.model_copy(update={"seed_prompt": None, "seed_prompt_file": str(path.resolve())})
 
+    def judged(task: TaskConfig) -> TaskConfig:
+        key = "task.judge.rubric"
+        if task.judge is None or not looks_like_path(rubric := task.judge.rubric):
+            return task
+        path = place(rubric, key)
+        if not found_at(path):
+            raise ConfigError(
+                f"{origin.get(key, '')}: {key} = {rubric!r}: there is no such file",
+                "A word with a slash or a file extension, and a line that ends in .txt or .md, name a file.",
+            )
+        if not (text := _read(path).strip()):
+            raise ConfigError(f"{path}: the rubric is empty", "Write into it what a good reply is.")
+        return task.model_copy(update={"judge": task.judge.model_copy(update={"rubric": text})})
+
     def located(task: TaskConfig, key: str) -> TaskConfig:
         if task.kind != "jsonl":
             return task
@@ -359,7 +376,7 @@ def _resolve_paths(config: Config, cwd: Path, origin: Mapping[str, str]) -> Conf
     teacher = config.teacher
     if teacher.kind == "adapter":
         teacher = teacher.model_copy(update={"path": absolute(teacher.path, "teacher.path", Path.is_dir)})
-    task = located(config.task, "task")
+    task = judged(located(config.task, "task"))
     found = {"optimize": optimize, "task": task, "distill": distill, "teacher": teacher}
     return config.model_copy(update=found)
 

@@ -9,7 +9,7 @@ from gepa_loop.errors import TaskError
 from gepa_loop.quantity import numbers
 from gepa_loop.records import Item, Messages, short
 from gepa_loop.schema import TaskConfig
-from gepa_loop.scorers import Scorer
+from gepa_loop.scorers import Reading, Scorer
 
 NEARLY_ALL = 0.9
 """Share of answers that nothing can match from which on a task is refused: its scores would say nothing."""
@@ -45,12 +45,16 @@ def unmatched(config: TaskConfig, items: Sequence[Item], scorer: Scorer) -> tupl
     answered = sorted((item for item in items if item.answer), key=_place)
     if config.kind == "reasoning_gym":
         answered = answered[:: -(-len(answered) // CHECKED) or 1]
-    missed = []
-    for item in answered:
-        reply = reply_with(config.extract, item.answer)
-        read = extract(config.extract, reply)
-        if scorer(item, read, reply)[0] < 1 - 1e-9:
-            missed.append((item, "nothing" if read is None else repr(short(read))))
+    replies = [reply_with(config.extract, item.answer) for item in answered]
+    readings = [
+        Reading(item, extract(config.extract, reply), reply)
+        for item, reply in zip(answered, replies, strict=True)
+    ]
+    missed = [
+        (one.item, "nothing" if one.read is None else repr(short(one.read)))
+        for one, (score, _) in zip(readings, scorer(readings), strict=True)
+        if score < 1 - 1e-9
+    ]
     if not missed:
         return ()
     shown = "; ".join(f"{item.id} {short(item.answer)!r} is read as {read}" for item, read in missed[:3])

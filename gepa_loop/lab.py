@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 from gepa_loop.config import Config
 from gepa_loop.errors import ConfigError, ModelError, TaskError
+from gepa_loop.judge import RECORD, Record
 from gepa_loop.lora import read_adapter
 from gepa_loop.models import Base, load_base
 from gepa_loop.prompts import NO_PROMPT, Candidate, Renderer, candidate, read_prompt
+from gepa_loop.records import short
 from gepa_loop.rollouts import Rollouts
 from gepa_loop.runs import flatten
 from gepa_loop.sampling.engines import open_sampler, resolve_engine
@@ -22,6 +25,10 @@ from gepa_loop.template import Chat
 
 PACKAGES = ("gepa-loop", "torch", "transformers", "peft", "tokenizers", "dspy", "gepa", "reasoning-gym")
 """Packages whose versions can change a result."""
+
+
+LIMITS = ("max_usd", "parallel", "retries", "timeout_seconds")
+"""Of `task.judge`: no verdict depends on them."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,9 @@ class Lab:
     def identity(self, **more: str) -> dict[str, Any]:
         """What results depend on, as flat values; a run continues only where all of them are equal.
 
-        No round depends on how many there are, so rounds can be added to a run.
+        `without_limits` says what is not among them.
         """
-        values = flatten(self.config.model_dump(mode="json"))
-        del values["loop.rounds"]
+        values = flatten(without_limits(self.config.model_dump(mode="json")))
         return {
             **values,
             "model.date": self.day,
@@ -118,8 +124,19 @@ class Lab:
 
     def in_round(self, number: int) -> Lab:
         """This lab as round `number` of a loop works with it: random numbers and items of `select` of its own."""
-        task = self.task.in_round(number)
-        return replace(self, task=task, rollouts=replace(self.rollouts, task=task, round=number))
+        own = self.with_task(self.task.in_round(number))
+        return replace(own, rollouts=replace(own.rollouts, round=number))
+
+    def in_run(self, folder: Path) -> Lab:
+        """This lab with what its judge says on record in a run's folder."""
+        judge = self.task.judge
+        if judge is None:
+            return self
+        return self.with_task(replace(self.task, scorer=replace(judge, record=Record(folder / RECORD))))
+
+    def with_task(self, task: Task) -> Lab:
+        """This lab on another task."""
+        return replace(self, task=task, rollouts=replace(self.rollouts, task=task))
 
     def facts(self) -> list[str]:
         """What was resolved, in lines for a person, before anything is spent."""
@@ -130,7 +147,18 @@ class Lab:
             f"model {self.base.name}: {self.base.model.dtype} on {self.base.device}".replace("torch.", ""),
             f"sampler {self.engine}",
             f"task {self.task.name}: {splits}; at least {self.task.distinct} distinct questions, {common}",
+            *self._judge_facts(),
             *self._template_facts(),
+        ]
+
+    def _judge_facts(self) -> list[str]:
+        judge, kind = self.task.judge, self.task.extract
+        if judge is None:
+            return []
+        read = "all of a reply" if kind == "whole" else f"what {kind} reads of a reply"
+        start, more, _ = judge.settings.rubric.partition("\n")
+        return [
+            f"judge {judge.settings.model}: {read}, by the rubric {short(start, 60)!r}{' and more lines' if more else ''}"
         ]
 
     def _template_facts(self) -> list[str]:
@@ -224,6 +252,16 @@ def open_lab(config: Config, day: str | None = None) -> Lab:
     sampler, engine = open_sampler(base, config.sampling)
     rollouts = Rollouts(sampler, renderer, task, config.seed, on_cpu=base.device.type == "cpu")
     return Lab(config, base, task, rollouts, engine)
+
+
+def without_limits(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without what no result of a run depends on: how many rounds there are, and how long and how dear a
+    judge may be. Those can be changed in a run."""
+    task, judge = resolved["task"], resolved["task"]["judge"]
+    if judge is not None:
+        judge = {key: value for key, value in judge.items() if key not in LIMITS}
+    loop = {key: value for key, value in resolved["loop"].items() if key != "rounds"}
+    return {**resolved, "loop": loop, "task": {**task, "judge": judge}}
 
 
 def seed_source(config: Config) -> str:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from gepa_loop.config import Config
 from gepa_loop.distill.probe import probe_size
+from gepa_loop.judge import JUDGEMENTS, REPLIES, dollars, messages_for
 from gepa_loop.lab import Lab, seed_prompt
 from gepa_loop.recipe import GRPO, reads_prompt, warm_start
 from gepa_loop.scorecard import ways
+from gepa_loop.scorers import Reading
 from gepa_loop.stages import open_proposer
 
 
@@ -65,6 +67,52 @@ def loop_rollouts(config: Config, search: int) -> int:
     return config.loop.rounds * a_round + scored * sum(one.samples for one in ways(config.evaluate).values())
 
 
+def judged(config: Config, command: str, search: int = 0) -> int | None:
+    """Replies that a command has scored at most, of whose searches each takes `search`; None where nothing here tells.
+
+    What is trained on is scored by a judge only where the objective reads scores.
+    """
+    splits, samples, student = config.task.splits, config.evaluate.samples, distillation(config)
+    unread = student.recorded + (0 if config.objective.reads_score else student.trained)
+    probe = config.optimize.probe_rollouts and probe_size(config.optimize.probe_rollouts)
+    match command:
+        case "optimize":
+            most = search + probe
+        case "distill":
+            most = splits.pareto * samples + student.rollouts - unread + tested(config)
+        case "loop":
+            most = loop_rollouts(config, search) - config.loop.rounds * students_a_round(config) * unread
+        case _:
+            return None
+    return most + REPLIES * JUDGEMENTS
+
+
+def tested(config: Config) -> int:
+    """Rollouts of `distill`'s last table."""
+    return 4 * config.task.splits.test * sum(one.samples for one in ways(config.evaluate).values())
+
+
+def judge_lines(lab: Lab, most: int | None) -> list[str]:
+    """What a judge costs at most for so many replies; nobody is asked."""
+    judge = lab.task.judge
+    if judge is None:
+        return []
+    longest = max(lab.task.items, key=lambda item: sum(len(text) for _, text in item.messages))
+    reply = "word " * lab.config.sampling.max_tokens
+    remote, settings = judge.remote, judge.settings
+    read = remote.estimate(messages_for(settings.rubric, Reading(longest, reply, reply)))
+    usd = remote.usd(read, settings.max_tokens)
+    calls = "one call a reply" if most is None else f"up to {most:,} calls, fewer where replies are equal"
+    if usd is None:
+        cost = "litellm knows no price, so task.judge.max_usd is not kept"
+    else:
+        whole = "" if most is None else f" and {dollars(most * usd)} in all"
+        cost = f"up to {dollars(usd)} each{whole}; the run stops at task.judge.max_usd = {settings.max_usd:g}"
+    return [
+        f"judge {settings.model}: {calls}, each up to {read:,} tokens read and {settings.max_tokens:,} written, {cost}"
+    ]
+
+
 def plan(lab: Lab, command: str) -> list[str]:
     """What a command will do at most, in lines for a person; a reflection model is asked whether it answers."""
     config, lines = lab.config, []
@@ -95,9 +143,8 @@ def plan(lab: Lab, command: str) -> list[str]:
             f"references: {splits.pareto + splits.test:,} rollouts of the prompted model, as the task has no answers"
         )
     if command == "distill":
-        scored = 4 * config.task.splits.test * sum(one.samples for one in ways(config.evaluate).values())
         lines.append(
-            f"test: up to {scored:,} rollouts of the base and the student, with and without the prompt"
+            f"test: up to {tested(config):,} rollouts of the base and the student, with and without the prompt"
         )
     if command == "loop":
         rounds, total = config.loop.rounds, loop_rollouts(config, found.rollouts)
@@ -109,4 +156,5 @@ def plan(lab: Lab, command: str) -> list[str]:
             f"in all: {what} with baselines, students, checks and test: up to {total:,} rollouts, "
             f"{seconds / 60:.1f} minutes of them; training comes on top"
         )
-    return lines
+    calls = judged(config, command, found.rollouts if command in ("optimize", "loop") else 0)
+    return [*lines, *judge_lines(lab, calls)]

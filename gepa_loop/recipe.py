@@ -84,7 +84,7 @@ class DistillConfig(Section):
     pass_at: Annotated[int, Field(ge=0)] = 0
     """k of pass@k at checks, from as many completions of each `pareto` item at `sampling.temperature`; 0: none."""
     control: TaskConfig | None = None
-    """Another task whose `pareto` split is scored at checks, too: what the distillation costs elsewhere."""
+    """Another task whose `pareto` split is scored at checks, too: what the distillation costs elsewhere. No judge scores it."""
     patience: Annotated[int, Field(ge=0)] = 4
     """Stop where so many checks together are not above as many before them by more than one standard error; those of a warm
     start do not count. 0 goes on to the end."""
@@ -92,6 +92,14 @@ class DistillConfig(Section):
     """Tokens in one forward and backward pass; changes memory, not the result. None: 2,048 on the CPU, and on a GPU what
     half of its free memory holds, up to 16,384. Where memory runs out it is halved for good and the update begins anew; rows that do
     not fit at all are recomputed layer by layer in the backward pass."""
+
+    @model_validator(mode="after")
+    def _no_judge_watches(self) -> DistillConfig:
+        if self.control is not None and self.control.judge is not None:
+            raise ValueError(
+                "control.scorer = 'model': a judge would be paid at every check for what decides nothing"
+            )
+        return self
 
     @model_validator(mode="after")
     def _groups_fit(self) -> DistillConfig:

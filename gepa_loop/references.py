@@ -10,6 +10,7 @@ from gepa_loop.lab import Lab
 from gepa_loop.prompts import Candidate
 from gepa_loop.runs import Run
 from gepa_loop.schema import EvaluateConfig
+from gepa_loop.scorers import muted
 from gepa_loop.stages import Observer
 
 SPLITS = ("pareto", "test")
@@ -52,12 +53,11 @@ def with_references(lab: Lab, teacher: Candidate, run: Run, observer: Observer) 
     if lab.task.answers != "none":
         return lab
     config = lab.config.model_copy(update={"evaluate": EvaluateConfig(samples=1, temperature=0.0)})
-    mute = replace(lab.rollouts, task=replace(lab.task, scorer=lambda *_: (0.0, "")))
+    mute = replace(lab.rollouts, task=replace(lab.task, scorer=muted))
     replies: dict[str, str] = {}
     for split in SPLITS:
         observer.stage(f"the prompted model's replies: {split}")
         path = run.path / "references" / f"{split}.jsonl"
         rows = evaluate(config, mute, split, teacher.text, None, path, observer.progress)
         replies |= {row["item"]: row["completion"] for row in rows}
-    task = lab.task.with_references(replies)
-    return replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))
+    return lab.with_task(lab.task.with_references(replies))

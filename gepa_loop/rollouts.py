@@ -24,7 +24,7 @@ class Row:
     item: str
     sample: int
     score: float
-    """1.0 for a full score, else 0.0."""
+    """From 0 to 1: what reaches every decision."""
     raw: float
     """What the task's own scorer said."""
     extracted: str | None
@@ -107,25 +107,31 @@ class Rollouts:
     ) -> list[Row]:
         """`completions`, scored by the task."""
         completions = self.completions(prompt, items, samples, sampling, purpose)
-        owners = [(item, n) for item in items for n in range(samples)]
-        return [self.score(item, n, c) for (item, n), c in zip(owners, completions, strict=True)]
+        return self.scored(items, completions)
 
-    def score(self, item: Item, sample: int, completion: Completion) -> Row:
-        """One completion, scored by the task."""
-        text = self.renderer.reply(completion.token_ids)
-        cut = completion.finish_reason == "length"
-        score = self.task.score(item, text, truncated=cut, opening=self.opening)
-        return Row(
-            item=item.id,
-            sample=sample,
-            score=score.value,
-            raw=score.raw,
-            extracted=score.extracted,
-            completion=text,
-            tokens=len(completion.token_ids),
-            finish_reason=completion.finish_reason,
-            feedback=score.feedback,
-        )
+    def scored(self, items: Sequence[Item], completions: Sequence[Completion]) -> list[Row]:
+        """Completions, scored by the task: as many of each item, one item after the other."""
+        samples = len(completions) // len(items) if items else 0
+        owners = [item for item in items for _ in range(samples)]
+        texts = [self.renderer.reply(completion.token_ids) for completion in completions]
+        cut = [completion.finish_reason == "length" for completion in completions]
+        scores = self.task.score_all(list(zip(owners, texts, cut, strict=True)), self.opening)
+        return [
+            Row(
+                item=item.id,
+                sample=place % samples,
+                score=score.value,
+                raw=score.raw,
+                extracted=score.extracted,
+                completion=text,
+                tokens=len(completion.token_ids),
+                finish_reason=completion.finish_reason,
+                feedback=score.feedback,
+            )
+            for place, (item, text, completion, score) in enumerate(
+                zip(owners, texts, completions, scores, strict=True)
+            )
+        ]
 
 
 def item_means(rows: Sequence[Row]) -> dict[str, float]:

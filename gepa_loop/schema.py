@@ -42,8 +42,8 @@ class LoraConfig(Section):
     """Names of the linear layers that get an adapter; `auto`: every linear layer of the model's blocks."""
 
 
-SCORERS = ("exact", "choice", "includes", "regex", "f1", "json")
-"""Names of the rules in `scorers`."""
+SCORERS = ("exact", "choice", "includes", "regex", "f1", "json", "model")
+"""Names of the rules in `scorers`, and `model`: a judge."""
 
 
 class SplitSizes(Section):
@@ -60,6 +60,36 @@ class SplitSizes(Section):
     """Scored once, at the end of a run."""
 
 
+class CallConfig(Section):
+    """How a model behind an API is asked."""
+
+    model: Name
+    """Any litellm model string."""
+    max_tokens: Positive
+    """Longest reply, in tokens. A model that thinks before it writes pays for its thoughts out of these."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """Longest silence of the provider during a call. A full reply takes minutes, and it comes in one piece. One that drips
+    may take four times as long in all."""
+    retries: Annotated[int, Field(ge=0)] = 5
+    """Times that a call is repeated after a failure that may pass (rate limits, overload, timeouts, broken connections),
+    with growing pauses."""
+
+
+class JudgeConfig(CallConfig):
+    """A model that scores replies, for `task.scorer = "model"`. Each reply to an item is judged once in a run."""
+
+    max_tokens: Positive = 4096
+    """Longest verdict, in tokens, the judge's thoughts included."""
+    rubric: Name
+    """What a reply is judged by, as a text or, as in `optimize.seed_prompt`, a text file. The judge reads it, the question, the
+    expected answer where there is one, and what `extract` reads of the reply."""
+    parallel: Positive = 8
+    """Calls at a time."""
+    max_usd: Annotated[float, Field(gt=0)] = 5.0
+    """Budget: US dollars for verdicts in one run. Calls under way when it is reached still end; then the run stops, and goes on
+    with a higher one. It is not kept where litellm knows no price of the model."""
+
+
 class TaskConfig(Section):
     kind: Literal["reasoning_gym", "jsonl", "python", "example"] = "reasoning_gym"
     name: Name
@@ -68,17 +98,35 @@ class TaskConfig(Section):
     options: dict[str, Any] = {}
     """Options of the reasoning-gym task or of the factory; a JSONL file has none."""
     extract: Literal["tags", "boxed", "last_number", "last_line", "whole"] = "last_number"
-    """How the answer is read from a completion; `tags` is `<answer>...</answer>`. Nothing is read from a thought,
+    """How the answer is read from a completion, without it `whole` where a judge scores; `tags` is `<answer>...</answer>`. Nothing is read from a thought,
     `<think>...</think>`. Answers that could not score 1 if a reply gave them word for word are named at load, and nine of
     ten are an error."""
     scorer: Name | None = None
     """What an answer is worth beside the expected one, from 0 to 1, where the task brings no scorer of its own: `exact`, the
     same text or number (the default); `choice`, it names the right one of all answers and no other; `includes`, the expected
-    answer occurs in it; `regex`, the expected answer matches in it; `f1`, of the words; `json`, the share of right fields; or
-    `package.module:function` of yours, (record, reply) -> number. `extract` says what is read of the reply."""
+    answer occurs in it; `regex`, the expected answer matches in it; `f1`, of the words; `json`, the share of right fields;
+    `model`, what the model of `task.judge` says; or `package.module:function` of yours, (record, reply) -> number. `extract`
+    says what is read of the reply."""
+    judge: JudgeConfig | None = None
+    """For `scorer = "model"`."""
     partial: bool = False
     """Hand on the fractions that reasoning-gym's scorers give, often for text around the answer, instead of full marks only."""
     splits: SplitSizes = SplitSizes()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _judges_read_all(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("scorer") == "model":
+            return {"extract": "whole", **given}
+        return given
+
+    @model_validator(mode="after")
+    def _judge_is_asked(self) -> TaskConfig:
+        if self.scorer == "model" and self.judge is None:
+            raise ValueError("scorer = 'model' needs a judge: set judge.model and judge.rubric")
+        if self.judge is not None and self.scorer != "model":
+            raise ValueError(f"judge is there, and scorer = {self.scorer!r} asks none: set scorer = 'model'")
+        return self
 
     @model_validator(mode="after")
     def _scorer_is_read(self) -> TaskConfig:
@@ -133,21 +181,6 @@ class PromptSection(Section):
     mends: Literal["content", "format", "cut"]
     """The failure it is meant to mend: a wrong answer, no readable answer, or a cut completion."""
     text: Name
-
-
-class CallConfig(Section):
-    """How a model behind an API is asked."""
-
-    model: Name
-    """Any litellm model string."""
-    max_tokens: Positive
-    """Longest reply, in tokens. A model that thinks before it writes pays for its thoughts out of these."""
-    timeout_seconds: Annotated[float, Field(gt=0)] = 300.0
-    """Longest silence of the provider during a call. A full reply takes minutes, and it comes in one piece. One that drips
-    may take four times as long in all."""
-    retries: Annotated[int, Field(ge=0)] = 5
-    """Times that a call is repeated after a failure that may pass (rate limits, overload, timeouts, broken connections),
-    with growing pauses."""
 
 
 class ReflectionConfig(CallConfig):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -15,8 +16,20 @@ from gepa_loop.quantity import equal
 from gepa_loop.records import Item, short
 from gepa_loop.schema import TaskConfig
 
-Scorer = Callable[[Item, str | None, str], tuple[float, str]]
-"""(item, what was read of the reply, the whole reply) -> (score, sentences for the reflection or an empty text)."""
+
+@dataclass(frozen=True)
+class Reading:
+    """A reply to an item, as scorers read it."""
+
+    item: Item
+    read: str | None
+    """What `task.extract` read of it; None where there was nothing to read."""
+    reply: str
+    """All of it."""
+
+
+Scorer = Callable[[Sequence[Reading]], list[tuple[float, str]]]
+"""Replies -> of each its score, and sentences for the reflection or an empty text."""
 
 Rule = Callable[[str, str], tuple[float, str]]
 """(what was read of the reply, the expected answer) -> the same."""
@@ -44,9 +57,14 @@ def make_scorer(config: TaskConfig, items: Sequence[Item]) -> Scorer:
     return by_rule(choice({item.answer for item in items}) if name == "choice" else RULES[name])
 
 
+def each(score: Callable[[Reading], tuple[float, str]]) -> Scorer:
+    """The scorer that looks at one reply after the other."""
+    return lambda readings: [score(one) for one in readings]
+
+
 def by_rule(rule: Rule) -> Scorer:
     """What was read of a reply against the item's answer; nothing read is worth nothing."""
-    return lambda item, read, _reply: (0.0, "") if read is None else rule(read, item.answer)
+    return each(lambda one: (0.0, "") if one.read is None else rule(one.read, one.item.answer))
 
 
 def own_scorer(function: Callable[[dict[str, Any], str], object], where: str) -> Scorer:
@@ -57,11 +75,12 @@ def own_scorer(function: Callable[[dict[str, Any], str], object], where: str) ->
         where: What names it, for messages.
     """
 
-    def score(item: Item, _read: str | None, reply: str) -> tuple[float, str]:
+    def score(one: Reading) -> tuple[float, str]:
+        item = one.item
         # A judge that cannot be reached, say: not a score of 0.
         saved = "What was finished is saved; run the same command again to continue."
         with foreign(EnvironmentFault, f"{where}: score on {item.id}", saved):
-            result = function(dict(item.entry), reply)
+            result = function(dict(item.entry), one.reply)
         raw, said = result if isinstance(result, tuple) and len(result) == 2 else (result, "")
         if not (isinstance(raw, Real) and raw <= 1 and not raw < 0 and isinstance(said, str)):
             raise TaskError(
@@ -70,20 +89,27 @@ def own_scorer(function: Callable[[dict[str, Any], str], object], where: str) ->
             )
         return float(raw), short(said.encode("utf-8", "replace").decode(), SAID)
 
-    return score
+    return each(score)
 
 
-def unanswered(item: Item, _read: str | None, _reply: str) -> tuple[float, str]:
+def unanswered(readings: Sequence[Reading]) -> list[tuple[float, str]]:
     """The scorer of a task without answers, before there is anything to compare a reply with."""
-    raise TaskError(
-        f"{item.id} has no answer",
-        "Only `distill` does without: it compares with the prompted model's replies.",
-    )
+    for one in readings:
+        raise TaskError(
+            f"{one.item.id} has no answer",
+            "`distill` does without, as it compares with the prompted model's replies, and so does task.scorer = 'model'.",
+        )
+    return []
 
 
-def same_text(item: Item, _read: str | None, reply: str) -> tuple[float, str]:
+def muted(readings: Sequence[Reading]) -> list[tuple[float, str]]:
+    """0 for replies whose scores nobody reads."""
+    return [(0.0, "")] * len(readings)
+
+
+def same_text(readings: Sequence[Reading]) -> list[tuple[float, str]]:
     """1 where the whole reply is the item's answer."""
-    return float(reply.strip() == item.answer.strip()), ""
+    return [(float(one.reply.strip() == one.item.answer.strip()), "") for one in readings]
 
 
 def _check_answer(name: str, item: Item, where: str) -> None:
@@ -174,15 +200,21 @@ def json_fields(read: str, answer: str) -> tuple[float, str]:
 
 def first_object(text: str) -> dict[str, Any] | None:
     """The first JSON object in a text; None where there is none."""
-    decoder = json.JSONDecoder()
+    return next(json_objects(text), None)
+
+
+def json_objects(text: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects in a text, without those inside others."""
+    decoder, end = json.JSONDecoder(), 0
     for brace in re.finditer(r"\{", text):
+        if brace.start() < end:
+            continue
         try:
-            value, _ = decoder.raw_decode(text, brace.start())
+            value, end = decoder.raw_decode(text, brace.start())
         except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):
-            return value
-    return None
+            yield value
 
 
 RULES: Mapping[str, Rule] = {

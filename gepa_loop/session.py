@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.text import Text
 
@@ -64,9 +64,12 @@ def open_session(
         adapters: Adapters that the command reads, by where each came from; the model must be theirs.
     """
     from gepa_loop.config import load_config
-    from gepa_loop.lab import seed_prompt, seed_source
+    from gepa_loop.judge import dollars
+    from gepa_loop.lab import seed_prompt, seed_source, without_limits
     from gepa_loop.origin import check_origin
     from gepa_loop.runs import fingerprint, open_run, write_json
+    from gepa_loop.spread import FILE as JUDGED
+    from gepa_loop.spread import check_judge, measure_spread
     from gepa_loop.stages import check_search, proposer_name
     from gepa_loop.view import View
     from gepa_loop.writing import FOLDER, check_writer, writer_name
@@ -87,7 +90,7 @@ def open_session(
         extra["writer"] = writer_name(settings)
     label = Path(config).stem if config else "default"
     resolved = settings.model_dump(mode="json")
-    path = _run_path(run_name or f"{command}-{label}-{fingerprint([_unending(resolved), extra])[:6]}")
+    path = _run_path(run_name or f"{command}-{label}-{fingerprint([without_limits(resolved), extra])[:6]}")
     lab = _checked_lab(command, settings, prompts, check, None if fresh else _begun(path))
     notes = [
         check_origin(adapter.origin, lab.base.origin, source) for source, adapter in (adapters or {}).items()
@@ -113,18 +116,20 @@ def open_session(
         done = not fresh and (path / "optimize" / "result.json").exists()
     if searches and not done:
         check_search(lab, seed_prompt(settings))
+    if fresh or not (path / JUDGED).exists():
+        check_judge(lab)
     with interruptible(), open_run(path, lab.identity(**extra), fresh=fresh) as run:
         write_json(run.path / "config.json", resolved)
         out.print(f"run {shown(path)}", highlight=False)
         run.event("start", command=command, **lab.data_facts())
+        lab = lab.in_run(run.path)
+        if (spread := measure_spread(lab, run)) is not None:
+            out.print(str(spread), highlight=False)
         with View(out) as view:
             yield Session(lab, run, view)
-
-
-def _unending(resolved: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without its number of rounds, as rounds can be added to a run."""
-    loop = {key: value for key, value in resolved["loop"].items() if key != "rounds"}
-    return {**resolved, "loop": loop}
+    if lab.task.judge is not None:
+        record = lab.task.judge.record
+        out.print(f"judge: {record.calls:,} calls in this run, {dollars(record.usd)}", highlight=False)
 
 
 def _run_path(name: str) -> Path:

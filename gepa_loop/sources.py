@@ -24,7 +24,7 @@ from gepa_loop.modules import foreign, module_file, own_function
 from gepa_loop.records import MOST, Item, Messages, Record, bounded, item_of, json_lines
 from gepa_loop.runs import derive_seed
 from gepa_loop.schema import TaskConfig
-from gepa_loop.scorers import Scorer, own_scorer
+from gepa_loop.scorers import Reading, Scorer, each, own_scorer
 
 SPLITS = ("train", "pareto", "select", "test")
 FILL_ORDER = ("test", "select", "pareto", "train")
@@ -109,16 +109,16 @@ def _reasoning_gym(config: TaskConfig, seed: int, rounds: int) -> Dealt:
         drawn += PROBE
     judge = reasoning_gym.create_dataset(name, size=1, seed=first, **config.options)
 
-    def score(item: Item, extracted: str | None, _completion: str) -> tuple[float, str]:
-        if extracted is None:
+    def score(one: Reading) -> tuple[float, str]:
+        if one.read is None:
             return 0.0, ""
         try:
-            return float(judge.score_answer(extracted, dict(item.entry))), ""
+            return float(judge.score_answer(one.read, dict(one.item.entry))), ""
         except FOREIGN:
             # Some scorers parse the answer unguarded (prime_factorization: `int("abc")`).
             return 0.0, "The task's scorer could not read this answer."
 
-    return Dealt(splits, len(seen), drawn, score)
+    return Dealt(splits, len(seen), drawn, each(score))
 
 
 def _example(config: TaskConfig, seed: int, rounds: int) -> Dealt:

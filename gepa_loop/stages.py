@@ -176,7 +176,8 @@ def open_proposer(lab: Lab, number: int) -> Proposer:
     return make_proposer(
         settings.reflection,
         proposer_name(lab.config),
-        lab.task.splits["train"][: set_aside(lab.config)],
+        # A worked example shows an answer, which a task with a judge may lack.
+        tuple(item for item in lab.task.splits["train"][: set_aside(lab.config)] if item.answer),
         settings.max_prompt_tokens,
         derive_seed(lab.config.seed, "optimize", number),
     )

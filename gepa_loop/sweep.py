@@ -168,7 +168,7 @@ def run_sweep(
     students: dict[str, dict[int, ItemScores]] = {name: {} for name in grid.cells}
     adapters: dict[str, list[str]] = {name: [] for name in grid.cells}
     for (name, seed), config in configs.items():
-        lab = lab.under(config)
+        lab = lab.under(config).in_run(run.path)
         view, folder = _view(config), f"{name}_seed{seed}"
         if name not in views.setdefault(view, []):
             views[view].append(name)

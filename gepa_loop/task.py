@@ -10,11 +10,12 @@ from typing import Literal
 from gepa_loop.answers import MISSING, open_thought
 from gepa_loop.answers import extract as extract
 from gepa_loop.gold import contradictions, unmatched
+from gepa_loop.judge import Judge
 from gepa_loop.records import Item as Item
 from gepa_loop.records import short
 from gepa_loop.runs import fingerprint
 from gepa_loop.schema import TaskConfig
-from gepa_loop.scorers import Scorer, make_scorer, same_text, unanswered
+from gepa_loop.scorers import Reading, Scorer, make_scorer, same_text, unanswered
 from gepa_loop.sources import SPLITS as SPLITS
 from gepa_loop.sources import Dealt, deal
 
@@ -46,7 +47,7 @@ class Task:
     commonest: tuple[str, float]
     """The commonest answer over all splits, and its share of the items."""
     fingerprint: str
-    """Over `extract` and the ids, messages and answers of all splits, and of all records where there are some."""
+    """Over how replies are read and scored, and the ids, messages and answers of all splits, and of all records where there are some."""
     scorer: Scorer = field(compare=False, repr=False)
     full_marks: bool = False
     """Only a full score counts, as 1."""
@@ -97,25 +98,42 @@ class Task:
         """Whether a reply to an item can be scored."""
         return self.answers != "none" and item.id not in self.unscored
 
+    @property
+    def judge(self) -> Judge | None:
+        """The model that scores it, each of whose calls costs something."""
+        return self.scorer if isinstance(self.scorer, Judge) else None
+
     def score(self, item: Item, completion: str, *, truncated: bool = False, opening: str = "") -> Score:
-        """Score one completion.
+        """`score_all` of one completion."""
+        return self.score_all([(item, completion, truncated)], opening)[0]
+
+    def score_all(self, given: Sequence[tuple[Item, str, bool]], opening: str = "") -> list[Score]:
+        """Score completions.
 
         Args:
-            item: The item that was asked.
-            completion: The reply as text, without special tokens.
-            truncated: The reply was cut at the token limit; only the feedback depends on it.
-            opening: What the prompt ends with of the reply itself: the mark of a thought that the chat template opens.
+            given: Of each the item that was asked, the reply as text, without special tokens, and whether it was cut at the
+                token limit, on which only the feedback depends.
+            opening: What the prompt ends with of the replies themselves: the mark of a thought that the chat template opens.
 
         Raises:
-            TaskError: The factory's own scorer returned something that is no score, or the item has nothing to score by.
+            TaskError: The factory's own scorer returned something that is no score, or an item has nothing to score by.
+            ProviderError: The judge cannot be asked.
+            BudgetReached: What the judge may cost is spent.
         """
-        if item.id in self.unscored:
-            unanswered(item, None, completion)
-        extracted = extract(self.extract, opening + completion)
-        raw, own = self.scorer(item, extracted, completion)
+        readings = [Reading(item, extract(self.extract, opening + text), text) for item, text, _ in given]
+        unanswered([one for one in readings if one.item.id in self.unscored])
+        worths = self.scorer(readings)
+        return [
+            self._score(reading, worth, truncated, opening)
+            for reading, worth, (_, _, truncated) in zip(readings, worths, given, strict=True)
+        ]
+
+    def _score(self, reading: Reading, worth: tuple[float, str], truncated: bool, opening: str) -> Score:
+        """What the scorer says of a reply, with the sentences that every task has."""
+        extracted, (raw, own) = reading.read, worth
         full = raw >= 1 - 1e-9
         value = float(full) if self.full_marks else raw
-        expected = short(item.answer)
+        expected = short(reading.item.answer)
         sentences = []
         if full:
             shown = expected or short(extracted or "")
@@ -124,16 +142,16 @@ class Task:
             sentences.append(f"The expected answer is {expected}." if expected else "")
         else:
             wanted = f"; the expected answer is {expected}" if expected else ""
-            worth = f"worth {value:.2f} of 1" if value else "wrong"
+            verdict = f"worth {value:.2f} of 1" if value else "wrong"
             sentences.append(
-                f"The answer read from the reply was {short(extracted)}, which is {worth}{wanted}."
+                f"The answer read from the reply was {short(extracted)}, which is {verdict}{wanted}."
             )
         if raw > 0 and not value:
             sentences.append(f"The task's own scorer gave {raw:.2f} of 1.")
         if truncated:
             sentences.append("The reply was cut off at the token limit before it ended.")
         if extracted is None and not full:
-            thought = open_thought(opening + completion)
+            thought = open_thought(opening + reading.reply)
             sentences.append(
                 f"It ended inside {thought}, before any answer." if thought else MISSING[self.extract]
             )
@@ -182,15 +200,26 @@ def _task(config: TaskConfig, dealt: Dealt) -> Task:
     if dealt.records:
         content["records"] = [[i.id, i.messages, i.answer] for i in dealt.records]
     full_marks = config.kind == "reasoning_gym" and not config.partial
-    scoring = {"extract": config.extract, "scorer": config.scorer, "full_marks": full_marks}
+    scoring: dict[str, object] = {
+        "extract": config.extract,
+        "scorer": config.scorer,
+        "full_marks": full_marks,
+    }
+    if config.judge is not None:
+        scoring["judge"] = [config.judge.model, config.judge.max_tokens, config.judge.rubric]
     every = [item for items in (*ordered.values(), *later) for item in items]
     known = dealt.records or every
     answered = bool(dealt.scorer or config.scorer) or any(item.answer for item in known)
-    scorer = dealt.scorer or (make_scorer(config, known) if answered else unanswered)
+    if config.judge is not None:
+        scorer: Scorer = Judge(config.judge)
+    else:
+        scorer = dealt.scorer or (make_scorer(config, known) if answered else unanswered)
     doubts = contradictions(dealt.records)
-    # A scorer of the user's is not asked: it may be a judge that costs something. A pattern does not match itself.
+    # A judge costs something, and a scorer of the user's may be one. A pattern does not match itself.
     rule = config.scorer or "exact"
-    if config.kind == "reasoning_gym" or (dealt.scorer is None and rule != "regex" and ":" not in rule):
+    if config.kind == "reasoning_gym" or (
+        dealt.scorer is None and rule not in ("regex", "model") and ":" not in rule
+    ):
         doubts += unmatched(config, every, scorer)
     return Task(
         name=config.name,

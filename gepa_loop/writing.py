@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def with_questions(lab: Lab, teacher: Candidate, run: Run, observer: Observer) -
     observer.note(
         f"train {len(task.splits['train'])}, {len(items)} of them written by {_by(result['by'])}, without answers"
     )
-    return replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))
+    return lab.with_task(task)
 
 
 def _write(

@@ -26,6 +26,7 @@ from gepa_loop.origin import Origin
 from gepa_loop.prompts import Candidate
 from gepa_loop.runs import derive_seed, read_json, read_jsonl
 from gepa_loop.sampling.torch import TorchSampler
+from gepa_loop.scorers import each
 
 
 def smoke(*sets: str) -> Config:
@@ -40,7 +41,7 @@ def lab() -> Lab:
 @pytest.fixture(scope="module")
 def scored(lab: Lab) -> Lab:
     """The same lab, but about half of a random model's replies score: those of even length."""
-    task = replace(lab.task, scorer=lambda item, extracted, text: (float(len(text) % 2 == 0), ""))
+    task = replace(lab.task, scorer=each(lambda one: (float(len(one.reply) % 2 == 0), "")))
     return replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))
 
 

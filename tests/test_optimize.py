@@ -26,6 +26,7 @@ from gepa_loop.optimize.proposer import OfflineProposer, Proposal, make_proposer
 from gepa_loop.optimize.stops import Progress, Spent, reason_to_stop
 from gepa_loop.prompts import Candidate
 from gepa_loop.runs import read_jsonl, write_jsonl
+from gepa_loop.scorers import each
 from gepa_loop.task import Item
 
 SEED = Candidate("Answer the question.")
@@ -41,7 +42,7 @@ def plain() -> Lab:
 @pytest.fixture(scope="module")
 def lab(plain: Lab) -> Lab:
     """A task that the tiny model solves now and then: whether it does depends on the very completion."""
-    task = replace(plain.task, scorer=lambda item, _, text: (float(zlib.crc32(text.encode()) % 2), ""))
+    task = replace(plain.task, scorer=each(lambda one: (float(zlib.crc32(one.reply.encode()) % 2), "")))
     return replace(plain, task=task, rollouts=replace(plain.rollouts, task=task))
 
 
@@ -186,7 +187,7 @@ def test_what_is_decided_stays_when_completions_come_out_otherwise(lab: Lab, tmp
     rows = read_jsonl(tmp_path / "candidates.jsonl")[:5]
     shutil.rmtree(tmp_path / "gepa")
     write_jsonl(tmp_path / "candidates.jsonl", rows)
-    other = replace(lab.task, scorer=lambda item, _, text: (float(zlib.crc32(text.encode()) % 3 == 0), ""))
+    other = replace(lab.task, scorer=each(lambda one: (float(zlib.crc32(one.reply.encode()) % 3 == 0), "")))
     search(replace(lab, rollouts=replace(lab.rollouts, task=other)), tmp_path, proposer(lab), *COIN)
     assert read_jsonl(tmp_path / "candidates.jsonl")[:5] == rows
 
@@ -512,7 +513,7 @@ def test_minutes_that_end_before_a_proposal_are_an_error(lab: Lab, tmp_path: Pat
 
 
 def test_a_perfect_seed_prompt_ends_the_search(lab: Lab, tmp_path: Path) -> None:
-    perfect = replace(lab.task, scorer=lambda *_: (1.0, ""))
+    perfect = replace(lab.task, scorer=each(lambda _: (1.0, "")))
     rollouts = replace(lab.rollouts, task=perfect)
     config = load_config("smoke", ["optimize.max_rollouts=9999"], env={})
     found = optimize(config, rollouts, proposer(lab), SEED, tmp_path, lambda _: None, 0)

@@ -14,6 +14,7 @@ from gepa_loop.lora import Adapter
 from gepa_loop.lora_training import remove_lora, student_adapter, with_lora
 from gepa_loop.prompts import NO_PROMPT
 from gepa_loop.sampling.base import Sampling
+from gepa_loop.scorers import each
 
 PROMPT = "Answer with one number, the least common multiple."
 
@@ -91,13 +92,13 @@ def test_the_gain_is_what_the_teachers_preferences_make_of_the_scores() -> None:
 
 
 def test_the_gain_is_of_the_bare_models_completions(lab: Lab) -> None:
-    task = replace(lab.task, scorer=lambda item, _, text: (float(zlib.crc32(text.encode()) % 2), ""))
+    task = replace(lab.task, scorer=each(lambda one: (float(zlib.crc32(one.reply.encode()) % 2), "")))
     solved = replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))
     lab.rollouts.sampler.set_student(None)
     found = open_probe(solved, None)(PROMPT)
     _, ratios = by_hand(lab, PROMPT)
     items = items_of_step(lab.task.splits["train"], 0, 3, lab.config.seed)
     drawn = lab.rollouts.completions(NO_PROMPT, items, PER_ITEM, Sampling(1.0, 8), "probe")
-    scores = [solved.rollouts.score(items[n // PER_ITEM], 0, c).score for n, c in enumerate(drawn)]
+    scores = [row.score for row in solved.rollouts.scored(items, drawn)]
     assert 0 < sum(scores) < len(scores) and found.gain != 0
     assert found.gain == pytest.approx(likelihood_gain(ratios, torch.tensor(scores), PER_ITEM), abs=1e-4)

@@ -13,6 +13,7 @@ from gepa_loop.lab import Lab, open_lab
 from gepa_loop.prompts import Candidate
 from gepa_loop.retention import SUBJECTS, changes, measure
 from gepa_loop.runs import open_run, read_json, read_jsonl
+from gepa_loop.scorers import Reading, each
 from gepa_loop.stages import distil_alone
 from gepa_loop.view import reply_lines, retention_lines, retention_table
 
@@ -52,10 +53,10 @@ def lab() -> Lab:
     """A reply scores by the share of its letters that are no digits; the prompt's are others than the base's."""
     lab = open_lab(load_config("smoke", ("distill.lr=0.05", "distill.steps=6"), env={})).for_training()
 
-    def score(_item: Any, _read: str | None, text: str) -> tuple[float, str]:
-        return sum(not c.isdigit() for c in text) / max(1, len(text)), ""
+    def score(one: Reading) -> tuple[float, str]:
+        return sum(not c.isdigit() for c in one.reply) / max(1, len(one.reply)), ""
 
-    task = replace(lab.task, scorer=score, full_marks=False)
+    task = replace(lab.task, scorer=each(score), full_marks=False)
     return replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))
 
 

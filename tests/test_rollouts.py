@@ -41,7 +41,7 @@ def test_no_answer_is_read_from_a_thought_that_the_template_opens(
     rollouts = Rollouts(TorchSampler(tiny, 4), Renderer(tokenizer, tiny.context), task, 0)
     item = task.splits["test"][0]
     ids = tokenizer(f"It is {item.answer}", add_special_tokens=False)["input_ids"]
-    row = rollouts.score(item, 0, Completion(tuple(ids), (0.0,) * len(ids), "length"))
+    [row] = rollouts.scored([item], [Completion(tuple(ids), (0.0,) * len(ids), "length")])
     assert (rollouts.opening, row.score, row.extracted is None) == (opening, scored, scored == 0)
     assert row.completion == f"It is {item.answer}"
 
@@ -61,7 +61,7 @@ def test_marks_of_a_thought_are_read_where_they_are_special_tokens_too(tiny: Bas
         (f"<|channel>thought\nIt is 0.5<channel|>{item.answer}", 1.0),
     ):
         ids = tuple(tokenizer(f"{text}<|im_end|>", add_special_tokens=False)["input_ids"])
-        row = rollouts.score(item, 0, Completion(ids, (0.0,) * len(ids), "stop"))
+        [row] = rollouts.scored([item], [Completion(ids, (0.0,) * len(ids), "stop")])
         assert (row.completion, row.score) == (text, score)
 
 

@@ -30,6 +30,7 @@ from gepa_loop.recipe import reads_prompt
 from gepa_loop.runs import open_run, read_json, read_jsonl, write_jsonl
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.scorecard import Replies
+from gepa_loop.scorers import each
 from gepa_loop.select import Verdict, internalisation
 from gepa_loop.stages import distil
 
@@ -315,7 +316,7 @@ def test_nothing_of_a_prompt_is_internalised_where_none_is_read(tmp_path: Path, 
     greedy, items = Sampling(0.0, lab.config.sampling.max_tokens), lab.task.splits["test"]
     bare = {row.item: row.completion for row in lab.rollouts.rows(NO_PROMPT, items, 1, greedy, "evaluate")}
     # Whatever the bare model says is wrong, so that prompt and student gain for certain.
-    task = replace(lab.task, scorer=lambda item, extracted, text: (float(text != bare[item.id]), ""))
+    task = replace(lab.task, scorer=each(lambda one: (float(one.reply != bare[one.item.id]), "")))
     lab = replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))
     model = with_lora(lab.base, lab.config.lora, 0, None)
     student = student_adapter(model)

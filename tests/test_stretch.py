@@ -16,6 +16,7 @@ from gepa_loop.lab import Lab, open_lab
 from gepa_loop.prompts import NO_PROMPT, Candidate
 from gepa_loop.runs import read_json, read_jsonl
 from gepa_loop.sampling.base import Sampling
+from gepa_loop.scorers import each
 
 STEPS = ("distill.steps=4", "distill.check_every=2")
 KINDS = [(), ("distill.warm_start=0.1",), ("teacher.kind=ema",)]
@@ -64,7 +65,7 @@ def falling(lab: Lab, folder: Path, *sets: str) -> Lab:
     items = lab.task.splits["pareto"]
     rows = lab.rollouts.rows(NO_PROMPT, items, lab.config.evaluate.samples, sampling, "evaluate")
     known = {row.completion for row in rows}
-    task = replace(lab.task, scorer=lambda _item, _read, text: (float(text in known), ""), full_marks=False)
+    task = replace(lab.task, scorer=each(lambda one: (float(one.reply in known), "")), full_marks=False)
     return replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))
 
 

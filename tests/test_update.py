@@ -24,6 +24,7 @@ from gepa_loop.lab import Lab, open_lab
 from gepa_loop.lora_training import as_teacher, remove_lora, student_adapter, teacher_adapter, with_lora
 from gepa_loop.prompts import NO_PROMPT, Candidate
 from gepa_loop.runs import read_jsonl
+from gepa_loop.scorers import each
 
 PROMPT = "Answer with one number."
 
@@ -36,7 +37,7 @@ def smoke(*sets: str) -> Config:
 def lab() -> Lab:
     """About half of the random model's replies score."""
     plain = open_lab(smoke())
-    task = replace(plain.task, scorer=lambda item, extracted, text: (float(sum(map(ord, text)) % 2), ""))
+    task = replace(plain.task, scorer=each(lambda one: (float(sum(map(ord, one.reply)) % 2), "")))
     return replace(plain, task=task, rollouts=replace(plain.rollouts, task=task))
 
 

@@ -20,6 +20,7 @@ from gepa_loop.lora_training import remove_lora, student_adapter, with_lora
 from gepa_loop.prompts import Candidate
 from gepa_loop.runs import read_json, read_jsonl
 from gepa_loop.sampling.base import Completion
+from gepa_loop.scorers import each
 
 PROMPT = Candidate("Answer with one number.")
 
@@ -140,7 +141,7 @@ def failing(lab: Lab, places: set[int]) -> Lab:
     bad = {order[2 * place + 1].id for place in places}
     task = replace(
         lab.task,
-        scorer=lambda item, _, text: (math.nan if item.id in bad else float(len(text) % 2), ""),
+        scorer=each(lambda one: (math.nan if one.item.id in bad else float(len(one.reply) % 2), "")),
         full_marks=False,
     )
     return replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))

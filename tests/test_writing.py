@@ -26,6 +26,7 @@ from gepa_loop.references import check_references, with_references
 from gepa_loop.retention import measure
 from gepa_loop.runs import open_run, read_json, read_jsonl
 from gepa_loop.sampling.base import Completion, Sampler, Sampling
+from gepa_loop.scorers import each
 from gepa_loop.stages import distil_alone
 from gepa_loop.sweep import Grid, cell_configs, check_cells
 from gepa_loop.view import retention_lines
@@ -289,7 +290,7 @@ def test_rewards_are_those_of_the_items_that_have_answers(tmp_path: Path) -> Non
     one = config(file, "distill.rollouts=2", "distill.group=2", "distill.steps=26")
     lab = open_lab(one).for_training()
     # Any reply is worth .5, so that a 0 among them would show.
-    task = replace(lab.task, scorer=lambda *_: (0.5, ""))
+    task = replace(lab.task, scorer=each(lambda _: (0.5, "")))
     lab = write_in(tmp_path / "r", replace(lab, task=task, rollouts=replace(lab.rollouts, task=task)))
     before = dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 
@@ -15,7 +16,7 @@ from gepa_loop.distill.teacher import Reader
 from gepa_loop.distill.warm import Recorded
 from gepa_loop.lora import Adapter
 from gepa_loop.prompts import NO_PROMPT
-from gepa_loop.recipe import GRPO, SFT, on_policy_share
+from gepa_loop.recipe import GRPO, SFT, Objective, on_policy_share
 from gepa_loop.rollouts import Rollouts
 from gepa_loop.runs import derive_seed
 from gepa_loop.sampling.base import Completion, Sampling
@@ -32,7 +33,8 @@ class Drawn:
     """The student's."""
     completions: tuple[Completion, ...]
     scores: tuple[float, ...] | None
-    """Of the task; 0 for cut completions under `truncated = "zero_reward"`. None where nothing scores the item."""
+    """Of the task; 0 for cut completions under `truncated = "zero_reward"`. None where nothing scores the item, or where a
+    judge would be paid for scores that train nothing."""
 
     @property
     def equal(self) -> bool:
@@ -81,8 +83,8 @@ def collect(
         step: Items, seeds and horizon depend on it and the round, and on nothing that came before.
         recorded: The teacher's completions, where they are made once; a group takes its item's in turn.
     """
-    settings, objective = config.distill, config.objective
-    count = settings.rollouts // settings.group
+    settings, objective, size = config.distill, config.objective, config.distill.group
+    count = settings.rollouts // size
     # A round goes on where the one before would have ended, so that no item comes twice before all have come.
     begun = rollouts.round * settings.steps
     train = rollouts.task.splits["train"]
@@ -91,9 +93,25 @@ def collect(
     by_student = [
         int((place + 1) * share) > int(place * share) for place in range(step * count, (step + 1) * count)
     ]
-    zero_cut = objective.truncated == "zero_reward"
     horizon = settings.max_tokens(step, config.sampling.max_tokens)
     sampling = Sampling(config.sampling.temperature, horizon)
+
+    def sampled(
+        wanted: Sequence[Item], own: Sequence[Sequence[int]], student_draws: bool, purpose: str
+    ) -> list[Completion]:
+        sampler, prompts = rollouts.sampler, own
+        if student_draws:
+            sampler.set_student(student)
+        else:
+            assert reader is not None
+            sampler = reader.sampler(sampler, stack, config.sampling)
+            if sampler is not rollouts.sampler:
+                rollouts.sampler.rest()
+            prompts = [reader.prompts[item.id] for item in wanted]
+        completions = rollouts.sample(sampler, prompts, wanted, size, sampling, purpose)
+        if sampler is not rollouts.sampler:
+            sampler.rest()
+        return completions
 
     def draw(
         wanted: Sequence[Item], student_draws: bool, purpose: str, epochs: Sequence[int] = ()
@@ -101,28 +119,16 @@ def collect(
         if not wanted:
             return []
         own = [tuple(tokens) for tokens in rollouts.renderer.all_tokens(NO_PROMPT, wanted)]
-        sampler, prompts = rollouts.sampler, own
-        if student_draws:
-            sampler.set_student(student)
+        if recorded is None or student_draws:
+            flat = sampled(wanted, own, student_draws, purpose)
         else:
-            assert reader is not None
-            if recorded is not None:
-                return [
-                    _replayed(rollouts, item, prompt, recorded[item.id], settings.group, epoch, zero_cut)
-                    for item, prompt, epoch in zip(wanted, own, epochs, strict=True)
-                ]
-            sampler = reader.sampler(sampler, stack, config.sampling)
-            if sampler is not rollouts.sampler:
-                rollouts.sampler.rest()
-            prompts = [reader.prompts[item.id] for item in wanted]
-        flat = rollouts.sample(sampler, prompts, wanted, settings.group, sampling, purpose)
-        if sampler is not rollouts.sampler:
-            sampler.rest()
-        size = settings.group
-        parts = [flat[n : n + size] for n in range(0, len(flat), size)]
+            turns = zip(wanted, epochs, strict=True)
+            flat = [c for item, epoch in turns for c in _replayed(recorded[item.id], size, epoch)]
+        parts = [tuple(flat[n : n + size]) for n in range(0, len(flat), size)]
+        scores = _scores(rollouts, wanted, parts, objective)
         return [
-            Drawn(item, student_draws, prompt, tuple(part), _scores(rollouts, item, part, zero_cut))
-            for item, prompt, part in zip(wanted, own, parts, strict=True)
+            Drawn(item, student_draws, prompt, part, worth)
+            for item, prompt, part, worth in zip(wanted, own, parts, scores, strict=True)
         ]
 
     own = draw([item for item, yes in zip(items, by_student, strict=True) if yes], True, f"train/{step}")
@@ -146,18 +152,9 @@ def collect(
     return _as_tensors(config, reader, drawn, horizon)
 
 
-def _replayed(
-    rollouts: Rollouts,
-    item: Item,
-    prompt: tuple[int, ...],
-    completions: Sequence[Completion],
-    size: int,
-    epoch: int,
-    zero_cut: bool,
-) -> Drawn:
-    """A group of the teacher's recorded completions: each epoch goes on where the one before ended."""
-    part = [completions[(epoch * size + n) % len(completions)] for n in range(size)]
-    return Drawn(item, False, prompt, tuple(part), _scores(rollouts, item, part, zero_cut))
+def _replayed(completions: Sequence[Completion], size: int, epoch: int) -> list[Completion]:
+    """A group of an item's recorded completions: each epoch goes on where the one before ended."""
+    return [completions[(epoch * size + n) % len(completions)] for n in range(size)]
 
 
 def items_of_step(items: Sequence[Item], step: int, count: int, seed: int) -> list[Item]:
@@ -181,16 +178,18 @@ def _other_items(items: Sequence[Item], drawn: Sequence[Drawn], count: int, seed
 
 
 def _scores(
-    rollouts: Rollouts, item: Item, completions: Sequence[Completion], zero_cut: bool
-) -> tuple[float, ...] | None:
-    if not rollouts.task.scores(item):
-        return None
-    return tuple(
-        0.0
-        if zero_cut and completion.finish_reason == "length"
-        else rollouts.score(item, n, completion).score
-        for n, completion in enumerate(completions)
-    )
+    rollouts: Rollouts, items: Sequence[Item], parts: Sequence[Sequence[Completion]], objective: Objective
+) -> list[tuple[float, ...] | None]:
+    """Each item's, as `Drawn` has them."""
+    task, zero_cut = rollouts.task, objective.truncated == "zero_reward"
+    paid_for_nothing = task.judge is not None and not objective.reads_score
+    scored = [n for n, item in enumerate(items) if task.scores(item) and not paid_for_nothing]
+    rows = iter(rollouts.scored([items[n] for n in scored], [c for n in scored for c in parts[n]]))
+    found: list[tuple[float, ...] | None] = [None] * len(items)
+    for n in scored:
+        own = islice(rows, len(parts[n]))
+        found[n] = tuple(0.0 if zero_cut and row.finish_reason == "length" else row.score for row in own)
+    return found
 
 
 def _as_tensors(config: Config, reader: Reader | None, drawn: Sequence[Drawn], horizon: int) -> Collected:

@@ -71,8 +71,7 @@ def open_probe(lab: Lab, stack: Adapter | None) -> Callable[[str], Distillabilit
             drawn.extend(
                 tuple(c.token_ids for c in flat[n : n + PER_ITEM]) for n in range(0, len(flat), PER_ITEM)
             )
-            owners = [(item, n) for item in items for n in range(PER_ITEM)]
-            scores.extend(rollouts.score(*o, c).score for o, c in zip(owners, flat, strict=True))
+            scores.extend(row.score for row in rollouts.scored(items, flat))
         rollouts.sampler.rest()
         prompted = [tuple(tokens) for tokens in rollouts.renderer.all_tokens(prompt, items)]
         shared = shared_length(prompted)

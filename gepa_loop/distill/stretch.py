@@ -188,8 +188,7 @@ class Training:
         items, count = rollouts.task.splits["pareto"], config.distill.pass_at
         samples = config.evaluate.samples
         completions = rollouts.completions(NO_PROMPT, items, samples, sampling, "evaluate")
-        owners = [(item, n) for item in items for n in range(samples)]
-        held_out = [rollouts.score(item, n, c) for (item, n), c in zip(owners, completions, strict=True)]
+        held_out = rollouts.scored(items, completions)
         judged, found = item_means(held_out), {"held_out_score": mean_score(held_out)}
         # What grpo reads, if anything, is the base without a prompt.
         reads = config.objective.reads_teacher

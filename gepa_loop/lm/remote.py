@@ -179,7 +179,11 @@ class RemoteModel:
                         return tokens
             except (anthropic.AnthropicError, json.JSONDecodeError, TimeoutError):
                 pass
-        return int(open_litellm().token_counter(model=self.model, messages=messages))
+        return self.estimate(messages)
+
+    def estimate(self, messages: Sequence[Mapping[str, str]]) -> int:
+        """Tokens of messages as litellm counts them, which asks nobody."""
+        return int(open_litellm().token_counter(model=self.model, messages=list(messages)))
 
     def usd(self, input_tokens: int, output_tokens: int) -> float | None:
         """The price of a call in US dollars; None where litellm knows none."""

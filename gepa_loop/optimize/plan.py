@@ -129,12 +129,12 @@ def seconds_a_rollout(config: Config, rollouts: Rollouts, prompt: Candidate) -> 
     tokens = min(SAMPLE_TOKENS, config.sampling.max_tokens)
     sampling = Sampling(config.optimize.temperature, tokens)
     items = sample_of(rollouts, prompt, config.sampling.batch)
-    rollouts.rows(prompt.text, items, 1, Sampling(config.optimize.temperature, min(2, tokens)), "plan")
+    rollouts.completions(prompt.text, items, 1, Sampling(config.optimize.temperature, min(2, tokens)), "plan")
     begun = time.perf_counter()
-    rows = rollouts.rows(prompt.text, items, 1, sampling, "plan")
+    found = rollouts.completions(prompt.text, items, 1, sampling, "plan")
     seconds = time.perf_counter() - begun
     # Where all replies end early, they are taken to do so in the search as well.
-    whole = all(row.finish_reason == "stop" for row in rows)
+    whole = all(one.finish_reason == "stop" for one in found)
     return seconds / len(items) * (1.0 if whole else config.sampling.max_tokens / tokens)
 
 
