@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from gepa_loop import __version__
-from gepa_loop.errors import ConfigError, EnvironmentFault, GepaLoopError, Interrupted, NoGain
+from gepa_loop.errors import ConfigError, EnvironmentFault, GepaLoopError, Interrupted, NoGain, memory_fault
 from gepa_loop.session import open_session, shown
 from gepa_loop.signals import end_at_once
 from gepa_loop.terminal import accept_any_text, err, open_streams, out, stream_fault
@@ -83,9 +83,14 @@ def run(argv: list[str]) -> int:
     try:
         return _run(argv)
     except GepaLoopError as error:
-        with suppress(OSError):  # standard error may be full, too
-            _tell(error)
-        return error.exit_code
+        told = error
+    except (MemoryError, RuntimeError) as error:
+        if (fault := memory_fault(error)) is None:
+            raise
+        told = fault
+    with suppress(OSError):  # standard error may be full, too
+        _tell(told)
+    return told.exit_code
 
 
 def _tell(error: GepaLoopError) -> None:

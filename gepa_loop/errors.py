@@ -109,3 +109,17 @@ class Interrupted(GepaLoopError):
     def __init__(self, message: str, hint: str = "", exit_code: int = 130) -> None:
         super().__init__(message, hint)
         self.exit_code = exit_code
+
+
+def memory_fault(error: BaseException) -> EnvironmentFault | None:
+    """What to say of memory that ran out, in Python or on PyTorch's devices; None of any other error."""
+    cause = str(error).partition("\n")[0]
+    # PyTorch has a class of its own for GPUs alone.
+    of_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in cause
+    if not isinstance(error, MemoryError) and not (isinstance(error, RuntimeError) and of_torch):
+        return None
+    return EnvironmentFault(
+        f"out of memory: {cause or 'no more can be had'}",
+        "What was finished is saved. End what else uses the device, or lower sampling.batch, sampling.max_tokens, "
+        "distill.micro_tokens or lora.rank, or take a smaller model.",
+    )

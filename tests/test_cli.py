@@ -20,6 +20,7 @@ from peft import PeftModel
 from gepa_loop.bundled import CHATML, random_tiny
 from gepa_loop.cli import run
 from gepa_loop.config import load_config
+from gepa_loop.errors import memory_fault
 from gepa_loop.lora import write_adapter
 from gepa_loop.lora_training import student_adapter, with_lora
 from gepa_loop.models import load_base
@@ -224,6 +225,19 @@ def test_a_full_disk_is_an_error_and_the_same_command_continues(finished: Path, 
     assert not (tmp_path / "runs" / "r" / "result.json").exists()
     done = gepa_loop(tmp_path, *LOOP, "--rounds", "2")
     assert done.returncode == 0 and result(tmp_path) == result(finished)
+
+
+def test_memory_that_runs_out_is_an_error(here: Here, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("Say a number.")
+    done = here(
+        tmp_path, "distill", "--config", "smoke", "--prompt", "p.txt", "--set", "lora.rank=1000000000000"
+    )
+    assert done.returncode == 3 and "Traceback" not in done.stderr
+    assert "out of memory" in done.stderr and "lora.rank" in done.stderr
+    assert str(memory_fault(MemoryError())) == "out of memory: no more can be had"
+    full = memory_fault(torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB\nProcess 7"))
+    assert str(full) == "out of memory: CUDA out of memory. Tried 2 GiB"
+    assert memory_fault(RuntimeError("CUDA error: device-side assert")) is None
 
 
 def test_a_run_in_use_is_refused(here: Here, finished: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
+from narrow import Narrow
 
 from gepa_loop.config import Config, load_config
-from gepa_loop.distill.batch import Group, Packed, micro_batches, pack, positions
+from gepa_loop.distill.batch import Group, micro_batches, pack, positions
 from gepa_loop.distill.collect import collect
 from gepa_loop.distill.forward import Forward, Prefix, hidden_states, recomputed_states
 from gepa_loop.distill.memory import Passes, plan_passes, smaller
@@ -27,23 +28,6 @@ GROUPS = [Group((1, 2, 3), (1,), ((4, 5), (6, 7, 8, 9))), Group((1,), (2, 3), ((
 @pytest.fixture(scope="module")
 def lab() -> Lab:
     return open_lab(CONFIG)
-
-
-@dataclass
-class Narrow:
-    """A forward on a device with memory for `most` positions."""
-
-    base: Base
-    most: int
-    released: int = 0
-
-    def __call__(self, packed: Packed, prefix: Prefix) -> torch.Tensor:
-        if packed.ids_BL.numel() > self.most:
-            raise torch.OutOfMemoryError(f"no memory for {packed.ids_BL.numel()} positions")
-        return hidden_states(self.base.model, packed, prefix)
-
-    def release(self) -> None:
-        self.released += 1
 
 
 def step(

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from narrow import Narrow
 
 from gepa_loop.config import Config, load_config
 from gepa_loop.distill.agreement import divergences
+from gepa_loop.distill.memory import Passes
 from gepa_loop.distill.stretch import METRICS
-from gepa_loop.distill.teacher import open_reader
+from gepa_loop.distill.teacher import LocalReader, open_reader
 from gepa_loop.errors import ConfigError, TaskError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.lora_training import remove_lora, with_lora
@@ -150,9 +152,15 @@ def test_the_divergence_is_that_of_the_whole_vocabulary(lab: Lab) -> None:
     try:
         reader = open_reader(lab, model, PROMPT.text)
         assert reader is not None
-        for limit in (1, 10_000):
-            found = divergences(lab.base, reader, items, bare, completions, limit)
+        for passes in (Passes(1), Passes(10_000)):
+            found, fitted = divergences(lab.base, reader, items, bare, completions, passes)
             assert found == pytest.approx(exact, rel=1e-4)
+            assert fitted == passes
+        assert isinstance(reader, LocalReader)
+        narrow = replace(reader, _forward=Narrow(lab.base, 40))
+        found, fitted = divergences(lab.base, narrow, items, bare, completions, Passes(10_000))
+        assert found == pytest.approx(exact, rel=1e-4)
+        assert fitted.tokens < 100
     finally:
         remove_lora(model)
     assert len(set(exact.values())) == 3 and min(exact.values()) > 1e-3

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gepa_loop.distill.batch import Group, completion_tokens, micro_batches, pack
+from gepa_loop.distill.batch import Group, completion_tokens, pack
 from gepa_loop.distill.forward import Prefix, hidden_states
 from gepa_loop.distill.head import token_stats
+from gepa_loop.distill.memory import Passes, in_parts
 from gepa_loop.models import Base
 from gepa_loop.sampling.base import Completion
 from gepa_loop.task import Item
@@ -25,8 +26,8 @@ def divergences(
     items: Sequence[Item],
     questions: Sequence[Sequence[int]],
     completions: Sequence[Completion],
-    micro_tokens: int,
-) -> Mapping[str, float]:
+    passes: Passes,
+) -> tuple[Mapping[str, float], Passes]:
     """KL(student || teacher) of each item's completions in nats, mean over their tokens, the whole vocabulary at temperature 1.
 
     Args:
@@ -35,7 +36,13 @@ def divergences(
         items: What was asked.
         questions: Their tokens without a prompt.
         completions: The student's, the same number of each item, item by item.
-        micro_tokens: Most positions of one pass.
+        passes: How the completions are cut.
+
+    Returns:
+        They, by item id, and the passes that fitted in memory.
+
+    Raises:
+        ModelError: Not even one completion fits in memory.
     """
     each = len(completions) // len(items)
     groups = [
@@ -46,13 +53,15 @@ def divergences(
         )
         for place, (item, question) in enumerate(zip(items, questions, strict=True))
     ]
-    head, parts = base.model.get_output_embeddings().weight, []
-    for part in micro_batches(groups, micro_tokens):
+    head = base.model.get_output_embeddings().weight
+
+    def read(part: Sequence[Group]) -> torch.Tensor:
         teacher = reader.read(part, base.device)
         plain = pack([g.student_prompt for g in part], [g.completions for g in part], 0, base.device)
         states = hidden_states(base.model, plain, Prefix())
-        stats = token_stats(states, head, completion_tokens(part, base.device), teacher)
-        parts.append(stats.reverse_kl_N.cpu())
+        return token_stats(states, head, completion_tokens(part, base.device), teacher).reverse_kl_N
+
+    kl_N, passes = in_parts(read, groups, passes, reader)
     lengths = [sum(map(len, group.completions)) for group in groups]
-    means = [float(kl_N.mean()) for kl_N in torch.split(torch.cat(parts), lengths)]
-    return {item.id: mean for item, mean in zip(items, means, strict=True)}
+    means = [float(kl_N.mean()) for kl_N in torch.split(kl_N, lengths)]
+    return {item.id: mean for item, mean in zip(items, means, strict=True)}, passes

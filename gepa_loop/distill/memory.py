@@ -1,15 +1,26 @@
-"""How a step's rollouts are cut into forward and backward passes, so that they fit in memory."""
+"""How rollouts are cut into forward and backward passes, so that they fit in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from gepa_loop.config import Config
 from gepa_loop.distill.batch import Group, micro_batches, positions
+from gepa_loop.errors import ModelError
 from gepa_loop.models import Base
+
+
+class Holder(Protocol):
+    """What keeps memory between passes: captured graphs, buffers."""
+
+    def release(self) -> None:
+        """Give it back."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -53,3 +64,47 @@ def smaller(passes: Passes, groups: Sequence[Group]) -> Passes | None:
     if any(len(part) > 1 or len(part[0].completions) > 1 for part in parts):
         return replace(passes, tokens=min(passes.tokens, max(map(positions, parts))) // 2)
     return None if passes.recompute else replace(passes, recompute=True)
+
+
+@torch.no_grad()
+def in_parts(
+    read: Callable[[Sequence[Group]], Tensor],
+    groups: Sequence[Group],
+    passes: Passes,
+    *holders: Holder | None,
+) -> tuple[Tensor, Passes]:
+    """What `read` finds of each part's tokens, [N] on the CPU, and the passes that fitted in memory.
+
+    Raises:
+        ModelError: Not even one completion fits.
+    """
+    while True:
+        try:
+            return torch.cat([read(part).cpu() for part in micro_batches(groups, passes.tokens)]), passes
+        except torch.OutOfMemoryError as error:
+            cause = str(error).partition("\n")[0]
+        # Outside of the handler, which holds the tensors of what failed.
+        less = smaller(passes, groups)
+        # Without a backward pass there is nothing to recompute.
+        if less is None or less.recompute != passes.recompute:
+            raise too_large(groups, cause)
+        passes = less
+        free(*holders)
+
+
+def free(*holders: Holder | None) -> None:
+    """Give back what is kept between passes; graphs of the size that did not fit will not be wanted again."""
+    for holder in holders:
+        if holder is not None:
+            holder.release()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def too_large(groups: Sequence[Group], cause: str) -> ModelError:
+    """The error of groups of which not even one completion fits."""
+    longest = max(len(completion) for group in groups for completion in group.completions)
+    return ModelError(
+        f"one completion of {longest} tokens does not fit in memory: {cause}",
+        "Lower sampling.max_tokens (or distill.horizon), or sampling.batch, whose cache lies beside it.",
+    )

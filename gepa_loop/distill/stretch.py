@@ -195,7 +195,9 @@ class Training:
         if reads and self.reader is not None and all(item.id in self.reader.prompts for item in items):
             rollouts.sampler.rest()
             questions = rollouts.renderer.all_tokens(NO_PROMPT, items)
-            kl = divergences(self.lab.base, self.reader, items, questions, completions, self.passes.tokens)
+            kl, self.passes = divergences(
+                self.lab.base, self.reader, items, questions, completions, self.passes
+            )
             found["held_out_kl"] = sum(kl.values()) / len(kl)
             if rollouts.task.answers == "references":
                 judged = {item: math.exp(-nats) for item, nats in kl.items()}

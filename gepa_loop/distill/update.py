@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,11 +14,10 @@ from gepa_loop.distill.batch import Group, Packed, completion_tokens, micro_batc
 from gepa_loop.distill.collect import Collected
 from gepa_loop.distill.forward import Forward, Prefix, recomputed_states
 from gepa_loop.distill.head import Divergence, TokenStats, token_logprobs, token_stats
-from gepa_loop.distill.memory import Passes, smaller
+from gepa_loop.distill.memory import Passes, free, in_parts, smaller, too_large
 from gepa_loop.distill.metrics import Clock
 from gepa_loop.distill.objectives import Completions, Ratios, advantages, loss, ratios, token_weights
 from gepa_loop.distill.teacher import Reader, reads_before
-from gepa_loop.errors import ModelError
 from gepa_loop.models import Base
 from gepa_loop.recipe import SFT, FullKL, Objective, TokenKL
 
@@ -85,7 +84,7 @@ def update(
         def theirs(part: Sequence[Group]) -> Tensor:
             return reader.logprobs(part, base.device, temperature)
 
-        reference_N, passes = _logprobs(theirs, reader, collected.groups, passes)
+        reference_N, passes = in_parts(theirs, collected.groups, passes, reader)
         clock.lap("teacher")
     if objective.old_from_trainer(config.sampling.temperature):
 
@@ -94,7 +93,7 @@ def update(
             tokens_N = completion_tokens(part, base.device)
             return token_logprobs(forward(packed, NO_PREFIX), _head(base), tokens_N, temperature)
 
-        old_N, passes = _logprobs(own, forward, collected.groups, passes)
+        old_N, passes = in_parts(own, collected.groups, passes, forward)
         batch = replace(batch, old_logprob_N=old_N)
         clock.lap("forward")
     advantage_N, baseline = advantages(objective, batch, reference_N, baseline)
@@ -134,44 +133,6 @@ def update(
         weight_N=torch.cat(weights),
         baseline=baseline,
         passes=passes,
-    )
-
-
-@torch.no_grad()
-def _logprobs(
-    read: Callable[[Sequence[Group]], Tensor],
-    holder: Forward | Reader,
-    groups: Sequence[Group],
-    passes: Passes,
-) -> tuple[Tensor, Passes]:
-    """What `read` finds of each part's tokens, [N] on the CPU, and the passes that fitted in memory of `holder`."""
-    while True:
-        try:
-            return torch.cat([read(part).cpu() for part in micro_batches(groups, passes.tokens)]), passes
-        except torch.OutOfMemoryError as error:
-            cause = str(error).partition("\n")[0]
-        less = smaller(passes, groups)
-        # Without a backward pass there is nothing to recompute.
-        if less is None or less.recompute != passes.recompute:
-            raise _too_large(groups, cause)
-        passes = less
-        _free(holder)
-
-
-def _free(*holders: Forward | Reader | None) -> None:
-    """Give back what is kept between passes; graphs of the size that did not fit will not be wanted again."""
-    for holder in holders:
-        if holder is not None:
-            holder.release()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _too_large(groups: Sequence[Group], cause: str) -> ModelError:
-    longest = max(len(completion) for group in groups for completion in group.completions)
-    return ModelError(
-        f"one completion of {longest} tokens does not fit in memory: {cause}",
-        "Lower sampling.max_tokens (or distill.horizon), or sampling.batch, whose cache lies beside it.",
     )
 
 
@@ -221,9 +182,9 @@ def _gradient(
         # Outside of the handler, which holds the tensors of what failed.
         less = smaller(passes, share)
         if less is None:
-            raise _too_large(share, cause)
+            raise too_large(share, cause)
         passes = less
-        _free(fixed.forward, fixed.reader)
+        free(fixed.forward, fixed.reader)
 
 
 def make_optimizer(config: Config, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
