@@ -71,7 +71,7 @@ GRIDS: Mapping[Side, Sequence[tuple[str, Mapping[str, Any]]]] = {
     side: [
         (f"{how}, lr {lr:g}", {**own, "learning_rate": lr, "gradient_checkpointing": False})
         for how, own in ways
-        for lr in (2e-4, 1e-3)
+        for lr in (3e-4, 1e-3)
     ]
     for side, ways in (
         (SDFT, [("reverse KL, student's", STUDENTS), ("forward KL, teacher's", TEACHERS)]),

@@ -49,7 +49,7 @@ class DistillConfig(Section):
     """Completions of one item; must divide `rollouts`."""
     on_policy: Share | None = None
     """Share of the groups that the student samples; the teacher samples the others, with its prompt. None: 0 for
-    the objective `sft`, 1 for all others."""
+    the objective `sft`, for `full_kl` 0.5 after a warm start, else 1."""
     warm_start: Weight | None = None
     """Begin with the teacher's samples and KL(teacher || student), until that is at most this many nats a token, or for
     half of the steps; then `on_policy` and the objective hold. For prompts that know something: replies that a student would
@@ -414,7 +414,7 @@ def check_recipe(
     Raises:
         ValueError: Names the values that contradict each other.
     """
-    share = on_policy_share(distill, objective)
+    share = on_policy_share(distill, objective, teacher)
     if distill.questions and (why := needs_answers(objective, teacher)):
         raise ValueError(
             f"distill.questions = {distill.questions}: written questions have no answers, and {why}"
@@ -468,35 +468,43 @@ def needs_answers(objective: ObjectiveConfig, teacher: TeacherConfig) -> str:
     )
 
 
-def on_policy_share(distill: DistillConfig, objective: ObjectiveConfig) -> float:
-    """The share of groups that the student samples.
-
-    Raises:
-        ValueError: The objective cannot be trained on such rollouts.
-    """
-    natural = 0.0 if objective.type == "sft" else 1.0
-    share = natural if distill.on_policy is None else distill.on_policy
-    if share != natural and objective.type != "full_kl":
-        raise ValueError(f"distill.on_policy = {share}: objective {objective.type} needs {natural:g}")
-    return share
-
-
-def reads_prompt(distill: DistillConfig, objective: ObjectiveConfig) -> bool:
-    """Whether a student depends on the teacher's prompt; where not, all prompts of a round would have the same student."""
-    return objective.reads_teacher or on_policy_share(distill, objective) < 1
-
-
 WARM_START = 0.05
 """Nats a token. With it the students of four tasks whose prompt carries information kept .97 to 1.09 of its effect greedily
 (Qwen2.5-Coder-0.5B; benchmarks/RESULTS.md)."""
+
+AFTER_WARM_START = 0.5
+"""Share of groups that the student samples after a warm start. With all of them students kept as much, but differed twice as much
+between seeds (benchmarks/RESULTS.md)."""
 
 
 def warm_start(distill: DistillConfig, objective: ObjectiveConfig, teacher: TeacherConfig) -> float:
     """Nats a token at which a warm start ends; 0: there is none."""
     if distill.warm_start is not None:
         return distill.warm_start
-    stays = teacher.kind in ("base", "adapter", "model")
-    samples = on_policy_share(distill, objective) > 0
+    stays, samples = teacher.kind in ("base", "adapter", "model"), distill.on_policy != 0
     return (
         WARM_START if objective.type == "full_kl" and objective.reads_teacher and stays and samples else 0.0
     )
+
+
+def on_policy_share(distill: DistillConfig, objective: ObjectiveConfig, teacher: TeacherConfig) -> float:
+    """The share of groups that the student samples, after a warm start where there is one.
+
+    Raises:
+        ValueError: The objective cannot be trained on such rollouts.
+    """
+    natural = 0.0 if objective.type == "sft" else 1.0
+    if distill.on_policy is None:
+        mixed = objective.type == "full_kl" and warm_start(distill, objective, teacher) > 0
+        return AFTER_WARM_START if mixed else natural
+    if distill.on_policy != natural and objective.type != "full_kl":
+        raise ValueError(
+            f"distill.on_policy = {distill.on_policy}: objective {objective.type} needs {natural:g}"
+        )
+    return distill.on_policy
+
+
+def reads_prompt(distill: DistillConfig, objective: ObjectiveConfig) -> bool:
+    """Whether a student depends on the teacher's prompt; where not, all prompts of a round would have the same student."""
+    imitates = objective.type == "sft" or bool(distill.warm_start) or distill.on_policy not in (None, 1)
+    return objective.reads_teacher or imitates

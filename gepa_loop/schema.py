@@ -94,7 +94,7 @@ class TaskConfig(Section):
     kind: Literal["reasoning_gym", "jsonl", "python", "example"] = "reasoning_gym"
     name: Name
     """A reasoning-gym task, the path of a JSONL file, `package.module:factory`, or one of the tasks that come with
-    gepa-loop: `router`, `extract`, `policy`, `style`."""
+    gepa-loop: `router`, `extract`, `policy`, `style`, `desk`, `returns`."""
     options: dict[str, Any] = {}
     """Options of the reasoning-gym task or of the factory; a JSONL file has none."""
     extract: Literal["tags", "boxed", "last_number", "last_line", "whole"] = "last_number"

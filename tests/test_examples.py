@@ -12,7 +12,7 @@ from random import Random
 import pytest
 
 from gepa_loop import examples
-from gepa_loop.examples import desk, policy, router, style
+from gepa_loop.examples import desk, policy, returns, router, style
 from gepa_loop.schema import TaskConfig
 from gepa_loop.scorers import RULES
 from gepa_loop.task import load_task
@@ -21,7 +21,14 @@ SIZES = {"train": 256, "pareto": 100, "select": 100, "test": 200}
 PROMPTS = Path(__file__).parent.parent / "prompts"
 GOOD = {name: PROMPTS / name / "good.txt" for name in examples.NAMES} | {"desk": PROMPTS / "prog2.txt"}
 """The default preset's task has prog0 to prog2, of which the last is the good one."""
-SCORERS = {"router": "json", "extract": "json", "policy": "json", "style": None, "desk": "includes"}
+SCORERS = {
+    "router": "json",
+    "extract": "json",
+    "policy": "json",
+    "style": None,
+    "desk": "includes",
+    "returns": "includes",
+}
 
 
 def example(name: str, seed: int = 0) -> list[tuple[str, str]]:
@@ -48,6 +55,7 @@ def test_the_good_prompt_says_what_no_model_can_guess(name: str) -> None:
         "policy": lambda: {answer.partition(', "euros"')[0] for answer in answers},
         "style": lambda: {"NOTICE //", "crew", "R-210", "-- Town Hall", "MO"},
         "desk": lambda: set(answers),
+        "returns": lambda: set(answers),
     }
     wanted = told[name]()
     assert len(wanted) > 4
@@ -87,8 +95,8 @@ def test_the_worked_examples_of_the_prompts_are_right() -> None:
             price = re.search(r"I paid (\d+) euros", asked)
             assert clause.case == reply["case"] and price is not None
             assert reply["euros"] == (int(price[1]) if clause.euros is None else clause.euros)
-    said = GOOD["desk"].read_text()
-    assert all(said.count(fact.answer) == 2 for fact in desk.FACTS)
+    for name, facts in (("desk", desk.FACTS), ("returns", returns.FACTS)):
+        assert all(GOOD[name].read_text().count(fact.answer) == 2 for fact in facts)
 
 
 def test_style_is_worth_the_share_of_its_rules() -> None:

@@ -18,6 +18,7 @@ from gepa_loop.errors import ConfigError, Diverged, RunDirectoryError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.lora_training import remove_lora, student_adapter, with_lora
 from gepa_loop.prompts import Candidate
+from gepa_loop.recipe import on_policy_share
 from gepa_loop.runs import read_json, read_jsonl
 from gepa_loop.sampling.base import Completion
 from gepa_loop.scorers import each
@@ -40,6 +41,24 @@ def train(lab: Lab, folder: Path, *sets: str, progress: Any = None) -> list[dict
     inside = lab.under(smoke(*sets))
     distill(inside, PROMPT, folder, stack=None, before=before, progress=progress or (lambda row: None))
     return read_jsonl(folder / "metrics.jsonl")
+
+
+def test_after_it_half_of_the_groups_are_the_teachers(lab: Lab, tmp_path: Path) -> None:
+    train(lab, tmp_path / "a", "distill.warm_start=0.05", "distill.steps=4", "distill.group=1")
+    by: dict[int, set[str]] = {}
+    for row in read_jsonl(tmp_path / "a" / "samples.jsonl"):
+        by.setdefault(row["step"], set()).add(row["by"])
+    assert by == {1: {"teacher"}, 2: {"teacher"}, 3: {"student", "teacher"}, 4: {"student", "teacher"}}
+
+    def share(*sets: str) -> float:
+        config = load_config("sums", ("distill.warm_start=0.05", *sets), env={})
+        return on_policy_share(config.distill, config.objective, config.teacher)
+
+    assert share() == 0.5
+    assert (
+        share("distill.on_policy=1") == share("distill.warm_start=0") == share("objective.type=token_kl") == 1
+    )
+    assert share("objective.type=sft") == 0
 
 
 def test_it_changes_over_where_the_teachers_replies_are_likely_enough(lab: Lab, tmp_path: Path) -> None:

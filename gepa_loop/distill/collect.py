@@ -89,7 +89,7 @@ def collect(
     begun = rollouts.round * settings.steps
     train = rollouts.task.splits["train"]
     items = items_of_step(train, begun + step, count, rollouts.seed)
-    share = on_policy_share(settings, objective)
+    share = on_policy_share(settings, objective, config.teacher)
     by_student = [
         int((place + 1) * share) > int(place * share) for place in range(step * count, (step + 1) * count)
     ]

@@ -254,7 +254,7 @@ def check_teacher(lab: Lab, prompt: str) -> None:
         ConfigError: As `open_reader` and `with_lora` do, or because the sampler cannot run a teacher that samples.
     """
     config, other = lab.config, lab.teacher
-    if other is not None and on_policy_share(config.distill, config.objective) < 1:
+    if other is not None and on_policy_share(config.distill, config.objective, config.teacher) < 1:
         try:
             resolve_engine(other, config.sampling)
         except ConfigError as error:

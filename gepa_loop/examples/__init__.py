@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-NAMES = ("router", "extract", "policy", "style", "desk")
+NAMES = ("router", "extract", "policy", "style", "desk", "returns")
 
 
 def load(name: str) -> ModuleType:

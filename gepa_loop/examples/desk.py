@@ -1,17 +1,12 @@
-"""Questions to the desk of a town library, whose facts no model can guess; few enough for a small model to look up."""
+"""Questions to the desk of a town library, for a small model."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-WHEN = (
-    " today", " tomorrow", " on Monday", " on Tuesday", " on Wednesday", " on Thursday", " on Friday", " on weekdays",
-    " this week", " next week", " this month", " next month", " in spring", " in summer", " in autumn", " in winter",
-    " in January", " in February", " in March", " in April", " in May", " in June", " in July", " in August",
-    " in September", " in October", " in November", " in December", " now",
-)  # fmt: skip
+from gepa_loop.examples.facts import WHEN, Fact, questions
+
 WHO = (
     " for a child", " for a student", " for a year", " for my son", " for my daughter", " for my mother",
     " for my father", " for a teacher", " for two years", " for a family", " for a visitor", " for my wife",
@@ -26,17 +21,6 @@ WHAT = (
     "board game", "card game", "garden book", "sports book", "language course", "textbook", "fantasy novel", "manga",
     "play", "catalogue", "storybook",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Fact:
-    """What an answer must hold, and how it is asked for."""
-
-    answer: str
-    asked: tuple[str, ...]
-    about: tuple[str, ...]
-    """What stands for the braces."""
-
 
 FACTS = (
     Fact("9:40", ("When do you open{}?", "When does the library open{}?", "What time do you open{}?",
@@ -57,6 +41,4 @@ FACTS = (
 
 def rows(source: random.Random) -> Iterator[dict[str, str]]:
     """Questions without end; each asks for one fact."""
-    while True:
-        fact = source.choice(FACTS)
-        yield {"question": source.choice(fact.asked).format(source.choice(fact.about)), "answer": fact.answer}
+    return questions(FACTS, source)
