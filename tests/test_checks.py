@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from gepa_loop.distill.checks import Check, choose, fallen, settled
+from gepa_loop.distill.checks import Check, choose, settled, spoilt
 
 ITEMS = "abcdefgh"
 
@@ -96,19 +96,35 @@ def test_a_warm_start_is_no_plateau() -> None:
     assert not settled([*warm, cold[0]], 1) and settled([*warm, *cold], 1)
 
 
+def test_a_divergence_that_rises_beyond_noise_and_threefold_is_harm() -> None:
+    def kl(step: int, *nats: float, warm: bool = False) -> Check:
+        return Check(step, dict.fromkeys(ITEMS[: len(nats)], 0.5), warm, dict(zip(ITEMS, nats, strict=False)))
+
+    near = kl(1, 0.1, 0.1, 0.1, 0.1)
+    assert spoilt([kl(0, 9, 9, 9, 9), near, kl(2, 0.5, 0.5, 0.4, 0.6)]) == (
+        "the held-out KL(student || teacher) was 0.100 at step 1 and is 0.500 at step 2"
+    )
+    assert not spoilt([near, kl(2, 0.29, 0.29, 0.3, 0.3)]), "below threefold"
+    assert not spoilt([near, kl(2, 0.0, 0.0, 0.0, 2.0)]), "one item"
+    assert spoilt([near, kl(2, 0.2, 0.2, 0.2, 0.2), kl(3, 0.4, 0.4, 0.4, 0.4)]), "the lowest, not the last"
+    assert not spoilt([kl(1, 0.1, 0.1, warm=True), kl(2, 0.5, 0.5)]) and not spoilt(
+        [near, check(2, 0.5, 0.5, 0.5, 0.5)]
+    )
+
+
 def test_a_fall_is_more_than_noise_and_more_than_half() -> None:
     """Four items; the gap of 1, 1, 1, 0 has the mean .75 and the error .25, and three of those are .75."""
     best = check(1, 1, 1, 1, 1)
-    assert not fallen([check(0, 0, 0, 0, 0), best, check(2, 0, 0, 0, 1)])
-    assert fallen([check(0, 0, 0, 0, 0), best, check(2, 0, 0, 0, 0)]) == (
+    assert not spoilt([check(0, 0, 0, 0, 0), best, check(2, 0, 0, 0, 1)])
+    assert spoilt([check(0, 0, 0, 0, 0), best, check(2, 0, 0, 0, 0)]) == (
         "the held-out score was 1.000 at step 1 and is 0.000 at step 2"
     )
-    assert not fallen([best, check(2, 0.5, 0.5, 0.5, 0.5)]) and fallen([best, check(2, 0.4, 0.4, 0.4, 0.4)])
-    assert fallen([best, check(2, 0.9, 0.9, 0.9, 0.9), check(3, 0.4, 0.4, 0.4, 0.4)]).endswith(
+    assert not spoilt([best, check(2, 0.5, 0.5, 0.5, 0.5)]) and spoilt([best, check(2, 0.4, 0.4, 0.4, 0.4)])
+    assert spoilt([best, check(2, 0.9, 0.9, 0.9, 0.9), check(3, 0.4, 0.4, 0.4, 0.4)]).endswith(
         "0.400 at step 3"
     )
-    assert not fallen([check(0, 0, 0), check(1, 0, 0)])
+    assert not spoilt([check(0, 0, 0), check(1, 0, 0)])
     # Below the untrained student, or during a warm start: that is no fall.
-    assert not fallen([check(0, 1, 1), check(1, 0, 0)])
+    assert not spoilt([check(0, 1, 1), check(1, 0, 0)])
     warm = [Check(step, {"a": score}, warm=True) for step, score in ((1, 1.0), (2, 0.0))]
-    assert not fallen(warm) and not fallen([*warm, check(3, 0.0)])
+    assert not spoilt(warm) and not spoilt([*warm, check(3, 0.0)])

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 CERTAIN = 3.0
 """Standard errors."""
+RISEN = 3.0
+"""By which factor the divergence has risen. It moves by 1.5 between checks of a good run, and by 2 with rollouts below temperature 1."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Check:
     """Item -> mean score over its samples; the same items at every check."""
     warm: bool = False
     """The step after it is still one on the teacher's samples."""
+    kl: Mapping[str, float] = field(default_factory=dict)
+    """Item -> KL(student || teacher) of the same replies, in nats a token; empty where no teacher reads them."""
 
     @property
     def score(self) -> float:
@@ -86,18 +90,29 @@ def settled(checks: Sequence[Check], patience: int) -> bool:
     return gain <= error
 
 
-def fallen(checks: Sequence[Check]) -> str:
-    """In words, that the last check is below the best before it by more than half and more than `CERTAIN` standard errors;
-    else empty."""
+def spoilt(checks: Sequence[Check]) -> str:
+    """In words, that the stretch before the last check did harm; else empty.
+
+    The held-out score is below the best before it by more than half, or the divergence from the teacher above the lowest before
+    it by more than a factor of `RISEN`, and by more than `CERTAIN` standard errors of the paired differences over items.
+    """
     counted = _counted(checks)
     if len(counted) < 2 or counted[-1] is not checks[-1]:
         return ""
     *before, last = counted
     best = max(before, key=lambda check: check.score)
     loss, error = _gap(best.scores, last.scores)
-    if loss <= CERTAIN * error or loss <= best.score / 2:
+    if loss > CERTAIN * error and loss > best.score / 2:
+        return f"the held-out score was {best.score:.3f} at step {best.step} and is {last.score:.3f} at step {last.step}"
+    read = [check for check in before if check.kl]
+    if not read or not last.kl:
         return ""
-    return f"the held-out score was {best.score:.3f} at step {best.step} and is {last.score:.3f} at step {last.step}"
+    near = min(read, key=lambda check: _mean(check.kl))
+    rise, error = _gap(last.kl, near.kl)
+    was, now = _mean(near.kl), _mean(last.kl)
+    if rise > CERTAIN * error and now > RISEN * was:
+        return f"the held-out KL(student || teacher) was {was:.3f} at step {near.step} and is {now:.3f} at step {last.step}"
+    return ""
 
 
 def _counted(checks: Sequence[Check]) -> list[Check]:

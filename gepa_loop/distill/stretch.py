@@ -74,7 +74,7 @@ class Training:
         """
         if self.lab.task.answers == "references":
             self.lab.rollouts.sampler.set_student(self.student)
-            before, _ = self._scores()
+            before = self._check(0)[0].scores
         warm = self.warm_start > 0
         return Checkpoint(
             0,
@@ -115,7 +115,7 @@ class Training:
         config = with_half_the_rate(self.lab.config) if start.halved else self.lab.config
         step, baseline, warm, failed = start.step, start.baseline, start.warm, start.failed
         written, checked = dict(start.rows), False
-        scores: dict[str, float] = {}
+        check = start.checks[-1]
         row: Row = {}
         try:
             while not checked:
@@ -150,19 +150,19 @@ class Training:
                 checked = step % settings.check_every == 0 or step == settings.steps
                 if checked:
                     rollouts.sampler.set_student(self.student)
-                    scores, shown_scores = self._scores()
-                    row |= shown_scores
+                    check, found = self._check(step)
+                    row |= found
                     clock.lap("check")
                     row["seconds"] = clock.seconds
                 append_jsonl(self.folder / METRICS, [row])
                 written = {METRICS: written[METRICS] + 1, SAMPLES: written[SAMPLES] + len(shown)}
         except Diverged as error:
             raise Diverged(f"step {step + 1}: {error}", error.hint) from error
-        found = Checkpoint(
+        reached = Checkpoint(
             step,
             student_adapter(self.model),
             optimizer_moments(self.optimizer),
-            (*start.checks, Check(step, scores, warm)),
+            (*start.checks, replace(check, warm=warm)),
             written,
             self._following(),
             baseline,
@@ -170,18 +170,18 @@ class Training:
             failed,
             start.halved,
         )
-        return found, row
+        return reached, row
 
     def _following(self) -> Adapter | None:
         """The adapter of a teacher that follows the student."""
         return teacher_adapter(self.model) if self.reader is not None and self.reader.follows else None
 
-    def _scores(self) -> tuple[dict[str, float], dict[str, float]]:
-        """What a check finds of the sampler's student, without a prompt.
+    def _check(self, step: int) -> tuple[Check, dict[str, float]]:
+        """What a check after `step` finds of the sampler's student, without a prompt.
 
         Returns:
-            What judges it, item by item: its score, or exp(-KL(student || teacher)) where answers are the prompted model's
-            replies; and for the step's log the held-out score, that KL, pass@k and the score on the control.
+            What judges it: its scores, or exp(-KL(student || teacher)) where answers are the prompted model's replies; and for
+            the step's log the held-out score, that KL, pass@k and the score on the control.
         """
         config, rollouts = self.lab.config, self.lab.rollouts
         sampling = Sampling(config.evaluate.temperature, config.sampling.max_tokens)
@@ -190,6 +190,7 @@ class Training:
         completions = rollouts.completions(NO_PROMPT, items, samples, sampling, "evaluate")
         held_out = rollouts.scored(items, completions)
         judged, found = item_means(held_out), {"held_out_score": mean_score(held_out)}
+        kl: Mapping[str, float] = {}
         # What grpo reads, if anything, is the base without a prompt.
         reads = config.objective.reads_teacher
         if reads and self.reader is not None and all(item.id in self.reader.prompts for item in items):
@@ -211,7 +212,7 @@ class Training:
             found["control_score"] = mean_score(
                 control.rows(NO_PROMPT, others, samples, sampling, "evaluate")
             )
-        return judged, found
+        return Check(step, judged, kl=kl), found
 
 
 def with_half_the_rate(config: Config) -> Config:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gepa_loop.distill.checkpoint import Checkpoint, adapter_at, load_checkpoint, save_checkpoint
-from gepa_loop.distill.checks import Choice, choose, fallen, settled
+from gepa_loop.distill.checks import Choice, choose, settled, spoilt
 from gepa_loop.distill.forgetting import forgetting
 from gepa_loop.distill.forward import open_forward
 from gepa_loop.distill.memory import plan_passes
@@ -98,16 +98,16 @@ def distill(
         while not (ended := _ended(checkpoint, settings)):
             try:
                 found, row = training.stretch(checkpoint, progress)
-                spoilt = fallen(found.checks)
+                harm = spoilt(found.checks)
             except Diverged as error:
                 if checkpoint.halved:
                     raise Diverged(
                         f"distilling {candidate.id}, {error}; step {checkpoint.step} is kept in {checkpoints}",
                         "Lower distill.lr or distill.max_norm; a run with other values needs another --run-name.",
                     ) from error
-                spoilt = str(error)
-            if spoilt and not checkpoint.halved:
-                checkpoint = replace(checkpoint, halved=spoilt)
+                harm = str(error)
+            if harm and not checkpoint.halved:
+                checkpoint = replace(checkpoint, halved=harm)
                 save_checkpoint(checkpoints, checkpoint, base.origin)
                 training.go_to(checkpoint)
                 continue
