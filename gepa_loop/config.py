@@ -75,6 +75,10 @@ class Config(Section):
                 raise ValueError(f"{key} = {count} at sampling.temperature 0 are {count} equal completions")
         if self.objective.skip_tokens >= self.distill.longest(self.sampling.max_tokens):
             raise ValueError(f"objective.skip_tokens = {self.objective.skip_tokens} leaves no token to train")
+        if self.loop.max_control_loss is not None and self.distill.control is None:
+            raise ValueError(
+                f"loop.max_control_loss = {self.loop.max_control_loss:g}: there is no distill.control"
+            )
         return self
 
 

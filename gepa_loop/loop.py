@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gepa_loop.config import Config
 from gepa_loop.errors import RunDirectoryError
@@ -22,6 +22,7 @@ from gepa_loop.predict import Fit, Prediction, fit, predict
 from gepa_loop.prompts import NO_PROMPT, Candidate
 from gepa_loop.recipe import reads_prompt
 from gepa_loop.runs import Run, read_json, read_record, write_json, write_record
+from gepa_loop.schema import LoopConfig
 from gepa_loop.scorecard import WAYS, Replies, Way, decides
 from gepa_loop.select import (
     Contender,
@@ -33,6 +34,9 @@ from gepa_loop.select import (
     level_of_round,
 )
 from gepa_loop.stages import Observer, distil, note_look, replies, scores, search
+
+if TYPE_CHECKING:
+    from gepa_loop.distill.trainer import Distilled
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,7 @@ def run_round(
         target = folder / "distill" / candidate.id
         distilled = distil(lab, candidate, target, observer, number=number, stack=stack, before=held_out)
         students[candidate.id] = distilled.adapter
-        if (why := _forgets(config, distilled.forgetting)) is not None:
+        if (why := _forgets(config.loop, distilled)) is not None:
             contenders.append(Contender(candidate.id, prompted, None, why))
             observer.note(f"{candidate.id} cannot win: {why}")
             continue
@@ -203,12 +207,15 @@ def _no_student(
     return f"no teacher gap: the prompt changes the score by {gap:+z.3f} on {len(base)} items"
 
 
-def _forgets(config: Config, nats: float) -> str | None:
+def _forgets(limits: LoopConfig, student: Distilled) -> str | None:
     """Why a student is no contender; None where it is one."""
-    limit = config.loop.max_forgetting
-    if limit is None or nats <= limit:
-        return None
-    return f"its student is {nats:.3f} nats a token from the model on neutral text, over loop.max_forgetting = {limit:g}"
+    nats, limit = student.forgetting, limits.max_forgetting
+    if limit is not None and nats > limit:
+        return f"its student is {nats:.3f} nats a token from the model on neutral text, over loop.max_forgetting = {limit:g}"
+    control, most = student.control, limits.max_control_loss
+    if control is not None and most is not None and control.before - control.after > most:
+        return f"{control}, a loss of more than loop.max_control_loss = {most:g}"
+    return None
 
 
 class Tested(NamedTuple):

@@ -8,7 +8,7 @@ from gepa_loop.config import Config
 from gepa_loop.distill.probe import probe_size
 from gepa_loop.judge import JUDGEMENTS, REPLIES, dollars, messages_for
 from gepa_loop.lab import Lab, seed_prompt
-from gepa_loop.recipe import GRPO, reads_prompt, warm_start
+from gepa_loop.recipe import GRPO, on_policy_share, reads_prompt, warm_start
 from gepa_loop.scorecard import ways
 from gepa_loop.scorers import Reading
 from gepa_loop.stages import open_proposer
@@ -36,17 +36,20 @@ def distillation(config: Config) -> Distillation:
     """Count one distillation; the fixed prompts that check a sampler are left out."""
     settings, samples = config.distill, config.evaluate.samples
     draws = 1 + (config.objective.redraw if isinstance(config.objective, GRPO) else 0)
-    check = config.task.splits.pareto * (samples + settings.pass_at)
-    if settings.control is not None:
-        check += settings.control.splits.pareto * samples
+    control = 0 if settings.control is None else settings.control.splits.pareto * samples
+    check = config.task.splits.pareto * (samples + settings.pass_at) + control
     warm = warm_start(settings, config.objective, config.teacher) > 0
+    # What the teacher gives of a step's groups is there already.
+    share = on_policy_share(settings, config.objective, config.teacher) if warm else 1.0
+    groups = settings.rollouts // settings.group
     recorded = warm * (config.task.splits.train + settings.questions) * settings.teacher_samples
     horizons = (settings.max_tokens(step, config.sampling.max_tokens) for step in range(settings.steps))
     return Distillation(
-        trained=settings.steps * settings.rollouts * draws,
-        checks=-(-settings.steps // settings.check_every) * check,
+        trained=int(settings.steps * groups * share) * settings.group * draws,
+        # The control is asked twice more at the end: of the model and of the student that is kept.
+        checks=-(-settings.steps // settings.check_every) * check + 2 * control,
         recorded=recorded,
-        tokens=settings.rollouts * draws * sum(horizons)
+        tokens=int(settings.rollouts * draws * share * sum(horizons))
         + recorded * settings.longest(config.sampling.max_tokens),
     )
 
@@ -132,7 +135,7 @@ def plan(lab: Lab, command: str) -> list[str]:
         else:
             each = f"one student a round, as objective {config.objective.type} reads no prompt"
         first = f", {student.recorded:,} samples of the teacher before them" if student.recorded else ""
-        again = "" if student.trained == settings.steps * settings.rollouts else " and groups drawn again"
+        again = " and groups drawn again" if student.trained > settings.steps * settings.rollouts else ""
         lines.append(
             f"distil: {settings.steps} steps of {settings.rollouts} rollouts{again}{first}, up to {student.tokens:,} tokens to "
             f"write, and up to {student.checks:,} rollouts of checks, for {each}"

@@ -310,3 +310,5 @@ class LoopConfig(Section):
     max_forgetting: Annotated[float, Field(gt=0)] | None = None
     """A student that is further than this from the model of its round on texts that have nothing to do with the task cannot win:
     KL(model || student) in nats a token, see `distill.forgetting`. None: no limit."""
+    max_control_loss: Annotated[float, Field(ge=0, le=1)] | None = None
+    """A student that scores lower than the model of its round by more than this, on `distill.control`, cannot win. None: no limit."""

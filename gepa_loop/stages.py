@@ -246,6 +246,8 @@ def distil(
     observer.note(
         f"on texts that have nothing to do with the task: {done.forgetting:.2g} nats a token from the model"
     )
+    if done.control is not None:
+        observer.note(str(done.control))
     observer.note(str(done.mismatch))
     return done
 

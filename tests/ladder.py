@@ -17,8 +17,19 @@ class Ladder:
         return float(sum(c.isascii() and c.isalpha() for c in completion) >= record["answer"])
 
 
+class Quiet(Ladder):
+    """The same questions, solved by replies with few letters: what a student of the ladder loses."""
+
+    def score(self, record: dict[str, int], completion: str) -> float:
+        return 1 - super().score({**record, "answer": 4}, completion)
+
+
 def make() -> Ladder:
     return Ladder()
+
+
+def quiet() -> Ladder:
+    return Quiet()
 
 
 SETS = [

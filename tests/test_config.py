@@ -269,6 +269,7 @@ def test_another_objective_does_not_inherit_the_presets_keys() -> None:
         (["teacher.kind=adapter"], "teacher.path is required"),
         (["teacher.privileged_text=look"], "teacher.privileged_text = 'look': it must hold {value}"),
         (["objective.type=token_kl", "distill.on_policy=0.5"], "objective token_kl needs 1"),
+        (["loop.max_control_loss=0.1"], "max_control_loss = 0.1: there is no distill.control"),
         (
             ["distill.lr=1", "objective.type=sft", "distill.on_policy=1"],
             "--set distill.on_policy=1: distill.on_policy = 1.0: objective sft needs 0",

@@ -198,7 +198,7 @@ def test_every_checks_student_can_still_be_kept(scored: Lab, tmp_path: Path) -> 
     assert result["choice"] == asdict(done.kept)
     assert done.kept.score == rows[done.kept.step - 1]["held_out_score"]
     # Each of its fields is read when the stage is finished; the rest is what every record has.
-    own = {"before", "last", "choice", "ended", "forgetting", "kl", "mismatch", "stack"}
+    own = {"before", "last", "choice", "ended", "forgetting", "control", "kl", "mismatch", "stack"}
     assert set(result) == own | {"schema_version", "files"}
 
 

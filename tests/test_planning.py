@@ -82,22 +82,26 @@ def test_a_distillation_takes_what_is_counted(tmp_path: Path, sets: tuple[str, .
     distil(lab, Candidate("Answer."), tmp_path / "d", Silent(), stack=None, before=before)
     planned = distillation(lab.config)
     assert sampler.rollouts == planned.rollouts + len(TEXTS)
-    checks = 2 * 8 * (4 + lab.config.distill.pass_at) + (2 * 5 * 4 if lab.control else 0)
+    checks = 2 * 8 * (4 + lab.config.distill.pass_at) + (4 * 5 * 4 if lab.control else 0)
     assert planned.checks == checks
     tokens = sum(count * horizon for count, horizon in sampler.asked)
-    assert tokens == planned.tokens + checks * 8 + len(TEXTS) * sampler.asked[-1][1]
+    # The control is asked after the fixed prompts that check the sampler.
+    _, canary = sampler.asked[-3 if lab.control else -1]
+    assert tokens == planned.tokens + checks * 8 + len(TEXTS) * canary
 
 
 def test_a_warm_start_takes_the_teachers_samples_and_saves_its_own_steps(tmp_path: Path) -> None:
-    """Two of four steps read the 3 samples of each of 16 items; the plan, which cannot know that, counts all four."""
+    """Two of four steps and half of the others read the 3 samples of each of 16 items; the plan, which cannot know how long a
+    warm start is, counts half of all four."""
     lab, sampler = counted("distill.warm_start=1e-6", "distill.teacher_samples=3", "distill.steps=4")
     before = dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0)
     distil(lab, Candidate("Answer."), tmp_path / "d", Silent(), stack=None, before=before)
     planned = distillation(lab.config)
     assert planned.recorded == 16 * 3
-    assert sampler.rollouts == planned.rollouts - 2 * 8 + len(TEXTS)
+    assert planned.trained == 4 * 4
+    assert sampler.rollouts == planned.rollouts - 2 * 4 + len(TEXTS)
     tokens = sum(count * horizon for count, horizon in sampler.asked)
-    assert tokens == planned.tokens - 2 * 8 * 8 + planned.checks * 8 + len(TEXTS) * sampler.asked[-1][1]
+    assert tokens == planned.tokens - 2 * 4 * 8 + planned.checks * 8 + len(TEXTS) * sampler.asked[-1][1]
 
 
 @pytest.mark.parametrize("sets", [(), ("objective.type=grpo", "optimize.probe_rollouts=10")])

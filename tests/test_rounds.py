@@ -402,6 +402,29 @@ def test_forgetting_is_measured_from_the_rounds_own_model(
         assert exact > 1e-3
 
 
+def test_a_student_that_loses_too_much_on_the_control_task_cannot_win(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    splits = "{train=1, pareto=12, select=1, test=1}"
+    control = f"distill.control={{kind='python', name='ladder:quiet', splits={splits}}}"
+    sets = ["--set", control, "--set", "loop.max_control_loss=0.1"]
+    assert run([*ladder.COMMAND, "--rounds", "1", *sets]) == 0
+    [own] = read_json(tmp_path / "runs" / "r" / "result.json")["rounds"]
+    assert own["winner"] is None
+    (one,) = [one for one in own["candidates"] if one["skipped"] and "control" in one["skipped"]]
+    folder = tmp_path / "runs" / "r" / "round_00" / "distill" / one["id"]
+    found = read_json(folder / "result.json")["control"]
+    kept = read_json(folder / "result.json")["choice"]["step"]
+    assert found["before"] - found["after"] > 0.1
+    assert found["after"] in [
+        row["control_score"] for row in read_jsonl(folder / "metrics.jsonl") if row["step"] == kept
+    ]
+    assert f"{found['before']:.3f} before, {found['after']:.3f} by the student" in one["skipped"]
+    assert "loop.max_control_loss = 0.1" in one["skipped"]
+
+
 def test_a_student_that_forgets_too_much_cannot_win(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,16 +1,21 @@
-"""What a distillation changes beside its task: how far the student is from the model on texts that have nothing to do with it."""
+"""What a distillation changes beside its task: on texts that have nothing to do with it, and on a control task."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from gepa_loop.low_rank import Twin
+from gepa_loop.prompts import NO_PROMPT
+from gepa_loop.rollouts import mean_score
+from gepa_loop.sampling.base import Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gepa_loop.lab import Lab
     from gepa_loop.lora import Adapter
     from gepa_loop.models import Base
 
@@ -50,6 +55,38 @@ def forgetting(base: Base, adapter: Adapter, below: Adapter | None) -> float:
         before_TV, after_TV = (_logprobs(twin, one, ids_1T) for one in (below, adapter))
         kl.append((before_TV.exp() * (before_TV - after_TV)).sum(-1))
     return float(torch.cat(kl).mean())
+
+
+@dataclass(frozen=True)
+class Control:
+    """Mean scores on the control task's `pareto` items, as `evaluate` says, without a prompt."""
+
+    before: float
+    """Of the model that the student stands on."""
+    after: float
+    """Of the student."""
+
+    def __str__(self) -> str:
+        return f"control task: {self.before:.3f} before, {self.after:.3f} by the student"
+
+
+def control_scores(lab: Lab, adapter: Adapter, below: Adapter | None) -> Control | None:
+    """What a distillation costs on `distill.control`; None without one. The sampler is left with the student.
+
+    Args:
+        lab: From `Lab.for_training`.
+        adapter: The whole student's.
+        below: What the student stands on.
+    """
+    if lab.control is None:
+        return None
+    rollouts, settings = replace(lab.rollouts, task=lab.control), lab.config.evaluate
+    items, means = lab.control.splits["pareto"], []
+    for one in (below, adapter):
+        rollouts.sampler.set_student(one)
+        sampling = Sampling(settings.temperature, lab.config.sampling.max_tokens)
+        means.append(mean_score(rollouts.rows(NO_PROMPT, items, settings.samples, sampling, "evaluate")))
+    return Control(*means)
 
 
 def _logprobs(twin: Twin, adapter: Adapter | None, ids_1T: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from gepa_loop.distill.checkpoint import Checkpoint, adapter_at, load_checkpoint, save_checkpoint
 from gepa_loop.distill.checks import Choice, choose, settled, spoilt
-from gepa_loop.distill.forgetting import forgetting
+from gepa_loop.distill.forgetting import Control, control_scores, forgetting
 from gepa_loop.distill.forward import open_forward
 from gepa_loop.distill.memory import plan_passes
 from gepa_loop.distill.stretch import JOURNALS, METRICS, Progress, Training
@@ -53,6 +53,8 @@ class Distilled:
     """At or by which limit, in words."""
     forgetting: float
     """KL(model || student) on neutral texts, nats a token; see `forgetting`."""
+    control: Control | None
+    """On the control task, where there is one."""
     kl: float | None
     """KL(student || teacher) of the kept student's held-out replies, nats a token; None where it was not measured."""
 
@@ -124,6 +126,7 @@ def distill(
     mismatch = check_sampler(
         base, lab.rollouts.sampler, whole, stack, config.sampling.canary, lab.engine.partition(",")[0]
     )
+    control = control_scores(lab, whole, stack)
     write_adapter(folder / "adapter", adapter, base.origin)
     write_record(
         folder / "result.json",
@@ -133,6 +136,7 @@ def distill(
             "choice": asdict(kept),
             "ended": ended,
             "forgetting": forgetting(base, whole, stack),
+            "control": None if control is None else asdict(control),
             "kl": _kl_at(kept.step, folder),
             "mismatch": asdict(mismatch),
             "stack": None if stack is None else stack.fingerprint,
@@ -158,6 +162,7 @@ def _finished(folder: Path, stack: Adapter | None) -> Distilled:
         Mismatch(**result["mismatch"]),
         result["ended"],
         result["forgetting"],
+        None if result["control"] is None else Control(**result["control"]),
         result["kl"],
     )
 
