@@ -27,6 +27,7 @@ from gepa_loop.runs import read_json, read_jsonl
 from gepa_loop.schema import JudgeConfig
 from gepa_loop.scorers import Reading
 from gepa_loop.spread import deviation
+from gepa_loop.stages import open_proposer
 
 USD = READ * 0.15e-6 + WRITTEN * 0.6e-6
 """What a call of gpt-4o-mini costs."""
@@ -316,11 +317,26 @@ def test_a_rubric_may_be_a_file_and_what_is_said_to_it_is_part_of_the_data(tmp_p
     assert load_config("own.toml", ["task.scorer=f1"], env={}, cwd=tmp_path).task.judge is None
 
 
+def test_answers_are_references_and_loading_asks_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no server and no key: whoever asked would be told."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    questions(tmp_path / "q.jsonl", answer="It is so.")
+    lab = open_lab(load_config("smoke", [*SETS, f"task.name={tmp_path / 'q.jsonl'}"], env={}))
+    assert lab.task.doubts == () and lab.task.judge is not None and not lab.task.judge.record.calls
+    assert open_proposer(lab, 0).shown == lab.task.splits["train"][:2]
+    questions(tmp_path / "q.jsonl")
+    bare = open_lab(load_config("smoke", [*SETS, f"task.name={tmp_path / 'q.jsonl'}"], env={}))
+    # A worked example without an answer would teach to say nothing.
+    assert open_proposer(bare, 0).shown == ()
+
+
 # ---- whole runs ------------------------------------------------------------------------------------------------------
 
 
-def questions(path: Path) -> None:
-    path.write_text("".join(json.dumps({"question": f"What is {n}?"}) + "\n" for n in range(60)))
+def questions(path: Path, **more: str) -> None:
+    path.write_text("".join(json.dumps({"question": f"What is {n}?", **more}) + "\n" for n in range(60)))
 
 
 SETS = (
