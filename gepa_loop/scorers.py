@@ -116,7 +116,7 @@ def _check_answer(name: str, item: Item, where: str) -> None:
     if not item.answer:
         raise TaskError(
             f"{item.id} has no answer, and task.scorer = {name!r} compares with one",
-            "Give every record an answer, or task.scorer = 'package.module:function', which may do without.",
+            "Give every record an answer; task.scorer = 'model' and 'package.module:function' may do without.",
         )
     try:
         if name == "regex":

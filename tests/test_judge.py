@@ -438,11 +438,11 @@ def test_the_spread_is_measured_before_the_run_and_once(command: Runs) -> None:
     assert sorted(repetitions) == sorted([*range(4)] * 4)
     found = read_json(command.folder / "judge.json")["spread"]
     assert found["deviation"] == pytest.approx(math.sqrt(0.04 / 3)) and found["usd"] == pytest.approx(USD)
-    [event] = [row for row in read_jsonl(command.folder / "events.jsonl") if row["event"] == "judge"]
-    assert event["deviation"] == found["deviation"]
     (command.folder / "result.json").unlink()
     assert command(answer, *words, sets=one) == 0
     assert line in command.shown and command.api.asked == []
+    [event] = [row for row in read_jsonl(command.folder / "events.jsonl") if row["event"] == "judge"]
+    assert event["deviation"] == found["deviation"]
 
 
 def test_a_dry_run_and_a_plan_ask_nobody(command: Runs) -> None:
