@@ -492,6 +492,16 @@ def test_an_unreachable_judge_ends_a_search_and_is_no_failed_proposal(command: R
     assert "reply to jsonl:" in command.shown and "HTTP 503" in command.shown
 
 
+def test_all_cells_and_seeds_of_a_sweep_share_what_the_judge_said(command: Runs) -> None:
+    (command.cwd / "grid.toml").write_text('baseline = "one"\n[cells]\none = ["distill.lr=1e-3"]\n')
+    words = ("sweep", "--preset", "grid.toml", "--prompt", "p.txt", "--seeds", "2", "--run-name", "r")
+    assert command(by_length, *words, sets=("distill.steps=1",)) == 0
+    rows = command.said
+    assert len(rows) == len(command.api.asked) - 1  # the check is a call, too, and on no record
+    assert max(Counter((row["mark"], row["repetition"]) for row in rows).values()) == 1
+    assert [path.name for path in command.cwd.rglob("judge.jsonl")] == ["judge.jsonl"]
+
+
 def test_a_reward_is_the_judges(command: Runs) -> None:
     sets = [*SETS, "objective.type=grpo", "sampling.max_tokens=6"]
     with openai_api(command.monkeypatch, by_length):
