@@ -3,7 +3,7 @@
 Every side has the same model, items, rollouts a step, longest completion and LoRA. Ours, plain SFT on the teacher's samples and
 OPCD's recipe run in our trainer; TRL's trainers run in processes of their own (retention_trl.py) for `--seconds` of training, at
 their defaults and at the best of a small grid, which is chosen on `select` with a seed of its own. All students are scored by
-`gepa-loop` on `test`. Results go to results/retention.json and, as a table, to RESULTS.md by hand.
+`gepa-loop` on `test`. The same command goes on with a folder where it stopped. Results go to results/retention.json and, as a table, to RESULTS.md by hand.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -107,27 +106,30 @@ class Bench:
         """A student's adapter, and what its making took."""
         prompt = ROOT / "prompts" / task / "good.txt"
         if side.trl is None:
-            start = time.perf_counter()
-            argv = [*GEPA_LOOP, "distill", "--config", task, "--prompt", str(prompt), "--run-name", name]
-            self.call([*argv, *self.sets(seed, *side.settings)], name)
-            whole = time.perf_counter() - start
-            (folder,) = (self.folder / "runs" / name / "distill").iterdir()
+            run = self.folder / "runs" / name
+            if not (run / "result.json").exists():
+                argv = [*GEPA_LOOP, "distill", "--config", task, "--prompt", str(prompt), "--run-name", name]
+                self.call([*argv, *self.sets(seed, *side.settings)], name)
+            (folder,) = (run / "distill").iterdir()
             rows = read_jsonl(folder / "metrics.jsonl")
             steps = sum(sum(row["seconds"].values()) for row in rows)
-            return folder / "adapter", {"steps": len(rows), "seconds": steps, "whole_command": whole}
-        out = self.folder / f"{name}-adapter"
+            return folder / "adapter", {"steps": len(rows), "seconds": steps}
+        out, log = self.folder / f"{name}-adapter", self.folder / f"{name}.log"
+        if log.exists() and (lines := printed(log.read_text())):
+            return out, json.loads(lines[-1])
         argv = [sys.executable, "-m", "benchmarks.retention_trl", "--kind", side.trl, "--config", task]
         argv += ["--prompt", str(prompt), "--seconds", str(self.seconds), "--own", json.dumps(side.own)]
-        printed = self.call([*argv, "--out", str(out), *self.sets(seed)], name)
-        return out, json.loads(printed.splitlines()[-1])
+        return out, json.loads(printed(self.call([*argv, "--out", str(out), *self.sets(seed)], name))[-1])
 
     def scores(
         self, adapter: Path, task: str, seed: int, split: str, name: str
     ) -> dict[str, dict[str, float]]:
         """Each item's score on a split, by way."""
-        argv = [*GEPA_LOOP, "evaluate", "--config", task, "--adapter", str(adapter), "--split", split]
-        self.call([*argv, "--run-name", f"{name}-{split}", *self.sets(seed)], f"{name}-{split}")
-        folder = self.folder / "runs" / f"{name}-{split}" / "evaluate"
+        run = self.folder / "runs" / f"{name}-{split}"
+        if not (run / "result.json").exists():
+            argv = [*GEPA_LOOP, "evaluate", "--config", task, "--adapter", str(adapter), "--split", split]
+            self.call([*argv, "--run-name", run.name, *self.sets(seed)], run.name)
+        folder = run / "evaluate"
         (path,) = (one for one in folder.glob("*.jsonl") if not one.stem.endswith("_greedy"))
         return by_way(path)
 
@@ -226,6 +228,11 @@ def spread(work: Callable[[Any], Any], cells: Iterable[Any], jobs: int) -> list[
     """Results of cells that run side by side."""
     with ThreadPoolExecutor(jobs) as pool:
         return list(pool.map(work, cells))
+
+
+def printed(output: str) -> list[str]:
+    """The lines of results in what a peer printed."""
+    return [line for line in output.splitlines() if line.startswith('{"steps"')]
 
 
 def slug(name: str) -> str:

@@ -114,8 +114,8 @@ class Interrupted(GepaLoopError):
 def memory_fault(error: BaseException) -> EnvironmentFault | None:
     """What to say of memory that ran out, in Python or on PyTorch's devices; None of any other error."""
     cause = str(error).partition("\n")[0]
-    # PyTorch has a class of its own for GPUs alone.
-    of_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in cause
+    # PyTorch has a class of its own only for what its allocator on a GPU finds, not for captured graphs and CPUs.
+    of_torch = any(words in cause for words in ("out of memory", "can't allocate memory"))
     if not isinstance(error, MemoryError) and not (isinstance(error, RuntimeError) and of_torch):
         return None
     return EnvironmentFault(

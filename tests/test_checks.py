@@ -107,7 +107,7 @@ def test_a_divergence_that_rises_beyond_noise_and_threefold_is_harm() -> None:
     assert not spoilt([near, kl(2, 0.29, 0.29, 0.3, 0.3)]), "below threefold"
     assert not spoilt([near, kl(2, 0.0, 0.0, 0.0, 2.0)]), "one item"
     assert spoilt([near, kl(2, 0.2, 0.2, 0.2, 0.2), kl(3, 0.4, 0.4, 0.4, 0.4)]), "the lowest, not the last"
-    assert not spoilt([kl(1, 0.1, 0.1, warm=True), kl(2, 0.5, 0.5)]) and not spoilt(
+    assert spoilt([kl(1, 0.1, 0.1, warm=True), kl(2, 0.5, 0.5, warm=True)]) and not spoilt(
         [near, check(2, 0.5, 0.5, 0.5, 0.5)]
     )
 

@@ -237,6 +237,7 @@ def test_memory_that_runs_out_is_an_error(here: Here, tmp_path: Path) -> None:
     assert str(memory_fault(MemoryError())) == "out of memory: no more can be had"
     full = memory_fault(torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB\nProcess 7"))
     assert str(full) == "out of memory: CUDA out of memory. Tried 2 GiB"
+    assert memory_fault(torch.AcceleratorError("CUDA error: out of memory\nSearch for it")) is not None
     assert memory_fault(RuntimeError("CUDA error: device-side assert")) is None
 
 

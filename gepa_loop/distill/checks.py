@@ -94,25 +94,33 @@ def spoilt(checks: Sequence[Check]) -> str:
     """In words, that the stretch before the last check did harm; else empty.
 
     The held-out score is below the best before it by more than half, or the divergence from the teacher above the lowest before
-    it by more than a factor of `RISEN`, and by more than `CERTAIN` standard errors of the paired differences over items.
+    it by more than a factor of `RISEN`, and by more than `CERTAIN` standard errors of the paired differences over items. A
+    warm start brings the student nearer from the first step on, so its divergences count, other than its scores.
     """
-    counted = _counted(checks)
-    if len(counted) < 2 or counted[-1] is not checks[-1]:
+    return _fallen(_counted(checks), checks[-1]) or _risen(
+        [check for check in checks if check.step and check.kl], checks[-1]
+    )
+
+
+def _fallen(counted: Sequence[Check], last: Check) -> str:
+    if len(counted) < 2 or counted[-1] is not last:
         return ""
-    *before, last = counted
-    best = max(before, key=lambda check: check.score)
+    best = max(counted[:-1], key=lambda check: check.score)
     loss, error = _gap(best.scores, last.scores)
-    if loss > CERTAIN * error and loss > best.score / 2:
-        return f"the held-out score was {best.score:.3f} at step {best.step} and is {last.score:.3f} at step {last.step}"
-    read = [check for check in before if check.kl]
-    if not read or not last.kl:
+    if loss <= CERTAIN * error or loss <= best.score / 2:
         return ""
-    near = min(read, key=lambda check: _mean(check.kl))
+    return f"the held-out score was {best.score:.3f} at step {best.step} and is {last.score:.3f} at step {last.step}"
+
+
+def _risen(read: Sequence[Check], last: Check) -> str:
+    if len(read) < 2 or read[-1] is not last:
+        return ""
+    near = min(read[:-1], key=lambda check: _mean(check.kl))
     rise, error = _gap(last.kl, near.kl)
     was, now = _mean(near.kl), _mean(last.kl)
-    if rise > CERTAIN * error and now > RISEN * was:
-        return f"the held-out KL(student || teacher) was {was:.3f} at step {near.step} and is {now:.3f} at step {last.step}"
-    return ""
+    if rise <= CERTAIN * error or now <= RISEN * was:
+        return ""
+    return f"the held-out KL(student || teacher) was {was:.3f} at step {near.step} and is {now:.3f} at step {last.step}"
 
 
 def _counted(checks: Sequence[Check]) -> list[Check]:
