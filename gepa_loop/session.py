@@ -64,7 +64,7 @@ def open_session(
         adapters: Adapters that the command reads, by where each came from; the model must be theirs.
     """
     from gepa_loop.config import load_config
-    from gepa_loop.judge import dollars
+    from gepa_loop.judge import RECORD, Record, dollars
     from gepa_loop.lab import seed_prompt, seed_source, without_limits
     from gepa_loop.origin import check_origin
     from gepa_loop.runs import fingerprint, open_run, write_json
@@ -128,7 +128,8 @@ def open_session(
         with View(out) as view:
             yield Session(lab, run, view)
     if lab.task.judge is not None:
-        record = lab.task.judge.record
+        # From the file: the cells of a sweep have records of their own.
+        record = Record(run.path / RECORD)
         out.print(f"judge: {record.calls:,} calls in this run, {dollars(record.usd)}", highlight=False)
 
 

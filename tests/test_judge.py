@@ -500,6 +500,7 @@ def test_all_cells_and_seeds_of_a_sweep_share_what_the_judge_said(command: Runs)
     assert len(rows) == len(command.api.asked) - 1  # the check is a call, too, and on no record
     assert max(Counter((row["mark"], row["repetition"]) for row in rows).values()) == 1
     assert [path.name for path in command.cwd.rglob("judge.jsonl")] == ["judge.jsonl"]
+    assert f"judge: {len(rows)} calls in this run, {dollars(len(rows) * USD)}" in command.shown
 
 
 def test_a_reward_is_the_judges(command: Runs) -> None:
