@@ -81,7 +81,7 @@ class Writer(Protocol):
 
     @property
     def calls(self) -> int:
-        """Most that are made."""
+        """Most that are made, but for those that fail."""
         ...
 
     def usd(self, number: int) -> float | None:

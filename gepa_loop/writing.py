@@ -149,6 +149,7 @@ def _write(
             break
         else:
             call = _ask(writer, number, folder / CALLS)
+            made.append(call)
         before = len(kept)
         for reply in call.replies:
             texts = writer.read(reply)
@@ -162,8 +163,8 @@ def _write(
         idle = 0 if len(kept) > before or call.failed else idle + 1
         if idle == PATIENCE:
             ended = f"{PATIENCE} calls in a row gave nothing new"
-        elif number >= writer.calls:
-            ended = f"{number} calls were made, and no more are"
+        elif (answered := sum(not one.failed for one in made[:number])) >= writer.calls:
+            ended = f"{answered} calls were made, and no more are"
         observer.progress(len(kept), wanted)
     result = {
         "asked": wanted,
@@ -177,7 +178,8 @@ def _write(
     if not kept:
         raise TaskError(
             _told(result),
-            "Put more questions into train, try a larger model or distill.writer = 'reflection', or set distill.questions to 0.",
+            "Put more questions into train, try a larger model (behind an API: distill.writer = 'reflection'), or set "
+            "distill.questions to 0.",
         )
     return result, list(kept.values())
 

@@ -460,6 +460,17 @@ def test_a_killed_or_failed_run_pays_for_no_reply_twice(serve: Serve, tmp_path: 
     assert not any(KEY in file.read_text() for file in (tmp_path / "r" / "questions").iterdir())
 
 
+def test_an_outage_takes_none_of_the_calls(serve: Serve, tmp_path: Path) -> None:
+    lab = remote(tmp_path)
+    serve(fake.OVERLOADED)
+    most = open_writer(lab, PROMPT).calls
+    for number in range(most + 1):
+        with pytest.raises(CallFailed, match=f"questions, call {number}: HTTP 529"):
+            ask(lab, tmp_path / "r")
+    serve(reply(*range(200, 220)))
+    assert ask(lab, tmp_path / "r").task.written == 10
+
+
 def test_the_next_call_may_not_pass_the_cap(serve: Serve, tmp_path: Path) -> None:
     quote = (1234 * 4 + 1000 * 20) / 1e6
     sets = ("optimize.reflection.max_tokens=1000",)
