@@ -18,6 +18,9 @@ from gepa_loop.task import SPLITS, Task
 ID = "written:"
 """What ids of written questions begin with."""
 
+AROUND = frozenset(string.punctuation)
+"""Beside Unicode's punctuation: some of these are symbols to it."""
+
 LONGER = 4
 """A written question has at most so many times the characters of the longest of `train`."""
 
@@ -111,8 +114,11 @@ def kind_of(task: Task, renderer: Renderer, prompt: str, room: int) -> Kind:
 
 
 def normal(question: str) -> str:
-    """A question's text for comparison: without case, white space, and what stands around it."""
-    return " ".join(question.casefold().split()).strip(string.punctuation + " ")
+    """A question's text for comparison: without case, white space, marks that cannot be seen, what is another form of the same
+    letter, and the punctuation of any script around it."""
+    text = unicodedata.normalize("NFKC", question).casefold()
+    text = " ".join("".join(c for c in text if unicodedata.category(c) != "Cf").split())
+    return text.strip("".join(c for c in set(text) if c in AROUND or unicodedata.category(c)[0] in "PZ"))
 
 
 def shown(items: Sequence[Item], seed: int, count: int) -> list[str]:

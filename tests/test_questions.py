@@ -79,7 +79,20 @@ def test_what_may_not_be_trained_on_is_refused_in_words(tmp_path: Path) -> None:
     for question, split in by_split.items():
         assert own.refusal(question, {}) == f"a question of {split}"
     leak = lab.task.splits["test"][0].question
-    assert own.refusal(f'  "{leak.upper().replace(" ", "  ")}" \n', {}) == "a question of test"
+    stem = leak.rstrip("?")
+    for variant in (
+        f'  "{leak.upper().replace(" ", "  ")}" \n',
+        f"\u201c{leak}\u201d",
+        f"\xab\xa0{leak}\xa0\xbb",
+        f"**{stem}**",
+        f"- {stem}\u2026",
+        f"{stem}\uff1f",
+        leak.replace("W", "\uff37"),
+        leak.replace(" ", " \u200b").replace("What", "Wh\xadat"),
+    ):
+        assert own.refusal(variant, {}) == "a question of test"
+    assert normal("Wo ist das Caf\xe9?") == normal("Wo ist das Cafe\u0301?") != normal("Wo ist das Cafe?")
+    assert normal("\U0001f600") and not normal("\u2026\u3002 \u2014")
     assert own.refusal("What is 8?", {}) == ""
     assert own.refusal("What is 8?", {normal("what is  8"): "it"}) == "written before"
     assert own.refusal(" \n", {}) == own.refusal("?!", {}) == "empty"
