@@ -49,7 +49,7 @@ class DistillConfig(Section):
     """Completions of one item; must divide `rollouts`."""
     on_policy: Share | None = None
     """Share of the groups that the student samples; the teacher samples the others, with its prompt. None: 0 for
-    the objective `sft`, for `full_kl` 0.5 after a warm start, else 1."""
+    the objective `sft`, for `full_kl` without `adv_tau` 0.5 after a warm start, else 1."""
     warm_start: Weight | None = None
     """Begin with the teacher's samples and KL(teacher || student), until that is at most this many nats a token, or for
     half of the steps; then `on_policy` and the objective hold. For prompts that know something: replies that a student would
@@ -495,8 +495,9 @@ def on_policy_share(distill: DistillConfig, objective: ObjectiveConfig, teacher:
     """
     natural = 0.0 if objective.type == "sft" else 1.0
     if distill.on_policy is None:
-        mixed = objective.type == "full_kl" and warm_start(distill, objective, teacher) > 0
-        return AFTER_WARM_START if mixed else natural
+        # The teacher's samples have no ratio: a reward would move the student as if it had drawn them.
+        mixes = objective.type == "full_kl" and not objective.adv_tau
+        return AFTER_WARM_START if mixes and warm_start(distill, objective, teacher) > 0 else natural
     if distill.on_policy != natural and objective.type != "full_kl":
         raise ValueError(
             f"distill.on_policy = {distill.on_policy}: objective {objective.type} needs {natural:g}"
