@@ -70,7 +70,8 @@ class DistillConfig(Section):
     `sampling.max_tokens` throughout."""
     lr: Above0 = 3e-4
     """Highest learning rate. It is halved, once, from the last checkpoint on where the held-out score falls by more than half
-    of itself or the held-out divergence from the teacher triples, both by more than noise, or where losses are not finite."""
+    of itself or, without `adv_tau`, the held-out divergence from the teacher triples, both by more than noise, or where losses are
+    not finite."""
     schedule: Literal["constant", "cosine"] = "constant"
     """`cosine` falls from `lr`, at the first optimiser step after the warm-up, to 0 at the last one."""
     warmup: Annotated[int, Field(ge=0)] = 0

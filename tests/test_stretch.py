@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gepa_loop.config import Config, load_config
-from gepa_loop.distill.checkpoint import adapter_at
+from gepa_loop.distill.checkpoint import adapter_at, load_checkpoint
 from gepa_loop.distill.trainer import Distilled, distill
 from gepa_loop.errors import Diverged
 from gepa_loop.lab import Lab, open_lab
@@ -124,6 +124,16 @@ def test_what_reads_no_teacher_is_not_compared_with_one(lab: Lab, tmp_path: Path
     done = train(lab, tmp_path / "grpo", "objective.type=grpo", "objective.kl_tau=0.1")
     assert done.kl is None and "held_out_kl" not in read_jsonl(tmp_path / "grpo" / "metrics.jsonl")[-1]
     assert (train(lab, tmp_path / "kl").kl or 0) > 0
+
+
+def test_a_reward_may_take_the_student_away_from_the_teacher(lab: Lab, tmp_path: Path) -> None:
+    """A divergence that rises is harm only where it is all that is trained; it is shown in any case."""
+    for name, sets in (("kl", ()), ("reward", ("objective.adv_tau=1",))):
+        half_way(lab, tmp_path / name, *sets)
+        last = read_jsonl(tmp_path / name / "metrics.jsonl")[-1]
+        checkpoint = load_checkpoint(tmp_path / name / "checkpoints")
+        assert checkpoint is not None and last["held_out_kl"] > 0
+        assert bool(checkpoint.checks[-1].kl) == (name == "kl")
 
 
 def test_what_is_not_finite_at_half_of_the_rate_either_ends_it(lab: Lab, tmp_path: Path) -> None:

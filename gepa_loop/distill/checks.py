@@ -28,7 +28,8 @@ class Check:
     warm: bool = False
     """The step after it is still one on the teacher's samples."""
     kl: Mapping[str, float] = field(default_factory=dict)
-    """Item -> KL(student || teacher) of the same replies, in nats a token; empty where no teacher reads them."""
+    """Item -> KL(student || teacher) of the same replies, in nats a token; empty where no teacher reads them, and where a reward
+    may take the student away from it."""
 
     @property
     def score(self) -> float:

@@ -212,7 +212,7 @@ class Training:
             found["control_score"] = mean_score(
                 control.rows(NO_PROMPT, others, samples, sampling, "evaluate")
             )
-        return Check(step, judged, kl=kl), found
+        return Check(step, judged, kl={} if config.objective.adv_tau else kl), found
 
 
 def with_half_the_rate(config: Config) -> Config:
