@@ -185,7 +185,7 @@ class Judge:
             **dict.fromkeys(("calls", "input_tokens", "output_tokens"), 0),
             "usd": 0.0,
         }
-        said = ""
+        said, cut = "", False
         for _ in range(self.settings.retries + 1):
             try:
                 reply = remote.ask(what, messages_for(self.settings.rubric, reading))
@@ -197,13 +197,19 @@ class Judge:
                 row[key] += getattr(reply, key)
             if (verdict := read_verdict(reply.text)) is not None:
                 return {**row, "score": verdict[0], "why": verdict[1]}, None
-            cut = f", cut at {KEY}.max_tokens = {self.settings.max_tokens}" if reply.ended == "length" else ""
-            said = f"{short(reply.text)!r}{cut}"
+            cut = reply.ended == "length"
+            said = repr(short(reply.text))
+            said += f", cut at {KEY}.max_tokens = {self.settings.max_tokens}" if cut else ""
         tries = self.settings.retries + 1
         failed = CallFailed(
             f"{remote.named}, {what}: no score could be read in {tries} {'reply' if tries == 1 else 'replies'}; "
             f"the last is {said}",
-            f"Raise {KEY}.max_tokens, or choose a model that keeps to a form. What was finished is saved.",
+            (
+                f"Raise {KEY}.max_tokens"
+                if cut
+                else "Choose a model that keeps to a form, or a rubric that asks for no other"
+            )
+            + ". What was finished is saved.",
         )
         return {**row, "why": str(failed)}, failed
 

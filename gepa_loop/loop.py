@@ -213,7 +213,7 @@ def _forgets(limits: LoopConfig, student: Distilled) -> str | None:
     if limit is not None and nats > limit:
         return f"its student is {nats:.3f} nats a token from the model on neutral text, over loop.max_forgetting = {limit:g}"
     control, most = student.control, limits.max_control_loss
-    if control is not None and most is not None and control.before - control.after > most:
+    if control is not None and most is not None and control.loss > most:
         return f"{control}, a loss of more than loop.max_control_loss = {most:g}"
     return None
 

@@ -73,10 +73,10 @@ def loop_rollouts(config: Config, search: int) -> int:
 def judged(config: Config, command: str, search: int = 0) -> int | None:
     """Replies that a command has scored at most, of whose searches each takes `search`; None where nothing here tells.
 
-    What is trained on is scored by a judge only where the objective reads scores.
+    What is trained on is scored by a judge only where the objective reads scores; the teacher's samples may be, then, too.
     """
     splits, samples, student = config.task.splits, config.evaluate.samples, distillation(config)
-    unread = student.recorded + (0 if config.objective.reads_score else student.trained)
+    unread = 0 if config.objective.reads_score else student.recorded + student.trained
     probe = config.optimize.probe_rollouts and probe_size(config.optimize.probe_rollouts)
     match command:
         case "optimize":

@@ -70,8 +70,7 @@ class DistillConfig(Section):
     `sampling.max_tokens` throughout."""
     lr: Above0 = 3e-4
     """Highest learning rate. It is halved, once, from the last checkpoint on where the held-out score falls by more than half
-    of itself or, without `adv_tau`, the held-out divergence from the teacher triples, both by more than noise, or where losses are
-    not finite."""
+    of itself or (without `adv_tau`) the divergence from the teacher triples, both beyond noise, or losses are not finite."""
     schedule: Literal["constant", "cosine"] = "constant"
     """`cosine` falls from `lr`, at the first optimiser step after the warm-up, to 0 at the last one."""
     warmup: Annotated[int, Field(ge=0)] = 0
@@ -475,7 +474,7 @@ WARM_START = 0.05
 
 AFTER_WARM_START = 0.5
 """Share of groups that the student samples after a warm start. With all of them students kept as much, but differed twice as much
-between seeds (benchmarks/RESULTS.md)."""
+between seeds (benchmarks/RESULTS.md). All where a reward is trained: it would move the student as if it had drawn the teacher's."""
 
 
 def warm_start(distill: DistillConfig, objective: ObjectiveConfig, teacher: TeacherConfig) -> float:
@@ -496,7 +495,6 @@ def on_policy_share(distill: DistillConfig, objective: ObjectiveConfig, teacher:
     """
     natural = 0.0 if objective.type == "sft" else 1.0
     if distill.on_policy is None:
-        # The teacher's samples have no ratio: a reward would move the student as if it had drawn them.
         mixes = objective.type == "full_kl" and not objective.adv_tau
         return AFTER_WARM_START if mixes and warm_start(distill, objective, teacher) > 0 else natural
     if distill.on_policy != natural and objective.type != "full_kl":

@@ -17,7 +17,8 @@ READ, WRITTEN = 1000, 100
 """Tokens of every call."""
 
 Answer = Callable[[list[dict[str, str]], int], str | int]
-"""(chat turns, number of the call) -> a reply, or the status of an error that repeats the key."""
+"""(chat turns, number of the call) -> a reply, cut at its token limit where it ends with a bar, or the status of an error that
+repeats the key."""
 
 
 @dataclass
@@ -52,7 +53,8 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(said, int):
             self._reply(said, {"error": {"message": f"no good: {KEY}", "code": "error"}})
             return
-        choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
+        message = {"role": "assistant", "content": said.removesuffix("|")}
+        choice = {"index": 0, "message": message, "finish_reason": "length" if said.endswith("|") else "stop"}
         usage = {"prompt_tokens": READ, "completion_tokens": WRITTEN, "total_tokens": READ + WRITTEN}
         about = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"]}
         self._reply(200, {**about, "choices": [choice], "usage": usage})

@@ -175,6 +175,7 @@ def test_verdicts_that_stay_unreadable_are_a_fault_and_are_paid(
         "task.judge.model = 'openai/gpt-4o-mini', reply to t:0: no score could be read in 2 replies; "
         "the last is 'I like it.'"
     )
+    assert caught.value.hint.startswith("Choose a model that keeps to a form")
     [row] = read_jsonl(tmp_path / "judge.jsonl")
     assert row["score"] is None and row["usd"] == pytest.approx(2 * USD)
     # It is no verdict.
@@ -182,6 +183,13 @@ def test_verdicts_that_stay_unreadable_are_a_fault_and_are_paid(
         again = judge(tmp_path / "judge.jsonl")
         assert again([reading("ab")]) == [(0.2, "It is so.")] and len(api.asked) == 1
     assert again.record.usd == pytest.approx(3 * USD)
+
+
+def test_a_verdict_that_was_cut_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with openai_api(monkeypatch, lambda *_: '{"score": 0.|'), pytest.raises(CallFailed) as caught:
+        judge(max_tokens=7)([reading("ab")])
+    assert str(caught.value).endswith("""the last is '{"score": 0.', cut at task.judge.max_tokens = 7""")
+    assert caught.value.hint.startswith("Raise task.judge.max_tokens.")
 
 
 def test_what_ended_before_a_fault_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -454,6 +462,9 @@ def test_a_dry_run_and_a_plan_ask_nobody(command: Runs) -> None:
     assert "litellm knows no price, so task.judge.max_usd is not kept" in command.shown
     assert command(by_length, *DISTILL, "--dry-run", sets=("objective.type=grpo",)) == 0
     assert "up to 104 calls" in command.shown  # and 2 steps of 8 rollouts
+    sets = ("objective.type=sft", "objective.only_correct=true", "distill.warm_start=0.1")
+    assert command(by_length, *DISTILL, "--dry-run", sets=sets) == 0
+    assert "up to 120 calls" in command.shown  # and 4 samples of the teacher for each of 8 items
     assert command(by_length, "plan") == 0
     assert "calls, fewer where replies are equal" in command.shown
     assert command.api.asked == [] and not (command.cwd / "runs").exists()

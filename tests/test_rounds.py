@@ -15,7 +15,7 @@ from gepa_loop.bundled import random_tiny
 from gepa_loop.cli import run
 from gepa_loop.config import load_config
 from gepa_loop.distill.collect import items_of_step
-from gepa_loop.distill.forgetting import NEUTRAL
+from gepa_loop.distill.forgetting import NEUTRAL, Control
 from gepa_loop.distill.probe import PER_ITEM
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.loop import RoundOutcome, run_round, run_test
@@ -400,6 +400,10 @@ def test_forgetting_is_measured_from_the_rounds_own_model(
         folder = root / f"round_{number:02d}" / "distill" / winner
         assert read_json(folder / "result.json")["forgetting"] == pytest.approx(exact, rel=1e-3)
         assert exact > 1e-3
+
+
+def test_a_control_is_lost_to_the_digit() -> None:
+    assert Control(0.8, 0.7).loss == 0.1 and Control(0.7, 0.8).loss == -0.1
 
 
 def test_a_student_that_loses_too_much_on_the_control_task_cannot_win(

@@ -58,7 +58,9 @@ def test_after_it_half_of_the_groups_are_the_teachers(lab: Lab, tmp_path: Path) 
     assert (
         share("distill.on_policy=1") == share("distill.warm_start=0") == share("objective.type=token_kl") == 1
     )
-    assert share("objective.adv_tau=0.5") == 1, "a reward of what the student did not draw is no policy gradient"
+    assert share("objective.adv_tau=0.5") == 1, (
+        "a reward of what the student did not draw is no policy gradient"
+    )
     assert share("objective.type=sft") == 0
 
 

@@ -66,6 +66,11 @@ class Control:
     after: float
     """Of the student."""
 
+    @property
+    def loss(self) -> float:
+        """The difference, without the rounding of floats: .8 to .7 is .1 and no more."""
+        return round(self.before - self.after, 9)
+
     def __str__(self) -> str:
         return f"control task: {self.before:.3f} before, {self.after:.3f} by the student"
 
