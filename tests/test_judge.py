@@ -240,6 +240,14 @@ def test_a_refused_key_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch) -
     assert "never-shown" not in repr(caught.value) and KEY not in repr(caught.value)
 
 
+def test_a_model_that_thinks_is_asked_with_room_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with openai_api(monkeypatch, by_length):
+        with pytest.raises(ProviderError, match="model = 'openai/gpt-5' with max_tokens = 4096: ") as caught:
+            judge(model="openai/gpt-5").remote.check()
+        assert caught.value.hint.endswith("--set task.judge.max_tokens=16000")
+        assert judge(model="openai/gpt-5", max_tokens=16000)([reading("ab")]) == [(0.2, "It is so.")]
+
+
 def test_calls_at_once() -> None:
     stop = Event()
     calls = [lambda n=n: 1 // n for n in range(5)]

@@ -22,7 +22,7 @@ from gepa_loop.connections import check_connections
 from gepa_loop.deadline import within
 from gepa_loop.errors import CallFailed, ProviderError
 from gepa_loop.lm.clients import LOOKUP_SECONDS, open_anthropic, open_litellm, usd_of
-from gepa_loop.lm.faults import LATER, LIMITS, NoReply, check_reply, fault_of
+from gepa_loop.lm.faults import LATER, NoReply, check_reply, fault_of
 from gepa_loop.redact import redacted
 from gepa_loop.schema import CallConfig
 
@@ -162,7 +162,10 @@ class RemoteModel:
             )
         except LMConfigurationError as error:
             # DSPy's own words, from before any request.
-            raise ProviderError(f"{self.named}: {error.message}", LIMITS.format(key=self.key)) from None
+            raise ProviderError(
+                f"{self.named} with max_tokens = {self.settings.max_tokens}: {error.message}",
+                f"OpenAI's models that think need room for it: --set {self.key}.max_tokens=16000",
+            ) from None
 
     def count(self, messages: Sequence[Mapping[str, str]]) -> int:
         """Tokens of messages, the first of which is the system's."""
