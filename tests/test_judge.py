@@ -482,7 +482,6 @@ def test_a_key_that_is_refused_ends_a_run_before_it_begins(command: Runs) -> Non
     assert command(lambda *_: 401, *DISTILL) == 3
     assert "task.judge.model = 'openai/gpt-4o-mini', check: HTTP 401, the key is refused" in command.shown
     assert not command.folder.exists()
-    command.monkeypatch.delenv("OPENAI_API_KEY")
 
 
 def test_a_budget_ends_a_run_that_goes_on_with_a_higher_one(command: Runs) -> None:
