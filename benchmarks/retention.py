@@ -249,7 +249,9 @@ def main() -> int:
     parser.add_argument("--tasks", default="router,extract")
     parser.add_argument("--seeds", default="300,301,302")
     parser.add_argument("--tune", type=int, default=50, help="seed that the grids are chosen with")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of TRL's training")
+    parser.add_argument(
+        "--seconds", type=float, default=120.0, help="of TRL's training: no less than ours takes"
+    )
     parser.add_argument("--jobs", type=int, default=3, help="cells side by side on the device, ours too")
     parser.add_argument("--set", action="append", default=[], help="settings of all cells")
     parser.add_argument("--folder", type=Path, default=Path("runs-retention"))
