@@ -114,12 +114,15 @@ class Bench:
             rows = read_jsonl(folder / "metrics.jsonl")
             steps = sum(sum(row["seconds"].values()) for row in rows)
             return folder / "adapter", {"steps": len(rows), "seconds": steps}
-        out, log = self.folder / f"{name}-adapter", self.folder / f"{name}.log"
-        if log.exists() and (lines := printed(log.read_text())):
-            return out, json.loads(lines[-1])
+        out, done = self.folder / f"{name}-adapter", self.folder / f"{name}.json"
         argv = [sys.executable, "-m", "benchmarks.retention_trl", "--kind", side.trl, "--config", task]
         argv += ["--prompt", str(prompt), "--seconds", str(self.seconds), "--own", json.dumps(side.own)]
-        return out, json.loads(printed(self.call([*argv, "--out", str(out), *self.sets(seed)], name))[-1])
+        argv += ["--out", str(out), *self.sets(seed)]
+        if done.exists() and (before := json.loads(done.read_text()))["argv"] == argv:
+            return out, before["took"]
+        took = json.loads(printed(self.call(argv, name))[-1])
+        done.write_text(json.dumps({"argv": argv, "took": took}))
+        return out, took
 
     def scores(
         self, adapter: Path, task: str, seed: int, split: str, name: str

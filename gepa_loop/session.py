@@ -101,6 +101,8 @@ def open_session(
     if dry_run:
         from gepa_loop.planning import plan
 
+        if lab.task.judge is not None:
+            lab.task.judge.remote.provider()  # a missing key is found for nothing
         if searches:
             out.print("measuring a sample of rollouts", highlight=False)
         for line in plan(lab, command):

@@ -105,6 +105,9 @@ def test_a_divergence_that_rises_beyond_noise_and_threefold_is_harm() -> None:
         "the held-out KL(student || teacher) was 0.100 at step 1 and is 0.500 at step 2"
     )
     assert not spoilt([near, kl(2, 0.29, 0.29, 0.3, 0.3)]), "below threefold"
+    assert not spoilt([kl(1, 0.01, 0.01), kl(2, 0.05, 0.05)]) and spoilt(
+        [kl(1, 0.01, 0.01), kl(2, 0.051, 0.051)]
+    )
     assert not spoilt([near, kl(2, 0.0, 0.0, 0.0, 2.0)]), "one item"
     assert spoilt([near, kl(2, 0.2, 0.2, 0.2, 0.2), kl(3, 0.4, 0.4, 0.4, 0.4)]), "the lowest, not the last"
     assert spoilt([kl(1, 0.1, 0.1, warm=True), kl(2, 0.5, 0.5, warm=True)]) and not spoilt(

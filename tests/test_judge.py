@@ -473,6 +473,8 @@ def test_a_dry_run_and_a_plan_ask_nobody(command: Runs) -> None:
     sets = ("objective.type=sft", "objective.only_correct=true", "distill.warm_start=0.1")
     assert command(by_length, *DISTILL, "--dry-run", sets=sets) == 0
     assert "up to 120 calls" in command.shown  # and 4 samples of the teacher for each of 8 items
+    assert command(by_length, *DISTILL, "--dry-run", sets=("task.judge.model=mistral/m",)) == 3
+    assert "MISTRAL_API_KEY is not set" in command.shown
     assert command(by_length, "plan") == 0
     assert "calls, fewer where replies are equal" in command.shown
     assert command.api.asked == [] and not (command.cwd / "runs").exists()

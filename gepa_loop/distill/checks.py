@@ -16,6 +16,8 @@ CERTAIN = 3.0
 """Standard errors."""
 RISEN = 3.0
 """By which factor the divergence has risen. It moves by 1.5 between checks of a good run, and by 2 with rollouts below temperature 1."""
+NEAR = 0.05
+"""Nats a token. A student that is nearer than this has not been harmed, by whatever factor its divergence has risen."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def spoilt(checks: Sequence[Check]) -> str:
     """In words, that the stretch before the last check did harm; else empty.
 
     The held-out score is below the best before it by more than half, or the divergence from the teacher above the lowest before
-    it by more than a factor of `RISEN`, and by more than `CERTAIN` standard errors of the paired differences over items. A
+    it by more than a factor of `RISEN` to more than `NEAR`, and by more than `CERTAIN` standard errors of the paired differences over items. A
     warm start brings the student nearer from the first step on, so its divergences count, other than its scores.
     """
     return _fallen(_counted(checks), checks[-1]) or _risen(
@@ -119,7 +121,7 @@ def _risen(read: Sequence[Check], last: Check) -> str:
     near = min(read[:-1], key=lambda check: _mean(check.kl))
     rise, error = _gap(last.kl, near.kl)
     was, now = _mean(near.kl), _mean(last.kl)
-    if rise <= CERTAIN * error or now <= RISEN * was:
+    if rise <= CERTAIN * error or now <= max(RISEN * was, NEAR):
         return ""
     return f"the held-out KL(student || teacher) was {was:.3f} at step {near.step} and is {now:.3f} at step {last.step}"
 
