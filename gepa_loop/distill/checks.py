@@ -96,9 +96,9 @@ def settled(checks: Sequence[Check], patience: int) -> bool:
 def spoilt(checks: Sequence[Check]) -> str:
     """In words, that the stretch before the last check did harm; else empty.
 
-    The held-out score is below the best before it by more than half, or the divergence from the teacher above the lowest before
-    it by more than a factor of `RISEN` to more than `NEAR`, and by more than `CERTAIN` standard errors of the paired differences over items. A
-    warm start brings the student nearer from the first step on, so its divergences count, other than its scores.
+    The held-out score is below the best before it by more than half, or the divergence from the teacher above the lowest before it
+    by more than a factor of `RISEN` and above `NEAR`; either by more than `CERTAIN` standard errors of the paired differences over
+    items. A warm start brings the student nearer from the first step on, so its divergences count, other than its scores.
     """
     return _fallen(_counted(checks), checks[-1]) or _risen(
         [check for check in checks if check.step and check.kl], checks[-1]
