@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +10,7 @@ import torch
 from gepa_loop.distill.batch import Group, completion_tokens, pack
 from gepa_loop.distill.forward import Prefix, hidden_states
 from gepa_loop.distill.head import token_stats
-from gepa_loop.distill.memory import Passes, in_parts
+from gepa_loop.distill.memory import Holder, Passes, in_parts
 from gepa_loop.models import Base
 from gepa_loop.sampling.base import Completion
 from gepa_loop.task import Item
@@ -19,33 +19,22 @@ if TYPE_CHECKING:
     from gepa_loop.distill.teacher import Reader
 
 
-@torch.no_grad()
-def divergences(
-    base: Base,
+def reply_groups(
     reader: Reader,
     items: Sequence[Item],
     questions: Sequence[Sequence[int]],
     completions: Sequence[Completion],
-    passes: Passes,
-) -> tuple[Mapping[str, float], Passes]:
-    """KL(student || teacher) of each item's completions in nats, mean over their tokens, the whole vocabulary at temperature 1.
+) -> list[Group]:
+    """A student's replies as a teacher reads them, one group an item.
 
     Args:
-        base: The model, with the student's adapter active.
         reader: The teacher; it has prompts of these items.
         items: What was asked.
         questions: Their tokens without a prompt.
         completions: The student's, the same number of each item, item by item.
-        passes: How the completions are cut.
-
-    Returns:
-        They, by item id, and the passes that fitted in memory.
-
-    Raises:
-        ModelError: Not even one completion fits in memory.
     """
     each = len(completions) // len(items)
-    groups = [
+    return [
         Group(
             tuple(question),
             reader.rest(item),
@@ -53,6 +42,27 @@ def divergences(
         )
         for place, (item, question) in enumerate(zip(items, questions, strict=True))
     ]
+
+
+@torch.no_grad()
+def divergences(
+    base: Base, reader: Reader, groups: Sequence[Group], passes: Passes, forward: Holder | None = None
+) -> tuple[list[float], Passes]:
+    """KL(student || teacher) of each group's completions in nats, mean over their tokens, the whole vocabulary at temperature 1.
+
+    Args:
+        base: The model, with the student's adapter active.
+        reader: The teacher.
+        groups: From `reply_groups`.
+        passes: How they are cut.
+        forward: What trains the student, whose graphs give their memory back where it runs out.
+
+    Returns:
+        They, and the passes that fitted in memory.
+
+    Raises:
+        ModelError: Not even one completion fits in memory.
+    """
     head = base.model.get_output_embeddings().weight
 
     def read(part: Sequence[Group]) -> torch.Tensor:
@@ -61,7 +71,6 @@ def divergences(
         states = hidden_states(base.model, plain, Prefix())
         return token_stats(states, head, completion_tokens(part, base.device), teacher).reverse_kl_N
 
-    kl_N, passes = in_parts(read, groups, passes, reader)
+    kl_N, passes = in_parts(read, groups, passes, reader, forward)
     lengths = [sum(map(len, group.completions)) for group in groups]
-    means = [float(kl_N.mean()) for kl_N in torch.split(kl_N, lengths)]
-    return {item.id: mean for item, mean in zip(items, means, strict=True)}, passes
+    return [float(own_N.mean()) for own_N in torch.split(kl_N, lengths)], passes

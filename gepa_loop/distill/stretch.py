@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gepa_loop.config import Config
-from gepa_loop.distill.agreement import divergences
+from gepa_loop.distill.agreement import divergences, reply_groups
 from gepa_loop.distill.checkpoint import Checkpoint, optimizer_moments, restore_moments
 from gepa_loop.distill.checks import Check
 from gepa_loop.distill.collect import collect
@@ -196,12 +196,12 @@ class Training:
         if reads and self.reader is not None and all(item.id in self.reader.prompts for item in items):
             rollouts.sampler.rest()
             questions = rollouts.renderer.all_tokens(NO_PROMPT, items)
-            kl, self.passes = divergences(
-                self.lab.base, self.reader, items, questions, completions, self.passes
-            )
-            found["held_out_kl"] = sum(kl.values()) / len(kl)
+            groups = reply_groups(self.reader, items, questions, completions)
+            nats, self.passes = divergences(self.lab.base, self.reader, groups, self.passes, self.forward)
+            kl = dict(zip((item.id for item in items), nats, strict=True))
+            found["held_out_kl"] = sum(nats) / len(nats)
             if rollouts.task.answers == "references":
-                judged = {item: math.exp(-nats) for item, nats in kl.items()}
+                judged = {item: math.exp(-own) for item, own in kl.items()}
         if count:
             warm = replace(sampling, temperature=config.sampling.temperature)
             rows = rollouts.rows(NO_PROMPT, items, count, warm, "pass")
