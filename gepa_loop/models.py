@@ -123,9 +123,10 @@ def calm_host(device: torch.device) -> None:
             mallopt(name, value)
 
 
-_KEEP_FREED = {-4: 0, -1: 2**31 - 1, -2: 2**26}
-"""M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD of glibc's malloc.h: no mapping of its own for a large piece of memory, none given
-back, and more of it taken at a time."""
+_KEEP_FREED = {-4: 0, -1: 2**31 - 1, -2: 2**26, -8: 1}
+"""M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD and M_ARENA_MAX of glibc's malloc.h: no mapping of its own for a large piece of
+memory, none given back, more of it taken at a time, and one heap for all threads: a thread that is refused memory once is
+moved to a heap of its own for good, where every large piece is mapped anew whatever the other three say."""
 
 
 def _device(name: str) -> torch.device:

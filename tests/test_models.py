@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import platform
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from gepa_loop.bundled import SMOLLM, smollm_folder
 from gepa_loop.depth import check_depth
 from gepa_loop.errors import ConfigError, ModelError
-from gepa_loop.models import Base, calm_host, load_base
+from gepa_loop.models import Base, load_base
 from gepa_loop.schema import ModelConfig
 
 SENTENCE = "The capital of France is Paris, and the river that flows through it is called the Seine."
@@ -451,12 +450,30 @@ def test_auto_dtype_and_device(tiny: Base) -> None:
     sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="glibc's malloc is what is set"
 )
 def test_freed_memory_is_used_again_on_a_cpu() -> None:
-    """Fresh pages for 64 MB are 16,384 faults; the heap takes them a few times, until it has room."""
-    calm_host(torch.device("cpu"))
+    """Fresh pages for 64 MB are 16,384 faults; the heap takes them a few times, until it has room.
+
+    In a process of its own, whose heap nothing has touched; also after memory was refused once (more than there are addresses).
+    """
+    program = """
+import resource, torch
+from gepa_loop.models import calm_host
+
+def fresh():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(32):
         torch.ones(2**24)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 10 * 16_384
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 16_384
+
+calm_host(torch.device("cpu"))
+print(fresh())
+try:
+    torch.empty(2**47)
+except RuntimeError:
+    print(fresh())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    at_first, after_a_refusal = map(int, done.stdout.split())
+    assert at_first < 10 and after_a_refusal < 10
 
 
 def test_a_download_that_ended_early_is_no_shallow_model(tmp_path: Path) -> None:
