@@ -347,6 +347,11 @@ class Teacher(Section):
     )
     """How it is shown; {value} stands for the field."""
 
+    @property
+    def moves(self) -> bool:
+        """It follows the student, whose distance from it says nothing of how much is learnt."""
+        return False
+
 
 class BaseTeacher(Teacher):
     """The model as the round found it, without the new adapter."""
@@ -359,6 +364,10 @@ class LiveTeacher(Teacher):
 
     kind: Literal["live"] = "live"
 
+    @property
+    def moves(self) -> bool:
+        return True
+
 
 class EmaTeacher(Teacher):
     """A moving average of the student's weights."""
@@ -366,6 +375,10 @@ class EmaTeacher(Teacher):
     kind: Literal["ema"] = "ema"
     rate: Annotated[float, Field(gt=0, le=1)] = 0.05
     """After each step, however many updates it has: rate * student + (1 - rate) * average."""
+
+    @property
+    def moves(self) -> bool:
+        return True
 
 
 class AdapterTeacher(Teacher):

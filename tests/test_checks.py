@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from gepa_loop.distill.checks import Check, choose, settled, spoilt
+from gepa_loop.distill.checks import Check, Choice, choose, settled, spoilt
 
 ITEMS = "abcdefgh"
 
@@ -46,6 +47,34 @@ def test_the_earliest_within_one_standard_error_is_kept() -> None:
     # Gaps 1/3, 1/3, 0, 1/3: mean .25, error sqrt((3 / 144 + 1 / 16) / 3 / 4) = .0833.
     kept = choose([zero, check(1, 0, 0, 1, 0), check(2, 1, 1, 1, 1)])
     assert (kept.step, kept.best, kept.difference) == (2, 2, 0.0)
+
+
+def test_of_those_that_scores_cannot_tell_the_nearest_to_the_teacher_is_kept() -> None:
+    """The scores of the test above; a fourth check is below by more than an error, and nearest of all."""
+    scores = [(1, 0, 1, 0), (1, 1, 0, 1), (1, 0, 1, 0)]
+
+    def kept(*kl: float) -> Choice:
+        read = [
+            replace(check(step, *own), kl=dict(zip(ITEMS, [2 * nats, 0, nats, nats], strict=False)))
+            for step, (own, nats) in enumerate(zip([*scores, (0, 0, 0, 0)], kl, strict=True), 1)
+        ]
+        return choose([check(0, 0, 0, 0, 0), *read])
+
+    # Smoothed, 1 is (1, 1/3, 2/3, 1/3) and 2 (1, .5, .5, .5): gaps 0, 1/6, -1/6, 1/6, error sqrt((1 + 9 + 9 + 25) / 576 / 3 / 4) = .0798.
+    assert kept(0.2, 0.3, 0.4, 0.1).reason == (
+        "the nearest to the teacher (KL 0.200) within one standard error (0.080) of the best smoothed score (0.625 at step 2, here 0.583)"
+    )
+    assert (kept(0.2, 0.3, 0.4, 0.1).step, kept(0.2, 0.1, 0.4, 0.1).step) == (1, 2)
+    assert kept(0.2, 0.1, 0.4, 0.1).reason == "the highest score, smoothed over neighbouring checks"
+    assert kept(0.2, 0.2, 0.4, 0.1).step == 1  # the earlier of equals
+
+
+def test_scores_that_are_all_alike_leave_it_to_the_teacher() -> None:
+    far, near = (replace(check(step, 0, 0), kl={"a": nats, "b": 0.0}) for step, nats in ((2, 0.4), (4, 0.2)))
+    assert choose([check(0, 0, 0), far, near]).step == 4
+    assert choose([check(0, 0, 0), replace(near, step=2), replace(far, step=4)]).step == 2
+    # Where one was not read none is compared.
+    assert choose([check(0, 0, 0), replace(near, step=2), replace(near, step=4, kl={})]).step == 4
 
 
 def test_what_differs_on_every_item_alike_has_no_error() -> None:

@@ -126,9 +126,16 @@ def test_what_reads_no_teacher_is_not_compared_with_one(lab: Lab, tmp_path: Path
     assert (train(lab, tmp_path / "kl").kl or 0) > 0
 
 
-def test_a_reward_may_take_the_student_away_from_the_teacher(lab: Lab, tmp_path: Path) -> None:
-    """A divergence that rises is harm only where it is all that is trained; it is shown in any case."""
-    for name, sets in (("kl", ()), ("reward", ("objective.adv_tau=1",))):
+def test_a_reward_may_take_the_student_away_from_the_teacher_and_one_that_follows_says_nothing(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """A divergence that rises is harm only where it is all that is trained, and towards what stays; it is shown in any case."""
+    for name, sets in (
+        ("kl", ()),
+        ("reward", ("objective.adv_tau=1",)),
+        ("live", ("teacher.kind=live",)),
+        ("ema", ("teacher.kind=ema",)),
+    ):
         half_way(lab, tmp_path / name, *sets)
         last = read_jsonl(tmp_path / name / "metrics.jsonl")[-1]
         checkpoint = load_checkpoint(tmp_path / name / "checkpoints")

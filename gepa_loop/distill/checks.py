@@ -1,8 +1,8 @@
 """Held-out checks, and whose student is kept.
 
 A check is a mean over a few dozen items, so the highest of several is highest by luck as well. Checks are smoothed with
-their neighbours, and of those that cannot be told from the best the earliest is kept: a distillation that goes on
-collapses sooner or later.
+their neighbours, and of those that cannot be told from the best the one nearest to the teacher is kept: KL(student || teacher) of
+the same replies says more than their scores do, of a student that is not there yet and of one that collapses.
 """
 
 from __future__ import annotations
@@ -30,13 +30,18 @@ class Check:
     warm: bool = False
     """The step after it is still one on the teacher's samples."""
     kl: Mapping[str, float] = field(default_factory=dict)
-    """Item -> KL(student || teacher) of the same replies, in nats a token; empty where no teacher reads them, and where a reward
-    may take the student away from it."""
+    """Item -> KL(student || teacher) of the same replies, in nats a token; empty where no teacher reads them, where it moves with the
+    student, and where a reward may take the student away from it."""
 
     @property
     def score(self) -> float:
         """Mean over the items."""
         return _mean(self.scores)
+
+    @property
+    def distance(self) -> float:
+        """Mean of `kl` over the items."""
+        return _mean(self.kl)
 
 
 @dataclass(frozen=True)
@@ -57,11 +62,12 @@ class Choice:
 
 
 def choose(checks: Sequence[Check]) -> Choice:
-    """The earliest check within one standard error of the best, by smoothed scores, paired by item.
+    """Of the checks within one standard error of the best, by smoothed scores paired by item, the one nearest to the teacher; the
+    earliest where that was not measured.
 
     A check counts twice and each of its neighbours once. The untrained student of step 0 is nobody's neighbour, since the
     first steps change more than chance does; it is kept where it is above all others, and not for being near the best.
-    Where all checks score the same on every item they say nothing, and the last one is kept.
+    Where all checks score the same on every item and no teacher reads them they say nothing, and the last one is kept.
 
     Args:
         checks: In the order of their steps, from step 0 on, on the same items.
@@ -69,19 +75,30 @@ def choose(checks: Sequence[Check]) -> Choice:
     untrained, *trained = checks
     smooth = {0: dict(untrained.scores)}
     for place, check in enumerate(trained):
-        near = [check, *trained[max(0, place - 1) : place + 2]]
+        beside = [check, *trained[max(0, place - 1) : place + 2]]
         smooth[check.step] = {
-            item: math.fsum(one.scores[item] for one in near) / len(near) for item in check.scores
+            item: math.fsum(one.scores[item] for one in beside) / len(beside) for item in check.scores
         }
-    steps = {check.step: check for check in checks}
-    # The later one of equals, which is closer to the teacher.
-    best = max(steps, key=lambda step: (_mean(smooth[step]), step))
-    silent = _silent(trained)
-    for check in trained:
-        difference, error = _gap(smooth[best], smooth[check.step])
-        if best != 0 and difference <= error and not silent:
-            return _choice(check, smooth, best, difference, error, silent)
-    return _choice(steps[best], smooth, best, 0.0, 0.0, silent)
+    levels = {step: _mean(scores) for step, scores in smooth.items()}
+    # The later one of equals.
+    best = max(levels, key=lambda step: (levels[step], step))
+    gaps = {step: _gap(smooth[best], scores) for step, scores in smooth.items()}
+    near = [check for check in trained if gaps[check.step][0] <= gaps[check.step][1]]
+    read = all(check.kl for check in near)
+    if best == 0:
+        kept, reason = untrained, "no check is above the untrained student"
+    elif not read and _silent(trained):
+        kept, reason = trained[-1], "all checks score the same on every item, so it is the last one"
+    else:
+        kept = min(near, key=lambda check: check.distance) if read else near[0]
+        reason = "the highest score, smoothed over neighbouring checks"
+        if kept.step != best:
+            which = f"the nearest to the teacher (KL {kept.distance:.3f})" if read else "the earliest"
+            reason = (
+                f"{which} within one standard error ({gaps[kept.step][1]:.3f}) of the best smoothed score ({levels[best]:.3f} at step "
+                f"{best}, here {levels[kept.step]:.3f})"
+            )
+    return Choice(kept.step, kept.score, levels[kept.step], best, *gaps[kept.step], reason)
 
 
 def settled(checks: Sequence[Check], patience: int) -> bool:
@@ -118,9 +135,9 @@ def _fallen(counted: Sequence[Check], last: Check) -> str:
 def _risen(read: Sequence[Check], last: Check) -> str:
     if len(read) < 2 or read[-1] is not last:
         return ""
-    near = min(read[:-1], key=lambda check: _mean(check.kl))
+    near = min(read[:-1], key=lambda check: check.distance)
     rise, error = _gap(last.kl, near.kl)
-    was, now = _mean(near.kl), _mean(last.kl)
+    was, now = near.distance, last.distance
     if rise <= CERTAIN * error or now <= max(RISEN * was, NEAR):
         return ""
     return f"the held-out KL(student || teacher) was {was:.3f} at step {near.step} and is {now:.3f} at step {last.step}"
@@ -130,29 +147,6 @@ def _counted(checks: Sequence[Check]) -> list[Check]:
     """Those that say how training goes: not of the untrained student, whom a prompt may make worse on purpose, nor of a warm
     start, which scores 0 for a while as the student cannot say the teacher's replies yet."""
     return [check for check in checks if check.step and not check.warm]
-
-
-def _choice(
-    check: Check,
-    smooth: Mapping[int, Mapping[str, float]],
-    best: int,
-    difference: float,
-    error: float,
-    silent: bool,
-) -> Choice:
-    level = _mean(smooth[check.step])
-    if best == 0:
-        reason = "no check is above the untrained student"
-    elif silent:
-        reason = "all checks score the same on every item, so it is the last one"
-    elif check.step == best:
-        reason = "the highest score, smoothed over neighbouring checks"
-    else:
-        reason = (
-            f"the earliest within one standard error ({error:.3f}) of the best smoothed score "
-            f"({_mean(smooth[best]):.3f} at step {best}, here {level:.3f})"
-        )
-    return Choice(check.step, check.score, level, best, difference, error, reason)
 
 
 def _together(checks: Sequence[Check]) -> dict[str, float]:

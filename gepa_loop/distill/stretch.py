@@ -212,7 +212,8 @@ class Training:
             found["control_score"] = mean_score(
                 control.rows(NO_PROMPT, others, samples, sampling, "evaluate")
             )
-        return Check(step, judged, kl={} if config.objective.adv_tau else kl), found
+        aims = not config.objective.adv_tau and not config.teacher.moves
+        return Check(step, judged, kl=kl if aims else {}), found
 
 
 def with_half_the_rate(config: Config) -> Config:
