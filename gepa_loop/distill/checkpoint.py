@@ -17,6 +17,8 @@ from gepa_loop.origin import Origin
 from gepa_loop.runs import read_json, read_record, write_bytes, write_record
 
 MOMENTS = "optimizer.safetensors"
+ONLY_IN_THE_LAST = "teacher", "weights"
+"""Adapters with which training goes on."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Checkpoint:
     """How many rows of each journal beside the checkpoints are of its steps."""
     teacher: Adapter | None = None
     """Of a teacher that follows the student."""
+    weights: Adapter | None = None
+    """Those that training goes on from, where `adapter` is an average over steps."""
     baseline: float = 0.0
     """Running mean of the advantages."""
     warm: bool = False
@@ -51,6 +55,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, base: Origin) -> None:
     write_adapter(target / "adapter", checkpoint.adapter, base)
     if checkpoint.teacher is not None:
         write_adapter(target / "teacher", checkpoint.teacher, base)
+    if checkpoint.weights is not None:
+        write_adapter(target / "weights", checkpoint.weights, base)
     write_bytes(target / MOMENTS, save(dict(checkpoint.moments)))
     state = {
         "step": checkpoint.step,
@@ -61,13 +67,14 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, base: Origin) -> None:
         "failed": checkpoint.failed,
         "halved": checkpoint.halved,
     }
-    write_record(target / "state.json", state, "adapter", "teacher", MOMENTS)
+    write_record(target / "state.json", state, "adapter", *ONLY_IN_THE_LAST, MOMENTS)
     for old in folder.glob("step_*"):
         if not (old / "state.json").exists():
             shutil.rmtree(old)
         elif old != target and (old / MOMENTS).exists():
             write_record(old / "state.json", read_json(old / "state.json"), "adapter")
-            shutil.rmtree(old / "teacher", ignore_errors=True)
+            for name in ONLY_IN_THE_LAST:
+                shutil.rmtree(old / name, ignore_errors=True)
             (old / MOMENTS).unlink()
 
 
@@ -88,7 +95,8 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         moments=load_file(target / MOMENTS),
         checks=tuple(Check(**check) for check in state["checks"]),
         rows=state["rows"],
-        teacher=read_adapter(target / "teacher") if (target / "teacher").is_dir() else None,
+        teacher=_adapter_in(target / "teacher"),
+        weights=_adapter_in(target / "weights"),
         baseline=state["baseline"],
         warm=state["warm"],
         failed=state["failed"],
@@ -105,6 +113,10 @@ def adapter_at(folder: Path, step: int) -> Adapter:
     target = folder / f"step_{step:06d}"
     read_record(target / "state.json", again=folder.parent)
     return read_adapter(target / "adapter")
+
+
+def _adapter_in(folder: Path) -> Adapter | None:
+    return read_adapter(folder) if folder.is_dir() else None
 
 
 def steps_saved(folder: Path) -> int:

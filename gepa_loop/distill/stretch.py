@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import torch
 
 from gepa_loop.config import Config
 from gepa_loop.distill.agreement import divergences, reply_groups
+from gepa_loop.distill.average import Average
 from gepa_loop.distill.checkpoint import Checkpoint, optimizer_moments, restore_moments
 from gepa_loop.distill.checks import Check
 from gepa_loop.distill.collect import collect
@@ -54,6 +56,7 @@ class Training:
     """The teacher's samples, where they are made once."""
     forward: Forward
     optimizer: torch.optim.Optimizer
+    average: Average
     passes: Passes
     folder: Path
     """Of the journals."""
@@ -89,6 +92,9 @@ class Training:
     def go_to(self, checkpoint: Checkpoint) -> None:
         """Put a checkpoint's weights and moments back, and cut the journals to its steps."""
         load_student(self.model, checkpoint.adapter)
+        self.average.restart()
+        if checkpoint.weights is not None:
+            load_student(self.model, checkpoint.weights)
         restore_moments(self.optimizer, checkpoint.moments)
         if checkpoint.teacher is not None:
             load_teacher(self.model, checkpoint.teacher)
@@ -115,7 +121,7 @@ class Training:
         config = with_half_the_rate(self.lab.config) if start.halved else self.lab.config
         step, baseline, warm, failed = start.step, start.baseline, start.warm, start.failed
         written, checked = dict(start.rows), False
-        check = start.checks[-1]
+        check, adapter = start.checks[-1], start.adapter
         row: Row = {}
         try:
             while not checked:
@@ -134,6 +140,7 @@ class Training:
                     now, self.lab.base, self.forward, self.optimizer, self.reader, collected, baseline, first, self.passes, clock
                 )  # fmt: skip
                 self.passes = done.passes
+                self.average.add(step + 1)
                 finite = math.isfinite(done.loss) and math.isfinite(done.grad_norm)
                 failed = 0 if finite else failed + 1
                 if failed == FAILURES:
@@ -146,11 +153,13 @@ class Training:
                 shown = samples(step, collected, done, rollouts)
                 append_jsonl(self.folder / SAMPLES, shown)
 
-                # 3. Held-out check.
+                # 3. Held-out check, of the average.
                 checked = step % settings.check_every == 0 or step == settings.steps
                 if checked:
-                    rollouts.sampler.set_student(self.student)
-                    check, found = self._check(step)
+                    with self._averaged():
+                        adapter = student_adapter(self.model)
+                        rollouts.sampler.set_student(self.student)
+                        check, found = self._check(step)
                     row |= found
                     clock.lap("check")
                     row["seconds"] = clock.seconds
@@ -160,17 +169,30 @@ class Training:
             raise Diverged(f"step {step + 1}: {error}", error.hint) from error
         reached = Checkpoint(
             step,
-            student_adapter(self.model),
+            adapter,
             optimizer_moments(self.optimizer),
             (*start.checks, replace(check, warm=warm)),
             written,
             self._following(),
+            student_adapter(self.model) if self.average.share else None,
             baseline,
             warm,
             failed,
             start.halved,
         )
         return reached, row
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Within the block the student's weights are their average over the steps."""
+        with self.average.in_place():
+            self._moved()
+            yield
+        self._moved()
+
+    def _moved(self) -> None:
+        if self.reader is not None:
+            self.reader.moved()
 
     def _following(self) -> Adapter | None:
         """The adapter of a teacher that follows the student."""

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gepa_loop.distill.average import Average
 from gepa_loop.distill.checkpoint import Checkpoint, adapter_at, load_checkpoint, save_checkpoint
 from gepa_loop.distill.checks import Choice, choose, settled, spoilt
 from gepa_loop.distill.forgetting import Control, control_scores, forgetting
@@ -27,7 +28,7 @@ from gepa_loop.lora import Adapter, read_adapter, stack_adapters, write_adapter
 from gepa_loop.lora_training import remove_lora, with_lora
 from gepa_loop.marks import check_below
 from gepa_loop.prompts import NO_PROMPT, Candidate
-from gepa_loop.recipe import DistillConfig, warm_start
+from gepa_loop.recipe import DistillConfig, averaging, warm_start
 from gepa_loop.runs import read_jsonl, read_record, write_record
 from gepa_loop.sampling.canary import Mismatch, check_sampler
 
@@ -177,6 +178,7 @@ def _open(lab: Lab, model: PeftModel, candidate: Candidate, stack: Adapter | Non
         assert reader is not None
         record = recorded(config, rollouts, reader, stack, folder)
     rollouts.sampler.rest()  # what it gives back counts as free
+    optimizer = make_optimizer(config, trained)
     return Training(
         lab,
         model,
@@ -184,7 +186,8 @@ def _open(lab: Lab, model: PeftModel, candidate: Candidate, stack: Adapter | Non
         reader,
         record,
         open_forward(base.model, trained),
-        make_optimizer(config, trained),
+        optimizer,
+        Average(optimizer, averaging(config.distill, config.objective, config.teacher)),
         plan_passes(config, base, _longest_row(lab)),
         folder,
         nats,

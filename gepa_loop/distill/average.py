@@ -1,0 +1,48 @@
+"""An average of the student's weights over its steps: what checks judge and a run keeps, while training goes on from the weights.
+
+At a constant learning rate the weights wander about where they have arrived, and a prompt's greedy replies with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+class Average:
+    """Polynomial-decay averaging (Shamir and Zhang, arXiv 1212.1824): step n counts in proportion to about n^(1 / share - 2).
+
+    Args:
+        optimizer: Of `make_optimizer`; all its parameters lie in one tensor.
+        share: Of the steps so far by which the average is behind, from 0, which is the weights themselves, to .5, which counts all
+            steps alike.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, share: float) -> None:
+        [[self._weights]] = [group["params"] for group in optimizer.param_groups]
+        self.share = share
+        self._mean = self._weights.detach().clone()
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """The present weights are an average that was saved."""
+        self._mean.copy_(self._weights)
+
+    @torch.no_grad()
+    def add(self, step: int) -> None:
+        """Take in the weights after `step` steps, counted from 1."""
+        self._mean.lerp_(self._weights, (1 - self.share) / (1 + self.share * (step - 2)))
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within the block the model computes with the average."""
+        own = self._weights.detach().clone()
+        with torch.no_grad():
+            self._weights.copy_(self._mean)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                self._weights.copy_(own)
