@@ -68,6 +68,7 @@ def load_base(config: ModelConfig) -> Base:
     """
     device = _device(config.device)
     dtype = resolve_dtype(config.dtype, device)
+    calm_host(device)  # before the threads of loading, which would have heaps of their own
     model, tokenizer = _load(config.name, dtype)
     if not tokenizer.chat_template:
         raise ModelError(
@@ -81,7 +82,6 @@ def load_base(config: ModelConfig) -> Base:
     # Moved only: `to(dtype)` would also round the rotary frequencies, which stay float32.
     model = model.to(device).eval().requires_grad_(False)
     use_grouped_attention(model)
-    calm_host(device)
     check_layers(config.name, model)
     return Base(
         name=config.name,
@@ -125,8 +125,8 @@ def calm_host(device: torch.device) -> None:
 
 _KEEP_FREED = {-4: 0, -1: 2**31 - 1, -2: 2**26, -8: 1}
 """M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD and M_ARENA_MAX of glibc's malloc.h: no mapping of its own for a large piece of
-memory, none given back, more of it taken at a time, and one heap for all threads: a thread that is refused memory once is
-moved to a heap of its own for good, where every large piece is mapped anew whatever the other three say."""
+memory, none given back, more of it taken at a time, and no further heap for threads that begin from now on: a thread that is refused
+memory once moves to another heap for good, and there every large piece is mapped anew whatever the other three say."""
 
 
 def _device(name: str) -> torch.device:

@@ -178,7 +178,7 @@ def _check_manifest(path: Path, manifest: Mapping[str, Any], identity: Mapping[s
     changed = [
         f"  {key}: {old.get(key, '(absent)')!r} in the run, now {new.get(key, '(absent)')!r}"
         for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
+        if key not in old or key not in new or old[key] != new[key]
     ]
     if changed:
         raise RunDirectoryError(

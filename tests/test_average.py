@@ -94,8 +94,9 @@ def train(lab: Lab, folder: Path, *sets: str, watch: Any = None) -> Distilled:
     )
 
 
-def steps(folder: Path) -> list[tuple[float, float]]:
-    return [(row["loss"], row["grad_norm"]) for row in read_jsonl(folder / "metrics.jsonl")]
+def steps(folder: Path, *keys: str) -> list[tuple[float, ...]]:
+    rows = read_jsonl(folder / "metrics.jsonl")
+    return [tuple(row[key] for key in ("loss", "grad_norm", *keys)) for row in rows]
 
 
 def test_checks_judge_the_average_and_training_goes_on_from_the_weights(lab: Lab, tmp_path: Path) -> None:
@@ -157,7 +158,8 @@ def test_a_run_that_is_killed_goes_on_to_the_same_average(lab: Lab, tmp_path: Pa
     assert not list((tmp_path / "r" / "checkpoints").glob("step_000001/weights"))
     again = train(lab, tmp_path / "r", "distill.average=0.4")
     assert again.adapter.fingerprint == whole.adapter.fingerprint
-    assert steps(tmp_path / "r") == steps(tmp_path / "whole")
+    found, expected = (steps(tmp_path / name, "held_out_score", "held_out_kl") for name in ("r", "whole"))
+    assert found == expected
 
 
 def test_without_an_average_nothing_is_written_twice(lab: Lab, tmp_path: Path) -> None:

@@ -72,6 +72,9 @@ def test_of_those_that_scores_cannot_tell_the_nearest_to_the_teacher_is_kept() -
 def test_scores_that_are_all_alike_leave_it_to_the_teacher() -> None:
     far, near = (replace(check(step, 0, 0), kl={"a": nats, "b": 0.0}) for step, nats in ((2, 0.4), (4, 0.2)))
     assert choose([check(0, 0, 0), far, near]).step == 4
+    assert choose([check(0, 0, 0), far, near]).reason == (
+        "the nearest to the teacher (KL 0.100), as all checks score the same on every item"
+    )
     assert choose([check(0, 0, 0), replace(near, step=2), replace(far, step=4)]).step == 2
     # Where one was not read none is compared.
     assert choose([check(0, 0, 0), replace(near, step=2), replace(near, step=4, kl={})]).step == 4

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import shutil
@@ -452,11 +453,13 @@ def test_auto_dtype_and_device(tiny: Base) -> None:
 def test_freed_memory_is_used_again_on_a_cpu() -> None:
     """Fresh pages for 64 MB are 16,384 faults; the heap takes them a few times, until it has room.
 
-    In a process of its own, whose heap nothing has touched; also after memory was refused once (more than there are addresses).
+    In a process of its own, whose heap nothing has touched; also after memory was refused once (more than there are addresses), when
+    glibc moves a thread to a heap that another one had, as those that load a model do.
     """
-    program = """
+    program = f"""
 import resource, torch
-from gepa_loop.models import calm_host
+from gepa_loop.models import load_base
+from gepa_loop.schema import ModelConfig
 
 def fresh():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -464,14 +467,17 @@ def fresh():
         torch.ones(2**24)
     return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 16_384
 
-calm_host(torch.device("cpu"))
+base = load_base(ModelConfig.model_validate(dict(name={SMOLLM!r}, device="cpu", dtype="float32")))
 print(fresh())
 try:
     torch.empty(2**47)
 except RuntimeError:
     print(fresh())
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    threads = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=threads
+    )
     at_first, after_a_refusal = map(int, done.stdout.split())
     assert at_first < 10 and after_a_refusal < 10
 

@@ -151,6 +151,12 @@ def test_manifest_guards_continuation(tmp_path: Path) -> None:
     ):
         pass
     assert "seed" not in str(caught.value) and caught.value.exit_code == 6
+    # A key that an earlier version did not know, whatever its value.
+    with (
+        pytest.raises(RunDirectoryError, match=r"average: '\(absent\)' in the run, now None"),
+        open_run(path, {"seed": 1, "lr": 0.1, "average": None}),
+    ):
+        pass
     with open_run(path, {"seed": 2}, fresh=True):
         assert read_jsonl(path / "events.jsonl") == []
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gepa_loop.config import Config, load_config
-from gepa_loop.distill.checkpoint import adapter_at, load_checkpoint
+from gepa_loop.distill.checkpoint import adapter_at, load_checkpoint, save_checkpoint
 from gepa_loop.distill.trainer import Distilled, distill
 from gepa_loop.errors import Diverged
 from gepa_loop.lab import Lab, open_lab
@@ -19,7 +19,7 @@ from gepa_loop.sampling.base import Sampling
 from gepa_loop.scorers import each
 
 STEPS = ("distill.steps=4", "distill.check_every=2")
-KINDS = [(), ("distill.warm_start=0.1",), ("teacher.kind=ema",)]
+KINDS = [(), ("distill.warm_start=0.1", "distill.average=0.4"), ("teacher.kind=ema",)]
 
 
 class Killed(Exception):
@@ -69,9 +69,17 @@ def falling(lab: Lab, folder: Path, *sets: str) -> Lab:
     return replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))
 
 
-def moves(folder: Path) -> list[tuple[float, float, float]]:
-    rows = read_jsonl(folder / "metrics.jsonl")
-    return [(row["loss"], row["grad_norm"], row["lr"]) for row in rows]
+def moves(folder: Path) -> list[tuple[float | None, ...]]:
+    keys = "loss", "grad_norm", "held_out_kl", "lr"
+    return [tuple(row.get(key) for key in keys) for row in read_jsonl(folder / "metrics.jsonl")]
+
+
+def from_the_average(lab: Lab, folder: Path) -> None:
+    """Let training go on from what the last check judged."""
+    checkpoint = load_checkpoint(folder / "checkpoints")
+    assert checkpoint is not None
+    averaged = replace(checkpoint, weights=checkpoint.adapter)
+    save_checkpoint(folder / "checkpoints", averaged, lab.base.origin)
 
 
 @pytest.mark.parametrize("sets", KINDS, ids=" ".join)
@@ -82,6 +90,8 @@ def test_after_a_fall_it_goes_on_from_the_check_before_with_half_of_the_rate(
     worse = falling(lab, tmp_path / "first", "distill.lr=0.1", *sets)
     train(worse, tmp_path / "fallen", "distill.lr=0.1", *sets, progress=shown.append)
     half_way(lab, tmp_path / "half", "distill.lr=0.1", *sets)
+    if "distill.average=0.4" in sets:
+        from_the_average(lab, tmp_path / "half")
     train(lab, tmp_path / "half", "distill.lr=0.05", *sets)
     assert moves(tmp_path / "fallen") == moves(tmp_path / "half")
     assert [lr for *_, lr in moves(tmp_path / "fallen")] == [0.1, 0.1, 0.05, 0.05]
@@ -102,11 +112,13 @@ def test_a_second_fall_is_not_taken_back(lab: Lab, tmp_path: Path) -> None:
     assert [lr for *_, lr in moves(tmp_path / "r")] == [0.2] * 2 + [0.1] * 6
 
 
+@pytest.mark.parametrize("average", [0, 0.4])
 def test_a_run_that_is_killed_after_it_went_back_goes_on_with_half_of_the_rate(
-    lab: Lab, tmp_path: Path
+    lab: Lab, tmp_path: Path, average: float
 ) -> None:
-    worse = falling(lab, tmp_path / "first", "distill.lr=0.1")
-    train(worse, tmp_path / "whole", "distill.lr=0.1")
+    sets = "distill.lr=0.1", f"distill.average={average}"
+    worse = falling(lab, tmp_path / "first", *sets)
+    train(worse, tmp_path / "whole", *sets)
 
     def watch(row: dict[str, Any]) -> None:
         if row["halved"] and row["step"] == at:
@@ -114,8 +126,8 @@ def test_a_run_that_is_killed_after_it_went_back_goes_on_with_half_of_the_rate(
 
     for at in (3, 4):
         with pytest.raises(Killed):
-            train(worse, tmp_path / str(at), "distill.lr=0.1", progress=watch)
-        train(worse, tmp_path / str(at), "distill.lr=0.1")
+            train(worse, tmp_path / str(at), *sets, progress=watch)
+        train(worse, tmp_path / str(at), *sets)
         assert moves(tmp_path / str(at)) == moves(tmp_path / "whole")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,11 @@ class Checkpoint:
     """Steps in a row before it whose loss or gradient was not finite."""
     halved: str = ""
     """Why the learning rate is half of `distill.lr` from here on; empty where it is whole."""
+
+    def at_half_the_rate(self, why: str) -> Checkpoint:
+        """Where training goes on after a stretch that is taken back: from what the check judged, as an average may hide for a while that
+        the weights are spoilt."""
+        return replace(self, halved=why, weights=None if self.weights is None else self.adapter)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, base: Origin) -> None:

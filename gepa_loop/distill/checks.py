@@ -84,16 +84,19 @@ def choose(checks: Sequence[Check]) -> Choice:
     best = max(levels, key=lambda step: (levels[step], step))
     gaps = {step: _gap(smooth[best], scores) for step, scores in smooth.items()}
     near = [check for check in trained if gaps[check.step][0] <= gaps[check.step][1]]
-    read = all(check.kl for check in near)
+    read, silent = all(check.kl for check in near), _silent(trained)
     if best == 0:
         kept, reason = untrained, "no check is above the untrained student"
-    elif not read and _silent(trained):
+    elif silent and not read:
         kept, reason = trained[-1], "all checks score the same on every item, so it is the last one"
     else:
         kept = min(near, key=lambda check: check.distance) if read else near[0]
-        reason = "the highest score, smoothed over neighbouring checks"
-        if kept.step != best:
-            which = f"the nearest to the teacher (KL {kept.distance:.3f})" if read else "the earliest"
+        which = f"the nearest to the teacher (KL {kept.distance:.3f})" if read else "the earliest"
+        if silent:
+            reason = f"{which}, as all checks score the same on every item"
+        elif kept.step == best:
+            reason = "the highest score, smoothed over neighbouring checks"
+        else:
             reason = (
                 f"{which} within one standard error ({gaps[kept.step][1]:.3f}) of the best smoothed score ({levels[best]:.3f} at step "
                 f"{best}, here {levels[kept.step]:.3f})"

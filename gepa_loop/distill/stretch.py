@@ -185,10 +185,12 @@ class Training:
     @contextmanager
     def _averaged(self) -> Iterator[None]:
         """Within the block the student's weights are their average over the steps."""
-        with self.average.in_place():
+        try:
+            with self.average.in_place():
+                self._moved()
+                yield
+        finally:
             self._moved()
-            yield
-        self._moved()
 
     def _moved(self) -> None:
         if self.reader is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,7 +110,7 @@ def distill(
                     ) from error
                 harm = str(error)
             if harm and not checkpoint.halved:
-                checkpoint = replace(checkpoint, halved=harm)
+                checkpoint = checkpoint.at_half_the_rate(harm)
                 save_checkpoint(checkpoints, checkpoint, base.origin)
                 training.go_to(checkpoint)
                 continue
