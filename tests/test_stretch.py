@@ -78,7 +78,7 @@ def from_the_average(lab: Lab, folder: Path) -> None:
     """Let training go on from what the last check judged."""
     checkpoint = load_checkpoint(folder / "checkpoints")
     assert checkpoint is not None
-    averaged = replace(checkpoint, weights=checkpoint.adapter)
+    averaged = replace(checkpoint, weights=None)
     save_checkpoint(folder / "checkpoints", averaged, lab.base.origin)
 
 
@@ -129,6 +129,23 @@ def test_a_run_that_is_killed_after_it_went_back_goes_on_with_half_of_the_rate(
             train(worse, tmp_path / str(at), *sets, progress=watch)
         train(worse, tmp_path / str(at), *sets)
         assert moves(tmp_path / str(at)) == moves(tmp_path / "whole")
+
+
+def test_going_back_leaves_what_a_checkpoint_lists_as_it_is(lab: Lab, tmp_path: Path) -> None:
+    """A process that ends while it is saved leaves the old state.json beside the files that it lists."""
+    half_way(lab, tmp_path, "distill.average=0.4")
+    folder = tmp_path / "checkpoints" / "step_000002"
+
+    def files() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    before, checkpoint = files(), load_checkpoint(tmp_path / "checkpoints")
+    assert checkpoint is not None and checkpoint.weights is not None
+    save_checkpoint(tmp_path / "checkpoints", checkpoint.at_half_the_rate("it fell"), lab.base.origin)
+    state = str(folder / "state.json")
+    assert {**files(), state: b""} == {**before, state: b""}
+    back = load_checkpoint(tmp_path / "checkpoints")
+    assert back is not None and back.weights is None and back.halved == "it fell"
 
 
 def test_what_reads_no_teacher_is_not_compared_with_one(lab: Lab, tmp_path: Path) -> None:

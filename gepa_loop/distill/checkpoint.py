@@ -17,8 +17,6 @@ from gepa_loop.origin import Origin
 from gepa_loop.runs import read_json, read_record, write_bytes, write_record
 
 MOMENTS = "optimizer.safetensors"
-ONLY_IN_THE_LAST = "teacher", "weights"
-"""Adapters with which training goes on."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,8 @@ class Checkpoint:
 
     def at_half_the_rate(self, why: str) -> Checkpoint:
         """Where training goes on after a stretch that is taken back: from what the check judged, as an average may hide for a while that
-        the weights are spoilt."""
-        return replace(self, halved=why, weights=None if self.weights is None else self.adapter)
+        the weights are spoilt. Saved over this one it changes state.json alone, so a process may end anywhere in between."""
+        return replace(self, halved=why, weights=None)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, base: Origin) -> None:
@@ -58,27 +56,28 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, base: Origin) -> None:
     """
     target = folder / f"step_{checkpoint.step:06d}"
     write_adapter(target / "adapter", checkpoint.adapter, base)
-    if checkpoint.teacher is not None:
-        write_adapter(target / "teacher", checkpoint.teacher, base)
-    if checkpoint.weights is not None:
-        write_adapter(target / "weights", checkpoint.weights, base)
+    others = {"teacher": checkpoint.teacher, "weights": checkpoint.weights}
+    more = {name: adapter for name, adapter in others.items() if adapter is not None}
+    for name, adapter in more.items():
+        write_adapter(target / name, adapter, base)
     write_bytes(target / MOMENTS, save(dict(checkpoint.moments)))
     state = {
         "step": checkpoint.step,
         "checks": [asdict(check) for check in checkpoint.checks],
         "rows": dict(checkpoint.rows),
+        "more": list(more),
         "baseline": checkpoint.baseline,
         "warm": checkpoint.warm,
         "failed": checkpoint.failed,
         "halved": checkpoint.halved,
     }
-    write_record(target / "state.json", state, "adapter", *ONLY_IN_THE_LAST, MOMENTS)
+    write_record(target / "state.json", state, "adapter", *more, MOMENTS)
     for old in folder.glob("step_*"):
         if not (old / "state.json").exists():
             shutil.rmtree(old)
         elif old != target and (old / MOMENTS).exists():
             write_record(old / "state.json", read_json(old / "state.json"), "adapter")
-            for name in ONLY_IN_THE_LAST:
+            for name in others:
                 shutil.rmtree(old / name, ignore_errors=True)
             (old / MOMENTS).unlink()
 
@@ -100,8 +99,8 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         moments=load_file(target / MOMENTS),
         checks=tuple(Check(**check) for check in state["checks"]),
         rows=state["rows"],
-        teacher=_adapter_in(target / "teacher"),
-        weights=_adapter_in(target / "weights"),
+        teacher=read_adapter(target / "teacher") if "teacher" in state["more"] else None,
+        weights=read_adapter(target / "weights") if "weights" in state["more"] else None,
         baseline=state["baseline"],
         warm=state["warm"],
         failed=state["failed"],
@@ -118,10 +117,6 @@ def adapter_at(folder: Path, step: int) -> Adapter:
     target = folder / f"step_{step:06d}"
     read_record(target / "state.json", again=folder.parent)
     return read_adapter(target / "adapter")
-
-
-def _adapter_in(folder: Path) -> Adapter | None:
-    return read_adapter(folder) if folder.is_dir() else None
 
 
 def steps_saved(folder: Path) -> int:
