@@ -174,7 +174,7 @@ def retention_lines(result: Mapping[str, Any]) -> Iterator[str]:
         if share is None:
             low, high = one["prompted_minus_base"]["ci"]
             said = (
-                f"no share: the prompt changes the score by {_gain_text(one['prompted_minus_base'])}"
+                f"no teacher gap: the prompt changes the score by {_gain_text(one['prompted_minus_base'])}"
                 if low <= 0 <= high
                 else "no share"
             )

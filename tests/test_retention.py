@@ -97,3 +97,12 @@ def test_four_subjects_are_scored_on_test_and_none_twice(lab: Lab, tmp_path: Pat
     assert sum("student, greedy" in line for line in lines) == 1
     assert f"saved at every call: {result['tokens']['prompt'] - result['tokens']['bare']} tokens" in lines[2]
     assert retention_table(result).row_count == 8
+
+    silent = {**result["greedy"], "internalisation": None}
+    silent["prompted_minus_base"] = {"mean": 0.01, "ci": [-0.1, 0.2], "p": 0.8}
+    assert (
+        "no teacher gap: the prompt changes the score by +.010"
+        in list(retention_lines({**result, "greedy": silent}))[0]
+    )
+    silent["prompted_minus_base"] = {"mean": -0.1, "ci": [-0.2, -0.01], "p": 0.01}
+    assert "no teacher gap" not in list(retention_lines({**result, "greedy": silent}))[0]
