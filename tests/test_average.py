@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ import torch
 from gepa_loop.config import load_config
 from gepa_loop.distill.average import Average
 from gepa_loop.distill.checkpoint import adapter_at, load_checkpoint
+from gepa_loop.distill.stretch import Training
 from gepa_loop.distill.trainer import Distilled, distill
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.lora import Adapter
@@ -141,6 +142,28 @@ def test_the_divergence_at_a_check_is_the_average_s(lab: Lab, tmp_path: Path) ->
         assert found[f"{kind}0"][0] == pytest.approx(found[f"{kind}0.5"][0], rel=1e-5)
         assert found[f"{kind}0"][1:] != pytest.approx(found[f"{kind}0.5"][1:], rel=1e-3)
         assert steps(tmp_path / f"{kind}0") == steps(tmp_path / f"{kind}0.5")
+
+
+def test_who_reads_with_the_student_s_weights_is_told_when_the_average_is_in_place_and_when_it_is_not() -> (
+    None
+):
+    """Also where no update came before, as after a step that was skipped."""
+    weight = torch.nn.Parameter(torch.tensor([0.0]))
+    average = Average(torch.optim.SGD([weight]), 0.5)
+    average.add(1)
+    weight.data.fill_(2.0)
+    average.add(2)
+
+    class Reader:
+        seen: ClassVar[list[float]] = []
+
+        def moved(self) -> None:
+            self.seen.append(weight.item())
+
+    rest: dict[str, Any] = dict.fromkeys(field.name for field in fields(Training))
+    with Training(**rest | {"reader": Reader(), "average": average})._averaged():
+        assert Reader.seen == [1.0]
+    assert Reader.seen == [1.0, 2.0]
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_average(lab: Lab, tmp_path: Path) -> None:

@@ -100,9 +100,8 @@ def test_four_subjects_are_scored_on_test_and_none_twice(lab: Lab, tmp_path: Pat
 
     silent = {**result["greedy"], "internalisation": None}
     silent["prompted_minus_base"] = {"mean": 0.01, "ci": [-0.1, 0.2], "p": 0.8}
-    assert (
-        "no teacher gap: the prompt changes the score by +.010"
-        in list(retention_lines({**result, "greedy": silent}))[0]
+    assert "no teacher gap: the prompt changes the score by +.010" in next(
+        iter(retention_lines({**result, "greedy": silent}))
     )
     silent["prompted_minus_base"] = {"mean": -0.1, "ci": [-0.2, -0.01], "p": 0.01}
-    assert "no teacher gap" not in list(retention_lines({**result, "greedy": silent}))[0]
+    assert "no teacher gap" not in next(iter(retention_lines({**result, "greedy": silent})))
