@@ -71,7 +71,7 @@ class DistillConfig(Section):
     lr: Above0 = 3e-4
     """Highest learning rate. It is halved, once, from the last checkpoint on where the held-out score falls by more than half
     of itself or the divergence from the teacher triples (without `adv_tau`, and where the teacher stays as it is), both beyond noise, or
-    losses are not finite. It goes on from the average, where there is one."""
+    losses triple in a warm start or are not finite. It goes on from the average, where there is one."""
     schedule: Literal["constant", "cosine"] = "constant"
     """`cosine` falls from `lr`, at the first optimiser step after the warm-up, to 0 at the last one."""
     warmup: Annotated[int, Field(ge=0)] = 0

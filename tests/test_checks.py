@@ -147,6 +147,25 @@ def test_a_divergence_that_rises_beyond_noise_and_threefold_is_harm() -> None:
     )
 
 
+def test_a_warm_start_that_leads_away_is_harm_from_its_first_stretch_on() -> None:
+    """The second half of a stretch, here of three steps two, beside the nearest step before it."""
+
+    def warm(step: int, *losses: float) -> Check:
+        return Check(step, {"a": 0.0}, True, warm_losses=losses)
+
+    assert spoilt([check(0, 0.0), warm(3, 4.0, 12.0, 13.0)]) == (
+        "KL(teacher || student) of the teacher's own replies was 4.000 and is 12.500 at step 3"
+    )
+    assert not spoilt([check(0, 0.0), warm(3, 4.0, 12.0, 12.0)]), "threefold, not above"
+    assert not spoilt([check(0, 0.0), warm(3, 12.0, 4.0, 4.0)]), (
+        "nearer, and its first step is no part of what is judged"
+    )
+    assert not spoilt([check(0, 0.0), warm(1, 4.0)]) and spoilt([check(0, 0.0), warm(1, 4.0), warm(2, 13.0)])
+    assert spoilt([warm(2, 4.0, 1.0), warm(4, 2.0, 3.5)]), "the nearest of all, not of this stretch"
+    assert not spoilt([warm(2, 0.01, 0.01), warm(4, 0.04, 0.05)]), "still near"
+    assert not spoilt([warm(2, 4.0, 13.0), check(4, 0.0)]), "it was judged before"
+
+
 def test_a_fall_is_more_than_noise_and_more_than_half() -> None:
     """Four items; the gap of 1, 1, 1, 0 has the mean .75 and the error .25, and three of those are .75."""
     best = check(1, 1, 1, 1, 1)

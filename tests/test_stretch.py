@@ -131,6 +131,16 @@ def test_a_run_that_is_killed_after_it_went_back_goes_on_with_half_of_the_rate(
         assert moves(tmp_path / str(at)) == moves(tmp_path / "whole")
 
 
+def test_a_rate_that_leads_away_from_the_teachers_replies_is_halved_at_the_first_check(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """Also where no score can fall yet and nobody has read the student before."""
+    train(lab, tmp_path, "distill.lr=3", "distill.warm_start=1e-6", "distill.average=0")
+    rows = read_jsonl(tmp_path / "metrics.jsonl")
+    assert [row["lr"] for row in rows] == [1.5] * 4
+    assert rows[0]["halved"].startswith("KL(teacher || student) of the teacher's own replies was ")
+
+
 def test_going_back_leaves_what_a_checkpoint_lists_as_it_is(lab: Lab, tmp_path: Path) -> None:
     """A process that ends while it is saved leaves the old state.json beside the files that it lists."""
     half_way(lab, tmp_path, "distill.average=0.4")

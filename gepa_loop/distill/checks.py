@@ -32,6 +32,8 @@ class Check:
     kl: Mapping[str, float] = field(default_factory=dict)
     """Item -> KL(student || teacher) of the same replies, in nats a token; empty where no teacher reads them, where it moves with the
     student, and where a reward may take the student away from it."""
+    warm_losses: Sequence[float] = ()
+    """KL(teacher || student) of the warm start's steps since the check before, in nats a token, without those that are not finite."""
 
     @property
     def score(self) -> float:
@@ -118,11 +120,11 @@ def spoilt(checks: Sequence[Check]) -> str:
 
     The held-out score is below the best before it by more than half, or the divergence from the teacher above the lowest before it
     by more than a factor of `RISEN` and above `NEAR`; either by more than `CERTAIN` standard errors of the paired differences over
-    items. A warm start brings the student nearer from the first step on, so its divergences count, other than its scores.
+    items. A warm start brings the student nearer from the first step on, so its divergences count, other than its scores, and so do
+    its losses: a student that says one token for ever is sure of it, as is a teacher who reads it.
     """
-    return _fallen(_counted(checks), checks[-1]) or _risen(
-        [check for check in checks if check.step and check.kl], checks[-1]
-    )
+    read = [check for check in checks if check.step and check.kl]
+    return _fallen(_counted(checks), checks[-1]) or _risen(read, checks[-1]) or _lost(checks)
 
 
 def _fallen(counted: Sequence[Check], last: Check) -> str:
@@ -144,6 +146,18 @@ def _risen(read: Sequence[Check], last: Check) -> str:
     if rise <= CERTAIN * error or now <= max(RISEN * was, NEAR):
         return ""
     return f"the held-out KL(student || teacher) was {was:.3f} at step {near.step} and is {now:.3f} at step {last.step}"
+
+
+def _lost(checks: Sequence[Check]) -> str:
+    """Judged by the second half of the last stretch's warm steps, as its first steps may come from far away."""
+    losses, last = [loss for check in checks for loss in check.warm_losses], checks[-1]
+    count = math.ceil(len(last.warm_losses) / 2)
+    if not count or count == len(losses):
+        return ""
+    was, now = min(losses[:-count]), math.fsum(losses[-count:]) / count
+    if now <= max(RISEN * was, NEAR):
+        return ""
+    return f"KL(teacher || student) of the teacher's own replies was {was:.3f} and is {now:.3f} at step {last.step}"
 
 
 def _counted(checks: Sequence[Check]) -> list[Check]:

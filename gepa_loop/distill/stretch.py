@@ -120,7 +120,7 @@ class Training:
         rollouts, settings = self.lab.rollouts, self.lab.config.distill
         config = with_half_the_rate(self.lab.config) if start.halved else self.lab.config
         step, baseline, warm, failed = start.step, start.baseline, start.warm, start.failed
-        written, checked = dict(start.rows), False
+        written, checked, imitated = dict(start.rows), False, list[float]()
         check, adapter = start.checks[-1], start.adapter
         row: Row = {}
         try:
@@ -149,6 +149,8 @@ class Training:
                 rate = learning_rate(config, first)
                 row = metrics(step, collected, done, rate, clock, self.lab.base.device) | measured
                 row |= {"warm": warm, "skipped": not finite, "halved": start.halved}
+                if warm and finite:
+                    imitated.append(done.loss)
                 warm = warm and 2 * step < settings.steps and not (finite and done.loss <= self.warm_start)
                 shown = samples(step, collected, done, rollouts)
                 append_jsonl(self.folder / SAMPLES, shown)
@@ -171,7 +173,7 @@ class Training:
             step,
             adapter,
             optimizer_moments(self.optimizer),
-            (*start.checks, replace(check, warm=warm)),
+            (*start.checks, replace(check, warm=warm, warm_losses=imitated)),
             written,
             self._following(),
             student_adapter(self.model) if self.average.share else None,
