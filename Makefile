@@ -21,7 +21,7 @@ test: $(VENV)/.dev ## install with the development extras, then run the tests
 	$(BIN)/python -m pytest
 
 test-vllm: $(VLLM_VENV)/.vllm ## the vLLM sampler against real vLLM on the CPU, in an environment of its own
-	$(VLLM_VENV)/bin/python -m pytest --durations=5 tests/test_vllm_engine.py tests/test_vllm_sampler.py
+	$(VLLM_VENV)/bin/python -m pytest --durations=5 tests/sampling/vllm
 
 check: $(VENV)/.dev ## format, lint, types and the import contract
 	$(BIN)/ruff format --check .

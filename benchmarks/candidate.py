@@ -17,18 +17,19 @@ from typing import Any
 import torch
 
 from benchmarks.cases import Case, make_model, make_tokenizer
-from gepa_loop.attention import use_grouped_attention
-from gepa_loop.bundled import SMOLLM, TINY
-from gepa_loop.config import Config, load_config
+from gepa_loop.config.load import load_config
+from gepa_loop.config.whole import Config
 from gepa_loop.distill.metrics import peak_memory_gib
 from gepa_loop.lab import open_lab
-from gepa_loop.models import Base, calm_host
-from gepa_loop.prompts import Candidate, Renderer, candidate, read_prompt
-from gepa_loop.rollouts import Rollouts
+from gepa_loop.model.attention import use_grouped_attention
+from gepa_loop.model.base import Base, calm_host
+from gepa_loop.model.bundled import SMOLLM, TINY
 from gepa_loop.sampling.batches import shared_length
-from gepa_loop.sampling.engines import open_sampler
-from gepa_loop.scorers import Reading, each
-from gepa_loop.task import Item, Task
+from gepa_loop.sampling.choose import open_sampler
+from gepa_loop.scores.rollouts import Rollouts
+from gepa_loop.task.items import Item, Task
+from gepa_loop.task.prompts import Candidate, Renderer, candidate, read_prompt
+from gepa_loop.task.scorers import Reading, each
 
 ROOT = Path(__file__).parent.parent
 

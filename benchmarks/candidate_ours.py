@@ -9,11 +9,11 @@ from pathlib import Path
 
 from benchmarks.candidate import Scored, Setting, measure_side
 from gepa_loop.optimize.adapter import COMPONENT, disable_caches, example
-from gepa_loop.optimize.batched import BatchedAdapter
 from gepa_loop.optimize.journal import Journal
-from gepa_loop.optimize.proposer import make_proposer
-from gepa_loop.prompts import Candidate
-from gepa_loop.task import SPLITS
+from gepa_loop.optimize.programs import BatchedAdapter
+from gepa_loop.optimize.propose.choose import make_proposer
+from gepa_loop.task.items import SPLITS
+from gepa_loop.task.prompts import Candidate
 
 
 def open_ours(setting: Setting):

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from gepa_loop.attention import use_grouped_attention
-from gepa_loop.bundled import random_tiny
-from gepa_loop.models import Base, calm_host, resolve_dtype
-from gepa_loop.prompts import Renderer
-from gepa_loop.task import Item
+from gepa_loop.model.attention import use_grouped_attention
+from gepa_loop.model.base import Base, calm_host, resolve_dtype
+from gepa_loop.model.bundled import random_tiny
+from gepa_loop.task.items import Item
+from gepa_loop.task.prompts import Renderer
 
 LORA = {
     "rank": 16,

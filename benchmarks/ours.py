@@ -12,20 +12,23 @@ from typing import Any
 import torch
 
 from benchmarks.cases import CASES, LORA, LR, Case, fixed_completion, make_base, make_texts
-from gepa_loop.config import Config, load_config
+from gepa_loop.config.load import load_config
+from gepa_loop.config.whole import Config
+from gepa_loop.distill.clock import Clock
 from gepa_loop.distill.collect import collect
-from gepa_loop.distill.forward import open_forward
-from gepa_loop.distill.memory import plan_passes
-from gepa_loop.distill.metrics import Clock, peak_memory_gib
-from gepa_loop.distill.teacher import open_reader
-from gepa_loop.distill.update import make_optimizer, update
+from gepa_loop.distill.metrics import peak_memory_gib
+from gepa_loop.distill.optimizer import make_optimizer
+from gepa_loop.distill.passes import plan_passes
+from gepa_loop.distill.teacher.choose import open_reader
+from gepa_loop.distill.update import update
 from gepa_loop.lab import Lab
-from gepa_loop.lora_training import student_adapter, with_lora
-from gepa_loop.prompts import Renderer
-from gepa_loop.rollouts import Rollouts
+from gepa_loop.model.graphs import open_forward
+from gepa_loop.model.lora.training import student_adapter, with_lora
 from gepa_loop.sampling.base import Completion, Sampling
-from gepa_loop.sampling.engines import open_sampler
-from gepa_loop.task import Item, Task
+from gepa_loop.sampling.choose import open_sampler
+from gepa_loop.scores.rollouts import Rollouts
+from gepa_loop.task.items import Item, Task
+from gepa_loop.task.prompts import Renderer
 
 
 class Fixed:

@@ -23,18 +23,19 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 
 from benchmarks.cases import CASES, HEADS, LORA, SHAPES, Case, make_config, make_texts, make_tokenizer
-from gepa_loop.lora import Adapter, write_adapter
-from gepa_loop.origin import Origin
-from gepa_loop.prompts import Renderer
+from gepa_loop.model.lora.adapter import Adapter
+from gepa_loop.model.lora.files import write_adapter
+from gepa_loop.model.origin import Origin
 from gepa_loop.sampling.base import Sampling
-from gepa_loop.sampling.vllm_options import (
+from gepa_loop.sampling.vllm.options import (
     capture_sizes,
     installed_version,
     room,
     sampling_options,
     set_environment,
 )
-from gepa_loop.task import Item
+from gepa_loop.task.items import Item
+from gepa_loop.task.prompts import Renderer
 
 
 def write_model(case: Case, folder: Path) -> None:

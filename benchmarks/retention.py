@@ -26,8 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.step import versions
-from gepa_loop.runs import read_jsonl
-from gepa_loop.select import internalisation, item_scores
+from gepa_loop.run.files import read_jsonl
+from gepa_loop.scores.statistics import internalisation, item_scores
 
 ROOT = Path(__file__).parent.parent
 WAYS = {"greedy": "_greedy", "sampled": ""}

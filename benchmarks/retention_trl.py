@@ -30,10 +30,10 @@ from trl.experimental.sdft import SDFTConfig, SDFTTrainer
 from trl.experimental.sdft.sdft_trainer import DemonstrationTeacherContextBuilder
 
 from benchmarks.cases import LORA
-from gepa_loop.config import load_config
+from gepa_loop.config.load import load_config
 from gepa_loop.lab import Lab, open_lab
-from gepa_loop.models import calm_host
-from gepa_loop.prompts import NO_PROMPT, read_prompt
+from gepa_loop.model.base import calm_host
+from gepa_loop.task.prompts import NO_PROMPT, read_prompt
 
 ROWS = 16
 """Rollouts of one forward and backward pass."""

@@ -21,13 +21,13 @@ from benchmarks.candidate_dspy import Gathering
 from benchmarks.search_ours import NUMBER, Clock, Outcome
 from gepa_loop.lab import Lab, seed_prompt
 from gepa_loop.optimize.adapter import FieldAdapter, disable_caches, example, program, prompt_of
-from gepa_loop.optimize.engine import trainset
 from gepa_loop.optimize.feedback import failure_of
-from gepa_loop.optimize.proposer import Proposer
-from gepa_loop.prompts import Candidate, normalise
-from gepa_loop.runs import derive_seed
+from gepa_loop.optimize.gepa import trainset
+from gepa_loop.optimize.propose.base import Proposer
+from gepa_loop.run.seeds import derive_seed
 from gepa_loop.sampling.base import Completion
-from gepa_loop.stages import open_proposer
+from gepa_loop.stages.search import open_proposer
+from gepa_loop.task.prompts import Candidate, normalise
 
 
 class Recording(Gathering):

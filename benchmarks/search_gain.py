@@ -10,12 +10,12 @@ from typing import Any
 
 from benchmarks.search_dspy import search_stock
 from benchmarks.search_ours import STOCK, VARIANTS, configure, interval, search_ours
-from gepa_loop.config import Config
+from gepa_loop.config.whole import Config
 from gepa_loop.lab import Lab, seed_prompt
-from gepa_loop.prompts import Candidate
-from gepa_loop.rollouts import mean_score
 from gepa_loop.sampling.base import Sampling
-from gepa_loop.task import load_task
+from gepa_loop.scores.rollouts import mean_score
+from gepa_loop.task.items import load_task
+from gepa_loop.task.prompts import Candidate
 
 MEANS = (
     "test",

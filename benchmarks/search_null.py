@@ -16,18 +16,19 @@ from statsmodels.stats.proportion import proportion_confint
 
 from benchmarks.search_dspy import search_stock
 from benchmarks.search_ours import STOCK, VARIANTS, Silent, configure, interval, search_ours
-from gepa_loop.bundled import TINY
-from gepa_loop.config import Config
+from gepa_loop.config.tables import ModelConfig
+from gepa_loop.config.whole import Config
 from gepa_loop.lab import Lab, seed_prompt
-from gepa_loop.lora import Adapter
-from gepa_loop.models import Base, load_base
-from gepa_loop.prompts import NO_PROMPT, Renderer
-from gepa_loop.rollouts import Rollouts
-from gepa_loop.runs import derive_seed, read_jsonl
+from gepa_loop.model.base import Base, load_base
+from gepa_loop.model.bundled import TINY
+from gepa_loop.model.lora.adapter import Adapter
+from gepa_loop.run.files import read_jsonl
+from gepa_loop.run.seeds import derive_seed
 from gepa_loop.sampling.base import Completion, Sampling
-from gepa_loop.schema import ModelConfig
-from gepa_loop.stages import scores
-from gepa_loop.task import SPLITS, Item, Task
+from gepa_loop.scores.rollouts import Rollouts
+from gepa_loop.stages.score import scores
+from gepa_loop.task.items import SPLITS, Item, Task
+from gepa_loop.task.prompts import NO_PROMPT, Renderer
 
 RIGHT, WRONG = "right", "wrong"
 

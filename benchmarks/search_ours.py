@@ -13,11 +13,12 @@ from typing import Any
 import dspy
 from scipy.stats import t as student_t
 
-from gepa_loop.config import Config, load_config
+from gepa_loop.config.load import load_config
+from gepa_loop.config.whole import Config
 from gepa_loop.lab import Lab, seed_prompt
-from gepa_loop.prompts import Candidate
-from gepa_loop.runs import read_json, read_jsonl
-from gepa_loop.stages import search
+from gepa_loop.run.files import read_json, read_jsonl
+from gepa_loop.stages.search import search
+from gepa_loop.task.prompts import Candidate
 
 NUMBER = 1
 """The round that both sides' proposer is seeded for."""

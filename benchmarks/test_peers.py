@@ -18,17 +18,19 @@ from torch import Tensor
 from trl.experimental.gkd.gkd_trainer import GKDTrainer
 from trl.experimental.sdft.sdft_trainer import DistillationLogits, SDFTTrainer
 
-from gepa_loop.config import Config, load_config
+from gepa_loop.config.load import load_config
+from gepa_loop.config.whole import Config
+from gepa_loop.distill.clock import Clock
 from gepa_loop.distill.collect import Collected, collect
-from gepa_loop.distill.divergence import divergence
-from gepa_loop.distill.forward import open_forward
-from gepa_loop.distill.memory import plan_passes
-from gepa_loop.distill.metrics import Clock
-from gepa_loop.distill.teacher import open_reader
-from gepa_loop.distill.update import make_optimizer, update
+from gepa_loop.distill.head.divergence import divergence
+from gepa_loop.distill.optimizer import make_optimizer
+from gepa_loop.distill.passes import plan_passes
+from gepa_loop.distill.teacher.choose import open_reader
+from gepa_loop.distill.update import update
 from gepa_loop.lab import Lab, open_lab
-from gepa_loop.lora_training import as_teacher, remove_lora, student_adapter, with_lora
-from gepa_loop.prompts import NO_PROMPT
+from gepa_loop.model.graphs import open_forward
+from gepa_loop.model.lora.training import as_teacher, remove_lora, student_adapter, with_lora
+from gepa_loop.task.prompts import NO_PROMPT
 
 PROMPT = "Answer with one number."
 

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.retention import OURS, Side, slug, table, with_shares
 from benchmarks.retention_trl import PromptedTeacher, WallClock
-from gepa_loop.runs import write_jsonl
+from gepa_loop.run.files import write_jsonl
 
 
 def test_the_teacher_reads_its_prompt_before_the_same_completion() -> None:

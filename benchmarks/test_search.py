@@ -16,14 +16,14 @@ from benchmarks.search_dspy import Recording, quiet, search_stock, shown
 from benchmarks.search_gain import gain, gains
 from benchmarks.search_null import Coin, expected, false_winners, null_config, null_lab
 from benchmarks.search_ours import NUMBER, SIDES, STOCK, VARIANTS, Outcome, configure, search_ours
-from gepa_loop.bundled import TINY
+from gepa_loop.config.tables import ModelConfig
 from gepa_loop.lab import Lab, open_lab, seed_prompt
-from gepa_loop.models import Base, load_base
+from gepa_loop.model.base import Base, load_base
+from gepa_loop.model.bundled import TINY
 from gepa_loop.optimize.adapter import COMPONENT, FieldAdapter, example, program
 from gepa_loop.optimize.feedback import Excerpt, reflective_record
 from gepa_loop.sampling.base import Sampling
-from gepa_loop.schema import ModelConfig
-from gepa_loop.stages import open_proposer
+from gepa_loop.stages.search import open_proposer
 
 BUDGET = 980
 GREEDY = Sampling(0.0, 16)

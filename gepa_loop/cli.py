@@ -13,8 +13,8 @@ from rich.text import Text
 from gepa_loop import __version__
 from gepa_loop.errors import ConfigError, EnvironmentFault, GepaLoopError, Interrupted, NoGain, memory_fault
 from gepa_loop.session import open_session, shown
+from gepa_loop.show.terminal import accept_any_text, err, open_streams, out, stream_fault
 from gepa_loop.signals import end_at_once
-from gepa_loop.terminal import accept_any_text, err, open_streams, out, stream_fault
 
 if TYPE_CHECKING:
     from gepa_loop.lab import Lab
@@ -145,10 +145,10 @@ def optimize(
     with open_session("optimize", config, sets, run_name, dry_run, fresh) as opened:
         if opened is None:
             return
-        from gepa_loop.browse import print_front
         from gepa_loop.lab import seed_prompt
-        from gepa_loop.searches import read_search
-        from gepa_loop.stages import search
+        from gepa_loop.show.browse import print_front
+        from gepa_loop.show.searches import read_search
+        from gepa_loop.stages.search import search
 
         lab, run, view = opened
         search(lab, seed_prompt(lab.config), run.path / "optimize", view, number=0, stack=None)
@@ -187,25 +187,25 @@ def distill(
     fresh: FreshOption = False,
 ) -> None:
     """Distil one prompt into a LoRA adapter."""
-    from gepa_loop.prompts import read_prompt
+    from gepa_loop.task.prompts import read_prompt
 
     teacher, sets = read_prompt(prompt), _with(sets, "distill.questions", questions)
     with open_session("distill", config, sets, run_name, dry_run, fresh, {str(prompt): teacher}) as opened:
         if opened is None:
             return
-        from gepa_loop.ledger import read_looks
-        from gepa_loop.references import with_references
-        from gepa_loop.retention import measure
-        from gepa_loop.stages import distil_alone
-        from gepa_loop.writing import with_questions
+        from gepa_loop.scores.ledger import read_looks
+        from gepa_loop.stages.distillation import distil_alone
+        from gepa_loop.stages.questions import with_questions
+        from gepa_loop.stages.references import with_references
+        from gepa_loop.stages.retention import measure
 
         lab, run, view = opened
         lab = with_questions(lab, teacher, run, view)
         lab = with_references(lab, teacher, run, view)
         done = distil_alone(lab, teacher, run, view)
         result = measure(lab, teacher, done.adapter, run, view)
-    from gepa_loop.select import decimal
-    from gepa_loop.view import reply_lines, retention_lines, retention_table
+    from gepa_loop.scores.numbers import decimal
+    from gepa_loop.show.tables import reply_lines, retention_lines, retention_table
 
     out.print()
     out.print(retention_table(result))
@@ -247,8 +247,8 @@ def evaluate(
     fresh: FreshOption = False,
 ) -> None:
     """Score a prompt and an adapter on a split, alone or paired against a second pair."""
-    from gepa_loop.stages import Subject, compare, subject
-    from gepa_loop.task import SPLITS
+    from gepa_loop.stages.score import Subject, compare, subject
+    from gepa_loop.task.items import SPLITS
 
     if split not in SPLITS:
         raise ConfigError(f"--split {split}: no such split", f"There are {', '.join(SPLITS)}.")
@@ -270,11 +270,11 @@ def evaluate(
     ) as opened:
         if opened is None:
             return
-        from gepa_loop.ledger import read_looks
+        from gepa_loop.scores.ledger import read_looks
 
         lab, run, view = opened
         result = compare(lab, subjects, split, run, view)
-    from gepa_loop.view import compare_table
+    from gepa_loop.show.tables import compare_table
 
     out.print()
     out.print(compare_table(result, [one.label for one in subjects]))
@@ -300,15 +300,15 @@ def loop(
         if opened is None:
             return
         from gepa_loop.lab import seed_prompt
-        from gepa_loop.ledger import read_looks
         from gepa_loop.loop import run_loop
-        from gepa_loop.outcome import missing_gain
-        from gepa_loop.report.page import write_report
+        from gepa_loop.scores.ledger import read_looks
+        from gepa_loop.scores.outcome import missing_gain
+        from gepa_loop.show.report import write_report
 
         lab, run, view = opened
         result = run_loop(lab, seed_prompt(lab.config), run, view)
         report = write_report(run.path)
-    from gepa_loop.view import result_table, round_lines
+    from gepa_loop.show.tables import result_table, round_lines
 
     out.print()
     out.print(result_table(result))
@@ -339,8 +339,8 @@ def sweep(
     fresh: FreshOption = False,
 ) -> None:
     """Distil one prompt under every cell of a grid and compare the students with the baseline's."""
-    from gepa_loop.prompts import read_prompt
     from gepa_loop.sweep import cell_configs, check_cells, grid_source, load_grid, run_sweep
+    from gepa_loop.task.prompts import read_prompt
 
     grid, teacher = load_grid(preset), read_prompt(prompt)
     configs = cell_configs(grid, config, sets or (), seeds)
@@ -359,7 +359,7 @@ def sweep(
             return
         lab, run, view = opened
         result = run_sweep(lab, grid, configs, teacher, run, view)
-    from gepa_loop.view import sweep_table
+    from gepa_loop.show.tables import sweep_table
 
     out.print()
     out.print(sweep_table(result))
@@ -369,7 +369,7 @@ def sweep(
 @config_app.command("show")
 def config_show(config: ConfigOption = None, sets: SetOption = None) -> None:
     """Print the resolved configuration as JSON."""
-    from gepa_loop.config import load_config
+    from gepa_loop.config.load import load_config
 
     print(load_config(config, sets or ()).model_dump_json(indent=2))
 
@@ -377,7 +377,7 @@ def config_show(config: ConfigOption = None, sets: SetOption = None) -> None:
 @config_app.command("presets")
 def config_presets() -> None:
     """List the presets and the sweep's grids that come with the program."""
-    from gepa_loop.config import presets
+    from gepa_loop.config.load import presets
     from gepa_loop.sweep import grids
 
     for title, found in (("presets (--config)", presets()), ("grids (sweep --preset)", grids())):
@@ -395,8 +395,8 @@ def prompts_list(
     ] = False,
 ) -> None:
     """List the front of a search, best first."""
-    from gepa_loop.browse import print_all, print_front
-    from gepa_loop.searches import read_search
+    from gepa_loop.show.browse import print_all, print_front
+    from gepa_loop.show.searches import read_search
 
     (print_all if everything else print_front)(read_search(name, number), out)
 
@@ -409,8 +409,8 @@ def prompts_show(
     text: Annotated[bool, typer.Option("--text", help="Print the text alone.")] = False,
 ) -> None:
     """Show one prompt: where it came from, its scores and costs, its text."""
-    from gepa_loop.browse import print_candidate
-    from gepa_loop.searches import pick, read_search
+    from gepa_loop.show.browse import print_candidate
+    from gepa_loop.show.searches import pick, read_search
 
     search = read_search(name, number)
     chosen = pick(search, candidate)
@@ -428,8 +428,8 @@ def prompts_diff(
     number: RoundOption = None,
 ) -> None:
     """Show what changed from one prompt to another."""
-    from gepa_loop.browse import print_comparison
-    from gepa_loop.searches import pick, read_search
+    from gepa_loop.show.browse import print_comparison
+    from gepa_loop.show.searches import pick, read_search
 
     search = read_search(name, number)
     print_comparison(pick(search, old), pick(search, new), out)

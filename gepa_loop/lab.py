@@ -9,19 +9,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gepa_loop.config import Config
+from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError, ModelError, TaskError
-from gepa_loop.judge import RECORD, Record
-from gepa_loop.lora import read_adapter
-from gepa_loop.models import Base, load_base
-from gepa_loop.prompts import NO_PROMPT, Candidate, Renderer, candidate, read_prompt
-from gepa_loop.records import short
-from gepa_loop.rollouts import Rollouts
-from gepa_loop.runs import flatten
-from gepa_loop.sampling.engines import open_sampler, resolve_engine
+from gepa_loop.model.base import Base, load_base
+from gepa_loop.model.lora.files import read_adapter
+from gepa_loop.run.identity import flatten
+from gepa_loop.sampling.choose import open_sampler, resolve_engine
 from gepa_loop.sampling.selfcheck import check_reading
-from gepa_loop.task import SPLITS, Task, load_task
-from gepa_loop.template import Chat
+from gepa_loop.scores.rollouts import Rollouts
+from gepa_loop.task.items import SPLITS, Task, load_task
+from gepa_loop.task.judge import RECORD, Record
+from gepa_loop.task.prompts import NO_PROMPT, Candidate, Renderer, candidate, read_prompt
+from gepa_loop.task.records import short
+from gepa_loop.task.template import Chat
 
 PACKAGES = ("gepa-loop", "torch", "transformers", "peft", "tokenizers", "dspy", "gepa", "reasoning-gym")
 """Packages whose versions can change a result."""

@@ -12,28 +12,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gepa_loop.config import Config
+from gepa_loop.config.recipe import reads_prompt
+from gepa_loop.config.tables import LoopConfig
+from gepa_loop.config.whole import Config
 from gepa_loop.errors import RunDirectoryError
 from gepa_loop.lab import Lab
-from gepa_loop.ledger import begin_look
-from gepa_loop.lora import Adapter, stack_adapters, write_adapter
-from gepa_loop.outcome import details, gains, summary
-from gepa_loop.predict import Fit, Prediction, fit, predict
-from gepa_loop.prompts import NO_PROMPT, Candidate
-from gepa_loop.recipe import reads_prompt
-from gepa_loop.runs import Run, read_json, read_record, write_json, write_record
-from gepa_loop.schema import LoopConfig
-from gepa_loop.scorecard import WAYS, Replies, Way, decides
-from gepa_loop.select import (
-    Contender,
-    ItemScores,
-    Verdict,
-    decide,
-    difference,
-    internalisation,
-    level_of_round,
-)
-from gepa_loop.stages import Observer, distil, note_look, replies, scores, search
+from gepa_loop.model.lora.adapter import Adapter, stack_adapters
+from gepa_loop.model.lora.files import write_adapter
+from gepa_loop.run.directory import Run
+from gepa_loop.run.files import read_json, read_record, write_json, write_record
+from gepa_loop.scores.card import WAYS, Replies, Way, decides
+from gepa_loop.scores.decision import Contender, Verdict, decide, level_of_round
+from gepa_loop.scores.ledger import begin_look
+from gepa_loop.scores.outcome import details, gains, summary
+from gepa_loop.scores.prediction import Fit, Prediction, fit, predict
+from gepa_loop.scores.statistics import ItemScores, difference, internalisation
+from gepa_loop.stages.distillation import distil
+from gepa_loop.stages.observer import Observer
+from gepa_loop.stages.score import note_look, replies, scores
+from gepa_loop.stages.search import search
+from gepa_loop.task.prompts import NO_PROMPT, Candidate
 
 if TYPE_CHECKING:
     from gepa_loop.distill.trainer import Distilled

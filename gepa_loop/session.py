@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.text import Text
 
 from gepa_loop.errors import ConfigError, TaskError
-from gepa_loop.redact import printable
+from gepa_loop.outside.redact import printable
+from gepa_loop.show.terminal import out
 from gepa_loop.signals import interruptible
-from gepa_loop.terminal import out
 
 if TYPE_CHECKING:
-    from gepa_loop.config import Config
+    from gepa_loop.config.whole import Config
     from gepa_loop.lab import Lab
-    from gepa_loop.lora import Adapter
-    from gepa_loop.prompts import Candidate
-    from gepa_loop.runs import Run
-    from gepa_loop.view import View
+    from gepa_loop.model.lora.adapter import Adapter
+    from gepa_loop.run.directory import Run
+    from gepa_loop.show.live import View
+    from gepa_loop.task.prompts import Candidate
 
 
 class Session(NamedTuple):
@@ -63,16 +63,18 @@ def open_session(
         check: Checks a command that trains; None checks the first prompt as its teacher's.
         adapters: Adapters that the command reads, by where each came from; the model must be theirs.
     """
-    from gepa_loop.config import load_config
-    from gepa_loop.judge import RECORD, Record, dollars
+    from gepa_loop.config.load import load_config
     from gepa_loop.lab import seed_prompt, seed_source, without_limits
-    from gepa_loop.origin import check_origin
-    from gepa_loop.runs import fingerprint, open_run, write_json
-    from gepa_loop.spread import FILE as JUDGED
-    from gepa_loop.spread import check_judge, measure_spread
-    from gepa_loop.stages import check_search, proposer_name
-    from gepa_loop.view import View
-    from gepa_loop.writing import FOLDER, check_writer, writer_name
+    from gepa_loop.model.origin import check_origin
+    from gepa_loop.run.directory import open_run
+    from gepa_loop.run.files import write_json
+    from gepa_loop.run.identity import fingerprint
+    from gepa_loop.show.live import View
+    from gepa_loop.stages.questions import FOLDER, check_writer, writer_name
+    from gepa_loop.stages.search import check_search, proposer_name
+    from gepa_loop.stages.spread import FILE as JUDGED
+    from gepa_loop.stages.spread import check_judge, measure_spread
+    from gepa_loop.task.judge import RECORD, Record, dollars
 
     settings = load_config(config, sets or ())
     searches = command in ("optimize", "loop")
@@ -80,7 +82,7 @@ def open_session(
         prompts = {seed_source(settings): seed_prompt(settings)}
     extra = {"command": command, "prompts": " ".join(p.id for p in prompts.values()), **(more or {})}
     if searches:
-        from gepa_loop.config import check_budget
+        from gepa_loop.config.whole import check_budget
 
         check_budget(settings)
         # What `auto` means depends on the environment, and a run goes on with whom it began.
@@ -99,7 +101,7 @@ def open_session(
     if writes and (fresh or not (path / FOLDER / "result.json").exists()):
         out.print(check_writer(lab, next(iter(prompts.values()))), highlight=False)
     if dry_run:
-        from gepa_loop.planning import plan
+        from gepa_loop.stages.plan import plan
 
         if lab.task.judge is not None:
             lab.task.judge.remote.provider()  # a missing key is found for nothing
@@ -143,7 +145,7 @@ def _run_path(name: str) -> Path:
 
 def _begun(path: Path) -> str | None:
     """The day on which the run in a folder began; None where there is none."""
-    from gepa_loop.runs import read_manifest
+    from gepa_loop.run.identity import read_manifest
 
     day = (
         read_manifest(path).get("identity", {}).get("model.date")
@@ -161,9 +163,9 @@ def _checked_lab(
     day: str | None,
 ) -> Lab:
     from gepa_loop.lab import open_lab
-    from gepa_loop.references import check_references
-    from gepa_loop.sources import code_of
-    from gepa_loop.writing import refuse_questions
+    from gepa_loop.stages.questions import refuse_questions
+    from gepa_loop.stages.references import check_references
+    from gepa_loop.task.sources import code_of
 
     if command == "loop":
         refuse_questions(settings, command)
@@ -181,7 +183,7 @@ def _checked_lab(
     for source, candidate in prompts.items():
         lab.check_prompt(candidate, source)
     if command in ("distill", "loop", "sweep"):
-        from gepa_loop.distill.teacher import check_teacher
+        from gepa_loop.distill.teacher.choose import check_teacher
 
         lab = lab.for_training()
         if check is None:

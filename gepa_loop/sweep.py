@@ -14,17 +14,22 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from gepa_loop.config import DEFAULT_PRESET, Config, find_source, load_config
-from gepa_loop.distill.teacher import check_teacher
+from gepa_loop.config.load import DEFAULT_PRESET, find_source, load_config
+from gepa_loop.config.whole import Config
+from gepa_loop.distill.teacher.choose import check_teacher
 from gepa_loop.errors import ConfigError, GepaLoopError
-from gepa_loop.files import SETTINGS, found_at, parse_toml, read_file
 from gepa_loop.lab import Lab
-from gepa_loop.prompts import NO_PROMPT, Candidate
-from gepa_loop.runs import Run, fingerprint, open_run, read_record, write_json, write_record
-from gepa_loop.seeds import SeedScores, over_seeds, seed_difference
-from gepa_loop.select import ItemScores, estimate, holm
-from gepa_loop.stages import Observer, distil_alone, scores
-from gepa_loop.writing import refuse_questions
+from gepa_loop.outside.files import SETTINGS, found_at, parse_toml, read_file
+from gepa_loop.run.directory import Run, open_run
+from gepa_loop.run.files import read_record, write_json, write_record
+from gepa_loop.run.identity import fingerprint
+from gepa_loop.scores.over_seeds import SeedScores, over_seeds, seed_difference
+from gepa_loop.scores.statistics import ItemScores, estimate, holm
+from gepa_loop.stages.distillation import distil_alone
+from gepa_loop.stages.observer import Observer
+from gepa_loop.stages.questions import refuse_questions
+from gepa_loop.stages.score import scores
+from gepa_loop.task.prompts import NO_PROMPT, Candidate
 
 SPLIT = "select"
 
@@ -42,7 +47,7 @@ class Grid:
 
 def grids() -> dict[str, str]:
     """The shipped grids: name -> first comment line of its file."""
-    folder = resources.files("gepa_loop") / "sweeps"
+    folder = resources.files("gepa_loop.config") / "sweeps"
     texts = {
         f.name.removesuffix(".toml"): f.read_text("utf-8")
         for f in folder.iterdir()
@@ -58,7 +63,7 @@ def load_grid(source: str) -> Grid:
         ConfigError: There is none, or it is no grid.
     """
     if source in grids():
-        text = (resources.files("gepa_loop") / "sweeps" / f"{source}.toml").read_text("utf-8")
+        text = (resources.files("gepa_loop.config") / "sweeps" / f"{source}.toml").read_text("utf-8")
     elif found_at(Path(source)):
         try:
             text = read_file(Path(source), SETTINGS).decode("utf-8", "replace")

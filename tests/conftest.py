@@ -13,21 +13,21 @@ import pytest
 if not Path("/proc/driver/nvidia").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from gepa_loop.attention import use_grouped_attention
-from gepa_loop.bundled import SMOLLM, TINY
-from gepa_loop.models import Base, load_base
-from gepa_loop.schema import ModelConfig
+from gepa_loop.config.tables import ModelConfig
+from gepa_loop.model.attention import use_grouped_attention
+from gepa_loop.model.base import Base, load_base
+from gepa_loop.model.bundled import SMOLLM, TINY
 
 # There is no Triton for macOS.
 collect_ignore = (
     []
     if find_spec("triton")
     else [
-        "test_cuda_sampler.py",
-        "test_fused.py",
-        "test_bfloat16.py",
-        "test_product.py",
-        "test_packed_attention.py",
+        "sampling/cuda/test_sampler.py",
+        "model/fused/test_training.py",
+        "model/fused/test_bfloat16.py",
+        "model/fused/test_product.py",
+        "model/fused/test_training_attention.py",
     ]
 )
 

@@ -30,7 +30,7 @@ def write_model(kind: str, folder: Path, without: str = "", **more: Any) -> Path
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
-    from gepa_loop.bundled import random_tiny
+    from gepa_loop.model.bundled import random_tiny
 
     logging.disable_progress_bar()
     with torch.random.fork_rng(devices=[]):

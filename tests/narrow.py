@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from gepa_loop.distill.batch import Packed
-from gepa_loop.distill.forward import Prefix, hidden_states
-from gepa_loop.models import Base
+from gepa_loop.model.base import Base
+from gepa_loop.model.forward import Prefix, hidden_states
+from gepa_loop.model.packed import Packed
 
 
 @dataclass

@@ -17,15 +17,15 @@ from families import write_model
 from filelock import FileLock
 from peft import PeftModel
 
-from gepa_loop.bundled import CHATML, random_tiny
 from gepa_loop.cli import run
-from gepa_loop.config import load_config
+from gepa_loop.config.load import load_config
+from gepa_loop.config.tables import LoraConfig, ModelConfig
 from gepa_loop.errors import memory_fault
-from gepa_loop.lora import write_adapter
-from gepa_loop.lora_training import student_adapter, with_lora
-from gepa_loop.models import load_base
-from gepa_loop.schema import LoraConfig, ModelConfig
-from gepa_loop.task import load_task
+from gepa_loop.model.base import load_base
+from gepa_loop.model.bundled import CHATML, random_tiny
+from gepa_loop.model.lora.files import write_adapter
+from gepa_loop.model.lora.training import student_adapter, with_lora
+from gepa_loop.task.items import load_task
 
 GEPA_LOOP = [sys.executable, "-c", "from gepa_loop.cli import main; main()"]
 LOOP = ["loop", "--config", "smoke", "--run-name", "r"]

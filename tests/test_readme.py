@@ -1,9 +1,8 @@
 """What the README says of the repository."""
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from places import ROOT
 
 
 def test_the_list_of_files_names_every_module_and_nothing_else() -> None:

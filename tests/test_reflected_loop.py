@@ -6,9 +6,9 @@ from typing import Any
 import ladder
 import pytest
 from anthropic_api import KEY, MODEL, anthropic_api
-from test_interrupted_search import by_request, killed_when, start
+from processes import by_request, killed_when, start
 
-from gepa_loop.runs import read_json, read_jsonl
+from gepa_loop.run.files import read_json, read_jsonl
 
 SETS = [
     *ladder.SETS,

@@ -24,9 +24,10 @@ from anthropic_api import (
     slow,
 )
 from coin import SETS
+from places import HELPERS
 
 from gepa_loop.cli import run
-from gepa_loop.runs import read_json, read_jsonl
+from gepa_loop.run.files import read_json, read_jsonl
 
 USD = (1000 * 4 + 200 * 20) / 1e6
 """What a reply of the fake costs at $4 and $20 a million tokens."""
@@ -65,7 +66,7 @@ class Runs:
 @pytest.fixture
 def optimize(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Runs:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.syspath_prepend(str(HELPERS))
     return Runs(tmp_path, monkeypatch, capfd)
 
 

@@ -13,9 +13,9 @@ import pytest
 from rich.console import Console
 
 from gepa_loop.errors import EnvironmentFault, Interrupted
+from gepa_loop.show.live import View
+from gepa_loop.show.terminal import Terminal, stream_fault
 from gepa_loop.signals import ENDING, SHOW_CURSOR, interruptible
-from gepa_loop.terminal import Terminal, stream_fault
-from gepa_loop.view import View
 
 
 def interrupted(work: Callable[[], None]) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from gepa_loop.cli import run as gepa_loop
-from gepa_loop.config import load_config
+from gepa_loop.config.load import load_config
 from gepa_loop.errors import ConfigError, PromptError
 from gepa_loop.lab import Lab, open_lab
-from gepa_loop.lora import read_adapter
-from gepa_loop.prompts import Candidate
-from gepa_loop.runs import open_run, read_json, read_jsonl
+from gepa_loop.model.lora.files import read_adapter
+from gepa_loop.run.directory import open_run
+from gepa_loop.run.files import read_json, read_jsonl
+from gepa_loop.show.tables import sweep_table
 from gepa_loop.sweep import cell_configs, check_cells, grid_source, grids, load_grid, run_sweep
-from gepa_loop.view import sweep_table
+from gepa_loop.task.prompts import Candidate
 
 PROMPT = Candidate("Answer with one number.")
 

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gepa_loop.distill.batch import Group, completion_tokens, pack
-from gepa_loop.distill.forward import Prefix, hidden_states
-from gepa_loop.distill.head import token_stats
-from gepa_loop.distill.memory import Holder, Passes, in_parts
-from gepa_loop.models import Base
+from gepa_loop.distill.batch import Group, completion_tokens
+from gepa_loop.distill.head.chunked import token_stats
+from gepa_loop.distill.passes import Holder, Passes, in_parts
+from gepa_loop.model.base import Base
+from gepa_loop.model.forward import Prefix, hidden_states
+from gepa_loop.model.packed import pack
 from gepa_loop.sampling.base import Completion
-from gepa_loop.task import Item
+from gepa_loop.task.items import Item
 
 if TYPE_CHECKING:
-    from gepa_loop.distill.teacher import Reader
+    from gepa_loop.distill.teacher.base import Reader
 
 
 def reply_groups(

@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save
 
 from gepa_loop.distill.checks import Check
-from gepa_loop.lora import Adapter, read_adapter, write_adapter
-from gepa_loop.origin import Origin
-from gepa_loop.runs import read_json, read_record, write_bytes, write_record
+from gepa_loop.model.lora.adapter import Adapter
+from gepa_loop.model.lora.files import read_adapter, write_adapter
+from gepa_loop.model.origin import Origin
+from gepa_loop.run.files import read_json, read_record, write_bytes, write_record
 
 MOMENTS = "optimizer.safetensors"
 

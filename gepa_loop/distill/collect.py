@@ -9,18 +9,19 @@ from itertools import islice
 
 import torch
 
-from gepa_loop.config import Config
+from gepa_loop.config.objectives import GRPO, SFT, Objective
+from gepa_loop.config.recipe import on_policy_share
+from gepa_loop.config.whole import Config
 from gepa_loop.distill.batch import Group
 from gepa_loop.distill.objectives import Completions, overlong_penalty
-from gepa_loop.distill.teacher import Reader
+from gepa_loop.distill.teacher.base import Reader
 from gepa_loop.distill.warm import Recorded
-from gepa_loop.lora import Adapter
-from gepa_loop.prompts import NO_PROMPT
-from gepa_loop.recipe import GRPO, SFT, Objective, on_policy_share
-from gepa_loop.rollouts import Rollouts
-from gepa_loop.runs import derive_seed
+from gepa_loop.model.lora.adapter import Adapter
+from gepa_loop.run.seeds import derive_seed
 from gepa_loop.sampling.base import Completion, Sampling
-from gepa_loop.task import Item
+from gepa_loop.scores.rollouts import Rollouts
+from gepa_loop.task.items import Item
+from gepa_loop.task.prompts import NO_PROMPT
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gepa_loop.low_rank import Twin
-from gepa_loop.prompts import NO_PROMPT
-from gepa_loop.rollouts import mean_score
+from gepa_loop.model.lora.low_rank import Twin
 from gepa_loop.sampling.base import Sampling
+from gepa_loop.scores.rollouts import mean_score
+from gepa_loop.task.prompts import NO_PROMPT
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from gepa_loop.lab import Lab
-    from gepa_loop.lora import Adapter
-    from gepa_loop.models import Base
+    from gepa_loop.model.base import Base
+    from gepa_loop.model.lora.adapter import Adapter
 
 NEUTRAL = (
     "A glacier is a body of ice that moves under its own weight. It forms where more snow falls in winter than melts in summer, "

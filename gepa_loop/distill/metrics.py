@@ -2,54 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import resource
-import time
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gepa_loop.distill.clock import Clock
 from gepa_loop.distill.objectives import LOG_RATIO_LIMIT, k3
-from gepa_loop.rollouts import Rollouts
+from gepa_loop.scores.rollouts import Rollouts
 
 if TYPE_CHECKING:
     from gepa_loop.distill.collect import Collected
     from gepa_loop.distill.update import Updated
 
+
 SAMPLES_KEPT = 2
 """Completions of each step that go into samples.jsonl."""
-
-
-class Clock:
-    """Seconds by phase of one step; on a GPU of the device's own time, which the host does not wait for."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._laps = [("", self._now())]
-
-    def lap(self, phase: str) -> None:
-        """Book the time since the last lap under `phase`."""
-        self._laps.append((phase, self._now()))
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """By phase, in the order of their first laps; waits for the device."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        found: dict[str, float] = {}
-        for (_, start), (phase, end) in itertools.pairwise(self._laps):
-            took = end - start if isinstance(start, float) else start.elapsed_time(end) / 1000
-            found[phase] = found.get(phase, 0.0) + took
-        return found
-
-    def _now(self) -> Any:
-        """A moment of the device's stream, or of the host without one."""
-        if self._device.type != "cuda":
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(self._device))
-        return event
 
 
 def metrics(

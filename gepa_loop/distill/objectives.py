@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gepa_loop.recipe import GRPO, SFT, FullKL, Objective, SequenceKL, TokenKL
+from gepa_loop.config.objectives import GRPO, SFT, FullKL, Objective, SequenceKL, TokenKL
 
 LOG_RATIO_LIMIT = 20.0
 """Log-ratios are cut here before they are exponentiated."""

@@ -16,17 +16,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gepa_loop.distill.batch import Group, completion_tokens, micro_batches, pack
+from gepa_loop.distill.batch import Group, completion_tokens, micro_batches
 from gepa_loop.distill.collect import items_of_step
-from gepa_loop.distill.forward import Prefix, hidden_states, read_prefix
-from gepa_loop.distill.head import Dense, token_stats
-from gepa_loop.distill.memory import plan_passes
+from gepa_loop.distill.head.chunked import Dense, token_stats
+from gepa_loop.distill.passes import plan_passes
 from gepa_loop.lab import Lab
-from gepa_loop.lora import Adapter
-from gepa_loop.lora_training import as_teacher, remove_lora, with_lora
-from gepa_loop.prompts import NO_PROMPT
+from gepa_loop.model.forward import Prefix, hidden_states, read_prefix
+from gepa_loop.model.lora.adapter import Adapter
+from gepa_loop.model.lora.training import as_teacher, remove_lora, with_lora
+from gepa_loop.model.packed import pack
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.sampling.batches import shared_length
+from gepa_loop.task.prompts import NO_PROMPT
 
 PER_ITEM = 4
 """Completions of each item, among which the prompted model may prefer some."""

@@ -11,30 +11,32 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gepa_loop.config import Config
+from gepa_loop.config.whole import Config
 from gepa_loop.distill.agreement import divergences, reply_groups
 from gepa_loop.distill.average import Average
 from gepa_loop.distill.checkpoint import Checkpoint, optimizer_moments, restore_moments
 from gepa_loop.distill.checks import Check
+from gepa_loop.distill.clock import Clock
 from gepa_loop.distill.collect import collect
-from gepa_loop.distill.forward import Forward
-from gepa_loop.distill.memory import Passes
-from gepa_loop.distill.metrics import Clock, metrics, samples
-from gepa_loop.distill.update import learning_rate, update
+from gepa_loop.distill.metrics import metrics, samples
+from gepa_loop.distill.optimizer import learning_rate
+from gepa_loop.distill.passes import Passes
+from gepa_loop.distill.update import update
 from gepa_loop.distill.warm import Recorded, imitating
 from gepa_loop.errors import Diverged
 from gepa_loop.lab import Lab
-from gepa_loop.lora import Adapter, stack_adapters
-from gepa_loop.lora_training import load_student, load_teacher, student_adapter, teacher_adapter
-from gepa_loop.prompts import NO_PROMPT
-from gepa_loop.rollouts import Rollouts, item_means, mean_score
-from gepa_loop.runs import append_jsonl, read_jsonl, write_jsonl
+from gepa_loop.model.forward import Forward
+from gepa_loop.model.lora.adapter import Adapter, stack_adapters
+from gepa_loop.model.lora.training import load_student, load_teacher, student_adapter, teacher_adapter
+from gepa_loop.run.files import append_jsonl, read_jsonl, write_jsonl
 from gepa_loop.sampling.base import Sampling
+from gepa_loop.scores.rollouts import Rollouts, item_means, mean_score
+from gepa_loop.task.prompts import NO_PROMPT
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from gepa_loop.distill.teacher import Reader
+    from gepa_loop.distill.teacher.base import Reader
 
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 JOURNALS = METRICS, SAMPLES

@@ -12,25 +12,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gepa_loop.config.recipe import DistillConfig, averaging, warm_start
 from gepa_loop.distill.average import Average
 from gepa_loop.distill.checkpoint import Checkpoint, adapter_at, load_checkpoint, save_checkpoint
 from gepa_loop.distill.checks import Choice, choose, settled, spoilt
 from gepa_loop.distill.forgetting import Control, control_scores, forgetting
-from gepa_loop.distill.forward import open_forward
-from gepa_loop.distill.memory import plan_passes
+from gepa_loop.distill.optimizer import make_optimizer
+from gepa_loop.distill.passes import plan_passes
 from gepa_loop.distill.stretch import JOURNALS, METRICS, Progress, Training
-from gepa_loop.distill.teacher import open_reader
-from gepa_loop.distill.update import make_optimizer
+from gepa_loop.distill.teacher.choose import open_reader
 from gepa_loop.distill.warm import TEACHER_SAMPLES, recorded
 from gepa_loop.errors import Diverged
 from gepa_loop.lab import Lab
-from gepa_loop.lora import Adapter, read_adapter, stack_adapters, write_adapter
-from gepa_loop.lora_training import remove_lora, with_lora
-from gepa_loop.marks import check_below
-from gepa_loop.prompts import NO_PROMPT, Candidate
-from gepa_loop.recipe import DistillConfig, averaging, warm_start
-from gepa_loop.runs import read_jsonl, read_record, write_record
+from gepa_loop.model.graphs import open_forward
+from gepa_loop.model.lora.adapter import Adapter, stack_adapters
+from gepa_loop.model.lora.files import read_adapter, write_adapter
+from gepa_loop.model.lora.training import remove_lora, with_lora
+from gepa_loop.run.files import read_jsonl, read_record, write_record
+from gepa_loop.run.marks import check_below
 from gepa_loop.sampling.canary import Mismatch, check_sampler
+from gepa_loop.task.prompts import NO_PROMPT, Candidate
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -9,17 +9,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gepa_loop.config import Config
-from gepa_loop.distill.batch import Group, Packed, completion_tokens, micro_batches, pack
+from gepa_loop.config.objectives import SFT, FullKL, Objective, TokenKL
+from gepa_loop.config.whole import Config
+from gepa_loop.distill.batch import Group, completion_tokens, micro_batches
+from gepa_loop.distill.clock import Clock
 from gepa_loop.distill.collect import Collected
-from gepa_loop.distill.forward import Forward, Prefix, recomputed_states
-from gepa_loop.distill.head import Divergence, TokenStats, token_logprobs, token_stats
-from gepa_loop.distill.memory import Passes, free, in_parts, smaller, too_large
-from gepa_loop.distill.metrics import Clock
+from gepa_loop.distill.head.chunked import Divergence, TokenStats, token_logprobs, token_stats
 from gepa_loop.distill.objectives import Completions, Ratios, advantages, loss, ratios, token_weights
-from gepa_loop.distill.teacher import Reader, reads_before
-from gepa_loop.models import Base
-from gepa_loop.recipe import SFT, FullKL, Objective, TokenKL
+from gepa_loop.distill.optimizer import learning_rate
+from gepa_loop.distill.passes import Passes, free, in_parts, smaller, too_large
+from gepa_loop.distill.teacher.base import Reader
+from gepa_loop.distill.teacher.choose import reads_before
+from gepa_loop.model.base import Base
+from gepa_loop.model.forward import Forward, Prefix, recomputed_states
+from gepa_loop.model.packed import Packed, pack
 
 NO_PREFIX = Prefix()
 """One value, by which captured graphs know it again."""
@@ -185,35 +188,6 @@ def _gradient(
             raise too_large(share, cause)
         passes = less
         free(fixed.forward, fixed.reader)
-
-
-def make_optimizer(config: Config, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """AdamW over the student's parameters, which lie side by side in one tensor from now on, as their gradients do."""
-    whole = torch.nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]))
-    whole.grad = torch.zeros_like(whole)
-    sizes = [p.numel() for p in parameters]
-    parts = zip(parameters, torch.split(whole.detach(), sizes), torch.split(whole.grad, sizes), strict=True)
-    for parameter, value, grad in parts:
-        parameter.data, parameter.grad = value.view_as(parameter), grad.view_as(parameter)
-    settings = config.distill
-    return torch.optim.AdamW(
-        [whole],
-        lr=settings.lr,
-        betas=settings.betas,
-        weight_decay=settings.weight_decay,
-        fused=whole.device.type == "cuda",
-    )
-
-
-def learning_rate(config: Config, done: int) -> float:
-    """The learning rate after `done` optimiser steps: linear warm-up, then constant or half a cosine, 0 at the last."""
-    settings = config.distill
-    if done < settings.warmup:
-        return settings.lr * (done + 1) / settings.warmup
-    if settings.schedule == "constant":
-        return settings.lr
-    rest = max(1, settings.steps * settings.updates - 1 - settings.warmup)
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, (done - settings.warmup) / rest)))
 
 
 def asked_divergence(objective: Objective, temperature: float) -> Divergence | None:

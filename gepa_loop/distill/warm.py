@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from gepa_loop.config import Config
-from gepa_loop.distill.teacher import Reader
-from gepa_loop.lora import Adapter
-from gepa_loop.recipe import FullKL
-from gepa_loop.rollouts import Rollouts
-from gepa_loop.runs import read_jsonl, write_jsonl
+from gepa_loop.config.objectives import FullKL
+from gepa_loop.config.whole import Config
+from gepa_loop.distill.teacher.base import Reader
+from gepa_loop.model.lora.adapter import Adapter
+from gepa_loop.run.files import read_jsonl, write_jsonl
 from gepa_loop.sampling.base import Completion, Sampling
+from gepa_loop.scores.rollouts import Rollouts
 
 Recorded = Mapping[str, Sequence[Completion]]
 """Item id -> the teacher's completions of it."""

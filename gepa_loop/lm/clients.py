@@ -14,7 +14,7 @@ import anthropic
 import httpx
 
 from gepa_loop.errors import ProviderError
-from gepa_loop.redact import redacted
+from gepa_loop.outside.redact import redacted
 
 LOOKUP_SECONDS = 30.0
 """Longest wait for Anthropic's answer about a model or a number of tokens, which no model writes."""

@@ -18,13 +18,13 @@ import anthropic
 import dspy
 from dspy.utils.exceptions import LMConfigurationError, LMError
 
-from gepa_loop.connections import check_connections
-from gepa_loop.deadline import within
+from gepa_loop.config.tables import CallConfig
 from gepa_loop.errors import CallFailed, ProviderError
 from gepa_loop.lm.clients import LOOKUP_SECONDS, open_anthropic, open_litellm, usd_of
+from gepa_loop.lm.connections import check_connections
+from gepa_loop.lm.deadline import within
 from gepa_loop.lm.faults import LATER, NoReply, check_reply, fault_of
-from gepa_loop.redact import redacted
-from gepa_loop.schema import CallConfig
+from gepa_loop.outside.redact import redacted
 
 T = TypeVar("T")
 

@@ -15,9 +15,9 @@ import dspy
 from dspy.adapters.base import Adapter
 from dspy.utils.exceptions import AdapterParseError
 
-from gepa_loop.prompts import Candidate, candidate
-from gepa_loop.runs import write_bytes
-from gepa_loop.task import Item
+from gepa_loop.run.files import write_bytes
+from gepa_loop.task.items import Item
+from gepa_loop.task.prompts import Candidate, candidate
 
 COMPONENT = "self"
 """DSPy's name of a lone `Predict`'s predictor, and so GEPA's name of the text it evolves."""

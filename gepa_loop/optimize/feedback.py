@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from gepa_loop.rollouts import Row
-from gepa_loop.task import Item
+from gepa_loop.scores.rollouts import Row
+from gepa_loop.task.items import Item
 
 
 def failure_of(row: Row) -> str | None:

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gepa_loop.rollouts import Row
-from gepa_loop.runs import append_jsonl, read_jsonl
+from gepa_loop.run.files import append_jsonl, read_jsonl
+from gepa_loop.scores.rollouts import Row
 
 
 class Journal:

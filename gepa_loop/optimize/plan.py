@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gepa_loop.config import Config
+from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError
-from gepa_loop.optimize.proposer import Proposer, Quote
-from gepa_loop.prompts import Candidate
-from gepa_loop.rollouts import Rollouts
+from gepa_loop.optimize.propose.base import Proposer, Quote
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.sampling.batches import shared_length
-from gepa_loop.task import Item
+from gepa_loop.scores.rollouts import Rollouts
+from gepa_loop.task.items import Item
+from gepa_loop.task.prompts import Candidate
 
 SAMPLE_TOKENS = 64
 """Longest completion of the timed sample; longer ones are extrapolated."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from gepa_loop.lora import Adapter
+    from gepa_loop.model.lora.adapter import Adapter
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from gepa_loop.errors import ModelError
-from gepa_loop.low_rank import Twin
+from gepa_loop.model.lora.low_rank import Twin
 from gepa_loop.sampling.base import Completion, Sampler, Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gepa_loop.lora import Adapter
-    from gepa_loop.models import Base
+    from gepa_loop.model.base import Base
+    from gepa_loop.model.lora.adapter import Adapter
 
 TEXTS = (
     "What is 17 + 25? Answer with a number.",

@@ -5,22 +5,23 @@ Both keep the past of each row apart from the tokens that all prompts begin with
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch.nn.functional import embedding, pad, silu
+from torch.nn.functional import pad
 
-from gepa_loop.attention import layer_masks
-from gepa_loop.lora import Adapter
-from gepa_loop.low_rank import Twin
-from gepa_loop.sampling.decoder import make_decoder, unsupported
-from gepa_loop.sampling.kv import KVCache, empty_cache
+from gepa_loop.model.attention import layer_masks
+from gepa_loop.model.fused.columns import FusedNetwork
+from gepa_loop.model.fused.decoder import unsupported
+from gepa_loop.model.kv import KVCache, empty_cache
+from gepa_loop.model.lora.adapter import Adapter
+from gepa_loop.model.lora.low_rank import Twin
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gepa_loop.models import Base
+    from gepa_loop.model.base import Base
 
 
 class Past(Protocol):
@@ -137,141 +138,3 @@ class _ModulePast:
 
     def rows(self, index_R: Tensor, room: int) -> _ModulePast:
         return _ModulePast(self.cache.rows(index_R, self.shared + room), self.shared, self.places_BS[index_R])
-
-
-class FusedNetwork:
-    """A third of the operations of the model's modules, and what is shared is read once for all rows.
-
-    Its matrices are copies, with those side by side that read the same input, and an adapter stands behind them. Hidden
-    states are columns, [H, N]: a CPU computes W x up to twice as fast as its transpose x^T W^T where N is small.
-    """
-
-    def __init__(self, base: Base) -> None:
-        self._decoder = d = make_decoder(base.model)
-        # Turned by x * cos + (x with its halves changed) * sin, whose first half has the other sign.
-        self._cos_PD = torch.cat([d.cos_PE, d.cos_PE], 1)
-        self._sin_PD = torch.cat([-d.sin_PE, d.sin_PE], 1)
-
-    @torch.no_grad()
-    def set_student(self, adapter: Adapter | None) -> None:
-        if adapter is None:
-            self._decoder.write({}, 1.0)
-            return
-        self._decoder.give_room(adapter)
-        self._decoder.write({module: adapter.pair(module) for module in adapter.modules}, adapter.scale)
-
-    def read_shared(self, tokens: list[int]) -> _FusedPast | None:
-        if not tokens:
-            return None
-        past = self.past(None, 1, len(tokens))
-        size = len(tokens)
-        causal = torch.ones(1, size, size, dtype=torch.bool).tril()
-        self.forward(torch.tensor([tokens]), past, torch.arange(size)[None], causal)
-        return past
-
-    def past(self, shared: _FusedPast | None, count: int, room: int) -> _FusedPast:
-        d = self._decoder
-        shape = len(d.layers), count, d.kv_heads, room, d.width
-        return _FusedPast(d.embed_VH.new_empty(shape), d.embed_VH.new_empty(shape), shared)
-
-    def forward(
-        self, ids_BT: Tensor, past: _FusedPast, positions_BT: Tensor, mask_BTS: Tensor | None
-    ) -> Tensor:
-        d, (rows, new) = self._decoder, ids_BT.shape
-        groups, turned, width = d.heads // d.kv_heads, d.heads + d.kv_heads, d.width
-        start, end = past.length, past.length + new
-        x_HN = embedding(ids_BT.flatten(), d.embed_VH).T.contiguous()
-        places_N = positions_BT.flatten()
-        cos_DN, sin_DN = (table_PD[places_N].T.contiguous() for table_PD in (self._cos_PD, self._sin_PD))
-        bias = None
-        if mask_BTS is not None:
-            bias = torch.zeros(mask_BTS.shape, dtype=x_HN.dtype).masked_fill_(~mask_BTS, float("-inf"))
-            bias = bias.repeat(1, groups, 1)[:, None]
-        for number, layer in enumerate(d.layers):
-            qkv_WN = layer.qkv.columns(_norm(x_HN, layer.norm_H, d.eps, layer.qkv.rank))
-            if layer.qkv.bias_O is not None:
-                qkv_WN += layer.qkv.bias_O[:, None]
-            qkv = qkv_WN.view(-1, width, rows * new)
-            sides = torch.split(qkv[:turned], [d.heads, d.kv_heads])
-            if layer.head_norms is not None:
-                sides = tuple(_norm(s, w, d.eps, 0) for s, w in zip(sides, layer.head_norms, strict=True))
-            query, fresh = (torch.addcmul(side * cos_DN, side.roll(width // 2, 1), sin_DN) for side in sides)
-            key, value = past.keys[number], past.values[number]
-            key[:, :, start:end] = fresh.view(-1, width, rows, new).permute(2, 0, 3, 1)
-            value[:, :, start:end] = qkv[turned:].view(-1, width, rows, new).permute(2, 0, 3, 1)
-            # Attention reads each head's numbers as if they lay side by side.
-            query = query.view(d.kv_heads, groups, width, rows, new).permute(3, 0, 1, 4, 2)
-            query = query.contiguous().view(rows, d.kv_heads, groups * new, width)
-            own = _attend(query, key[:, :, :end], value[:, :, :end], bias)
-            seen = own[0]
-            if past.shared is not None:
-                seen = _joined(own, query, past.shared.keys[number], past.shared.values[number])
-            seen_NO = seen.reshape(rows, d.heads, new, width).transpose(1, 2).reshape(rows * new, -1)
-            seen_ON = _with_room(seen_NO.T, layer.out.rank)
-            x_HN.addmm_(layer.out.weight_OX, layer.out.lowered(seen_ON))
-            if layer.out.bias_O is not None:
-                x_HN += layer.out.bias_O[:, None]
-            hidden_HN = _norm(x_HN, layer.mlp_norm_H, d.eps, layer.gate_up.rank)
-            gate, up = layer.gate_up.columns(hidden_HN).chunk(2)
-            product_IN = _with_room(silu(gate, inplace=True).mul_(up), layer.down.rank)
-            x_HN.addmm_(layer.down.weight_OX, layer.down.lowered(product_IN))
-        past.length = end
-        last_HB = x_HN.view(-1, rows, new)[:, :, -1]
-        return (d.head_VH @ _norm(last_HB, d.norm_H, d.eps, 0)).T.contiguous()
-
-
-@dataclass(eq=False)
-class _FusedPast:
-    """Keys and values of all layers, [layers, rows, kv_heads, room, D]; `length` positions are filled."""
-
-    keys: Tensor
-    values: Tensor
-    shared: _FusedPast | None
-    """One row that all rows continue."""
-    length: int = field(default=0)
-
-    def rows(self, index_R: Tensor, room: int) -> _FusedPast:
-        sides = []
-        for old in (self.keys, self.values):
-            layers, _, heads, _, width = old.shape
-            fresh = old.new_empty(layers, len(index_R), heads, room, width)
-            fresh[:, :, :, : self.length] = old[:, index_R, :, : self.length]
-            sides.append(fresh)
-        return _FusedPast(sides[0], sides[1], self.shared, self.length)
-
-
-def _norm(x: Tensor, weight_W: Tensor, eps: float, room: int) -> Tensor:
-    """RMS norm over the last but one axis, [..., W, N], in float32 or wider; `room` rows behind it are left to fill."""
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    scale: Tensor = torch.linalg.vector_norm(wide, dim=-2, keepdim=True)
-    scale.square_().div_(len(weight_W)).add_(eps)
-    return _with_room((wide * scale.rsqrt_()).to(x.dtype).mul_(weight_W[:, None]), room)
-
-
-def _with_room(x_IN: Tensor, room: int) -> Tensor:
-    """`x_IN` with `room` rows behind it that are left to fill."""
-    if not room:
-        return x_IN
-    out = x_IN.new_empty(len(x_IN) + room, x_IN.shape[1])
-    out[: len(x_IN)] = x_IN
-    return out
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Attention [B, G, T, D] and the log of the sums of its exponentials [B, G, T]."""
-    found: tuple[Tensor, Tensor] = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        query, key, value, attn_mask=bias
-    )
-    return found
-
-
-def _joined(own: tuple[Tensor, Tensor], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention over a row's own keys and those that all rows share [1, G, P, D], as if they were one past."""
-    rows, heads, count, width = query.shape
-    # All rows' queries lie along one axis, so that the shared keys are read once.
-    folded = query.transpose(0, 1).reshape(1, heads, rows * count, width)
-    found, level = _attend(folded, key, value, None)
-    found = found.view(heads, rows, count, width).transpose(0, 1)
-    level = level.reshape(heads, rows, count).transpose(0, 1)
-    share = torch.sigmoid(level - own[1])[..., None]  # float32 also where the rest is narrower
-    return torch.lerp(own[0], found, share.to(found.dtype))

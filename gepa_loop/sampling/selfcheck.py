@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gepa_loop.attention import sliding_window
 from gepa_loop.errors import ModelError
-from gepa_loop.families import FAULTS
-from gepa_loop.low_rank import twin
+from gepa_loop.model.attention import sliding_window
+from gepa_loop.model.families import FAULTS
+from gepa_loop.model.lora.low_rank import twin
 from gepa_loop.sampling.network import ModuleNetwork
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gepa_loop.models import Base
+    from gepa_loop.model.base import Base
 
 SAME = {torch.float32: 1e-4, torch.bfloat16: 0.2}
 """Largest relative difference of logits. In float32 1e-6 was seen, and .1 and more where one token too many was attended to; in

@@ -1,0 +1,307 @@
+"""The configuration's tables: frozen models whose docstrings are the reference of every key."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from gepa_loop.config.kinds import Name, Positive, Section
+
+
+class ModelConfig(Section):
+    name: Name = "bundled:smollm2-135m-instruct"
+    """A hub id, a local folder, `bundled:smollm2-135m-instruct` or `random:tiny`."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 on a GPU and on processors with bfloat16 arithmetic, float32 on others."""
+    device: Name = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    system: Literal["none", "empty", "template"] = "none"
+    """What a chat without a prompt begins with. `none`: nothing; where the chat template puts a system turn of its own there
+    (Qwen 2.5), an empty one, since with that turn the model would not be without a prompt, and a prompt would replace it.
+    `empty`: always an empty system turn. `template`: what the template makes of it. A student is to be served as it was trained."""
+    date: datetime.date | None = None
+    """What chat templates that write the date take for today; by default the day on which a run began."""
+    template: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the chat template, as `enable_thinking = false`."""
+
+
+class LoraConfig(Section):
+    rank: Positive = 16
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """The adapter's output is scaled by alpha / rank."""
+    targets: Literal["auto"] | tuple[Name, ...] = "auto"
+    """Names of the linear layers that get an adapter; `auto`: every linear layer of the model's blocks."""
+
+
+SCORERS = ("exact", "choice", "includes", "regex", "f1", "json", "model")
+"""Names of the rules in `scorers`, and `model`: a judge."""
+
+
+class SplitSizes(Section):
+    """Items in each split; no question is in two of them."""
+
+    train: Positive = 256
+    """Feeds the reflection and the distillation's rollouts."""
+    pareto: Positive = 64
+    """GEPA's validation set, and the held-out checks that say which step's student is kept."""
+    select: Positive = 128
+    """Ranks the prompts of the front and their students. Each round takes as many items of its own, so that none decides twice;
+    a JSONL file must hold them for all rounds."""
+    test: Positive = 300
+    """Scored once, at the end of a run."""
+
+
+class CallConfig(Section):
+    """How a model behind an API is asked."""
+
+    model: Name
+    """Any litellm model string."""
+    max_tokens: Positive
+    """Longest reply, in tokens. A model that thinks before it writes pays for its thoughts out of these."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """Longest silence of the provider during a call. A full reply takes minutes, and it comes in one piece. One that drips
+    may take four times as long in all."""
+    retries: Annotated[int, Field(ge=0)] = 5
+    """Times that a call is repeated after a failure that may pass (rate limits, overload, timeouts, broken connections),
+    with growing pauses."""
+
+
+class JudgeConfig(CallConfig):
+    """A model that scores replies, for `task.scorer = "model"`. Each reply to an item is judged once in a run."""
+
+    max_tokens: Positive = 4096
+    """Longest verdict, in tokens, the judge's thoughts included."""
+    rubric: Name
+    """What a reply is judged by, as a text or, as in `optimize.seed_prompt`, a text file. The judge reads it, the question, the
+    expected answer where there is one, and what `extract` reads of the reply."""
+    parallel: Positive = 8
+    """Calls at a time."""
+    max_usd: Annotated[float, Field(gt=0)] = 5.0
+    """Budget: US dollars for verdicts in one run. Calls under way when it is reached still end; then the run stops, and goes on
+    with a higher one. It is not kept where litellm knows no price of the model."""
+
+
+class TaskConfig(Section):
+    kind: Literal["reasoning_gym", "jsonl", "python", "example"] = "reasoning_gym"
+    name: Name
+    """A reasoning-gym task, the path of a JSONL file, `package.module:factory`, or one of the tasks that come with
+    gepa-loop: `router`, `extract`, `policy`, `style`, `desk`, `returns`."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the reasoning-gym task or of the factory; a JSONL file has none."""
+    extract: Literal["tags", "boxed", "last_number", "last_line", "whole"] = "last_number"
+    """How the answer is read from a completion, without it `whole` where a judge scores; `tags` is `<answer>...</answer>`. Nothing is read from a thought,
+    `<think>...</think>`. Answers that could not score 1 if a reply gave them word for word are named at load, and nine of
+    ten are an error."""
+    scorer: Name | None = None
+    """What an answer is worth beside the expected one, from 0 to 1, where the task brings no scorer of its own: `exact`, the
+    same text or number (the default); `choice`, it names the right one of all answers and no other; `includes`, the expected
+    answer occurs in it; `regex`, the expected answer matches in it; `f1`, of the words; `json`, the share of right fields;
+    `model`, what the model of `task.judge` says; or `package.module:function` of yours, (record, reply) -> number. `extract`
+    says what is read of the reply."""
+    judge: JudgeConfig | None = None
+    """For `scorer = "model"`."""
+    partial: bool = False
+    """Hand on the fractions that reasoning-gym's scorers give, often for text around the answer, instead of full marks only."""
+    splits: SplitSizes = SplitSizes()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _judges_read_all(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("scorer") == "model":
+            return {"extract": "whole", **given}
+        return given
+
+    @model_validator(mode="after")
+    def _judge_is_asked(self) -> TaskConfig:
+        if self.scorer == "model" and self.judge is None:
+            raise ValueError("scorer = 'model' needs a judge: set judge.model and judge.rubric")
+        if self.judge is not None and self.scorer != "model":
+            raise ValueError(f"judge is there, and scorer = {self.scorer!r} asks none: set scorer = 'model'")
+        return self
+
+    @model_validator(mode="after")
+    def _scorer_is_read(self) -> TaskConfig:
+        if self.scorer is not None and self.kind == "reasoning_gym":
+            raise ValueError(f"scorer = {self.scorer!r}: reasoning-gym's tasks bring their own")
+        if self.scorer is not None and ":" not in self.scorer and self.scorer not in SCORERS:
+            raise ValueError(
+                f"scorer = {self.scorer!r}: neither package.module:function nor one of {', '.join(SCORERS)}"
+            )
+        if self.partial and self.kind != "reasoning_gym":
+            raise ValueError(
+                "partial is about reasoning-gym's scorers; other scores are always handed on as they are"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _options_are_read(self) -> TaskConfig:
+        if self.kind in ("jsonl", "example") and self.options:
+            raise ValueError(
+                f"options = {self.options}: a {'JSONL' if self.kind == 'jsonl' else self.kind} task takes none"
+            )
+        return self
+
+
+class VllmConfig(Section):
+    memory: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    """Share of the GPU's memory for the engine: its own copy of the weights, the adapters, and its cache. Between two
+    steps' rollouts training has it back."""
+
+
+class SamplingConfig(Section):
+    engine: Literal["auto", "torch", "cuda", "vllm"] = "auto"
+    """What generates: `torch` is plain PyTorch; `cuda` is fused and needs a GPU and a model of the Llama family;
+    `vllm` is vLLM beside the model, which needs the extra of that name. `auto` chooses and says why."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """Temperature of the distillation's rollouts. 0 is greedy."""
+    max_tokens: Positive = 32
+    """Longest completion, in tokens."""
+    batch: Positive = 64
+    """Most rows generated together, rows of like length in one batch. On a CPU a batch has at most so many times 512
+    positions, prompts, padding and completions counted: fewer rows where they are long."""
+    canary: Annotated[float, Field(gt=0)] | None = None
+    """Nats by which the sampler's log-probabilities may differ, in the mean, from the trained model's on the fixed prompts that
+    check a finished student before it is scored, and with vLLM every new adapter; more is an error, and so is what is nearer to
+    the model without the adapter, or with the one before it. By default 0.001 in float32 and 0.2 in bfloat16."""
+    vllm: VllmConfig = VllmConfig()
+
+
+class PromptSection(Section):
+    """A piece of text that the offline proposer may put into a prompt."""
+
+    mends: Literal["content", "format", "cut"]
+    """The failure it is meant to mend: a wrong answer, no readable answer, or a cut completion."""
+    text: Name
+
+
+class ReflectionConfig(CallConfig):
+    model: Name = "auto"
+    """`offline`, any litellm model string, or `auto`: `auto_model` when ANTHROPIC_API_KEY is set, else offline."""
+    auto_model: Name = "anthropic/claude-opus-5-5"
+    max_tokens: Positive = 16384
+    """Longest reply of the reflection model, in tokens. A model that thinks before it writes pays for its thoughts out
+    of these, so it leaves room for far more than a prompt; what is not used costs nothing."""
+    sections: tuple[PromptSection, ...] = ()
+    """Section texts for the offline proposer. They belong to the task that they are written for: a source that names
+    another task drops those of the sources before it."""
+    examples: Annotated[int, Field(ge=0)] = 3
+    """Most worked examples that the offline proposer adds to one prompt. They are items of `train` that the search does
+    not score."""
+
+
+class OptimizeConfig(Section):
+    seed_prompt: Name | None = None
+    """The first prompt of a search, as a text. What ends in `.txt` or `.md`, or is one word with a slash or a file extension, is the path of a
+    text file."""
+    seed_prompt_file: Name | None = None
+    """A text file with the first prompt, whatever its name looks like; instead of `seed_prompt`."""
+    max_rollouts: Positive = 400
+    """Budget: completions sampled for scoring candidates in the search; scoring its finalists on `select` comes on top."""
+    max_usd: Annotated[float, Field(ge=0)] = 5.0
+    """Budget: US dollars for the reflection model in one search (a loop has one each round); 0 allows only a model without
+    a price. The search ends where the next proposal could pass it."""
+    max_minutes: Annotated[float, Field(gt=0)] = 60.0
+    """Budget: minutes of one search, without scoring its finalists; looked at between two iterations."""
+    patience: Positive = 50
+    """The search ends after so many iterations in a row without a better mean on `pareto`."""
+    minibatch: Positive = 8
+    """Items of `train` on which a new candidate must beat its parent."""
+    accept: Literal["test", "margin", "gepa"] = "test"
+    """When a candidate beats its parent on the minibatch. `test`: its paired differences have a one-sided p of at most
+    `accept_level`; `margin`: their mean is above `accept_margin`; `gepa`: its sum is higher, as in GEPA itself, which is
+    `margin` with `accept_margin` and `brevity` 0."""
+    accept_level: Annotated[float, Field(gt=0, le=0.5)] = 0.25
+    """For `test`: by sign flips, two items won and none lost have p = 0.25."""
+    accept_margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    brevity: Annotated[float, Field(ge=0)] = 0.1
+    """Score that 1,000 more prompt tokens than the parent's must earn, under `test` and `margin`."""
+    frontier_type: Literal["instance", "objective", "hybrid", "cartesian"] = "instance"
+    """What a candidate must be best at to be on the front, as in gepa: an item, an objective (score, prompt tokens,
+    completion tokens), either, or an objective on an item."""
+    probe_rollouts: Annotated[int, Field(ge=0)] = 32
+    """The model's own completions without a prompt on which every accepted prompt's distillability is measured; 0: not."""
+    distillability: bool = False
+    """Whether a small divergence from the prompted model counts as an objective of the front."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """Temperature of the completions that score candidates in the search. 0 is greedy: one completion says most there, and
+    the finalists are decided as `evaluate` says."""
+    samples: Positive = 1
+    """Completions for each item, on the same random numbers for every candidate."""
+    max_front: Annotated[int, Field(ge=2)] = 3
+    """Most candidates that are scored on `select` and handed on to distillation. The seed prompt and the best one always
+    are, so it is at least 2."""
+    max_prompt_tokens: Positive = 1024
+    """Longest prompt a proposal may have."""
+    max_copied: Positive = 8
+    """Words in a row by which a proposal is found to copy an item; see `optimize.refusal.CopyGuard`."""
+    excerpt_tokens: Positive = 256
+    """Tokens of a completion that the reflection reads, from its head and its tail."""
+    reflection: ReflectionConfig = ReflectionConfig()
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> OptimizeConfig:
+        _refuse_equal_samples(self.samples, self.temperature)
+        if self.seed_prompt is not None and self.seed_prompt_file is not None:
+            raise ValueError("seed_prompt or seed_prompt_file: both are given")
+        if self.accept == "test" and 0.5**self.minibatch > self.accept_level:
+            raise ValueError(
+                f"accept_level = {self.accept_level:g} cannot be reached: the smallest p of minibatch = {self.minibatch} "
+                f"items is {0.5**self.minibatch:g}"
+            )
+        if self.distillability and self.frontier_type == "instance":
+            raise ValueError(
+                "distillability is an objective: frontier_type must be objective, hybrid or cartesian"
+            )
+        if self.distillability and not self.probe_rollouts:
+            raise ValueError("distillability needs probe_rollouts above 0")
+        return self
+
+
+class EvaluateConfig(Section):
+    """How scores are taken that decide: of the search's finalists, of held-out checks, and of students."""
+
+    samples: Positive = 4
+    """Completions for each item, whose mean is its score. Without it 4, or 1 where `temperature` is 0."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """That at which the student will be served; 0 is greedy. Last tables show greedy and sampled scores in any case."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_greedy_completion(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("temperature") == 0:
+            return {"samples": 1, **given}
+        return given
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> EvaluateConfig:
+        _refuse_equal_samples(self.samples, self.temperature)
+        return self
+
+
+def _refuse_equal_samples(samples: int, temperature: float) -> None:
+    if samples > 1 and temperature == 0:
+        raise ValueError(
+            f"samples = {samples} at temperature 0 are {samples} equal completions; raise temperature"
+        )
+
+
+class LoopConfig(Section):
+    rounds: Positive = 1
+    alpha: Annotated[float, Field(ge=0.001, le=0.5)] = 0.05
+    """Chance that a run finds a false winner, at most, of however many rounds. The r-th round, from 1, tests at
+    2 alpha / (r (r + 1)), two-sided and after Holm's correction over all prompts that were scored on `select`: see
+    `select.level_of_round`."""
+    min_gap: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    """A candidate whose prompt gains no more than this over no prompt on `select` is not distilled. An objective that reads
+    no prompt (`grpo`, or a `teacher_tau` of 0) has one student a round, whatever the prompts gain."""
+    max_forgetting: Annotated[float, Field(gt=0)] | None = None
+    """A student that is further than this from the model of its round on texts that have nothing to do with the task cannot win:
+    KL(model || student) in nats a token, see `distill.forgetting`. None: no limit."""
+    max_control_loss: Annotated[float, Field(ge=0, le=1)] | None = None
+    """A student that scores lower than the model of its round by more than this, on `distill.control`, cannot win. None: no limit."""

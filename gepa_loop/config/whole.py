@@ -1,0 +1,90 @@
+"""The whole configuration of a run, and what follows from its numbers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from gepa_loop.config.kinds import Section
+from gepa_loop.config.objectives import FullKL, ObjectiveConfig
+from gepa_loop.config.recipe import DistillConfig, check_recipe
+from gepa_loop.config.tables import (
+    EvaluateConfig,
+    LoopConfig,
+    LoraConfig,
+    ModelConfig,
+    OptimizeConfig,
+    SamplingConfig,
+    TaskConfig,
+)
+from gepa_loop.config.teachers import BaseTeacher, TeacherConfig
+from gepa_loop.errors import ConfigError
+
+TAGS = {"objective": ("type", "full_kl"), "teacher": ("kind", "base")}
+"""Tables that are one of several: the key that says which, and its default."""
+
+EXAMPLE_POOL = 16
+"""Most items of `train` that are set aside for worked examples."""
+
+
+class Config(Section):
+    """The whole configuration of a run."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    model: ModelConfig = ModelConfig()
+    lora: LoraConfig = LoraConfig()
+    task: TaskConfig
+    sampling: SamplingConfig = SamplingConfig()
+    optimize: OptimizeConfig = OptimizeConfig()
+    distill: DistillConfig = DistillConfig()
+    objective: ObjectiveConfig = FullKL()
+    teacher: TeacherConfig = BaseTeacher()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    loop: LoopConfig = LoopConfig()
+
+    @model_validator(mode="after")
+    def _recipe_fits(self) -> Config:
+        check_recipe(self.distill, self.objective, self.teacher, self.sampling.temperature)
+        for key, count in (("distill.group", self.distill.group), ("distill.pass_at", self.distill.pass_at)):
+            if count > 1 and self.sampling.temperature == 0:
+                raise ValueError(f"{key} = {count} at sampling.temperature 0 are {count} equal completions")
+        if self.objective.skip_tokens >= self.distill.longest(self.sampling.max_tokens):
+            raise ValueError(f"objective.skip_tokens = {self.objective.skip_tokens} leaves no token to train")
+        if self.loop.max_control_loss is not None and self.distill.control is None:
+            raise ValueError(
+                f"loop.max_control_loss = {self.loop.max_control_loss:g}: there is no distill.control"
+            )
+        return self
+
+
+def set_aside(config: Config) -> int:
+    """How many of the first items of `train` worked examples are made of; the search never scores those."""
+    return min(EXAMPLE_POOL, config.task.splits.train // 4) if config.optimize.reflection.examples else 0
+
+
+def iteration_rollouts(config: Config) -> int:
+    """Most completions that one GEPA iteration samples: parent and child on a minibatch, the child on `pareto`."""
+    return (2 * config.optimize.minibatch + config.task.splits.pareto) * config.optimize.samples
+
+
+def check_budget(config: Config) -> None:
+    """Refuse a rollout budget that is spent before the first proposal is judged, and a minibatch that `train` cannot fill.
+
+    Raises:
+        ConfigError: Names the smallest budget, or the largest minibatch, that works.
+    """
+    left = config.task.splits.train - set_aside(config)
+    if config.optimize.minibatch > left:
+        raise ConfigError(
+            f"optimize.minibatch = {config.optimize.minibatch}: task.splits.train = {config.task.splits.train} leaves "
+            f"{left} items to draw from, as {set_aside(config)} are set aside for worked examples",
+            "Raise task.splits.train, or lower optimize.minibatch.",
+        )
+    least = config.task.splits.pareto * config.optimize.samples + iteration_rollouts(config)
+    if config.optimize.max_rollouts < least:
+        raise ConfigError(
+            f"optimize.max_rollouts = {config.optimize.max_rollouts} allows no proposal: the seed prompt and one "
+            f"candidate take up to {least}",
+            f"Raise it to {least} or more, or lower optimize.samples, optimize.minibatch or task.splits.pareto.",
+        )

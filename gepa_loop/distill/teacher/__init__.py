@@ -1,0 +1,1 @@
+"""Who reads the prompt: a model in this process, or one on a server."""

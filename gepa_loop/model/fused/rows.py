@@ -1,0 +1,29 @@
+"""What the kernels of a launch read and write besides activations and weights."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Past(NamedTuple):
+    """One layer's keys or values: of what all prompts begin with, of each prompt's rest, and of each completion."""
+
+    shared_GCD: Tensor
+    prompt_UGPD: Tensor
+    completion_RGTD: Tensor
+
+
+class Rows(NamedTuple):
+    """Which slots a launch computes, and where each stands; int32."""
+
+    slots_B: Tensor
+    shared_1: Tensor
+    """Tokens that all prompts begin with."""
+    owners_R: Tensor
+    """The prompt of each slot."""
+    prompts_U: Tensor
+    """Tokens of each prompt after the shared ones."""
+    lengths_R: Tensor
+    """Completion tokens of each slot, the one that is being read included."""

@@ -1,0 +1,254 @@
+"""The forward of training, replayed from captured CUDA graphs."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from gepa_loop.model.forward import Eager, Forward, Prefix, States, hidden_states
+from gepa_loop.model.fused.decoder import unsupported
+from gepa_loop.model.fused.training import fused_states
+from gepa_loop.model.packed import Packed, Spans
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+LARGEST = 2**24
+"""Positions times hidden size from which on a forward is not captured: 6,500 positions of a 4B model."""
+
+SAME = {torch.float32: 1e-3, torch.bfloat16: 0.05}
+"""Largest relative difference between a captured graph and what was captured, which run the same kernels."""
+SAME_IN_OTHER_KERNELS = {torch.float32: 1e-3, torch.bfloat16: 0.15}
+"""The same between fused kernels and the model's own modules. In bfloat16 .013 was seen at 135M and .032 at 4B, in float32 1e-6;
+a wrong formula gives 1."""
+SAMPLE = 256
+"""Positions by which the kernels are compared with the modules where a forward is too large to do it twice."""
+
+
+def open_forward(model: PreTrainedModel, trained: Sequence[Tensor] = ()) -> Forward:
+    """How a model is run in training, with the adapters that are active when it is called first.
+
+    Args:
+        model: The model, adapters included.
+        trained: Parameters that get a gradient; their `grad` must exist and stay the same tensor. Without any, nothing
+            is kept for a backward pass.
+    """
+    if model.device.type != "cuda":
+        return Eager(model)
+    return Graphs(model, tuple(trained), hidden_states if unsupported(model) else fused_states)
+
+
+@dataclass(eq=False)
+class Graphs:
+    """A `Forward` that captures a graph for each bucket of shapes and prefix; its backward adds to `grad` in place."""
+
+    model: PreTrainedModel
+    trained: tuple[Tensor, ...]
+    states: States
+    """What is run and captured: `hidden_states`, or faster kernels for the same."""
+    _captured: dict[tuple[Any, ...], Captured | None] = field(default_factory=dict)
+    _pool: Any = None
+    _prefix: Prefix | None = None
+    _compared: bool = False
+    """The kernels were once compared with the model's modules."""
+
+    def __call__(self, packed: Packed, prefix: Prefix) -> Tensor:
+        # Kernels and captures go to the device that is current, which need not be the model's.
+        with torch.cuda.device(self.model.device):
+            return self._run(packed, prefix)
+
+    def release(self) -> None:
+        self._captured.clear()
+        self._prefix = None
+
+    def _run(self, packed: Packed, prefix: Prefix) -> Tensor:
+        rows, length = packed.ids_BL.shape
+        count = len(packed.rows_N)
+        if rows * bucket(length) * self.model.config.hidden_size > LARGEST:
+            if not self._compared:
+                part = corner(packed, SAMPLE)
+                self._trust(
+                    distance(self._once(self.states, part, prefix), self._once(hidden_states, part, prefix))
+                )
+            return self.states(self.model, packed, prefix)
+        if prefix is not self._prefix:
+            # Their keys and values lie elsewhere now.
+            self._captured.clear()
+            self._prefix, self._pool = prefix, torch.cuda.graph_pool_handle()
+        key = rows, bucket(length), bucket(count)
+        padded = pad_packed(packed, bucket(length), bucket(count))
+        if key not in self._captured:
+            self._captured[key] = self._capture(padded, prefix)
+        captured = self._captured[key]
+        if captured is None:
+            return hidden_states(self.model, packed, prefix)
+        for static, new in zip(captured.inputs, _tensors(padded), strict=True):
+            static.copy_(new)
+        if not self.trained:
+            captured.forward.replay()
+            return captured.out_NH[:count].clone()
+        # Not a parameter: as long as the result lives, autograd would tie it to this stream, and no capture could use it.
+        anchor = torch.empty(0, device=packed.ids_BL.device, requires_grad=True)
+        found: Tensor = _Replay.apply(anchor, captured)  # type: ignore[no-untyped-call]
+        return found[:count]
+
+    def _forward(self, states: States, packed: Packed, prefix: Prefix) -> Tensor:
+        with torch.set_grad_enabled(bool(self.trained)):
+            return states(self.model, packed, prefix)
+
+    def _slopes(self, out_NH: Tensor, slope_NH: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(out_NH, self.trained, slope_NH) if self.trained else ()
+
+    def _once(self, states: States, packed: Packed, prefix: Prefix) -> list[Tensor]:
+        """Output and gradients, for `_other` as the output's slope."""
+        # What autograd keeps ends with this call: a capture on another stream must not find it.
+        out_NH = self._forward(states, packed, prefix)
+        return [out_NH.detach(), *self._slopes(out_NH, _other(out_NH.detach()))]
+
+    def _trust(self, gap: float) -> bool:
+        """Whether the kernels may be used that differ by `gap` from the model's modules; if not, those are from now on."""
+        self._compared = True
+        if gap <= SAME_IN_OTHER_KERNELS[self.model.dtype]:
+            return True
+        self.states = hidden_states
+        warnings.warn(
+            f"fused kernels are not used: they differ by {gap:.1e} from the model's own forward", stacklevel=2
+        )
+        return False
+
+    def _capture(self, packed: Packed, prefix: Prefix) -> Captured | None:
+        """The graphs of a bucket, or None where they compute something else than the model itself does."""
+        inputs = tuple(tensor.clone() for tensor in _tensors(packed))
+        ids_BL, positions_BL, starts_BL, ends_BL, prompts_B, rows_N, columns_N = inputs
+        spans = Spans(starts_BL, ends_BL, prompts_B)
+        static = Packed(ids_BL, positions_BL, spans, packed.prefix, rows_N, columns_N)
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            self._once(self.states, static, prefix)
+            own, modules = (self._once(states, static, prefix) for states in (self.states, hidden_states))
+        torch.cuda.current_stream().wait_stream(side)
+        if not self._trust(distance(own, modules)):
+            return None
+        there, back = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(there, pool=self._pool, stream=side):
+            out_NH = self._forward(self.states, static, prefix)
+        slope_NH = torch.zeros_like(out_NH, requires_grad=False)
+        grads = [p.grad for p in self.trained if p.grad is not None]
+        if self.trained:
+            with torch.cuda.graph(back, pool=self._pool, stream=side):
+                torch._foreach_add_(grads, self._slopes(out_NH, slope_NH))
+        captured = Captured(inputs, out_NH.detach(), there, slope_NH, back)
+
+        kept = [grad.clone() for grad in grads]
+        captured.out_NH.zero_()  # or a graph in which nothing was captured would look right
+        there.replay()
+        if self.trained:
+            torch._foreach_zero_(grads)
+            slope_NH.copy_(_other(own[0]))
+            back.replay()
+        gap = distance([captured.out_NH, *grads], own)
+        if self.trained:
+            torch._foreach_copy_(grads, kept)
+        if gap <= SAME[self.model.dtype]:
+            return captured
+        warnings.warn(
+            f"a captured graph is not used: it differs by {gap:.1e} from what was captured", stacklevel=2
+        )
+        return None
+
+
+def _other(out_NH: Tensor) -> Tensor:
+    """Some slope; not the output itself, which a norm has made as long as any other: its gradient is 0."""
+    return out_NH.flip(-1)
+
+
+def distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Relative difference of the outputs, which come first, or of all gradients together; the larger. NaN where any is."""
+    pairs = ((found[:1], expected[:1]), (found[1:], expected[1:]))
+    gaps = []
+    for mine, theirs in pairs:
+        gap = sum(float((m.float() - t.float()).square().sum()) for m, t in zip(mine, theirs, strict=True))
+        size = sum(float(t.float().square().sum()) for t in theirs)
+        gaps.append(math.sqrt(gap / size) if size else math.sqrt(gap))
+    return math.nan if any(map(math.isnan, gaps)) else max(gaps)
+
+
+@dataclass(frozen=True, eq=False)
+class Captured:
+    """The graphs of one bucket, and the tensors that they read and write."""
+
+    inputs: tuple[Tensor, ...]
+    out_NH: Tensor
+    forward: torch.cuda.CUDAGraph
+    slope_NH: Tensor
+    backward: torch.cuda.CUDAGraph
+
+
+class _Replay(torch.autograd.Function):
+    """Replays a forward, and in the backward pass the graph that adds to the parameters' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, captured: Captured) -> Tensor:  # noqa: ARG004 (makes the result need a gradient)
+        ctx.captured = captured
+        captured.forward.replay()
+        return captured.out_NH.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad_NH: Tensor) -> Any:
+        captured = ctx.captured
+        captured.slope_NH.copy_(grad_NH)
+        captured.backward.replay()
+        return None, None
+
+
+def bucket(size: int) -> int:
+    """`size` rounded up to a multiple of 16, or of an eighth of the power of two below it."""
+    step = max(16, 1 << max(0, size.bit_length() - 4))
+    return -(-size // step) * step
+
+
+def corner(packed: Packed, length: int) -> Packed:
+    """The first `length` positions of the first row; where they predict nothing, the last of them does."""
+    size = packed.ids_BL.shape[1]
+    length = min(size, length)
+    inside = (packed.rows_N == 0) & (packed.columns_N < length)
+    rows_N, columns_N = packed.rows_N[inside], packed.columns_N[inside]
+    if not len(rows_N):
+        rows_N, columns_N = rows_N.new_zeros(1), columns_N.new_full((1,), length - 1)
+    starts_BL, ends_BL, prompts_B = packed.spans
+    spans = Spans(
+        starts_BL[:1, :length].contiguous(),
+        ends_BL[:1, :length].clamp(max=length),
+        prompts_B[:1].clamp(max=length),
+    )
+    ids_BL, positions_BL = packed.ids_BL[:1, :length], packed.positions_BL[:1, :length]
+    return Packed(ids_BL, positions_BL, spans, packed.prefix, rows_N, columns_N)
+
+
+def pad_packed(packed: Packed, length: int, count: int) -> Packed:
+    """The same rows with `length` positions and `count` predicted tokens, the last of them padding."""
+    old = packed.ids_BL.shape[1]
+    more, spare = length - old, count - len(packed.rows_N)
+    starts_BL, ends_BL, prompts_B = packed.spans
+    spans = Spans(pad(starts_BL, (0, more), value=old), pad(ends_BL, (0, more), value=length), prompts_B)
+    return Packed(
+        pad(packed.ids_BL, (0, more)),
+        pad(packed.positions_BL, (0, more)),
+        spans,
+        packed.prefix,
+        pad(packed.rows_N, (0, spare)),
+        pad(packed.columns_N, (0, spare)),
+    )
+
+
+def _tensors(packed: Packed) -> tuple[Tensor, ...]:
+    return packed.ids_BL, packed.positions_BL, *packed.spans, packed.rows_N, packed.columns_N

@@ -1,0 +1,1 @@
+"""LoRA adapters: as values, in training, and what they add to a layer."""

@@ -1,0 +1,101 @@
+"""Which base model an adapter belongs to: a file of ours beside PEFT's, and the check when the adapter is read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gepa_loop.errors import ModelError
+from gepa_loop.outside.files import SETTINGS, parse_json, read_file
+from gepa_loop.run.files import write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_FILE = "base.json"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The base model that an adapter belongs to."""
+
+    name: str
+    weights: str
+    """16 hex digits over the weights rounded to bfloat16, so that the type they are loaded in makes no difference."""
+
+
+def hash_weights(named: Iterable[tuple[str, Tensor]]) -> str:
+    """`Origin.weights` of a model's parameters; its adapters are left out."""
+    import torch
+
+    digest: Any = hashlib.sha256()
+    for name, tensor in named:
+        if ".lora_" not in name:
+            rounded = tensor.detach().to(torch.bfloat16).cpu().contiguous().reshape(-1)
+            digest.update(f"{name.replace('.base_layer', '')} {tuple(tensor.shape)}\n".encode())
+            digest.update(rounded.view(torch.uint8).numpy())
+    return str(digest.hexdigest())[:16]
+
+
+def write_origin(folder: Path, base: Origin) -> None:
+    """Write the file that `read_origin` reads."""
+    write_json(folder / _FILE, {"name": base.name, "weights": base.weights})
+
+
+def read_origin(folder: Path) -> Origin | None:
+    """What an adapter's folder says of its base; None where it says nothing.
+
+    Raises:
+        ModelError: The file is damaged.
+    """
+    file = folder / _FILE
+    if not file.exists():
+        return None
+    try:
+        record = parse_json(read_file(file, SETTINGS))
+        return Origin(str(record["name"]), str(record["weights"]))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ModelError(
+            f"{file}: it does not say which base model the adapter belongs to: {error}",
+            "Delete it if you know that the model is the right one.",
+        ) from error
+
+
+def check_origin(found: Origin | None, base: Origin, source: str) -> str | None:
+    """Refuse an adapter of other weights than the base's.
+
+    Args:
+        found: What the adapter says; None is nothing.
+        base: The model that it is read with.
+        source: Where the adapter came from.
+
+    Returns:
+        A note for the user where the adapter says nothing.
+
+    Raises:
+        ModelError: Names both models.
+    """
+    if found is None:
+        return f"{source}: it does not say on which weights it was trained, so whether those are {base.name}'s is not checked"
+    if found.weights == base.weights:
+        return None
+    raise ModelError(
+        f"{source}: the adapter was trained on {found.name} (weights {found.weights}), and model.name = {base.name!r} has other "
+        f"weights ({base.weights})",
+        f"Set model.name to {found.name}, or train it again on {base.name}.",
+    )
+
+
+def hash_tensors(digest: Any, tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Feed names, types, shapes and bytes into a hash, in place; a tensor with two names goes in once."""
+    import torch
+
+    seen = set()
+    for name, tensor in tensors:
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

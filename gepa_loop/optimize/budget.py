@@ -1,0 +1,72 @@
+"""What ends a search: its caps, in words. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gepa_loop.config.whole import Config, iteration_rollouts
+from gepa_loop.errors import BudgetReached
+
+IDLE_ITERATIONS = 20
+"""Iterations without a rollout after which a search ends: every minibatch is perfect, or every proposal refused."""
+
+
+@dataclass
+class Spent:
+    """What the search has used so far: the same after a replay as without one, so stops come at the same place."""
+
+    rollouts: int = 0
+    proposals: int = 0
+    usd: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What iterations have brought."""
+
+    best: float = -1.0
+    """Highest mean on `pareto`."""
+    without_gain: int = -1
+    """Iterations since it rose."""
+    idle: int = -1
+    """Iterations since the last rollout."""
+
+    def after(self, sampled: bool, best: float) -> Progress:
+        """After an iteration."""
+        return Progress(
+            max(best, self.best),
+            0 if best > self.best else self.without_gain + 1,
+            0 if sampled else self.idle + 1,
+        )
+
+
+def reason_to_stop(config: Config, spent: Spent, progress: Progress, dearest: float) -> str | None:
+    """Which cap is reached, before an iteration that could pass it; None to go on.
+
+    Args:
+        config: The run's configuration.
+        spent: What the search has used.
+        progress: What its iterations brought.
+        dearest: US dollars that the next proposal may cost.
+
+    Raises:
+        BudgetReached: `max_minutes` is reached and nothing was proposed.
+    """
+    settings = config.optimize
+    if spent.rollouts + iteration_rollouts(config) > settings.max_rollouts:
+        return f"rollouts: {spent.rollouts} of {settings.max_rollouts}, and an iteration may take {iteration_rollouts(config)}"
+    if dearest and spent.usd + dearest > settings.max_usd:
+        return f"usd: {spent.usd:.2f} of {settings.max_usd:.2f}, and a proposal may cost {dearest:.2f}"
+    if spent.seconds >= settings.max_minutes * 60:
+        if not spent.proposals:
+            raise BudgetReached(
+                f"optimize.max_minutes = {settings.max_minutes:g} was reached before the first proposal",
+                "Raise it with --set and start again with --fresh.",
+            )
+        return f"minutes: {spent.seconds / 60:.1f} of {settings.max_minutes:g}"
+    if progress.without_gain >= settings.patience:
+        return f"patience: no better mean on pareto in {settings.patience} iterations"
+    if progress.idle >= IDLE_ITERATIONS:
+        return f"nothing new in {IDLE_ITERATIONS} iterations"
+    return None

@@ -1,0 +1,1 @@
+"""Who writes the next prompt: rules, or a reflection model."""

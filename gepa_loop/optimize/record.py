@@ -1,0 +1,126 @@
+"""The front on disk: what a search hands on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gepa_loop.config.tables import OptimizeConfig
+from gepa_loop.optimize.adapter import save_program
+from gepa_loop.optimize.frontier import Measured, final_front
+from gepa_loop.optimize.gepa import Found
+from gepa_loop.run.files import read_jsonl, read_record, write_jsonl, write_record, write_text
+from gepa_loop.run.marks import check_below
+from gepa_loop.task.prompts import Candidate
+
+
+@dataclass(frozen=True)
+class Front:
+    """The prompts that a search hands on, the best mean on `select` first."""
+
+    candidates: tuple[Candidate, ...]
+    rows: tuple[Mapping[str, Any], ...]
+    """front.jsonl: each candidate's scores with intervals, and its difference from the seed."""
+    winner: str | None
+    """The best of those that are significantly better than the seed prompt."""
+    reason: str
+    finalists: int
+    """Candidates that were scored on `select`; not all are handed on."""
+    stopped_by: str
+    spent: Mapping[str, Any]
+    """The search's rollouts, proposals, usd and seconds."""
+
+
+def choose(
+    settings: OptimizeConfig,
+    found: Found,
+    select: Mapping[str, Sequence[Mapping[str, Any]]],
+    samples: int,
+    winner: str | None,
+) -> list[dict[str, Any]]:
+    """Rows of front.jsonl but for what is said of the differences.
+
+    Args:
+        settings: `frontier_type` and `distillability`.
+        found: The finalists; the seed is first.
+        select: Candidate -> its rows on `select`.
+        samples: Samples of each item there.
+        winner: The best of those that are significantly better than the seed; it stays.
+    """
+    pool = [_measured(row, select[row["id"]], settings.distillability) for row in found.rows]
+    ids = [row["id"] for row in found.rows]
+    first = None if winner is None else ids.index(winner)
+    kept = final_front(settings.frontier_type, pool, samples, first)
+    fields = ("id", "text", "tokens", "parents", "how", "pareto_mean", "objectives")
+    return [{**{key: found.rows[n][key] for key in fields}, "kept": why} for n, why in kept]
+
+
+def _measured(row: Mapping[str, Any], select: Sequence[Mapping[str, Any]], distillability: bool) -> Measured:
+    scores: dict[str, list[float]] = {}
+    tokens: dict[str, list[float]] = {}
+    for one in select:
+        scores.setdefault(one["item"], []).append(one["score"])
+        tokens.setdefault(one["item"], []).append(one["tokens"])
+    return Measured(
+        {item: sum(own) / len(own) for item, own in scores.items()},
+        {item: sum(own) / len(own) for item, own in tokens.items()},
+        row["tokens"],
+        row["objectives"]["divergence"] if distillability else None,
+    )
+
+
+def write_front(
+    folder: Path,
+    found: Found,
+    rows: Sequence[Mapping[str, Any]],
+    winner: str | None,
+    reason: str,
+    stack: str | None,
+) -> Front:
+    """Write prompts/<id>.txt, programs/<id>.json, front.jsonl and, when all is there, result.json.
+
+    `stack` is the fingerprint of the adapter that the prompts were evolved for; None is the bare base.
+    """
+    for row in rows:
+        prompt = Candidate(row["text"])
+        write_text(folder / "prompts" / f"{prompt.id}.txt", prompt.text)
+        save_program(folder / "programs" / f"{prompt.id}.json", prompt)
+    write_jsonl(folder / "front.jsonl", rows)
+    write_record(
+        folder / "result.json",
+        {
+            "winner": winner,
+            "reason": reason,
+            "stack": stack,
+            "stopped_by": found.stopped_by,
+            "spent": asdict(found.spent),
+            "refused": found.refused,
+            "finalists": [row["id"] for row in found.rows],
+        },
+        "candidates.jsonl",
+        "front.jsonl",
+        "prompts",
+        "programs",
+    )
+    return read_front(folder, stack)
+
+
+def read_front(folder: Path, stack: str | None) -> Front:
+    """What `write_front` wrote.
+
+    Raises:
+        RunDirectoryError: A file is not as it was written, or the search was for another stack.
+    """
+    result, rows = read_record(folder / "result.json"), read_jsonl(folder / "front.jsonl")
+    check_below(folder / "result.json", result["stack"], stack)
+    return Front(
+        tuple(Candidate(row["text"]) for row in rows),
+        tuple(rows),
+        result["winner"],
+        result["reason"],
+        len(result["finalists"]),
+        result["stopped_by"],
+        result["spent"],
+    )

@@ -1,1 +1,0 @@
-"""The page of a run. It reads nothing but the run directory."""

@@ -1,0 +1,160 @@
+"""The run directory: one lock, a manifest that guards continuation, fingerprints, seeds."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from gepa_loop.errors import RunDirectoryError
+from gepa_loop.run.files import (
+    TEMPORARY,
+    append_jsonl,
+    disk_errors,
+    read_jsonl,
+    write_json,
+)
+from gepa_loop.run.identity import read_manifest
+
+CLEARING = ".clearing"
+"""Marks a run directory that is being emptied."""
+
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+"""What a file system without locks answers."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory that this process holds the lock of."""
+
+    path: Path
+    birth: str
+    """Made at random when the directory was: a run that is deleted and made again is another one."""
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Append one row to `events.jsonl`."""
+        append_jsonl(self.path / "events.jsonl", [{"event": kind, **fields}])
+
+
+@contextlib.contextmanager
+def open_run(path: Path, identity: Mapping[str, Any], *, fresh: bool = False) -> Iterator[Run]:
+    """Create or continue a run directory, and hold its lock while the block runs.
+
+    Args:
+        path: The run directory.
+        identity: What the results depend on, as flat JSON values: config keys, model, data and package
+            versions. It is the run's `manifest.json`, beside the run's `birth`.
+        fresh: Delete what an earlier run left there.
+
+    Raises:
+        RunDirectoryError: Another process holds the lock; the folder is no run directory; or the manifest
+            differs, in which case the message lists each differing value.
+        EnvironmentFault: The folder cannot be written.
+    """
+    manifest = path / "manifest.json"
+    with disk_errors(path):
+        if path.exists() and not path.is_dir():
+            raise RunDirectoryError(f"{path} is a file, not a run directory", "Choose another --run-name.")
+        if path.is_dir() and not manifest.exists() and not (path / CLEARING).exists():
+            strangers = [f.name for f in path.iterdir() if not f.name.startswith(".")]
+            if strangers:
+                raise RunDirectoryError(
+                    f"{path} is no run directory: it holds {min(strangers)} and no manifest.json",
+                    "Choose another --run-name.",
+                )
+        path.mkdir(parents=True, exist_ok=True)
+    hint = "Wait for it to end, or choose another --run-name."
+    with locked(path / ".lock", path, hint):
+        with disk_errors(path):
+            if fresh or (path / CLEARING).exists():
+                _clear(path)
+            for left in path.rglob(f".*{TEMPORARY}"):
+                left.unlink()
+        if manifest.exists():
+            birth = _check_manifest(path, read_manifest(path), identity)
+            read_jsonl(path / "events.jsonl")
+        else:
+            birth = uuid.uuid4().hex
+            write_json(manifest, {"birth": birth, "identity": dict(identity)})
+        yield Run(path, birth)
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: Path, hint: str, patience: float = 0.0) -> Iterator[None]:
+    """Hold a lock file while the block runs.
+
+    Args:
+        path: The lock file.
+        what: What it guards.
+        hint: What to do where another process holds it.
+        patience: Seconds to wait for that process.
+
+    A file system without locks (NFS without its lock daemon) gets a soft lock, whose file alone says that somebody holds
+    it: filelock takes over one whose process is gone, on this machine.
+
+    Raises:
+        RunDirectoryError: Another process holds it.
+        EnvironmentFault: The file cannot be made.
+    """
+    lock: BaseFileLock = FileLock(path, fallback_to_soft=False)
+    with disk_errors(path):
+        try:
+            try:
+                lock.acquire(timeout=patience)
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                lock = SoftFileLock(f"{path}.soft")
+                # The first try may only find that the holder is gone.
+                lock.acquire(timeout=max(0.5, patience))
+        except Timeout:
+            if isinstance(lock, SoftFileLock):
+                hint += f" This file system has no locks: delete {lock.lock_file} if no process is left."
+            raise RunDirectoryError(f"{what} is in use by another process", hint) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _clear(path: Path) -> None:
+    """Empty a run directory; a process that is killed here leaves a mark by which the next one goes on."""
+    (path / CLEARING).touch()
+    for child in path.iterdir():
+        if child.name.startswith(".lock") or child.name == CLEARING:
+            continue
+        shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
+    (path / CLEARING).unlink()
+
+
+def _check_manifest(path: Path, manifest: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+    """The birth of a run that has this identity."""
+    old, new = manifest["identity"], json.loads(json.dumps(identity))
+    changed = [
+        f"  {key}: {old.get(key, '(absent)')!r} in the run, now {new.get(key, '(absent)')!r}"
+        for key in sorted({*old, *new})
+        if key not in old or key not in new or old[key] != new[key]
+    ]
+    if changed:
+        raise RunDirectoryError(
+            f"{path} was made with other values:\n" + "\n".join(changed),
+            "Put them back to continue it, choose another --run-name, or start again with --fresh.",
+        )
+    if not isinstance(birth := manifest.get("birth"), str):
+        raise RunDirectoryError(
+            f"{path} was made by an earlier version of gepa-loop: its manifest.json names no birth",
+            "Choose another --run-name, or start again with --fresh.",
+        )
+    return birth

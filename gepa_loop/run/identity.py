@@ -1,0 +1,48 @@
+"""What a run is recognised by: fingerprints of values, and its manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gepa_loop.errors import RunDirectoryError
+from gepa_loop.run.files import (
+    read_json,
+)
+from gepa_loop.run.marks import RIGHTS
+
+
+def fingerprint(value: Any) -> str:
+    """First 16 hex digits of the sha256 of a JSON value, keys sorted."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a run directory.
+
+    Raises:
+        RunDirectoryError: It is not as it was written.
+    """
+    try:
+        return read_json(path / "manifest.json")
+    except RunDirectoryError as error:
+        if error.hint == RIGHTS:
+            raise
+        # Without it the folder would be taken for somebody else's.
+        raise RunDirectoryError(
+            str(error), "Start again with --fresh, or choose another --run-name."
+        ) from None
+
+
+def flatten(value: Any, at: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping with dotted keys; lists stay values."""
+    if not isinstance(value, Mapping):
+        return {at: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat.update(flatten(inner, f"{at}.{key}" if at else str(key)))
+    return flat

@@ -1,0 +1,1 @@
+"""The in-process sampler on a GPU, captured in CUDA graphs."""

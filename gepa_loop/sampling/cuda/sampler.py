@@ -1,0 +1,348 @@
+"""The in-process sampler on a GPU: each token of a batch is one captured CUDA graph, sampling included.
+
+`decoder.Decoder` computes; its cache keeps what all prompts share once, each prompt once, and each completion. The host asks every few tokens which rows have ended, and goes
+on with a smaller graph when many have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+
+from gepa_loop.model.base import Base
+from gepa_loop.model.fused.decoder import make_decoder
+from gepa_loop.model.fused.rows import Past, Rows
+from gepa_loop.model.lora.adapter import Adapter
+from gepa_loop.sampling.base import Completion, Sampling
+from gepa_loop.sampling.batches import shared_length
+from gepa_loop.sampling.cuda.buffers import Buffers, PromptReader, Writer
+from gepa_loop.sampling.cuda.draw import draw_rows
+from gepa_loop.sampling.cuda.drawn import Drawn, completions
+from gepa_loop.sampling.plain import uniforms
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+T = TypeVar("T")
+
+LOOK_EVERY = 8
+"""Tokens between two looks at which rows have ended."""
+PREFILL_TOKENS = 16_384
+"""Prompt tokens that are read together."""
+PREFILL_KEYS = 2**17
+"""Keys of all rows that are read together, what is shared counted for each: .5 GB in a layer of a 4B model."""
+READERS = 32
+"""Captured shapes of prompts that are kept; each holds its hidden states."""
+GRAPH_TOKENS = 4_096
+"""Prompt tokens up to which their forward is captured: above, the GPU takes longer than launching does."""
+
+
+class CudaSampler:
+    """Samples from a base model with at most one adapter, which stands behind a second copy of its weights.
+
+    Args:
+        base: A model for which `decoder.unsupported` is None, on a GPU.
+        batch: Rows decoded together.
+        share_from: Tokens that need not be read again from which on what all prompts begin with is read on its own. It
+            costs a forward, so it does not pay for the few tokens of a chat template.
+    """
+
+    def __init__(self, base: Base, batch: int, share_from: int = 4096) -> None:
+        self.base = base
+        self.batch = batch
+        self.share_from = share_from
+        self._decoder = make_decoder(base.model)
+        self._stops_K = torch.tensor(base.stop_ids, device=base.device)
+        self._writer: Writer | None = None
+        self._buffers: Buffers | None = None
+        self._readers: dict[tuple[int, ...], PromptReader] = {}
+        self._graphs: dict[tuple[int, float], Callable[[], None]] = {}
+        # Without a GPU the kernels run in Triton's interpreter, for tests, and nothing is captured.
+        cuda = base.device.type == "cuda"
+        self._pool = torch.cuda.graph_pool_handle() if cuda else None
+        self._processors = torch.cuda.get_device_properties(base.device).multi_processor_count if cuda else 8
+
+    @torch.no_grad()
+    def set_student(self, adapter: Adapter | None) -> None:
+        """Use this adapter from now on; base weights are never written to."""
+        with self._current():
+            if adapter is None:
+                self._decoder.write({}, 1.0)
+                return
+            if self._decoder.give_room(adapter):
+                self._writer = None
+                self._graphs.clear()
+                self._readers.clear()
+            key = adapter.rank, adapter.alpha, adapter.modules
+            if self._writer is None or self._writer.key != key:
+                self._writer = self._make_writer(adapter, key)
+            pairs = [tensor for module in adapter.modules for tensor in adapter.pair(module)]
+            torch._foreach_copy_(self._writer.factors, pairs, non_blocking=True)
+            self._writer.write()
+
+    def _current(self) -> AbstractContextManager[Any]:
+        """Kernels and captures go to the device that is current, which need not be the model's."""
+        device = self.base.device
+        return nullcontext() if device.type == "cpu" else torch.cuda.device(device)
+
+    def _make_writer(self, adapter: Adapter, key: tuple[Any, ...]) -> Writer:
+        """What writes adapters of this one's shape: one graph instead of a launch for each matrix."""
+        pairs: dict[str, tuple[Tensor, Tensor]] = {}
+        for module in adapter.modules:
+            a, b = (torch.empty_like(tensor, device=self.base.device) for tensor in adapter.pair(module))
+            pairs[module] = a, b
+        factors = [tensor for pair in pairs.values() for tensor in pair]
+
+        def write() -> None:
+            self._decoder.write(pairs, adapter.scale)
+
+        if self.base.device.type == "cpu":
+            return Writer(key, factors, write)
+        graph, _ = self._record(write)
+        return Writer(key, factors, graph.replay)
+
+    @torch.inference_mode()
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Completion]:
+        """One completion for each prompt, in order, drawn with that row's seed.
+
+        Raises:
+            Diverged: Logits that are not finite.
+            ValueError: A prompt is empty, or prompts and seeds differ in number.
+        """
+        if len(prompts) != len(seeds) or not all(prompts):
+            raise ValueError(f"{len(prompts)} prompts (none empty) need as many seeds, got {len(seeds)}")
+        with self._current():
+            return self._generate(prompts, sampling, seeds)
+
+    def _generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Completion]:
+        skip = shared_length(prompts)
+        if skip * (len(set(map(tuple, prompts))) - 1) < self.share_from:
+            skip = 0
+        longest = max(map(len, prompts)) - skip
+        slots = min(len(prompts), self.batch)
+        buffers = self._room(slots, skip, longest, sampling.max_tokens)
+        self._read_shared(prompts[0][:skip], buffers)
+        completions: list[Completion] = []
+        for start in range(0, len(prompts), self.batch):
+            part = slice(start, start + self.batch)
+            completions += self._generate_batch(
+                [tuple(p[skip:]) for p in prompts[part]], seeds[part], sampling, skip, buffers
+            )
+        return completions
+
+    def rest(self) -> dict[str, float]:
+        """The cache stays: the captured graphs hold its addresses."""
+        return {}
+
+    def release(self) -> None:
+        """Give the cache's memory back; the next `generate` makes another."""
+        self._graphs.clear()
+        self._readers.clear()
+        self._buffers = None
+
+    def _room(self, *wanted: int) -> Buffers:
+        """Buffers with at least so many slots, shared tokens, prompt tokens and completion tokens."""
+        if self._buffers is not None:
+            have = self._buffers.room
+            if all(n <= m for n, m in zip(wanted, have, strict=True)):
+                return self._buffers
+            wanted = tuple(map(max, wanted, have))
+            self.release()
+        slots, shared, prompt, completion = wanted[0], *(-(-n // 64) * 64 for n in wanted[1:])
+        # Candidates grow from one to the next, and what is captured is lost with the cache; this part is there once.
+        shared = 1 << (shared - 1).bit_length() if shared else 0
+        d, device, dtype = self._decoder, self.base.device, self.base.model.dtype
+        layers = len(d.layers)
+
+        def cache(*shape: int) -> Tensor:
+            return torch.zeros(layers, *shape, d.width, device=device, dtype=dtype)
+
+        def past() -> list[Past]:
+            parts = (
+                cache(d.kv_heads, shared),
+                cache(slots, d.kv_heads, prompt),
+                cache(slots + 1, d.kv_heads, completion),
+            )
+            return [Past(*(part[n] for part in parts)) for n in range(layers)]
+
+        def ints(size: int) -> Tensor:
+            return torch.zeros(size, dtype=torch.int32, device=device)
+
+        rows = Rows(ints(slots), ints(1), ints(slots + 1), ints(slots), ints(slots + 1))
+        drawn = Drawn(
+            torch.zeros(slots + 1, completion, device=device),
+            torch.zeros(slots + 1, dtype=torch.long, device=device),
+            torch.zeros(slots + 1, completion, dtype=torch.int32, device=device),
+            torch.zeros(slots + 1, completion, device=device),
+            ints(slots + 1),
+        )
+        self._buffers = Buffers(past(), past(), rows, drawn, slots)
+        return self._buffers
+
+    def _read_shared(self, tokens: Sequence[int], buffers: Buffers) -> None:
+        """Read what all prompts begin with."""
+        buffers.rows.shared_1.fill_(len(tokens))
+        if tokens:
+            ids = torch.tensor([list(tokens)], device=self.base.device)
+            keys, values = (
+                [past.shared_GCD[None] for past in side] for side in (buffers.keys, buffers.values)
+            )
+            self._decoder.read(ids, keys, values, None, 0)
+
+    def _generate_batch(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        skip: int,
+        buffers: Buffers,
+    ) -> list[Completion]:
+        device, count, rows, drawn = self.base.device, len(prompts), buffers.rows, buffers.drawn
+        unique = list(dict.fromkeys(prompts))
+        owner = {prompt: n for n, prompt in enumerate(unique)}
+        owners = torch.tensor([owner[p] for p in prompts], dtype=torch.int32, device=device)
+        rows.owners_R[:count] = owners
+        rows.prompts_U[: len(unique)] = torch.tensor([len(p) for p in unique], device=device)
+        rows.lengths_R.zero_()
+        drawn.done_R.zero_()
+        table = np.stack([uniforms(seed, sampling.max_tokens) for seed in seeds])
+        drawn.uniforms_RT[:count, : sampling.max_tokens] = torch.from_numpy(table).to(device)
+
+        logits_UV = self._read_prompts(unique, skip, buffers)
+        alive = torch.arange(count, dtype=torch.int32, device=device)
+        launch = rows._replace(slots_B=alive)
+        draw_rows(logits_UV[owners], sampling.temperature, self._stops_K, launch, drawn)
+
+        size = self._launch(alive, buffers)
+        for place in range(1, sampling.max_tokens):
+            if (place - 1) % LOOK_EVERY == 0:
+                going = alive[drawn.done_R[alive] == 0]
+                if not len(going):
+                    break
+                if self._bucket(len(going), buffers) < size:
+                    alive = going
+                    size = self._launch(alive, buffers)
+            self._graph(size, sampling.temperature, buffers)()
+        return completions(drawn, count, sampling.max_tokens, self.base.stop_ids)
+
+    def _read_prompts(self, prompts: Sequence[tuple[int, ...]], skip: int, buffers: Buffers) -> Tensor:
+        """Read each prompt's rest; logits [U, V] of the token after it."""
+        shared = None
+        if skip:
+            shared = [p.shared_GCD for p in buffers.keys], [p.shared_GCD for p in buffers.values]
+        last, done = [], 0
+        while done < len(prompts):
+            size = max(map(len, prompts[done:]))
+            most = max(1, min(PREFILL_TOKENS // size, PREFILL_KEYS // (skip + size)))
+            part = prompts[done : done + most]
+            # Rounded up, so that few graphs serve all lengths; padding comes last, where no real token sees it.
+            room = -(-max(map(len, part)) // 16) * 16
+            ids = np.zeros((len(part), room), np.int64)
+            for row, prompt in enumerate(part):
+                ids[row, : len(prompt)] = prompt
+            reader = self._reader(done, len(part), room, shared, skip, buffers)
+            reader.ids_UP.copy_(torch.from_numpy(ids))
+            x_UPH = reader.read()
+            ends = torch.tensor([len(p) - 1 for p in part], device=x_UPH.device)
+            last.append(x_UPH[torch.arange(len(part), device=x_UPH.device), ends])
+            done += len(part)
+        return self._decoder.logits(torch.cat(last))
+
+    def _reader(
+        self,
+        first: int,
+        count: int,
+        length: int,
+        shared: tuple[list[Tensor], list[Tensor]] | None,
+        skip: int,
+        buffers: Buffers,
+    ) -> PromptReader:
+        """What reads `count` prompts into the cache from prompt `first` on: a graph where launching would take longer."""
+        key = first, count, length
+        if skip or key not in self._readers:
+            here = slice(first, first + count)
+            keys, values = (
+                [past.prompt_UGPD[here] for past in side] for side in (buffers.keys, buffers.values)
+            )
+            ids_UP = torch.zeros(count, length, dtype=torch.long, device=self.base.device)
+
+            def read() -> Tensor:
+                return self._decoder.read(ids_UP, keys, values, shared, skip)
+
+            # What is shared is a candidate's prompt, whose length seldom comes again.
+            if skip or self.base.device.type == "cpu" or count * length > GRAPH_TOKENS:
+                return PromptReader(ids_UP, read)
+            if len(self._readers) == READERS:
+                self._readers.clear()
+            graph, out_UPH = self._record(read)
+
+            def replay(graph: torch.cuda.CUDAGraph = graph, out_UPH: Tensor = out_UPH) -> Tensor:
+                graph.replay()
+                return out_UPH
+
+            self._readers[key] = PromptReader(ids_UP, replay)
+        return self._readers[key]
+
+    def _record(self, work: Callable[[], T]) -> tuple[torch.cuda.CUDAGraph, T]:
+        """Run something once, which compiles its kernels, and capture it; with what it returned then."""
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            work()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, stream=side):
+            out = work()
+        return graph, out
+
+    def _bucket(self, count: int, buffers: Buffers) -> int:
+        """Rows of the smallest graph that holds `count`."""
+        return min(buffers.slots, 1 << (count - 1).bit_length())
+
+    def _launch(self, alive: Tensor, buffers: Buffers) -> int:
+        """Make these slots the rows of the next launches; returns how many rows those have."""
+        size = self._bucket(len(alive), buffers)
+        slots = buffers.rows.slots_B
+        slots.fill_(buffers.slots)
+        slots[: len(alive)] = alive
+        return size
+
+    def _graph(self, size: int, temperature: float, buffers: Buffers) -> Callable[[], None]:
+        """One token of `size` rows: a graph that is captured when it is first wanted."""
+        key = size, temperature
+        if key not in self._graphs:
+            rows = buffers.rows._replace(slots_B=buffers.rows.slots_B[:size])
+            drawn, splits = buffers.drawn, self._splits(size, buffers)
+
+            def token() -> None:
+                tokens = drawn.last_R[rows.slots_B]
+                logits = self._decoder.step(tokens, buffers.keys, buffers.values, rows, splits)
+                draw_rows(logits, temperature, self._stops_K, rows, drawn)
+
+            self._graphs[key] = (
+                token if self.base.device.type == "cpu" else self._capture(token, rows.slots_B, buffers.slots)
+            )
+        return self._graphs[key]
+
+    def _capture(self, token: Callable[[], None], slots_B: Tensor, unread: int) -> Callable[[], None]:
+        # The first run must not count as a token: all rows go to the slot that nobody reads.
+        kept = slots_B.clone()
+        slots_B.fill_(unread)
+        graph, _ = self._record(token)
+        slots_B.copy_(kept)
+        return graph.replay
+
+    def _splits(self, size: int, buffers: Buffers) -> int:
+        """Programs that share a row's past, so that all multiprocessors have work; at least 256 keys for each."""
+        by_rows = max(1, 2 * self._processors // (size * self._decoder.kv_heads))
+        by_keys = max(1, sum(buffers.room[1:]) // 256)
+        return min(16, 1 << (min(by_rows, by_keys).bit_length() - 1))

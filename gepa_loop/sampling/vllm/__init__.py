@@ -1,0 +1,1 @@
+"""vLLM beside the model."""

@@ -1,0 +1,1 @@
+"""What completions are worth: scored rollouts, statistics, the decision, and how a number is printed."""

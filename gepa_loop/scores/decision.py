@@ -1,0 +1,182 @@
+"""Which prompt or student wins, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gepa_loop.scores.numbers import decimal, p_sentence, plain
+from gepa_loop.scores.statistics import (
+    Difference,
+    ItemScores,
+    as_array,
+    detectable,
+    difference,
+    estimate,
+    flips_for,
+    holm,
+    mean,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+POWER = 0.8
+"""Of the difference that a null result says it could have shown."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A candidate on `select`: its prompt's scores, and its student's or why there is none."""
+
+    id: str
+    prompted: ItemScores
+    student: ItemScores | None
+    skipped: str | None
+
+    def __post_init__(self) -> None:
+        if self.student is None and self.skipped is None:
+            raise ValueError(f"contender {self.id} has neither a student nor a reason why not")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `decide` found; the mappings and the ranking hold the contenders that have a student.
+
+    `differences` are student − base with unadjusted p, `adjusted_p` is after Holm. `oracle` is the mean over items of the best student's
+    score on each; no student can be expected to reach it. It is None for fewer than two students.
+    """
+
+    winner: str | None
+    reason: str
+    ranking: tuple[str, ...]
+    differences: Mapping[str, Difference]
+    adjusted_p: Mapping[str, float]
+    oracle: float | None
+
+
+def level_of_round(alpha: float, number: int) -> float:
+    """The level of round `number`'s test, such that a run has a false winner with a chance below `alpha`, of however many rounds.
+
+    A winner must be above its base, so of a two-sided test at level a only half, a / 2, can be a false winner. The r-th
+    round, from 1, tests at 2 alpha / (r (r + 1)): alpha, alpha / 3, alpha / 6, ..., and the halves alpha / (r (r + 1)) add
+    up to alpha r / (r + 1) (alpha spending, Bonferroni's inequality). It needs no assumption about how rounds hang
+    together, and rounds can be added to a run, as the levels of those it has do not depend on their number.
+    """
+    return 2 * alpha / ((number + 1) * (number + 2))
+
+
+def best_prompt(
+    seed_prompt: ItemScores, prompts: Mapping[str, ItemScores], alpha: float, seed: int
+) -> Verdict:
+    """Pick the prompt with the highest mean among those significantly above the seed prompt, as `decide` does.
+
+    Raises:
+        ValueError: No items, different items, or a score outside [0, 1].
+    """
+    contenders = [Contender(id_, scores, scores, None) for id_, scores in prompts.items()]
+    if not contenders:
+        return Verdict(None, "No proposal was better than the seed prompt.", (), {}, {}, None)
+    return decide(seed_prompt, contenders, alpha, seed, len(contenders), ("prompt", "seed prompt"))
+
+
+def decide(
+    base: ItemScores,
+    contenders: Sequence[Contender],
+    alpha: float,
+    seed: int,
+    family: int,
+    names: tuple[str, str] = ("student", "base"),
+) -> Verdict:
+    """Pick the student with the highest mean among those significantly above the base, both without prompt.
+
+    Holm's correction runs over the `family`: all candidates that were scored on these items, as those without a student
+    (skipped, or not handed on) were left out by what they scored there. (In a simulation of eight useless prompts, of
+    which those a standard error above the base are distilled, a round had a false winner with a chance of .053 where Holm
+    counts the students, and of .019 where it counts all; .025 are allowed.) It runs above and below the base apart, so
+    that at most half of `alpha` is false on either side, whatever the students have in common.
+
+    Equal means are ranked by the prompt's mean, then by id. The reason says that a winner's numbers were chosen on these
+    items. Without a significant student there is no winner, and the reason says which difference these items could have
+    shown, at Holm's first step alpha / family. `names` are what the reason calls the two sides.
+
+    Raises:
+        ValueError: No items, different items, a score outside [0, 1], an id twice, or more students than the family has.
+    """
+    if len({c.id for c in contenders}) < len(contenders):
+        raise ValueError(f"contenders share an id: {[c.id for c in contenders]}")
+    students = {c.id: c.student for c in contenders if c.student is not None}
+    if not students:
+        why = "; ".join(f"{c.id}: {c.skipped}" for c in contenders) or "there was none"
+        return Verdict(None, f"Every candidate was skipped ({why}).", (), {}, {}, None)
+    if family < len(students):
+        raise ValueError(f"{len(students)} students are no part of a family of {family}")
+    flips = flips_for(alpha / family)
+    differences = {id_: difference(scores, base, seed, flips) for id_, scores in students.items()}
+    adjusted = _holm_by_side(differences, family)
+    prompted = {c.id: mean(as_array(c.prompted)) for c in contenders if c.id in students}
+    means = {id_: mean(as_array(scores)) for id_, scores in students.items()}
+    ranking = tuple(sorted(students, key=lambda id_: (-means[id_], -prompted[id_], id_)))
+    winner = next((i for i in ranking if differences[i].mean > 0 and adjusted[i] < alpha), None)
+    shown = winner or ranking[0]
+
+    def p_of(id_: str) -> str:
+        return p_sentence(adjusted[id_], adjusted[id_] if differences[id_].p <= 1 / (flips + 1) else 0.0)
+
+    reason = (
+        f"{_compare(shown, students[shown], base, differences[shown], seed, names)}, {p_of(shown)} after Holm"
+    )
+    reason += f" over {family} candidate{'s' * (family > 1)}. Level: {plain(f'{alpha:.3g}')}."
+    if winner is None:
+        more = _shown(len(base), detectable(students[shown], base, POWER, alpha / family))
+        reason = f"No {names[0]} is significantly better than the {names[1]}. The best is {reason} {more}"
+    else:
+        if winner != ranking[0]:
+            reason += f" {ranking[0]} scores higher, but not significantly: {p_of(ranking[0])}."
+        reason += " It was chosen on these items, so its numbers here are on the high side."
+    oracle = None
+    if len(students) > 1:
+        oracle = math.fsum(max(s[item] for s in students.values()) for item in base) / len(base)
+    return Verdict(winner, reason, ranking, differences, adjusted, oracle)
+
+
+def _compare(
+    id_: str,
+    student: ItemScores,
+    base: ItemScores,
+    diff: Difference,
+    seed: int,
+    names: tuple[str, str],
+) -> str:
+    after, before = estimate(student, seed), estimate(base, seed)
+    return (
+        f"{id_}: {names[0]} {decimal(after.mean)} {_interval(after.ci)} against {names[1]} "
+        f"{decimal(before.mean)} {_interval(before.ci)} on {after.n} items; difference "
+        f"{decimal(diff.mean, '+')} {_interval(diff.ci)}"
+    )
+
+
+def _holm_by_side(differences: Mapping[str, Difference], family: int) -> dict[str, float]:
+    """Each difference's p after Holm on its own side of 0; what lies on the other, or was not tested, has p = 1."""
+    rest = [1.0] * (family - len(differences))
+    above = holm([d.p if d.mean > 0 else 1.0 for d in differences.values()] + rest)
+    below = holm([d.p if d.mean < 0 else 1.0 for d in differences.values()] + rest)
+    return {id_: min(above[n], below[n]) for n, id_ in enumerate(differences)}
+
+
+def _shown(n: int, least: float | None) -> str:
+    """What difference `n` items could have shown."""
+    if least is None:
+        return f"What these {n} items could have shown is not known: the difference is the same on each."
+    if least > 1:
+        return f"These {n} items are too few to show any difference."
+    return f"These {n} items could have shown a difference of {decimal(least)} with {POWER:.0%} power."
+
+
+def _interval(ci: tuple[float, float]) -> str:
+    return f"[{decimal(ci[0])}, {decimal(ci[1])}]"

@@ -1,0 +1,119 @@
+"""How often the items of `test` were looked at: a journal beside the runs, since whoever looks often enough chooses by them.
+
+Every scoring of `test` adds a row to `ledger.jsonl` in the folder of runs: which items (by a fingerprint of questions and
+answers, so that another task, file or run with the same items counts), which run under which configuration, and who was
+scored. Scorings of one run that end in one table are one look; a run that is deleted and made again under the same name is
+another run. A folder that cannot be written ends no run: the table then says that it is not known.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gepa_loop.errors import EnvironmentFault, RunDirectoryError
+from gepa_loop.run.directory import Run, locked
+from gepa_loop.run.files import append_jsonl, read_json, read_jsonl, write_json
+from gepa_loop.run.identity import fingerprint
+from gepa_loop.task.records import Item
+
+LEDGER = "ledger.jsonl"
+LOOKS = "looks.json"
+PATIENCE = 10.0
+"""Seconds to wait for another process that writes a row."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Looks at one set of items before the present one."""
+
+    items: int
+    looks: int
+    scorings: int
+    unknown: str | None = None
+    """Why they could not be counted."""
+
+    def __str__(self) -> str:
+        whom = f"the {self.items} items of test"
+        if self.unknown is not None:
+            return f"how often {whom} were scored before is not known: {self.unknown}"
+        if not self.scorings:
+            return f"{whom} were not scored before by the runs of this folder"
+        looks = "one earlier look" if self.looks == 1 else f"{self.looks} earlier looks"
+        scored = "once" if self.scorings == 1 else f"{self.scorings} times"
+        return (
+            f"{whom} were scored {scored} before, in {looks}: what was chosen by them is too good ({LEDGER})"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The journal as one look of one run sees it."""
+
+    path: Path
+    items: int
+    key: Mapping[str, str]
+    """What names the look: `items`, `run`, `birth` (the run's), `config` and `look`."""
+
+    def before(self) -> Looks:
+        """The other looks at the same items."""
+        try:
+            rows = read_jsonl(self.path)
+        except RunDirectoryError as error:
+            return Looks(self.items, 0, 0, str(error))
+        same = [row for row in rows if row["items"] == self.key["items"] and not self._own(row)]
+        return Looks(self.items, len({tuple(row.get(key) for key in self.key) for row in same}), len(same))
+
+    def add(self, subject: str) -> str | None:
+        """Note that somebody is scored, once; returns why it could not be noted."""
+        try:
+            lock = self.path.with_name(f".{self.path.name}.lock")
+            with locked(lock, self.path, "Wait for it to end.", PATIENCE):
+                if not any(self._own(row) and row["subject"] == subject for row in read_jsonl(self.path)):
+                    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+                    append_jsonl(self.path, [{"time": now, **self.key, "subject": subject}])
+        except (RunDirectoryError, EnvironmentFault) as error:
+            return str(error)
+        return None
+
+    def _own(self, row: Mapping[str, Any]) -> bool:
+        return all(row.get(key) == value for key, value in self.key.items())
+
+
+def read_looks(folder: Path) -> Looks | None:
+    """What the last look of a run found in the ledger when it began; None where the run did not look at `test`."""
+    path = folder / LOOKS
+    if not path.exists():
+        return None
+    found = read_json(path)
+    return Looks(*(found[key] for key in ("items", "looks", "scorings", "unknown")))
+
+
+def begin_look(run: Run, items: Sequence[Item], look: str) -> Ledger:
+    """The ledger beside a run; what it said when this look began is kept in the run's `looks.json`.
+
+    Args:
+        run: The run that scores.
+        items: What is scored.
+        look: What the scorings of this table have in common, within the run.
+    """
+    content = sorted([item.messages, item.answer] for item in items)
+    config = fingerprint(read_json(run.path / "manifest.json")["identity"])
+    key = {
+        "items": fingerprint(content),
+        "run": run.name,
+        "birth": run.birth,
+        "config": config,
+        "look": look,
+    }
+    ledger = Ledger(run.path.parent / LEDGER, len(items), key)
+    path = run.path / LOOKS
+    if not path.exists() or read_json(path)["look"] != look:
+        write_json(path, {"look": look, **ledger.before().as_dict()})
+    return ledger

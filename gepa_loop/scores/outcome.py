@@ -1,0 +1,88 @@
+"""What a round and a run say of themselves: the parts of decision.json and result.json. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gepa_loop.config.whole import Config
+from gepa_loop.scores.card import Replies
+from gepa_loop.scores.decision import Contender, Verdict
+from gepa_loop.scores.numbers import p_sentence
+from gepa_loop.scores.prediction import Fit, Prediction
+from gepa_loop.scores.statistics import difference, estimate
+
+
+def summary(number: int, verdict: Verdict, contenders: Sequence[Contender], seed: int) -> dict[str, Any]:
+    """A round's part of result.json, and the beginning of its decision.json; `seed` as in `decide`."""
+    return {
+        "round": number,
+        "winner": verdict.winner,
+        "reason": verdict.reason,
+        "candidates": [
+            {
+                "id": c.id,
+                "prompted": estimate(c.prompted, seed).as_dict(),
+                "student": None if c.student is None else estimate(c.student, seed).as_dict(),
+                "skipped": c.skipped,
+            }
+            for c in contenders
+        ],
+    }
+
+
+def details(
+    verdict: Verdict,
+    base: Mapping[str, float],
+    predictions: Sequence[Prediction],
+    earlier: Fit | None,
+    seed: int,
+) -> dict[str, Any]:
+    """The rest of decision.json; `seed` as in `decide`."""
+    return {
+        "base": estimate(base, seed).as_dict(),
+        "ranking": list(verdict.ranking),
+        "differences": {id_: diff.as_dict() for id_, diff in verdict.differences.items()},
+        "adjusted_p": dict(verdict.adjusted_p),
+        "oracle": verdict.oracle,
+        "predictions": [prediction.as_dict() for prediction in predictions],
+        "earlier_fit": None if earlier is None else earlier.as_dict(),
+    }
+
+
+def gains(base: Replies, prompted: Replies, student: Replies | None, seed: int) -> dict[str, Any]:
+    """A model without a prompt, with one, and the student that stands on it, on `test`; None for what needs a student."""
+
+    def minus(a: Replies, b: Replies) -> dict[str, Any]:
+        return difference(a.scores, b.scores, seed).as_dict()
+
+    return {
+        "base": base.card(seed),
+        "prompted": prompted.card(seed),
+        "student": student and student.card(seed),
+        "prompted_minus_base": minus(prompted, base),
+        "student_minus_base": student and minus(student, base),
+        "student_minus_prompted": student and minus(student, prompted),
+    }
+
+
+def missing_gain(config: Config, result: Mapping[str, Any]) -> str | None:
+    """Why a finished run shows no significant gain on `test`, or None when it does."""
+    gain = result["test"]["student_minus_base"]
+    if gain is None:
+        return "no student was significantly better than the base on select"
+    if gain["mean"] <= 0 or gain["p"] >= config.loop.alpha:
+        return f"student - base = {gain['mean']:+z.3f}, {p_sentence(gain['p'])} on test"
+    return None
+
+
+def ground(rounds: Sequence[Mapping[str, Any]], number: int | None = None) -> str:
+    """What the model is called that a round's prompt was evolved for: the base, or the student of the winner before it.
+
+    Args:
+        rounds: The rounds of result.json.
+        number: The round; None is the last that has a winner.
+    """
+    winners = [one["round"] for one in rounds if one["winner"]]
+    before = winners[:-1] if number is None else [n for n in winners if n < number]
+    return f"student of round {before[-1]}" if before else "base"

@@ -1,0 +1,89 @@
+"""Recipes compared over training seeds: rows of several seeds -> means by seed, a paired t test.
+
+Two students of one recipe differ by more than chance over items explains (.037, one standard deviation between training
+seeds of the sums), so items pooled from several seeds are not independent: with no true difference such a test finds one
+in .43 of cases. What a recipe does is known from seeds, each of which is one observation.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gepa_loop.scores.statistics import ItemScores
+
+LEAST = 3
+"""Seeds from which on a p is given: two have one degree of freedom, and an interval that says nothing."""
+
+SeedScores = Mapping[int, ItemScores]
+"""Seed -> its student's scores, each on items of its own or the same ones."""
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """A mean over seeds of what each seed's items say."""
+
+    mean: float
+    by_seed: tuple[float, ...]
+    """In the order of the seeds."""
+    sd: float | None
+    """Standard deviation between seeds, of training and of items; None for a single one."""
+    ci: tuple[float, float] | None
+    """95 %, by Student's t; None below three seeds."""
+    p: float | None = None
+    """Of no difference, two-sided; None below three seeds, and where all of them differ by the same amount."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def over_seeds(scores: SeedScores) -> OverSeeds:
+    """The mean score and its spread.
+
+    Raises:
+        ValueError: No seed, or one without items.
+    """
+    return _summary([_mean(scores[seed]) for seed in sorted(scores)])
+
+
+def seed_difference(a: SeedScores, b: SeedScores) -> OverSeeds:
+    """a - b, paired by item within each seed and by seed, with the p of a paired t test over seeds.
+
+    Raises:
+        ValueError: Other seeds or items on the two sides, or none.
+    """
+    from scipy.stats import ttest_1samp
+
+    if a.keys() != b.keys():
+        raise ValueError(f"seeds {sorted(a)} and {sorted(b)} cannot be paired")
+    for seed in a:
+        if a[seed].keys() != b[seed].keys():
+            raise ValueError(f"seed {seed}: scores of different items cannot be paired")
+    found = _summary([_mean(a[seed]) - _mean(b[seed]) for seed in sorted(a)])
+    if len(found.by_seed) < LEAST or not found.sd:
+        return found
+    p = float(ttest_1samp(found.by_seed, 0.0).pvalue)
+    return OverSeeds(found.mean, found.by_seed, found.sd, found.ci, p)
+
+
+def _summary(values: Sequence[float]) -> OverSeeds:
+    from scipy.stats import t
+
+    if not values:
+        raise ValueError("no seeds to compare")
+    means = tuple(round(value, 12) for value in values)
+    count, mean = len(means), math.fsum(means) / len(means)
+    if count < 2:
+        return OverSeeds(mean, means, None, None)
+    sd = statistics.stdev(means)
+    half = float(t.ppf(0.975, count - 1)) * sd / math.sqrt(count)
+    return OverSeeds(mean, means, sd, (mean - half, mean + half) if count >= LEAST else None)
+
+
+def _mean(scores: ItemScores) -> float:
+    if not scores:
+        raise ValueError("no items to compare: the scores are empty")
+    return math.fsum(scores.values()) / len(scores)

@@ -1,0 +1,185 @@
+"""The prompts of a search on the terminal: listed, shown with where they came from, compared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gepa_loop.scores.numbers import decimal, p_sentence, p_text
+from gepa_loop.show.searches import Finalist, Scores, Search, Tried, accepted, lineage
+from gepa_loop.show.tables import estimate_text
+from gepa_loop.show.textdiff import print_diff
+
+LEAST, ROOMY = 80, 100
+"""Columns from which a terminal keeps tables within its edge, and from which the front says how each was made."""
+STYLES = {"accepted": "green", "rejected": "yellow", "refused": "red", "failed": "red"}
+RIGHT = {"#", "tokens", "pareto", "p"}
+"""Columns of numbers."""
+
+
+def print_front(search: Search, console: Console) -> None:
+    """The front, best first; before there is one, the accepted candidates so far."""
+    if not search.front:
+        state = f"no front yet in {search.name}: the search is running or was stopped; "
+        state += "accepted so far:" if search.tried else "nothing is recorded so far"
+        console.print(Text(state, "bold"))
+        if search.tried:
+            _print_tried(accepted(search), console)
+        _print_ending(search, console)
+        return
+    sizes = f"{len(search.tried[0].pareto_scores)} items of pareto, {search.front[0].select['n']} of select"
+    title = f"front of {search.name}, best first: {sizes}; 95 % intervals; p after Holm's correction"
+    title += "; the first was chosen on these items of select, so its score there is on the high side"
+    console.print(Text(title, "bold"))
+    names = ["id", "tokens", "pareto", "select", "against the seed", "p", "how it was made"]
+    rows = [_front_row(row, search.result) for row in search.front]
+    if not console.is_terminal or console.width >= ROOMY:
+        _print_table(names, rows, console)
+    else:
+        _print_table(names[:-1], [row[:-1] for row in rows], console)
+        console.print()
+        for row in rows:
+            console.print(Text(f"{row[0]}  {row[-1]}"))
+    _print_ending(search, console)
+
+
+def _front_row(row: Finalist, result: Mapping[str, Any] | None) -> list[str]:
+    p = "-" if row.adjusted_p is None else p_text(row.adjusted_p)
+    select, mean = " ".join(estimate_text(row.select)), decimal(row.pareto_mean)
+    how = f"{row.how} (winner)" if result and result["winner"] == row.id else row.how
+    return [row.id, str(row.tokens), mean, select, _gain(row.against_seed), p, _line(how)]
+
+
+def print_all(search: Search, console: Console) -> None:
+    """Every proposal in order, with what became of it."""
+    console.print(Text(f"all {len(search.tried)} candidates of {search.name}, in order", "bold"))
+    _print_tried(search.tried, console)
+    _print_ending(search, console)
+
+
+def print_candidate(search: Search, row: Tried, console: Console) -> None:
+    """Where a candidate came from, its scores and costs, and its text as it is."""
+    console.print(Text(f"candidate {row.id} of {search.name}: {row.status}", "bold"))
+    names = ["#", "id", "made from", "tokens", "pareto", "status", "how it was made"]
+    steps: list[list[str | Text]] = [
+        [str(one.number), one.id, " ".join(one.parents) or "-", *_standing(one), _line(one.how)]
+        for one in lineage(search, row)
+    ]
+    _print_table(names, steps, console)
+    console.print()
+    for name, fact in _facts(search, row):
+        console.print(Text.assemble((f"{name:<12}", "dim"), fact))
+    console.print(Text("\ntext", "bold"))
+    console.file.write(row.text + "\n")
+
+
+def print_comparison(old: Tried, new: Tried, console: Console) -> None:
+    """What changed from one candidate's text to another's."""
+    print_diff(old.text, new.text, (_title(old), _title(new)), console)
+
+
+def _title(row: Tried) -> str:
+    mean = row.status if row.pareto_mean is None else f"{decimal(row.pareto_mean)} on pareto"
+    return f"{row.id}  {row.tokens} tokens, {mean}"
+
+
+def _facts(search: Search, row: Tried) -> Iterator[tuple[str, str]]:
+    if row.reason:
+        yield "reason", _line(row.reason)
+    if row.pareto_mean is not None:
+        yield "pareto", f"{decimal(row.pareto_mean)} on {len(row.pareto_scores)} items"
+    for final in (final for final in search.front if final.id == row.id):
+        yield "select", f"{' '.join(estimate_text(final.select))} on {final.select['n']} items"
+        if final.against_seed is not None:
+            p = "" if final.adjusted_p is None else f", {p_text(final.adjusted_p)} after Holm's correction"
+            yield (
+                "",
+                f"{_gain(final.against_seed)} against the seed, {p_sentence(final.against_seed['p'])}{p}",
+            )
+    if row.train_scores:
+        yield "minibatch", _minibatch(row)
+    if row.objectives:
+        named = (f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.objectives.items())
+        yield "objectives", ", ".join(named)
+    yield "cost", f"{_costs(row.cost)}; the search up to here {_costs(row.spent)}"
+
+
+def _minibatch(row: Tried) -> str:
+    mine, parents = _means(row.train_scores), _means(row.parent_scores)
+    text = f"{decimal(sum(mine.values()) / len(mine))} on {len(mine)} items"
+    both = mine.keys() & parents.keys()
+    if not both:
+        return text
+    better, worse = sum(mine[i] > parents[i] for i in both), sum(mine[i] < parents[i] for i in both)
+    parent = sum(parents.values()) / len(parents)
+    return f"{text}, its parent {decimal(parent)}: {better} better, {worse} worse"
+
+
+def _means(scores: Scores) -> dict[str, float]:
+    return {item: sum(samples) / len(samples) for item, samples in scores.items()}
+
+
+def _print_tried(rows: Sequence[Tried], console: Console) -> None:
+    names = ["#", "id", "tokens", "pareto", "status", "how it was made; why it was not accepted"]
+    hows = (f"{row.how}; {row.reason}" if row.reason else row.how for row in rows)
+    cells: list[list[str | Text]] = [
+        [str(row.number), row.id, *_standing(row), _line(how)] for row, how in zip(rows, hows, strict=True)
+    ]
+    _print_table(names, cells, console)
+
+
+def _standing(row: Tried) -> tuple[str, str, Text]:
+    """Tokens, mean on pareto, status."""
+    mean = "-" if row.pareto_mean is None else decimal(row.pareto_mean)
+    return str(row.tokens), mean, Text(row.status, STYLES.get(row.status, ""))
+
+
+def _print_ending(search: Search, console: Console) -> None:
+    """What ended the search, what it spent, and its reason in words."""
+    if not search.tried:
+        return
+    result = search.result
+    spent = _costs(search.tried[-1].spent if result is None else result["spent"])
+    ended = " so far" if result is None else f"; stopped by {result['stopped_by']}\n{result['reason']}"
+    made = Counter(row.status for row in search.tried[1:])
+    fates = ", ".join(f"{made[status]} {status}" for status in STYLES if made[status])
+    console.print(Text(f"\n{made.total()} proposals ({fates or 'none'}), {spent}{ended}"))
+
+
+def _print_table(names: Sequence[str], rows: Sequence[Sequence[str | Text]], console: Console) -> None:
+    """Keeps a terminal's edge by wrapping the last column; elsewhere a row is one line, however long."""
+    bounded = console.is_terminal and console.width >= LEAST
+    box, gap = (SIMPLE_HEAD, 1) if bounded else (None, 2)
+    table = Table(box=box, padding=(0, gap, 0, 0), show_edge=False)
+    for name in names:
+        table.add_column(name, justify="right" if name in RIGHT else "left", no_wrap=name != names[-1])
+    for row in rows:
+        # A str would be read as markup.
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    if bounded:
+        console.print(table)
+        return
+    for line in console.render_lines(table, console.options.update(max_width=10**6), pad=False):
+        console.print(Text("".join(segment.text for segment in line).rstrip()))
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _gain(gain: Mapping[str, Any] | None) -> str:
+    if gain is None:
+        return "-"
+    low, high = gain["ci"]
+    return f"{decimal(gain['mean'], '+')} [{decimal(low, '+')}, {decimal(high, '+')}]"
+
+
+def _costs(cost: Mapping[str, float]) -> str:
+    usd = f"${cost['usd']:.4f}, " if cost["usd"] else ""
+    return f"{cost['rollouts']:,} rollouts, {usd}{cost['seconds']:.0f} s"

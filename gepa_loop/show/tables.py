@@ -1,0 +1,200 @@
+"""What a person sees: a live panel on a terminal, plain lines when piped, and one table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from gepa_loop.scores.card import WAYS, Way
+from gepa_loop.scores.numbers import decimal, p_sentence, p_text
+from gepa_loop.scores.outcome import ground
+from gepa_loop.scores.over_seeds import LEAST
+
+
+def estimate_text(estimate: Mapping[str, Any]) -> tuple[str, str]:
+    """Mean and interval of a SCORE or DIFF."""
+    low, high = estimate["ci"]
+    return decimal(estimate["mean"]), f"[{decimal(low)}, {decimal(high)}]"
+
+
+def _gain_text(gain: Mapping[str, Any]) -> str:
+    """Mean with interval of a DIFF."""
+    low, high = gain["ci"]
+    return f"{decimal(gain['mean'], '+')} [{decimal(low, '+')}, {decimal(high, '+')}]"
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+
+
+def result_table(result: Mapping[str, Any]) -> Table:
+    """The end of a run: base, base + prompt and student on `test`, greedily and sampled, and what the student gained."""
+    tokens = result["tokens"]
+    table = _card_table("test", result, result["sampled"]["base"], "system")
+    names = {"base": "base", "prompted": f"{ground(result['rounds'])} + prompt", "student": "student"}
+    for key, name in names.items():
+        system = str(tokens["prompt"] if key == "prompted" else tokens.get("bare", 0))
+        _add_cards(table, name, {way: result[way][key] for way in WAYS}, system)
+    _add_gaps(table, "student - base", {way: result[way]["student_minus_base"] for way in WAYS})
+    if result["test"]["student"] is None:
+        table.caption = "student: none was better on select"
+    return table
+
+
+def retention_table(result: Mapping[str, Any]) -> Table:
+    """The end of a distillation: the bare model, the prompted one, the student, and the student with the prompt."""
+    table = _card_table("test", result, result["sampled"]["base"], "system")
+    names = {
+        "base": "base",
+        "prompted": "base + prompt",
+        "student": "student",
+        "student_prompted": "student + prompt",
+    }
+    for key, name in names.items():
+        system = result["tokens"]["prompt" if key.endswith("prompted") else "bare"]
+        _add_cards(table, name, {way: result[way][key] for way in WAYS}, str(system))
+    _add_gaps(table, "student - base", {way: result[way]["student_minus_base"] for way in WAYS})
+    return table
+
+
+def retention_lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """How much of the prompt's effect the student has, what it lost, and the tokens that are saved at every call."""
+    for way in WAYS:
+        one = result[way]
+        share = one["internalisation"]
+        if share is None:
+            low, high = one["prompted_minus_base"]["ci"]
+            said = (
+                f"no teacher gap: the prompt changes the score by {_gain_text(one['prompted_minus_base'])}"
+                if low <= 0 <= high
+                else "no share"
+            )
+        else:
+            said = f"{' '.join(estimate_text(share))} of the prompt's effect"
+        kept = "" if one["kept"] is None else f"keeps {decimal(one['kept'])} of what it gains, "
+        yield (
+            f"student, {way}: {said}; by items it {kept}has {decimal(one['beyond'])} beyond it and lost "
+            f"{decimal(one['broke'])} of what the base had"
+        )
+    if result["answers"] == "references":
+        sampled = result["sampled"]
+        low = sampled["student_minus_prompted"]["ci"][0]
+        own, theirs = sampled["prompted"]["mean"], sampled["student"]["mean"]
+        said = f"so the student falls behind by {decimal(max(0.0, -low))} at most (95 %)"
+        yield (
+            "scores are the share of replies equal to the prompted model's greedy one, as the task has no answers: sampled, the student "
+            f"gives it {decimal(theirs)} of the time and the prompted model itself {decimal(own)}, "
+            f"{said if own else 'so only the KL compares them'}"
+        )
+    if written := result["train"]["written"]:
+        yield f"trained on {result['train']['items']:,} questions, {written:,} of them written for it"
+    saved = result["tokens"]["prompt"] - result["tokens"]["bare"]
+    yield f"saved at every call: {saved:,} tokens of the prompt"
+
+
+def reply_lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """A few questions with the greedy replies of the bare model, the prompted one and the student."""
+    for one in result["examples"]:
+        yield f"\n{_one_line(one['question'])}"
+        for name in ("base", "prompted", "student"):
+            yield f"  {name:<9} {_one_line(one[name])}"
+
+
+def _one_line(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= 150 else f"{flat[:147]}..."
+
+
+def round_lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """What each round with a winner gained on `test` over the model it found, and how much of its prompt's gain that is."""
+    for one in result["rounds"]:
+        if one["test"] is not None:
+            gain, prompt = (_gain_text(one["test"][f"{who}_minus_base"]) for who in ("student", "prompted"))
+            p = p_sentence(one["test"]["student_minus_base"]["p"])
+            kept = one["internalisation"]
+            share = (
+                "" if kept is None else f"; internalised {' '.join(estimate_text(kept))} of the prompt's gain"
+            )
+            found = ground(result["rounds"], one["round"])
+            yield f"round {one['round']} on test: {found} + prompt {prompt}, student {gain}, {p}{share}"
+
+
+def compare_table(result: Mapping[str, Any], labels: Sequence[str]) -> Table:
+    """Subjects on a split, greedily and sampled, and the first against the second where there are two."""
+    table = _card_table(result["split"], result, result["sampled"]["subjects"][0])
+    for number, label in enumerate(labels):
+        _add_cards(table, label, {way: result[way]["subjects"][number] for way in WAYS})
+    _add_gaps(table, "difference", {way: result[way]["difference"] for way in WAYS})
+    return table
+
+
+def _card_table(split: str, result: Mapping[str, Any], sampled: Mapping[str, Any], *more: str) -> Table:
+    """A table for `_add_cards`; `sampled` is a card of sampled replies, `more` are further columns."""
+    table = _table(
+        f"{split}, {sampled['n']} items; sampled: {sampled['samples']} replies an item; {result['decides']} scores decide"
+    )
+    table.caption_justify = "left"
+    table.add_column(overflow="fold")
+    for name in ("", "score", "95 % interval", f"pass@{sampled['samples']}", "reply", "cut", *more):
+        table.add_column(name, justify="left" if name in ("", "95 % interval") else "right", overflow="fold")
+    return table
+
+
+def _add_cards(table: Table, name: str, cards: Mapping[Way, Mapping[str, Any] | None], *more: str) -> None:
+    """A subject's rows, where it has cards."""
+    for way, card in cards.items():
+        if card is not None:
+            passed = decimal(card["pass_at_k"]) if card["samples"] > 1 else ""
+            rest = (passed, f"{card['tokens']:.1f}", f"{card['cut']:.0%}", *more)
+            table.add_row(Text(name if way == WAYS[0] else ""), way, *estimate_text(card), *rest)
+
+
+def _add_gaps(table: Table, name: str, gaps: Mapping[Way, Mapping[str, Any] | None]) -> None:
+    """Lines below the table: a difference, each way, where there is one."""
+    lines = [
+        f"{name}, {way}: {_gain_text(gap)}, {p_sentence(gap['p'])}, paired by item"
+        for way, gap in gaps.items()
+        if gap is not None
+    ]
+    table.caption = Text("\n".join(lines)) if lines else None
+
+
+def sweep_table(result: Mapping[str, Any]) -> Table:
+    """The end of a sweep: every cell's student on `select`, against the baseline cell, over seeds."""
+    seeds = len(result["seeds"])
+    tested = (
+        "95 % intervals and p over seeds (t)"
+        if seeds >= LEAST
+        else f"no interval and no p below {LEAST} seeds"
+    )
+    table = _table(
+        f"{result['grid']}: students without a prompt on {result['split']}, {seeds} seed{'s' * (seeds > 1)}, "
+        f"{result['items']} items in all; {tested}; the base's intervals over items"
+    )
+    table.add_column("cell", overflow="fold")
+    table.add_column("score", justify="right")
+    table.add_column("interval")
+    table.add_column("by seed")
+    table.add_column(f"against {result['baseline']}")
+    table.add_column("p (Holm)", justify="right")
+    several = len(result["untrained"]) > 1
+    for one in result["untrained"]:
+        of = f" ({', '.join(one['cells'])})" if several else ""
+        table.add_row(Text(f"base{of}", "dim"), *estimate_text(one["base"]))
+        table.add_row(Text(f"base + prompt{of}", "dim"), *estimate_text(one["prompted"]))
+    for cell in result["cells"]:
+        student, gap = cell["student"], cell["difference"]
+        interval = "" if student["ci"] is None else estimate_text(student)[1]
+        by_seed = " ".join(decimal(value) for value in student["by_seed"])
+        against = "" if gap is None else f"{decimal(gap['mean'], '+')} {_signed_interval(gap['ci'])}".rstrip()
+        p = "" if gap is None else "-" if gap["p"] is None else p_text(gap["p"])
+        table.add_row(Text(cell["cell"]), decimal(student["mean"]), interval, by_seed, against, p)
+    return table
+
+
+def _signed_interval(ci: Sequence[float] | None) -> str:
+    return "" if ci is None else f"[{decimal(ci[0], '+')}, {decimal(ci[1], '+')}]"

@@ -1,0 +1,1 @@
+"""The stages as the commands run them, one file each."""

@@ -1,0 +1,90 @@
+"""A distillation, as the commands run it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gepa_loop.config.recipe import reads_prompt
+from gepa_loop.lab import Lab
+from gepa_loop.model.lora.adapter import Adapter
+from gepa_loop.run.directory import Run
+from gepa_loop.stages.observer import Observer
+from gepa_loop.stages.score import scores
+from gepa_loop.task.prompts import NO_PROMPT, Candidate
+
+if TYPE_CHECKING:
+    from gepa_loop.distill.trainer import Distilled
+
+
+def distil(
+    lab: Lab,
+    teacher: Candidate,
+    folder: Path,
+    observer: Observer,
+    *,
+    number: int | None = None,
+    stack: Adapter | None,
+    before: Mapping[str, float],
+    label: str | None = None,
+) -> Distilled:
+    """Distil one prompt on top of `stack`; `before` holds its held-out scores without a prompt.
+
+    Items and random numbers are those of the lab's round; `number` and `label` are shown.
+    """
+    from gepa_loop.distill.checkpoint import steps_saved
+    from gepa_loop.distill.trainer import distill
+
+    settings = lab.config.distill
+    observer.stage("distill", round=number, candidate=label or teacher.id)
+    if not reads_prompt(settings, lab.config.objective):
+        observer.note(
+            f"objective {lab.config.objective.type} trains on the task reward alone; the prompt is not read"
+        )
+    if begun := settings.steps if (folder / "result.json").exists() else steps_saved(folder / "checkpoints"):
+        observer.note("finished earlier" if begun == settings.steps else f"continuing after step {begun}")
+    observer.progress(begun, settings.steps)
+    still, warm, halved = 0, False, ""
+
+    def progress(row: Mapping[str, Any]) -> None:
+        nonlocal still, warm, halved
+        if row["halved"] != halved:
+            halved = row["halved"]
+            observer.note(f"{halved}: back at step {row['step'] - 1}, with half of distill.lr from here on")
+        if row["warm"] != warm:
+            warm = row["warm"]
+            if warm:
+                likely = f"the student gives a token of the teacher's replies {row['teacher_likelihood']:.2g}"
+                observer.note(f"{likely}: beginning with the teacher's samples")
+            else:
+                observer.note(f"from step {row['step']} on as the objective says")
+        still += row["grad_norm"] == 0
+        observer.progress(
+            row["step"], settings.steps, kl=row["reverse_kl"], held_out=row.get("held_out_score")
+        )
+
+    done = distill(lab, teacher, folder, stack=stack, before=before, progress=progress)
+    observer.note(f"ended {done.ended}; kept step {done.kept.step}: {done.kept.reason}")
+    if still:
+        observer.note(
+            f"{still} of {done.last_step} steps had no gradient: no trained token had an advantage or a divergence"
+        )
+    observer.note(
+        f"on texts that have nothing to do with the task: {done.forgetting:.2g} nats a token from the model"
+    )
+    if done.control is not None:
+        observer.note(str(done.control))
+    observer.note(str(done.mismatch))
+    return done
+
+
+def distil_alone(
+    lab: Lab, teacher: Candidate, run: Run, observer: Observer, label: str | None = None
+) -> Distilled:
+    """The `distill` command: the held-out score without a prompt, then the distillation; `label` is shown."""
+    label = label or teacher.id
+    observer.stage("baseline", candidate=label)
+    held_out = scores(lab, "pareto", NO_PROMPT, None, run.path / "baseline" / "pareto.jsonl", observer)
+    folder = run.path / "distill" / teacher.id
+    return distil(lab, teacher, folder, observer, stack=None, before=held_out, label=label)

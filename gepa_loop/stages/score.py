@@ -1,0 +1,116 @@
+"""Scores of a prompt and an adapter, and a paired comparison of two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gepa_loop.lab import Lab
+from gepa_loop.model.lora.adapter import Adapter
+from gepa_loop.model.lora.files import read_adapter
+from gepa_loop.run.directory import Run
+from gepa_loop.run.files import write_json
+from gepa_loop.scores.card import WAYS, Replies, Way, decides, ways
+from gepa_loop.scores.ledger import Ledger, begin_look
+from gepa_loop.scores.split import evaluate
+from gepa_loop.scores.statistics import difference, item_scores
+from gepa_loop.stages.observer import Observer
+from gepa_loop.task.prompts import NO_PROMPT, Candidate, read_prompt
+
+if TYPE_CHECKING:
+    pass
+
+
+def scores(
+    lab: Lab, split: str, prompt: str, adapter: Adapter | None, path: Path, observer: Observer
+) -> dict[str, float]:
+    """Each item's score with a prompt and an adapter; the rows go to `path`."""
+    return item_scores(evaluate(lab.config, lab.rollouts, split, prompt, adapter, path, observer.progress))
+
+
+def replies(
+    lab: Lab, split: str, prompt: str, adapter: Adapter | None, path: Path, observer: Observer
+) -> dict[Way, Replies]:
+    """A subject's rows, greedily and sampled; those sampled go to `path`, the others to `<name>_greedy.jsonl` beside it."""
+    found: dict[Way, Replies] = {}
+    for way, settings in ways(lab.config.evaluate).items():
+        config = lab.config.model_copy(update={"evaluate": settings})
+        file = path if way == "sampled" else path.with_name(f"{path.stem}_greedy{path.suffix}")
+        rows = evaluate(config, lab.rollouts, split, prompt, adapter, file, observer.progress)
+        found[way] = Replies(rows)
+    return found
+
+
+def note_look(ledger: Ledger, subject: str, path: Path, observer: Observer) -> None:
+    """Write into the ledger that somebody's rows of `test` are made, unless they are there already."""
+    if not path.exists() and (why := ledger.add(subject)) is not None:
+        observer.note(f"this look at test is not in the ledger: {why}")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A prompt and an adapter that are scored together; either may be missing."""
+
+    candidate: Candidate | None
+    adapter: Adapter | None
+    label: str
+
+    @property
+    def id(self) -> str:
+        prompt = "none" if self.candidate is None else self.candidate.id
+        return f"{prompt}+{'base' if self.adapter is None else self.adapter.fingerprint}"
+
+
+def subject(prompt: Path | None, adapter: Path | None) -> Subject:
+    """Read the files of a subject.
+
+    Raises:
+        PromptError: The prompt cannot be read.
+        ModelError: The adapter cannot be read.
+    """
+    label = f"{adapter or 'base'}, {prompt or 'no prompt'}"
+    return Subject(
+        None if prompt is None else read_prompt(prompt),
+        None if adapter is None else read_adapter(adapter),
+        label,
+    )
+
+
+def compare(
+    lab: Lab, subjects: Sequence[Subject], split: str, run: Run, observer: Observer
+) -> dict[str, Any]:
+    """Score subjects on a split, greedily and sampled, and the first against the second where there are two.
+
+    Returns:
+        The content of result.json: the subjects' scores and their difference as `evaluate` decides, and both ways.
+    """
+    from gepa_loop.sampling.canary import check_sampler
+
+    found, seed = [], lab.config.seed
+    ledger = begin_look(run, lab.task.splits[split], "evaluate") if split == "test" else None
+    for one in subjects:
+        observer.stage("evaluate", candidate=one.label)
+        text = NO_PROMPT if one.candidate is None else one.candidate.text
+        path = run.path / "evaluate" / f"{one.id}.jsonl"
+        if one.adapter is not None and not path.exists():
+            engine, allowed = lab.engine.partition(",")[0], lab.config.sampling.canary
+            observer.note(
+                str(check_sampler(lab.base, lab.rollouts.sampler, one.adapter, None, allowed, engine))
+            )
+        if ledger is not None:
+            note_look(ledger, one.id, path, observer)
+        found.append(replies(lab, split, text, one.adapter, path, observer))
+
+    def both(way: Way) -> dict[str, Any]:
+        first, *rest = (own[way] for own in found)
+        gap = difference(first.scores, rest[0].scores, seed) if rest else None
+        cards = [{"id": one.id, **own[way].card(seed)} for one, own in zip(subjects, found, strict=True)]
+        return {"subjects": cards, "difference": None if gap is None else gap.as_dict()}
+
+    shown: dict[Way, dict[str, Any]] = {way: both(way) for way in WAYS}
+    decided = decides(lab.config.evaluate)
+    result = {"split": split, "decides": decided, **shown[decided], **{str(way): shown[way] for way in WAYS}}
+    write_json(run.path / "result.json", result)
+    return result

@@ -1,0 +1,148 @@
+"""The stages as the commands run them: a search, a distillation, a paired comparison, each seen by an observer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gepa_loop.config.whole import Config, set_aside
+from gepa_loop.errors import ConfigError
+from gepa_loop.lab import Lab
+from gepa_loop.model.lora.adapter import Adapter
+from gepa_loop.run.files import read_jsonl
+from gepa_loop.run.seeds import derive_seed
+from gepa_loop.scores.decision import best_prompt, level_of_round
+from gepa_loop.scores.statistics import estimate
+from gepa_loop.stages.observer import Observer
+from gepa_loop.stages.score import scores
+from gepa_loop.task.prompts import Candidate
+
+if TYPE_CHECKING:
+    from gepa_loop.optimize.budget import Spent
+    from gepa_loop.optimize.gepa import Found
+    from gepa_loop.optimize.propose.base import Proposer
+    from gepa_loop.optimize.record import Front
+
+
+def search(
+    lab: Lab, seed_prompt: Candidate, folder: Path, observer: Observer, *, number: int, stack: Adapter | None
+) -> Front:
+    """GEPA's search of round `number` for prompts that help the base with `stack`, and its front, scored afresh.
+
+    `lab` is that of the round.
+
+    The finalists' rows on `select` go to `evaluate/<id>_prompted.jsonl` beside `folder`.
+    """
+    from gepa_loop.distill.probe import open_probe
+    from gepa_loop.optimize.gepa import optimize
+    from gepa_loop.optimize.plan import dearest_proposal
+    from gepa_loop.optimize.record import read_front
+
+    if (folder / "result.json").exists():
+        return read_front(folder, None if stack is None else stack.fingerprint)
+    settings = lab.config.optimize
+    observer.stage("optimize", round=number)
+    proposer = open_proposer(lab, number)
+    observer.note(f"reflection: {proposer.about}")
+    quote = dearest_proposal(lab.config, lab.rollouts, proposer, seed_prompt)
+    if quote is not None and quote.usd is None:
+        observer.note(f"litellm knows no price of {proposer.name}: optimize.max_usd cannot be kept")
+    lab.rollouts.sampler.set_student(stack)
+    measure = open_probe(lab, stack)
+
+    def probe(prompt: str) -> Mapping[str, float]:
+        return asdict(measure(prompt))
+
+    def progress(spent: Spent) -> None:
+        observer.progress(
+            spent.rollouts, settings.max_rollouts, candidates=spent.proposals + 1, usd=spent.usd
+        )
+
+    found = optimize(
+        lab.config,
+        lab.rollouts,
+        proposer,
+        seed_prompt,
+        folder,
+        progress,
+        derive_seed(lab.config.seed, "optimize", number),
+        probe if settings.probe_rollouts else None,
+        0.0 if quote is None else quote.usd or 0.0,
+    )
+    observer.note(f"stopped by {found.stopped_by}")
+    return _judge(lab, found, folder, observer, number, stack)
+
+
+def _judge(
+    lab: Lab, found: Found, folder: Path, observer: Observer, number: int, stack: Adapter | None
+) -> Front:
+    """Score the finalists on `select`, compare them with the seed, and write the front."""
+    from gepa_loop.optimize.record import choose, write_front
+
+    config, rows, by_item = lab.config, {}, {}
+    for row in found.rows:
+        observer.stage("front", round=number, candidate=row["id"])
+        path = folder.parent / "evaluate" / f"{row['id']}_prompted.jsonl"
+        by_item[row["id"]] = scores(lab, "select", row["text"], stack, path, observer)
+        rows[row["id"]] = read_jsonl(path)
+    first, *others = by_item
+    level = level_of_round(config.loop.alpha, number)
+    verdict = best_prompt(by_item[first], {id_: by_item[id_] for id_ in others}, level, config.seed)
+    front = [
+        {
+            **row,
+            "select": estimate(by_item[row["id"]], config.seed).as_dict(),
+            "against_seed": d.as_dict() if (d := verdict.differences.get(row["id"])) else None,
+            "adjusted_p": verdict.adjusted_p.get(row["id"]),
+        }
+        for row in choose(config.optimize, found, rows, config.evaluate.samples, verdict.winner)
+    ]
+    below = None if stack is None else stack.fingerprint
+    return write_front(folder, found, front, verdict.winner, verdict.reason, below)
+
+
+def check_search(lab: Lab, seed_prompt: Candidate) -> None:
+    """Find out, before anything is written or sampled, whether proposals can be asked for and paid.
+
+    Raises:
+        ProviderError: The key, the model or the network is missing or refused.
+        ConfigError: `optimize.max_usd` is less than one proposal may cost.
+    """
+    from gepa_loop.optimize.plan import dearest_proposal
+
+    text, settings = seed_prompt.text, lab.config.optimize
+    if (tokens := lab.rollouts.renderer.prompt_tokens(text)) > settings.max_prompt_tokens:
+        raise ConfigError(
+            f"optimize.seed_prompt has {tokens} tokens, optimize.max_prompt_tokens is {settings.max_prompt_tokens}: "
+            "hardly a proposal made from it could be accepted",
+            f"Raise optimize.max_prompt_tokens to more than {tokens}, or shorten the seed prompt.",
+        )
+    proposer = open_proposer(lab, 0)
+    proposer.check()
+    dearest_proposal(lab.config, lab.rollouts, proposer, seed_prompt)
+
+
+def open_proposer(lab: Lab, number: int) -> Proposer:
+    """Who writes the prompts of round `number`."""
+    from gepa_loop.optimize.propose.choose import make_proposer
+
+    settings = lab.config.optimize
+    return make_proposer(
+        settings.reflection,
+        proposer_name(lab.config),
+        # A worked example shows an answer, which a task with a judge may lack.
+        tuple(item for item in lab.task.splits["train"][: set_aside(lab.config)] if item.answer),
+        settings.max_prompt_tokens,
+        derive_seed(lab.config.seed, "optimize", number),
+    )
+
+
+def proposer_name(config: Config) -> str:
+    """The reflection model, or `offline`; `auto` is resolved by whether ANTHROPIC_API_KEY is set."""
+    settings = config.optimize.reflection
+    if settings.model != "auto":
+        return settings.model
+    return settings.auto_model if os.environ.get("ANTHROPIC_API_KEY", "").strip() else "offline"

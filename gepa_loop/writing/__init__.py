@@ -1,0 +1,1 @@
+"""Questions written for a distillation: who writes them, and which are kept."""

@@ -1,0 +1,588 @@
+"""Objectives against brute force in float64, against exact gradients by enumeration, and by hand."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from gepa_loop.config.objectives import GRPO, SFT, FullKL, Objective, SequenceKL, TokenKL
+from gepa_loop.distill.head.chunked import Dense, Divergence, token_logprobs, token_stats
+from gepa_loop.distill.head.divergence import (
+    Kind,
+    clipped_with_gradient,
+    divergence,
+    from_logprobs,
+    with_gradient,
+    with_tail,
+)
+from gepa_loop.distill.objectives import (
+    Completions,
+    advantages,
+    discounted,
+    k3,
+    loss,
+    overlong_penalty,
+    ratios,
+    reward_advantage,
+    token_weights,
+)
+
+KINDS: list[tuple[Kind, float]] = [
+    ("reverse_kl", 0.5),
+    ("forward_kl", 0.5),
+    ("jsd", 0.5),
+    ("jsd", 0.1),
+    ("jsd", 0.0),
+    ("jsd", 1.0),
+]
+
+
+def logits(seed: int, *shape: int, scale: float = 2.0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def brute(p: Tensor, q: Tensor, kind: str, beta: float, clip: float = math.inf) -> Tensor:
+    """Straight from the definitions, outcome by outcome, each of which counts as at most `clip`."""
+
+    def part(v: int) -> Tensor:
+        own, other = p[:, v], q[:, v]
+        reverse, forward = own * (own / other).log(), other * (other / own).log()
+        if kind == "reverse_kl" or (kind == "jsd" and beta == 1.0):
+            return reverse
+        if kind == "forward_kl" or (kind == "jsd" and beta == 0.0):
+            return forward
+        m = beta * other + (1 - beta) * own
+        return beta * other * (other / m).log() + (1 - beta) * own * (own / m).log()
+
+    return sum((part(v).clamp(max=clip) for v in range(p.shape[1])), torch.tensor(0.0))
+
+
+@pytest.mark.parametrize(("kind", "beta"), KINDS)
+def test_divergence_and_gradient_equal_brute_force(kind: Kind, beta: float) -> None:
+    student, teacher = logits(0, 40, 30).requires_grad_(), logits(1, 40, 30)
+    value = divergence(student, teacher, kind, beta)
+    expected = brute(student.softmax(-1), teacher.softmax(-1), kind, beta)
+    torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12)
+    (got,) = torch.autograd.grad(value.sum(), student)
+    (wanted,) = torch.autograd.grad(expected.sum(), student)
+    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-12)
+    assert (value > 0).all()
+
+
+@pytest.mark.parametrize(("kind", "beta"), KINDS)
+def test_the_clip_is_of_each_outcome_before_the_sum(kind: Kind, beta: float) -> None:
+    """As in OPSD: a token above it keeps the gradient of its other outcomes."""
+    student, teacher, clip = logits(0, 40, 30).requires_grad_(), logits(1, 40, 30), 0.03
+    expected = brute(student.softmax(-1), teacher.softmax(-1), kind, beta, clip)
+    (wanted,) = torch.autograd.grad(expected.sum(), student)
+    log_p, log_q = student.detach().log_softmax(-1), teacher.log_softmax(-1)
+    value, slope = clipped_with_gradient(log_p, log_q, kind, beta, clip)
+    torch.testing.assert_close(value, expected.detach(), rtol=1e-7, atol=1e-10)
+    torch.testing.assert_close(slope, wanted, rtol=1e-5, atol=1e-10)
+    whole = brute(log_p.exp(), log_q.exp(), kind, beta)
+    assert (value < whole - 1e-3).any() and slope.abs().sum(-1).min() > 1e-3
+    unclipped = clipped_with_gradient(log_p, log_q, kind, beta, math.inf)
+    for mine, own in zip(unclipped, with_gradient(log_p, log_q, kind, beta), strict=True):
+        torch.testing.assert_close(mine, own, rtol=1e-6, atol=1e-10)
+
+
+def test_the_clip_by_hand() -> None:
+    """q = (3/4, 1/4), p = (1/4, 3/4): the forward KL's parts are .75 log 3 = .824 and -.25 log 3 = -.275."""
+    p, q = torch.tensor([[0.25, 0.75]]).log(), torch.tensor([[0.75, 0.25]]).log()
+    value, slope = clipped_with_gradient(p, q, "forward_kl", 0.5, 0.05)
+    assert value.item() == pytest.approx(0.05 - 0.25 * math.log(3))
+    # Of -q_2 log p_2 alone: -q_2 (onehot_2 - p).
+    assert slope[0].tolist() == pytest.approx([0.25 * 0.25, -0.25 + 0.25 * 0.75])
+
+
+@pytest.mark.parametrize(("kind", "beta"), KINDS)
+def test_equal_logits_diverge_by_exactly_zero(kind: Kind, beta: float) -> None:
+    both = logits(2, 20, 50).float()
+    assert (divergence(both, both.clone(), kind, beta) == 0).all()
+
+
+def test_jsd_limits() -> None:
+    student, teacher = logits(0, 10, 8, scale=0.5), logits(1, 10, 8, scale=0.5)
+    for small in (1e-4, 1e-6):
+        forward = divergence(student, teacher, "jsd", small) / small
+        reverse = divergence(student, teacher, "jsd", 1 - small) / small
+        torch.testing.assert_close(
+            forward, divergence(student, teacher, "forward_kl"), rtol=200 * small, atol=1e-6
+        )
+        torch.testing.assert_close(
+            reverse, divergence(student, teacher, "reverse_kl"), rtol=200 * small, atol=1e-6
+        )
+    symmetric = divergence(student, teacher, "jsd", 0.5), divergence(teacher, student, "jsd", 0.5)
+    torch.testing.assert_close(*symmetric)
+    assert (symmetric[0] <= math.log(2)).all()
+
+
+@pytest.mark.parametrize(("kind", "beta"), KINDS)
+def test_divergence_survives_extreme_logits(kind: Kind, beta: float) -> None:
+    student = torch.tensor([[200.0, -200.0, 0.0]], requires_grad=True)
+    value = divergence(student, torch.tensor([[-200.0, 200.0, 0.0]]), kind, beta)
+    value.backward()  # type: ignore[no-untyped-call]
+    assert value.isfinite().all() and student.grad is not None and student.grad.isfinite().all()
+
+
+def test_bad_kind_and_beta_are_refused() -> None:
+    with pytest.raises(ValueError, match="kl"):
+        divergence(logits(0, 1, 2), logits(1, 1, 2), "kl")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="beta = 2"):
+        divergence(logits(0, 1, 2), logits(1, 1, 2), "jsd", 2)
+
+
+@pytest.mark.parametrize("kind", ["reverse_kl", "forward_kl", "jsd"])
+def test_the_gradient_raises_the_token_that_the_teacher_prefers(kind: Kind) -> None:
+    student = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
+    divergence(student, torch.tensor([[1.0, 0.0]], dtype=torch.float64), kind).sum().backward()  # type: ignore[no-untyped-call]
+    assert student.grad is not None
+    assert student.grad[0, 0] < 0 < student.grad[0, 1]  # a step down raises the first
+    if kind == "forward_kl":  # p - q by hand
+        assert student.grad[0, 0].item() == pytest.approx(0.5 - math.e / (math.e + 1))
+
+
+def head_case(seed: int = 3) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """300 tokens (three chunks), 8 dimensions; the teacher has an output layer of its own."""
+    student, teacher = logits(seed, 300, 8, scale=1).requires_grad_(), logits(seed + 1, 300, 8, scale=1)
+    head, other = logits(seed + 2, 50, 8, scale=1), logits(seed + 3, 50, 8, scale=1)
+    tokens = torch.randint(50, (300,), generator=torch.Generator().manual_seed(seed))
+    return student, teacher, head, other, tokens
+
+
+def bucketed(log_p: Tensor, log_q: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Probabilities of the student's K likeliest tokens and of the rest, by plain sums."""
+    top = log_p.topk(k).indices
+    out = []
+    for one in (log_p.exp(), log_q.exp()):
+        kept = one.gather(-1, top)
+        out.append(torch.cat([kept, one.sum(-1, keepdim=True) - kept.sum(-1, keepdim=True)], -1))
+    return out[0], out[1]
+
+
+@pytest.mark.parametrize(("kind", "beta"), KINDS)
+@pytest.mark.parametrize("top_k", [None, 5, 50])
+@pytest.mark.parametrize("clip", [None, 0.02])
+@pytest.mark.parametrize("temperatures", [(1.0, 1.0), (1.1, 0.5)], ids=str)
+def test_chunked_head_equals_the_dense_divergence(
+    kind: Kind, beta: float, top_k: int | None, clip: float | None, temperatures: tuple[float, float]
+) -> None:
+    """The divergence at one temperature, the policy's log-probability at another, the rest at 1."""
+    student, teacher, head, other, tokens = head_case()
+    weight = torch.rand(300, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    log_p, log_q = (student @ head.T).log_softmax(-1), (teacher @ other.T).log_softmax(-1)
+    warm_p, warm_q = (
+        (states @ weights.T / temperatures[0]).log_softmax(-1)
+        for states, weights in ((student, head), (teacher, other))
+    )
+    outcomes = bucketed(warm_p, warm_q, 5) if top_k == 5 else (warm_p.exp(), warm_q.exp())
+    dense = brute(*outcomes, kind, beta, clip or math.inf)
+
+    stats = token_stats(
+        student,
+        head,
+        tokens,
+        Dense(teacher, other),
+        Divergence(kind, beta, clip, top_k, temperatures[0]),
+        policy=True,
+        temperature=temperatures[1],
+    )
+    loss_ = (weight * (stats.divergence_N + 0.3 * stats.policy_logprob_N)).sum()
+    (got,) = torch.autograd.grad(loss_, student)
+
+    cold = (student @ head.T / temperatures[1]).log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+    (wanted,) = torch.autograd.grad((weight * (dense + 0.3 * cold)).sum(), student)
+    torch.testing.assert_close(stats.divergence_N, dense, rtol=1e-7, atol=1e-10)
+    torch.testing.assert_close(stats.policy_logprob_N, cold)
+    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-8)
+    picked = log_p.gather(-1, tokens[:, None])[:, 0]
+    torch.testing.assert_close(stats.logprob_N, picked)
+    torch.testing.assert_close(stats.reverse_kl_N, brute(log_p.exp(), log_q.exp(), "reverse_kl", 0))
+    torch.testing.assert_close(stats.entropy_N, -(log_p.exp() * log_p).sum(-1))
+    torch.testing.assert_close(stats.teacher_logprob_N, log_q.gather(-1, tokens[:, None])[:, 0])
+    torch.testing.assert_close(token_logprobs(student, head, tokens, 1.0), picked.float())
+    torch.testing.assert_close(token_logprobs(student, head, tokens, temperatures[1]), cold.float())
+
+
+@pytest.mark.parametrize("asked", [Divergence(), Divergence("jsd"), Divergence(top_k=3)], ids=str)
+def test_rows_that_one_output_layer_has_alone_count_for_nothing(asked: Divergence) -> None:
+    student, teacher, head, other, tokens = head_case()
+    more = torch.randn(7, head.shape[1], generator=torch.Generator().manual_seed(3), dtype=torch.float64) * 9
+    wanted = token_stats(student, head, tokens, Dense(teacher, other), asked)
+    (slope,) = torch.autograd.grad(wanted.divergence_N.sum(), student)
+    for mine, theirs in ((head, torch.cat([other, more])), (torch.cat([head, more]), other)):
+        found = token_stats(student, mine, tokens, Dense(teacher, theirs), asked)
+        for one, same in zip(found, wanted, strict=True):
+            torch.testing.assert_close(one, same)
+        torch.testing.assert_close(torch.autograd.grad(found.divergence_N.sum(), student)[0], slope)
+
+
+def test_what_was_not_asked_for_carries_no_gradient() -> None:
+    student, teacher, head, other, tokens = head_case()
+    stats = token_stats(student, head, tokens, Dense(teacher, other), Divergence())
+    assert stats.divergence_N.requires_grad and not stats.policy_logprob_N.requires_grad
+    alone = token_stats(student, head, tokens, policy=True)
+    assert alone.policy_logprob_N.requires_grad and not alone.divergence_N.requires_grad
+    assert not stats.logprob_N.requires_grad and not alone.logprob_N.requires_grad
+    assert alone.reverse_kl_N.isnan().all() and (alone.divergence_N == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["reverse_kl", "forward_kl", "jsd"])
+def test_top_k_with_a_tail_never_exceeds_the_whole(kind: Kind) -> None:
+    student, teacher = logits(0, 50, 30).log_softmax(-1), logits(1, 50, 30).log_softmax(-1)
+    whole, last = from_logprobs(student, teacher, kind), torch.zeros(50, dtype=torch.float64)
+    for k in (1, 3, 10, 29):
+        top = student.topk(k).indices
+        part = from_logprobs(with_tail(student.gather(-1, top)), with_tail(teacher.gather(-1, top)), kind)
+        assert (part <= whole + 1e-9).all() and (
+            part >= last - 1e-9
+        ).all()  # merging outcomes loses information
+        last = part
+
+
+def batch(
+    lengths: list[int],
+    groups: list[int],
+    rewards: list[float] | None = None,
+    sampler: Tensor | None = None,
+    truncated: list[bool] | None = None,
+) -> Completions:
+    count = len(lengths)
+    return Completions(
+        torch.tensor(lengths),
+        torch.tensor(groups),
+        torch.tensor(rewards or [0.0] * count),
+        torch.tensor(truncated or [False] * count),
+        torch.zeros(sum(lengths)) if sampler is None else sampler,
+        torch.ones(count, dtype=torch.bool),
+    )
+
+
+def test_reward_advantages_by_hand() -> None:
+    reward, groups = torch.tensor([1.0, 0.0, 1.0, 1.0]), torch.tensor([0, 0, 1, 1])
+    assert reward_advantage(reward, groups, std=False).tolist() == [0.5, -0.5, 0.0, 0.0]
+    scaled = reward_advantage(reward, groups, std=True)
+    assert scaled.tolist() == pytest.approx([0.5 / (0.5**0.5 + 1e-4), -0.5 / (0.5**0.5 + 1e-4), 0, 0])
+
+
+def test_overlong_penalty_by_hand() -> None:
+    lengths = torch.tensor([5, 8, 9, 12])
+    assert overlong_penalty(lengths, 12, 4).tolist() == [0.0, 0.0, -0.25, -1.0]
+    assert overlong_penalty(lengths, 12, 0).tolist() == [0.0] * 4
+
+
+def test_discounted_sums_by_hand() -> None:
+    value = torch.tensor([1.0, 2.0, 4.0, 8.0])
+    assert discounted(value, [3, 1], 0.5).tolist() == [1 + 1 + 1, 2 + 2, 4, 8]
+    assert discounted(value, [3, 1], 1.0).tolist() == [7, 6, 4, 8]
+
+
+TEACHER = torch.tensor([-1.0, -2.0, -3.0, -1.0, -1.0])
+SAMPLER = torch.tensor([-1.5, -1.0, -1.0, -2.0, -1.0])
+
+
+def test_sequence_advantages_by_hand() -> None:
+    sampled = batch([2, 1, 2], [0, 0, 0], [1.0, 0.0, 0.0], SAMPLER)
+    objective = SequenceKL(adv_tau=2, teacher_tau=1, student_tau=0.5)
+    # R = 2 r + sum teacher - sum sampler / 2: 2 - 3 + 1.25, -3 + 0.5, -2 + 1.5
+    whole = [0.25, -2.5, -0.5]
+    mean = sum(whole) / 3
+    got, _ = advantages(objective, sampled, TEACHER, 0.0)
+    assert got.tolist() == pytest.approx([whole[n] - mean for n in (0, 0, 1, 2, 2)])
+    task, _ = advantages(objective.model_copy(update={"use_full_reward_baseline": False}), sampled, None, 0.0)
+    assert task.tolist() == pytest.approx([2 * (1 - 1 / 3)] * 2 + [-2 / 3] * 3)
+
+
+def test_token_advantages_by_hand() -> None:
+    sampled = batch([2, 1, 2], [0, 0, 1], [1.0, 0.0, 0.0], SAMPLER)
+    gap = TEACHER - SAMPLER
+    plain, _ = advantages(TokenKL(), sampled, TEACHER, 0.0)
+    assert torch.equal(plain, gap)
+    hybrid, _ = advantages(TokenKL(adv_tau=1), sampled, TEACHER, 0.0)
+    assert torch.equal(hybrid, gap + torch.tensor([0.5, 0.5, -0.5, 0, 0]))
+    centred, _ = advantages(TokenKL(centre="group"), sampled, TEACHER, 0.0)
+    torch.testing.assert_close(centred, torch.cat([gap[:3] - gap[:3].mean(), gap[3:] - gap[3:].mean()]))
+    running, baseline = advantages(TokenKL(centre="running"), sampled, TEACHER, 0.5)
+    torch.testing.assert_close(running, gap - 0.5)
+    assert baseline == pytest.approx(0.45 + 0.1 * gap.mean().item())
+    white, _ = advantages(TokenKL(centre="whiten"), sampled, TEACHER, 0.0)
+    torch.testing.assert_close(white, (gap - gap.mean()) / gap.std(correction=0))
+
+
+def test_advantages_of_minillm_by_hand() -> None:
+    """Log-ratios .5, -1, -2 in one completion and 1, 0 in another; the sum over what follows, over its length."""
+    sampled = batch([3, 2], [0, 1], sampler=SAMPLER)
+    mean, _ = advantages(TokenKL(discount=1, length_normalise=True), sampled, TEACHER, 0.0)
+    assert mean.tolist() == pytest.approx([-2.5 / 3, -3 / 2, -2, 1 / 2, 0])
+    after, _ = advantages(TokenKL(discount=1, single_step=True), sampled, TEACHER, 0.0)
+    assert after.tolist() == pytest.approx([-3, -2, 0, 0, 0])
+    halved, _ = advantages(TokenKL(discount=0.5, single_step=True), sampled, TEACHER, 0.0)
+    assert halved.tolist() == pytest.approx([-0.5 - 0.5, -1, 0, 0, 0])
+    both, _ = advantages(TokenKL(discount=1, single_step=True, length_normalise=True), sampled, TEACHER, 0.0)
+    assert both.tolist() == pytest.approx([-3 / 2, -2, 0, 0, 0])
+    # Its expected log-ratio over the vocabulary is the divergence, which carries the gradient in its place.
+    kl = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5], requires_grad=True)
+    present, weight = SAMPLER.clone().requires_grad_(), torch.full((5,), 0.2)
+    objective = TokenKL(discount=1, single_step=True, teacher_tau=2, student_tau=2)
+    found = ratios(objective, present, SAMPLER, sampled.owner_N, torch.ones(5, dtype=torch.bool))
+    value = loss(objective, present, kl, found, after, weight, TEACHER)
+    slopes = torch.autograd.grad(value, (kl, present))
+    assert slopes[0].tolist() == pytest.approx([0.4] * 5)
+    torch.testing.assert_close(slopes[1], -0.2 * after)
+
+
+def test_weights_count_what_is_trained() -> None:
+    sampled = batch([3, 1, 2], [0, 0, 1], truncated=[False, False, True])
+    all_ = torch.ones(3, dtype=torch.bool)
+    assert token_weights(FullKL(), sampled, all_).tolist() == pytest.approx([1 / 6] * 6)
+    by_sequence = token_weights(FullKL(normalise="sequence"), sampled, all_)
+    assert by_sequence.tolist() == pytest.approx([1 / 9] * 3 + [1 / 3] + [1 / 6] * 2)
+    masked = token_weights(FullKL(truncated="mask"), sampled, all_)
+    assert masked.tolist() == pytest.approx([1 / 4] * 4 + [0] * 2)
+    skipped = token_weights(FullKL(skip_tokens=1, normalise="sequence"), sampled, all_)
+    assert skipped.tolist() == pytest.approx([0, 1 / 4, 1 / 4, 0, 0, 1 / 2])
+    some = token_weights(FullKL(), sampled, torch.tensor([False, True, False]))
+    assert some.tolist() == [0, 0, 0, 1, 0, 0]
+    assert token_weights(FullKL(), sampled, ~all_).tolist() == [0] * 6
+
+
+def test_ratio_masks_and_caps_by_hand() -> None:
+    ratio = torch.tensor([1.0, 4.0, 0.25, 0.5, 1.0])
+    owner, student = torch.tensor([0, 0, 1, 1, 2]), torch.ones(5, dtype=torch.bool)
+    zero = torch.zeros(5)
+
+    def found(objective: Objective, by_student: Tensor = student) -> list[list[float]]:
+        got = ratios(objective, ratio.log(), zero, owner, by_student)
+        return [got.ratio_N.tolist(), got.masked_N.tolist(), got.geo_C.tolist()]
+
+    assert found(FullKL())[0] == pytest.approx(ratio.tolist())
+    assert found(FullKL())[2] == pytest.approx([2.0, 0.125**0.5, 1.0])
+    assert found(FullKL(token_mask=(0.5, 2)))[1] == [False, True, True, False, False]
+    assert found(FullKL(geo_mask=(0.4, 1.9)))[1] == [True, True, True, True, False]
+    assert found(FullKL(sequence_mask=(0.3, 100)))[1] == [False, False, True, True, False]
+    assert found(FullKL(ratio_cap=2))[0] == pytest.approx([1, 2, 0.25, 0.5, 1])
+    assert found(SequenceKL(ratio="sequence"))[0] == pytest.approx([4, 4, 0.125, 0.125, 1])
+    # What the teacher sampled has no ratio.
+    mixed = torch.tensor([True, True, False, False, True])
+    assert found(FullKL(sequence_mask=(0.3, 100)), mixed) == [
+        pytest.approx([1, 4, 1, 1, 1]),
+        [False] * 5,
+        pytest.approx([2, 1, 1]),
+    ]
+    extreme = ratios(
+        FullKL(), torch.tensor([500.0, -500.0]), torch.zeros(2), torch.tensor([0, 1]), student[:2]
+    )
+    assert extreme.ratio_N.isfinite().all()
+
+
+def test_sequence_loss_is_the_formula_of_the_fork() -> None:
+    """loss = -sum coeff.detach() lp over kept tokens, coeff = ratio (A - kl_tau log ratio)."""
+    objective = SequenceKL(kl_tau=0.1, token_mask=(0.125, 8))
+    present = torch.tensor([-1.2, -1.1, -5.0, -2.2, -0.9], dtype=torch.float64, requires_grad=True)
+    owner, weight = torch.tensor([0, 0, 1, 2, 2]), torch.full((5,), 0.2)
+    advantage = torch.tensor([1.0, 1.0, -2.0, 0.5, 0.5])
+    found = ratios(objective, present, SAMPLER, owner, torch.ones(5, dtype=torch.bool))
+    value = loss(objective, present, present * 0, found, advantage, weight, None)
+    (got,) = torch.autograd.grad(value, present)
+    expected, slope = 0.0, []
+    for lp, old, a in zip(present.tolist(), SAMPLER.tolist(), advantage.tolist(), strict=True):
+        log_ratio = lp - old
+        kept = 0.125 <= math.exp(log_ratio) <= 8
+        coeff = math.exp(log_ratio) * (a - 0.1 * log_ratio) * kept
+        slope.append(-0.2 * coeff)
+        expected -= 0.2 * coeff * lp
+    assert slope[2] == 0  # exp(-4) is below the mask
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+    assert got.tolist() == pytest.approx(slope, rel=1e-5)
+
+
+def test_grpo_clips_like_ppo() -> None:
+    objective = GRPO(clip=(0.2, 0.3))
+    old = torch.zeros(4)
+    present = torch.tensor([1.5, 0.5, 1.5, 0.5]).log().requires_grad_()
+    advantage, weight = torch.tensor([1.0, 1.0, -1.0, -1.0]), torch.ones(4)
+    found = ratios(objective, present, old, torch.arange(4), torch.ones(4, dtype=torch.bool))
+    value = loss(objective, present, present * 0, found, advantage, weight, None)
+    (got,) = torch.autograd.grad(value, present)
+    assert value.item() == pytest.approx(-1.3 - 0.5 + 1.5 + 0.8)
+    # Beyond the bound in the direction that the advantage asks for there is no gradient.
+    assert got.tolist() == pytest.approx([0, -0.5, 1.5, 0])
+
+
+def test_k3_is_the_kl_on_average_and_never_negative() -> None:
+    p, q = logits(0, 1, 6).softmax(-1)[0], logits(1, 1, 6).softmax(-1)[0]
+    values = k3(p.log(), q.log())
+    assert (values >= 0).all()
+    assert (p * values).sum().item() == pytest.approx((p * (p / q).log()).sum().item())
+
+
+def test_k3_pulls_towards_the_other_and_has_no_gradient_beyond_20_nats() -> None:
+    logprob = torch.tensor([-1.0, -5.0, -30.0, -0.1], requires_grad=True)
+    k3(logprob, torch.tensor([-2.0, -1.0, -1.0, -60.0])).sum().backward()
+    assert logprob.grad is not None
+    expected = [1 - math.exp(-1), 1 - math.exp(4), 0.0, 1 - math.exp(-59.9)]
+    assert logprob.grad.tolist() == pytest.approx(expected)
+
+
+# --- unbiasedness by enumeration: a policy over sequences of three tokens from a vocabulary of three ---
+
+VOCABULARY, HORIZON = 3, 3
+
+
+class Policy:
+    """A table of logits for each prefix of tokens, so that every sequence's probability is exact."""
+
+    def __init__(self, seed: int) -> None:
+        prefixes = [p for n in range(HORIZON) for p in itertools.product(range(VOCABULARY), repeat=n)]
+        self.row = {prefix: n for n, prefix in enumerate(prefixes)}
+        self.table = logits(seed, len(prefixes), VOCABULARY, scale=0.7)
+
+    def logprobs(self, sequence: tuple[int, ...], table: Tensor) -> Tensor:
+        """Log-probability of each token, [3]."""
+        rows = torch.tensor([self.row[sequence[:n]] for n in range(HORIZON)])
+        return table[rows].log_softmax(-1).gather(-1, torch.tensor(sequence)[:, None])[:, 0]
+
+
+SEQUENCES = list(itertools.product(range(VOCABULARY), repeat=HORIZON))
+REWARDS = {s: float(sum(s) % 3 == 0) for s in SEQUENCES}
+
+
+def expected_gradient(
+    objective: Objective, group: int, teacher: Policy, student: Policy, reward: bool
+) -> Tensor:
+    """The mean of the estimated gradient over all groups of `group` sequences, each with its exact probability."""
+    table = student.table.clone().requires_grad_()
+    mean = torch.zeros_like(table)
+    probability = {s: student.logprobs(s, student.table).sum().exp() for s in SEQUENCES}
+    for drawn in itertools.product(SEQUENCES, repeat=group):
+        present = torch.cat([student.logprobs(s, table) for s in drawn])
+        reference = torch.cat([teacher.logprobs(s, teacher.table) for s in drawn])
+        sampled = batch(
+            [HORIZON] * group,
+            [0] * group,
+            [REWARDS[s] * reward for s in drawn],
+            present.detach(),
+        )
+        advantage, _ = advantages(objective, sampled, reference, 0.0)
+        found = ratios(
+            objective, present, present.detach(), sampled.owner_N, torch.ones_like(present, dtype=torch.bool)
+        )
+        # The sum over tokens, averaged over completions: the estimator of the sequence's gradient.
+        weight = torch.full((HORIZON * group,), 1.0 / group, dtype=torch.float64)
+        rows = torch.tensor([student.row[s[:n]] for s in drawn for n in range(HORIZON)])
+        kl = divergence(table[rows], teacher.table[rows], "reverse_kl")
+        value = loss(objective, present, kl, found, advantage, weight, reference)
+        (gradient,) = torch.autograd.grad(value, table)
+        mean += gradient * torch.stack([probability[s] for s in drawn]).prod()
+    return mean
+
+
+def exact(teacher: Policy, student: Policy, *, kl: float, reward: float) -> Tensor:
+    """The gradient of kl * KL(student || teacher) over sequences - reward * the expected reward."""
+    table = student.table.clone().requires_grad_()
+    total = torch.zeros((), dtype=torch.float64)
+    for s in SEQUENCES:
+        log_p, log_q = student.logprobs(s, table).sum(), teacher.logprobs(s, teacher.table).sum()
+        total = total + log_p.exp() * (kl * (log_p - log_q) - reward * REWARDS[s])
+    (gradient,) = torch.autograd.grad(total, table)
+    return gradient
+
+
+def exact_per_token(teacher: Policy, student: Policy) -> Tensor:
+    """The gradient of the summed token divergences, the distribution of prefixes held fixed."""
+    table = student.table.clone().requires_grad_()
+    total = torch.zeros((), dtype=torch.float64)
+    for prefix, row in student.row.items():
+        reach = math.prod(
+            student.table[student.row[prefix[:n]]].softmax(-1)[token].item() for n, token in enumerate(prefix)
+        )
+        total = total + reach * divergence(table[row][None], teacher.table[row][None], "reverse_kl")[0]
+    (gradient,) = torch.autograd.grad(total, table)
+    return gradient
+
+
+@pytest.fixture(scope="module")
+def policies() -> tuple[Policy, Policy]:
+    return Policy(0), Policy(1)
+
+
+def test_token_kl_is_unbiased_for_the_divergence_of_each_token(policies: tuple[Policy, Policy]) -> None:
+    teacher, student = policies
+    for objective in (TokenKL(), TokenKL(student="trainer")):
+        got = expected_gradient(objective, 1, teacher, student, reward=False)
+        torch.testing.assert_close(got, exact_per_token(teacher, student), rtol=1e-6, atol=1e-7)
+
+
+def test_token_kl_with_discount_1_is_unbiased_for_the_sequence(policies: tuple[Policy, Policy]) -> None:
+    teacher, student = policies
+    got = expected_gradient(TokenKL(discount=1), 1, teacher, student, reward=False)
+    torch.testing.assert_close(got, exact(teacher, student, kl=1, reward=0), rtol=1e-6, atol=1e-7)
+
+
+def test_token_kl_with_a_single_step_is_unbiased_for_the_sequence(policies: tuple[Policy, Policy]) -> None:
+    """The token's own term over the whole vocabulary, the rest by what was sampled."""
+    teacher, student = policies
+    got = expected_gradient(TokenKL(discount=1, single_step=True), 1, teacher, student, reward=False)
+    torch.testing.assert_close(got, exact(teacher, student, kl=1, reward=0), rtol=1e-6, atol=1e-7)
+
+
+def test_sequence_kl_is_unbiased_but_for_the_group_factor(policies: tuple[Policy, Policy]) -> None:
+    """A baseline that contains the completion itself scales the gradient by (G - 1) / G and adds no bias."""
+    teacher, student = policies
+    got = expected_gradient(SequenceKL(adv_tau=0.5), 2, teacher, student, reward=True)
+    torch.testing.assert_close(got, exact(teacher, student, kl=1, reward=0.5) / 2, rtol=1e-6, atol=1e-7)
+
+
+def test_sequence_kl_without_the_full_baseline(policies: tuple[Policy, Policy]) -> None:
+    teacher, student = policies
+    objective = SequenceKL(adv_tau=1, use_full_reward_baseline=False)
+    got = expected_gradient(objective, 2, teacher, student, reward=True)
+    task = exact(teacher, student, kl=0, reward=1) / 2
+    torch.testing.assert_close(got, task + exact_per_token(teacher, student), rtol=1e-6, atol=1e-7)
+
+
+def test_grpo_without_std_is_unbiased_but_for_the_group_factor(policies: tuple[Policy, Policy]) -> None:
+    teacher, student = policies
+    got = expected_gradient(GRPO(reward_std=False), 2, teacher, student, reward=True)
+    torch.testing.assert_close(got, exact(teacher, student, kl=0, reward=1) / 2, rtol=1e-6, atol=1e-7)
+
+
+def test_grpo_kl_term_is_unbiased_for_k3(policies: tuple[Policy, Policy]) -> None:
+    """Its gradient in expectation, tokens held fixed, is that of the forward KL at each prefix (q / p - 1)."""
+    teacher, student = policies
+    got = expected_gradient(GRPO(adv_tau=0, kl_tau=1), 1, teacher, student, reward=False)
+    table = student.table.clone().requires_grad_()
+    total = torch.zeros((), dtype=torch.float64)
+    for prefix, row in student.row.items():
+        reach = math.prod(
+            student.table[student.row[prefix[:n]]].softmax(-1)[token].item() for n, token in enumerate(prefix)
+        )
+        total = total + reach * divergence(table[row][None], teacher.table[row][None], "forward_kl")[0]
+    (wanted,) = torch.autograd.grad(total, table)
+    torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-7)
+
+
+def test_sft_losses(policies: tuple[Policy, Policy]) -> None:
+    present = torch.tensor([-1.0, -2.0], requires_grad=True)
+    kl, weight = torch.tensor([0.5, 0.25]), torch.tensor([0.5, 0.5])
+    found = ratios(SFT(), present, torch.zeros(2), torch.tensor([0, 1]), torch.zeros(2, dtype=torch.bool))
+    assert loss(SFT(), present, kl, found, kl, weight, None).item() == pytest.approx(1.5)
+    assert loss(SFT(loss="forward_kl"), present, kl, found, kl, weight, None).item() == pytest.approx(0.375)
+
+
+def test_hybrid_full_kl_adds_the_task_reward(policies: tuple[Policy, Policy]) -> None:
+    present = torch.tensor([-1.0, -2.0], requires_grad=True)
+    kl, weight, advantage = torch.tensor([0.5, 0.25]), torch.tensor([0.5, 0.5]), torch.tensor([1.0, -1.0])
+    objective = FullKL(adv_tau=1, teacher_tau=0.5)
+    found = ratios(
+        objective, present, present.detach(), torch.tensor([0, 1]), torch.ones(2, dtype=torch.bool)
+    )
+    value = loss(objective, present, kl, found, advantage, weight, None)
+    (got,) = torch.autograd.grad(value, present)
+    assert value.item() == pytest.approx(0.5 * (0.25 + 0.125) - 0.5 * (-1 + 2))
+    assert got.tolist() == pytest.approx([-0.5, 0.5])

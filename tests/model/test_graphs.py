@@ -1,0 +1,96 @@
+"""Captured training graphs against the model's own forward and gradients; only on a GPU."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gepa_loop.config.load import load_config
+from gepa_loop.model import forward
+from gepa_loop.model.base import Base
+from gepa_loop.model.forward import Prefix, hidden_states, read_prefix
+from gepa_loop.model.graphs import Graphs, corner, distance, open_forward
+from gepa_loop.model.lora.training import with_lora
+from gepa_loop.model.packed import pack
+
+PROMPTS = [[9, 8, 7], [9, 8, 7, 6, 5]]
+COMPLETIONS = [[(1, 2, 3), (4,), (5, 6)], [(7, 7), (3, 2, 1, 4)]]
+
+
+def test_distance_is_relative_and_looks_at_output_and_gradients() -> None:
+    out, grad = torch.ones(3, 4), torch.linspace(-1, 1, 5)
+    assert distance([out, grad], [out, grad]) == 0
+    assert distance([out * 1.25, grad], [out, grad]) == pytest.approx(0.25)
+    assert distance([out, grad * 3, grad], [out, grad, grad]) == pytest.approx(2**0.5)
+    assert distance([out], [out * 2]) == pytest.approx(0.5)
+    assert math.isnan(distance([out, grad], [out, grad * torch.nan]))
+    assert distance([out, torch.zeros(5)], [out, torch.zeros(5)]) == 0
+
+
+def test_a_corner_reads_what_the_whole_reads(tiny: Base) -> None:
+    past = [11, 12, 13, 14]
+    prefix = read_prefix(tiny.model, past)
+    packed = pack(PROMPTS, COMPLETIONS, len(past), tiny.device)
+    whole = hidden_states(tiny.model, packed, prefix)
+    for length in (4, 6, 100):
+        part = corner(packed, length)
+        inside = (packed.rows_N == 0) & (packed.columns_N < length)
+        assert part.ids_BL.shape == (1, min(length, packed.ids_BL.shape[1])) and inside.sum() > 0
+        torch.testing.assert_close(hidden_states(tiny.model, part, prefix), whole[inside])
+    one = corner(packed, 1)  # predicts nothing: the first completion token comes after the prompt's third
+    assert one.columns_N.tolist() == [0] and hidden_states(tiny.model, one, prefix).isfinite().all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("large", [False, True], ids=["captured", "large"])
+def test_kernels_that_compute_something_else_are_not_used(
+    tiny: Base, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = replace(tiny, model=copy.deepcopy(tiny.model).to("cuda"))
+    packed = pack(PROMPTS, COMPLETIONS, 0, base.device)
+    expected = hidden_states(base.model, packed, Prefix())
+    if large:
+        monkeypatch.setattr(forward, "LARGEST", 0)
+    graphs = Graphs(base.model, (), lambda *given: hidden_states(*given) * 1.01)
+    with pytest.warns(UserWarning, match="fused kernels are not used: they differ by 1.0e-02"):
+        torch.testing.assert_close(graphs(packed, Prefix()), expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch.testing.assert_close(graphs(packed, Prefix()), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("past", [[], [11, 12, 13, 14]])
+def test_graphs_equal_the_models_own_forward_and_gradients(tiny: Base, past: list[int]) -> None:
+    base = replace(tiny, model=copy.deepcopy(tiny.model).to("cuda"))
+    model = with_lora(base, load_config("smoke", env={}).lora, 0, None)
+    trained = tuple(p for p in model.parameters() if p.requires_grad)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in trained:
+            parameter.normal_(std=0.1)
+            parameter.grad = torch.zeros_like(parameter)
+    prefix = read_prefix(base.model, past) if past else Prefix()
+    packed = pack(PROMPTS, COMPLETIONS, len(past), base.device)
+    own = hidden_states(base.model, packed, prefix)
+    slope = torch.randn_like(own)
+    expected = torch.autograd.grad(own, trained, slope)
+    # A graph of this stream that is still alive could not be captured on another.
+    own = own.detach()
+    graphs = open_forward(base.model, trained)
+    assert isinstance(graphs, Graphs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for times in (1, 2):  # a replay adds to the gradients that are there
+            found = graphs(packed, prefix)
+            torch.testing.assert_close(found, own, atol=1e-4, rtol=1e-4)
+            found.backward(slope)  # type: ignore[no-untyped-call]
+            for parameter, grad in zip(trained, expected, strict=True):
+                torch.testing.assert_close(parameter.grad, times * grad, atol=1e-3, rtol=1e-3)
+        graphs.release()
+        torch.testing.assert_close(graphs(packed, prefix), own, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,45 @@
+"""The command as a process that is watched and killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from anthropic_api import instruction
+from places import HELPERS
+
+GEPA_LOOP = [sys.executable, "-c", "from gepa_loop.cli import main; main()"]
+
+
+def start(cwd: Path, *args: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*GEPA_LOOP, *args],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(HELPERS)},
+        # A background job of a shell, as these tests may be, hands on that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def killed_when(reached: Callable[[], bool], cwd: Path, *args: str) -> None:
+    """Start a command and kill it as soon as `reached`."""
+    process = start(cwd, *args)
+    while process.poll() is None and not reached():
+        time.sleep(0.0005)  # the process is watched, not waited for
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def by_request(handler: Any) -> None:
+    """A reply that depends on the request alone, so that one that a kill has lost comes again."""
+    asked = json.dumps(handler.api.messages[-1]["messages"])
+    instruction(f"Say the number after it, variant {zlib.crc32(asked.encode()) % 1000}.")(handler)

@@ -1,0 +1,34 @@
+"""What a round says of itself, in numbers that agree with each other."""
+
+import random
+
+from gepa_loop.scores.decision import Contender, decide
+from gepa_loop.scores.outcome import details, ground, summary
+from gepa_loop.scores.statistics import estimate
+
+
+def test_equal_scores_have_one_interval_in_a_decision() -> None:
+    draw = random.Random(0)
+    base, prompted, student = ({f"i{n}": draw.random() for n in range(40)} for _ in range(3))
+    contenders = [Contender("a", prompted, student, None)]
+    verdict = decide(base, contenders, 0.05, 7, len(contenders))
+    said = summary(0, verdict, contenders, 7) | details(verdict, base, (), None, 7)
+    for scores, written in (
+        (base, said["base"]),
+        (prompted, said["candidates"][0]["prompted"]),
+        (student, said["candidates"][0]["student"]),
+    ):
+        assert written == estimate(scores, 7).as_dict() != estimate(scores, 8).as_dict()
+    for side in (said["base"], said["candidates"][0]["student"], said["differences"]["a"]):
+        low, high = (f"{x:z.3f}".replace("0.", ".", 1) for x in side["ci"])
+        assert f"[{low}, {high}]" in said["reason"]
+
+
+def test_a_prompt_stands_on_the_student_of_the_winner_before_it() -> None:
+    rounds = [{"round": n, "winner": winner} for n, winner in enumerate(["a", None, "b", "c"])]
+    assert [ground(rounds, n) for n in range(4)] == [
+        "base",
+        *["student of round 0"] * 2,
+        "student of round 2",
+    ]
+    assert ground(rounds) == "student of round 2" and ground(rounds[:1]) == ground(rounds[1:2]) == "base"

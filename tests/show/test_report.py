@@ -1,0 +1,125 @@
+"""The page of a run: made from the run directory alone, everything in it escaped."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gepa_loop.errors import RunDirectoryError
+from gepa_loop.run.files import read_json, write_json, write_jsonl, write_record, write_text
+from gepa_loop.show.report import write_report
+
+PROMPT = 'Say <b>"four"</b> & stop {now}.'
+
+
+def score(mean: float) -> dict[str, Any]:
+    return {"n": 40, "mean": mean, "ci": [mean - 0.1, mean + 0.1]}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A finished run of one round: one student, and one candidate that was skipped."""
+    one = {"id": "aaaaaaaa", "prompted": score(0.5), "student": score(0.6), "skipped": None}
+    two = {"id": "bbbbbbbb", "prompted": score(0.2), "student": None, "skipped": "no teacher gap <here>"}
+    summary = {"round": 0, "winner": "aaaaaaaa", "reason": "aaaaaaaa won.", "candidates": [one, two]}
+    folder = tmp_path / "round_00"
+    expected = [
+        {"id": "aaaaaaaa", "predicted": 0.515, "divergence": 0.875},
+        {"id": "bbbbbbbb", "predicted": None, "divergence": None},
+    ]
+    earlier = {"n": 4, "rate": 0.75, "gaps": [0.0, 0.125], "error": 0.0625, "r": None}
+    more = {"oracle": 0.625, "predictions": expected, "earlier_fit": earlier}
+    write_json(folder / "decision.json", {**summary, **more})
+    rows = [{"id": "aaaaaaaa", "text": PROMPT}, {"id": "bbbbbbbb", "text": "Two."}]
+    write_jsonl(folder / "optimize" / "front.jsonl", rows)
+    fate = {"status": "accepted", "reason": None, "pareto_mean": 0.25, "how": "the seed prompt"}
+    write_jsonl(folder / "optimize" / "candidates.jsonl", [{**row, **fate} for row in rows])
+    write_text(folder / "optimize" / "prompts" / "aaaaaaaa.txt", PROMPT)
+    write_record(folder / "optimize" / "result.json", {})
+    steps = [{"step": 1, "reverse_kl": 0.4}, {"step": 2, "reverse_kl": 0.2, "held_out_score": 0.5}]
+    write_jsonl(folder / "distill" / "aaaaaaaa" / "metrics.jsonl", steps)
+    choice = {"step": 2, "score": 0.4375, "reason": "the highest score"}
+    write_record(folder / "distill" / "aaaaaaaa" / "result.json", {"choice": choice}, "metrics.jsonl")
+    write_text(tmp_path / "config.json", '{"seed": 0}')
+    facts = {"distinct_questions": 99, "commonest_answer": "4", "commonest_share": 0.125}
+    write_jsonl(tmp_path / "events.jsonl", [{"event": "start", **facts, "warnings": ["mind the <gap>"]}])
+    difference = {"mean": 0.3, "ci": [0.2, 0.4], "p": 0.0123}
+    one_round = {
+        **dict.fromkeys(("base", "prompted", "student"), score(0.25)),
+        "student_minus_base": {"mean": 0.375, "ci": [0.2, 0.4], "p": 0.0001},
+    }
+    card = {"samples": 1, "pass_at_k": 0.25, "tokens": 6.5, "cut": 0.125}
+    test = {
+        "base": score(0.3) | card,
+        "prompted": score(0.5) | card,
+        "student": score(0.6) | card,
+        "student_minus_base": difference,
+        "student_minus_prompted": {"mean": 0.1, "ci": [0.0, 0.2], "p": 0.5},
+    }
+    warm = {"samples": 4, "pass_at_k": 0.475, "tokens": 8.5, "cut": 0.245}
+    sampled = test | {key: score(0.125) | warm for key in ("base", "prompted", "student")}
+    share = {"mean": 1.5, "ci": [1.0, 2.0]}
+    result = {
+        "status": "done",
+        "adapter": "round_00/distill/aaaaaaaa/adapter",
+        "prompt": "round_00/optimize/prompts/aaaaaaaa.txt",
+        "rounds": [{**summary, "test": one_round, "internalisation": share}],
+        "decides": "greedy",
+        "test": test,
+        "greedy": test,
+        "sampled": sampled,
+        "tokens": {"prompt": 17, "bare": 3, "base": 9.5, "prompted": 4.0, "student": 3.5},
+        "internalisation": share,
+    }
+    write_record(tmp_path / "result.json", result, result["prompt"])
+    return tmp_path
+
+
+def test_the_page_tells_what_happened(run: Path) -> None:
+    page = write_report(run).read_text()
+    assert "difference 0.300 [0.200, 0.400], p = .0123" in page
+    assert "model = 0.375 [0.200, 0.400], p &lt;= .0001" in page
+    assert "gain: 1.500 [1.000, 2.000]" in page
+    assert "aaaaaaaa · winner, chosen on these items" in page and "bbbbbbbb · winner" not in page
+    assert "oracle" in page and "0.625" in page and "12.5 %" in page
+    assert (
+        "4 students of earlier rounds: predicted scores were off by 0.062 in the mean; they closed 0.75 of"
+        in page
+    )
+    assert "for gaps of +0.000 to +0.125." in page
+    assert '<td class="n">not known</td><td colspan="2">its prompt&#39;s gap is beyond' in page.replace(
+        "'", "&#39;"
+    )
+    rows = page.split("<tr>")
+    assert sum('<td class="n">17</td></tr>' in row for row in rows) == 2  # the prompt's, both ways
+    assert sum('<td class="n">3</td></tr>' in row for row in rows) == 4
+    assert '<td class="n">0.515</td>' in page and "divergence 0.875 nats a token" in page
+    assert (
+        "Kept: step 2, the highest score. Its held-out score, 0.438, is of the items that chose it." in page
+    )
+    # Steps 1 and 2 of 2 lie at the middle and the right end; the larger KL at the top, half of it half as high.
+    assert 'points="210.0,24.0 396.0,60.0"' in page
+
+
+def test_nothing_is_expected_of_students_that_read_no_prompt(run: Path) -> None:
+    decision = {**read_json(run / "round_00" / "decision.json"), "predictions": [], "earlier_fit": None}
+    write_json(run / "round_00" / "decision.json", decision)
+    page = write_report(run).read_text()
+    assert "as expected" not in page and "of earlier rounds" not in page
+
+
+def test_everything_is_escaped(run: Path) -> None:
+    page = write_report(run).read_text()
+    assert '<b>"four"' not in page
+    assert "Say &lt;b&gt;&#34;four&#34;&lt;/b&gt; &amp; stop {now}." in page
+    assert "no teacher gap &lt;here&gt;" in page and "mind the &lt;gap&gt;" in page
+
+
+def test_nothing_is_fetched(run: Path) -> None:
+    page = write_report(run).read_text()
+    assert "http" not in page and "<script" not in page and "src=" not in page
+
+
+def test_a_run_without_a_result_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match=r"result\.json"):
+        write_report(tmp_path)

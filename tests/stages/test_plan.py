@@ -1,0 +1,141 @@
+"""What `plan` counts, against what a run then samples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gepa_loop.cli import run
+from gepa_loop.config.load import load_config
+from gepa_loop.lab import Lab, open_lab, seed_prompt
+from gepa_loop.loop import run_loop
+from gepa_loop.optimize.plan import plan_search
+from gepa_loop.run.directory import open_run
+from gepa_loop.run.files import read_json
+from gepa_loop.sampling.base import Completion, Sampler, Sampling
+from gepa_loop.sampling.canary import TEXTS
+from gepa_loop.stages.distillation import distil
+from gepa_loop.stages.plan import distillation, loop_rollouts, students_a_round
+from gepa_loop.stages.search import open_proposer
+from gepa_loop.task.prompts import Candidate
+
+
+class Silent:
+    """An observer that says nothing."""
+
+    def stage(self, name: str, *, round: int | None = None, candidate: str | None = None) -> None:
+        pass
+
+    def progress(self, done: int, total: int, **facts: Any) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+
+@dataclass
+class Counting:
+    """A sampler that notes how many completions are asked of another one, and how long they may be."""
+
+    inner: Sampler
+    asked: list[tuple[int, int]] = field(default_factory=list)
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Completion]:
+        self.asked.append((len(prompts), sampling.max_tokens))
+        return self.inner.generate(prompts, sampling, seeds)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    @property
+    def rollouts(self) -> int:
+        return sum(count for count, _ in self.asked)
+
+
+def counted(*sets: str) -> tuple[Lab, Counting]:
+    lab = open_lab(load_config("smoke", sets, env={})).for_training()
+    sampler = Counting(lab.rollouts.sampler)
+    return replace(lab, rollouts=replace(lab.rollouts, sampler=sampler)), sampler
+
+
+CONTROL = (
+    "distill.control={kind='reasoning_gym', name='lcm', splits={train=4, pareto=5, select=4, test=4}, "
+    "options={min_value=1, max_value=50}}"
+)
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        (),
+        ("distill.pass_at=3", CONTROL),
+        # No completion is right, so that every group is drawn again each time.
+        ("objective.type=grpo", "objective.redraw=2", "distill.steps=4"),
+        ("objective.type=sft", "distill.horizon=[[0, 4], [2, 6]]"),
+    ],
+)
+def test_a_distillation_takes_what_is_counted(tmp_path: Path, sets: tuple[str, ...]) -> None:
+    lab, sampler = counted(*sets)
+    before = dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0)
+    distil(lab, Candidate("Answer."), tmp_path / "d", Silent(), stack=None, before=before)
+    planned = distillation(lab.config)
+    assert sampler.rollouts == planned.rollouts + len(TEXTS)
+    checks = 2 * 8 * (4 + lab.config.distill.pass_at) + (4 * 5 * 4 if lab.control else 0)
+    assert planned.checks == checks
+    tokens = sum(count * horizon for count, horizon in sampler.asked)
+    # The control is asked after the fixed prompts that check the sampler.
+    _, canary = sampler.asked[-3 if lab.control else -1]
+    assert tokens == planned.tokens + checks * 8 + len(TEXTS) * canary
+
+
+def test_a_warm_start_takes_the_teachers_samples_and_saves_its_own_steps(tmp_path: Path) -> None:
+    """Two of four steps and half of the others read the 3 samples of each of 16 items; the plan, which cannot know how long a
+    warm start is, counts half of all four."""
+    lab, sampler = counted("distill.warm_start=1e-6", "distill.teacher_samples=3", "distill.steps=4")
+    before = dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0)
+    distil(lab, Candidate("Answer."), tmp_path / "d", Silent(), stack=None, before=before)
+    planned = distillation(lab.config)
+    assert planned.recorded == 16 * 3
+    assert planned.trained == 4 * 4
+    assert sampler.rollouts == planned.rollouts - 2 * 4 + len(TEXTS)
+    tokens = sum(count * horizon for count, horizon in sampler.asked)
+    assert tokens == planned.tokens - 2 * 4 * 8 + planned.checks * 8 + len(TEXTS) * sampler.asked[-1][1]
+
+
+@pytest.mark.parametrize("sets", [(), ("objective.type=grpo", "optimize.probe_rollouts=10")])
+def test_a_loop_takes_no_more_than_what_is_counted(tmp_path: Path, sets: tuple[str, ...]) -> None:
+    lab, sampler = counted(*sets)
+    prompt = seed_prompt(lab.config)
+    search = plan_search(lab.config, lab.rollouts, open_proposer(lab, 0), prompt)
+    sampler.asked.clear()
+    with open_run(tmp_path / "r", lab.identity()) as opened:
+        result = run_loop(lab, prompt, opened, Silent())
+    planned = loop_rollouts(lab.config, search.rollouts)
+    # What this run had no use for: proposals, finalists, students, and a winner to score on test.
+    found = read_json(tmp_path / "r" / "round_00" / "optimize" / "result.json")
+    students = [one for one in result["rounds"][0]["candidates"] if one["student"]]
+    each = distillation(lab.config).rollouts + len(TEXTS) + 16 * 4
+    unused = (48 - found["spent"]["rollouts"]) + 16 * 4 * (2 - len(found["finalists"]))
+    unused += (students_a_round(lab.config) - len(students)) * each
+    assert result["status"] == "null"
+    unused += 16 * 5
+    assert sampler.rollouts == planned - unused + len(TEXTS) * students_a_round(lab.config)
+
+
+def test_the_plan_names_what_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sets = ["objective.type=grpo", "objective.redraw=2", "distill.pass_at=3"]
+    assert run(["plan", "--config", "smoke", *(word for one in sets for word in ("--set", one))]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        "distil: 3 steps of 8 rollouts and groups drawn again, up to 576 tokens to write, and up to 112 rollouts of "
+        "checks, for one student a round, as objective grpo reads no prompt"
+    ) in shown
+    total = 4 * 24 + 48 + 128 + 32 + (72 + 112 + 64) + 3 * 16 * 5
+    assert f"up to {total} rollouts" in shown
