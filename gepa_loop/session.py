@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import typer
 from rich.text import Text
 
+from gepa_loop.command import NOTHING, Command, Flags, Inputs
 from gepa_loop.errors import ConfigError, TaskError
 from gepa_loop.outside.redact import printable
 from gepa_loop.show.terminal import out
@@ -17,7 +19,6 @@ from gepa_loop.signals import interruptible
 if TYPE_CHECKING:
     from gepa_loop.config.whole import Config
     from gepa_loop.lab import Lab
-    from gepa_loop.model.lora.adapter import Adapter
     from gepa_loop.run.directory import Run
     from gepa_loop.show.live import View
     from gepa_loop.task.prompts import Candidate
@@ -37,95 +38,110 @@ def shown(path: Path) -> str:
 
 
 @contextmanager
-def open_session(
-    command: str,
-    config: str | None,
-    sets: list[str] | None,
-    run_name: str | None,
-    dry_run: bool,
-    fresh: bool,
-    prompts: Mapping[str, Candidate] | None = None,
-    more: Mapping[str, str] | None = None,
-    check: Callable[[Lab], None] | None = None,
-    adapters: Mapping[str, Adapter] | None = None,
-) -> Iterator[Session | None]:
-    """Config, model, task, checks, run directory and view of a command; None on a dry run.
+def open_session(command: Command, flags: Flags, inputs: Inputs = NOTHING) -> Iterator[Session]:
+    """Config, model, task, checks, run directory and view of a command.
 
-    Args:
-        command: The command's name.
-        config: A TOML file or a preset.
-        sets: `KEY.PATH=VALUE` settings.
-        run_name: Folder below runs/; None makes one from the command and the config.
-        dry_run: Check and print everything, and open no run.
-        fresh: Delete what an earlier run of this name left.
-        prompts: The prompts that the command reads, by where each came from; None is the config's seed prompt.
-        more: Further values that the results depend on.
-        check: Checks a command that trains; None checks the first prompt as its teacher's.
-        adapters: Adapters that the command reads, by where each came from; the model must be theirs.
+    Raises:
+        typer.Exit: It is a dry run, and everything is checked and printed.
     """
     from gepa_loop.config.load import load_config
     from gepa_loop.lab import seed_prompt, seed_source, without_limits
     from gepa_loop.model.origin import check_origin
+    from gepa_loop.run.identity import fingerprint
+
+    settings = load_config(flags.config, flags.sets)
+    prompts = inputs.prompts
+    if prompts is None:
+        prompts = {seed_source(settings): seed_prompt(settings)}
+    extra = {
+        "command": command.name,
+        "prompts": " ".join(p.id for p in prompts.values()),
+        **inputs.more,
+        **_writers(command, settings),
+    }
+    label = Path(flags.config).stem if flags.config else "default"
+    identity = [without_limits(settings.model_dump(mode="json")), extra]
+    path = _run_path(flags.run_name or f"{command.name}-{label}-{fingerprint(identity)[:6]}")
+    lab = _checked_lab(command, settings, prompts, inputs.check, None if flags.fresh else _begun(path))
+    notes = [
+        check_origin(adapter.origin, lab.base.origin, source) for source, adapter in inputs.adapters.items()
+    ]
+    _print_facts(lab, prompts, notes)
+    if command.students == "one":
+        _check_questions(lab, prompts, path, flags)
+    if flags.dry_run:
+        _print_plan(lab, command, path, inputs.facts)
+        raise typer.Exit
+    if command.searches and (flags.fresh or not _searched(command, settings, path)):
+        from gepa_loop.stages.search import check_search
+
+        check_search(lab, seed_prompt(settings))
+    with _opened(lab, command, extra, path, flags.fresh) as session:
+        yield session
+
+
+def _writers(command: Command, settings: Config) -> dict[str, str]:
+    """Who writes prompts and questions: what `auto` means depends on the environment, and a run goes on with whom it began."""
+    from gepa_loop.stages.questions import writer_name
+    from gepa_loop.stages.search import proposer_name
+
+    found = {}
+    if command.searches:
+        from gepa_loop.config.whole import check_budget
+
+        check_budget(settings)
+        found["reflection"] = proposer_name(settings)
+    if command.students == "one" and settings.distill.questions:
+        found["writer"] = writer_name(settings)
+    return found
+
+
+def _check_questions(lab: Lab, prompts: Mapping[str, Candidate], path: Path, flags: Flags) -> None:
+    """Find out whether the questions that are asked for can be written, unless they are there."""
+    from gepa_loop.stages.questions import FOLDER, check_writer
+
+    if lab.config.distill.questions and (flags.fresh or not (path / FOLDER / "result.json").exists()):
+        out.print(check_writer(lab, next(iter(prompts.values()))), highlight=False)
+
+
+def _print_plan(lab: Lab, command: Command, path: Path, facts: Sequence[str]) -> None:
+    from gepa_loop.stages.plan import plan
+
+    if lab.task.judge is not None:
+        lab.task.judge.remote.provider()  # a missing key is found for nothing
+    if command.searches:
+        out.print("measuring a sample of rollouts", highlight=False)
+    for line in (*plan(lab, command), f"would write {shown(path)}", *facts):
+        out.print(line, highlight=False)
+
+
+def _searched(command: Command, settings: Config, path: Path) -> bool:
+    """Whether nothing is left for a reflection model to be asked."""
+    if command.students == "front":
+        from gepa_loop.loop import rounds_done
+
+        return rounds_done(path) >= settings.loop.rounds
+    return (path / "optimize" / "result.json").exists()
+
+
+@contextmanager
+def _opened(
+    lab: Lab, command: Command, extra: Mapping[str, str], path: Path, fresh: bool
+) -> Iterator[Session]:
+    """The run directory with its lock, the judge's spread, the view; at the end what a judge took."""
     from gepa_loop.run.directory import open_run
     from gepa_loop.run.files import write_json
-    from gepa_loop.run.identity import fingerprint
     from gepa_loop.show.live import View
-    from gepa_loop.stages.questions import FOLDER, check_writer, writer_name
-    from gepa_loop.stages.search import check_search, proposer_name
     from gepa_loop.stages.spread import FILE as JUDGED
     from gepa_loop.stages.spread import check_judge, measure_spread
     from gepa_loop.task.judge import RECORD, Record, dollars
 
-    settings = load_config(config, sets or ())
-    searches = command in ("optimize", "loop")
-    if prompts is None:
-        prompts = {seed_source(settings): seed_prompt(settings)}
-    extra = {"command": command, "prompts": " ".join(p.id for p in prompts.values()), **(more or {})}
-    if searches:
-        from gepa_loop.config.whole import check_budget
-
-        check_budget(settings)
-        # What `auto` means depends on the environment, and a run goes on with whom it began.
-        extra["reflection"] = proposer_name(settings)
-    writes = command == "distill" and settings.distill.questions > 0
-    if writes:
-        extra["writer"] = writer_name(settings)
-    label = Path(config).stem if config else "default"
-    resolved = settings.model_dump(mode="json")
-    path = _run_path(run_name or f"{command}-{label}-{fingerprint([without_limits(resolved), extra])[:6]}")
-    lab = _checked_lab(command, settings, prompts, check, None if fresh else _begun(path))
-    notes = [
-        check_origin(adapter.origin, lab.base.origin, source) for source, adapter in (adapters or {}).items()
-    ]
-    _print_facts(lab, prompts, notes)
-    if writes and (fresh or not (path / FOLDER / "result.json").exists()):
-        out.print(check_writer(lab, next(iter(prompts.values()))), highlight=False)
-    if dry_run:
-        from gepa_loop.stages.plan import plan
-
-        if lab.task.judge is not None:
-            lab.task.judge.remote.provider()  # a missing key is found for nothing
-        if searches:
-            out.print("measuring a sample of rollouts", highlight=False)
-        for line in plan(lab, command):
-            out.print(line, highlight=False)
-        out.print(f"would write {shown(path)}", highlight=False)
-        yield None
-        return
-    if command == "loop":
-        from gepa_loop.loop import rounds_done
-
-        done = not fresh and rounds_done(path) >= settings.loop.rounds
-    else:
-        done = not fresh and (path / "optimize" / "result.json").exists()
-    if searches and not done:
-        check_search(lab, seed_prompt(settings))
     if fresh or not (path / JUDGED).exists():
         check_judge(lab)
     with interruptible(), open_run(path, lab.identity(**extra), fresh=fresh) as run:
-        write_json(run.path / "config.json", resolved)
+        write_json(run.path / "config.json", lab.config.model_dump(mode="json"))
         out.print(f"run {shown(path)}", highlight=False)
-        run.event("start", command=command, **lab.data_facts())
+        run.event("start", command=command.name, **lab.data_facts())
         lab = lab.in_run(run.path)
         if (spread := measure_spread(lab, run)) is not None:
             out.print(str(spread), highlight=False)
@@ -156,7 +172,7 @@ def _begun(path: Path) -> str | None:
 
 
 def _checked_lab(
-    command: str,
+    command: Command,
     settings: Config,
     prompts: Mapping[str, Candidate],
     check: Callable[[Lab], None] | None,
@@ -167,22 +183,22 @@ def _checked_lab(
     from gepa_loop.stages.references import check_references
     from gepa_loop.task.sources import code_of
 
-    if command == "loop":
-        refuse_questions(settings, command)
+    if command.students == "front":
+        refuse_questions(settings, command.name)
     for task in filter(None, (settings.task, settings.distill.control)):
         for file in code_of(task):
             out.print(f"task {task.name} runs {file}", highlight=False)
     lab = open_lab(settings, day)
     if lab.task.answers == "none":
-        if command != "distill":
+        if command.students != "one":
             raise TaskError(
-                f"task {lab.task.name} has no answers: `{command}` has nothing to score replies by",
+                f"task {lab.task.name} has no answers: `{command.name}` has nothing to score replies by",
                 "`distill` does without: it compares with the prompted model's own replies.",
             )
         check_references(lab)
     for source, candidate in prompts.items():
         lab.check_prompt(candidate, source)
-    if command in ("distill", "loop", "sweep"):
+    if command.trains:
         from gepa_loop.distill.teacher.choose import check_teacher
 
         lab = lab.for_training()

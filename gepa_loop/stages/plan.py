@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gepa_loop.command import Command
 from gepa_loop.config.objectives import GRPO
 from gepa_loop.config.recipe import on_policy_share, reads_prompt, warm_start
 from gepa_loop.config.whole import Config
@@ -71,7 +72,7 @@ def loop_rollouts(config: Config, search: int) -> int:
     return config.loop.rounds * a_round + scored * sum(one.samples for one in ways(config.evaluate).values())
 
 
-def judged(config: Config, command: str, search: int = 0) -> int | None:
+def judged(config: Config, command: Command, search: int = 0) -> int | None:
     """Replies that a command has scored at most, of whose searches each takes `search`; None where nothing here tells.
 
     What is trained on is scored by a judge only where the objective reads scores; the teacher's samples may be, then, too.
@@ -79,15 +80,14 @@ def judged(config: Config, command: str, search: int = 0) -> int | None:
     splits, samples, student = config.task.splits, config.evaluate.samples, distillation(config)
     unread = 0 if config.objective.reads_score else student.recorded + student.trained
     probe = config.optimize.probe_rollouts and probe_size(config.optimize.probe_rollouts)
-    match command:
-        case "optimize":
-            most = search + probe
-        case "distill":
-            most = splits.pareto * samples + student.rollouts - unread + tested(config)
-        case "loop":
-            most = loop_rollouts(config, search) - config.loop.rounds * students_a_round(config) * unread
-        case _:
-            return None
+    if command.students == "front":
+        most = loop_rollouts(config, search) - config.loop.rounds * students_a_round(config) * unread
+    elif command.students == "one":
+        most = splits.pareto * samples + student.rollouts - unread + tested(config)
+    elif command.searches:
+        most = search + probe
+    else:
+        return None
     return most + REPLIES * JUDGEMENTS
 
 
@@ -117,19 +117,21 @@ def judge_lines(lab: Lab, most: int | None) -> list[str]:
     ]
 
 
-def plan(lab: Lab, command: str) -> list[str]:
+def plan(lab: Lab, command: Command) -> list[str]:
     """What a command will do at most, in lines for a person; a reflection model is asked whether it answers."""
     config, lines = lab.config, []
     settings, student = config.distill, distillation(config)
-    if command in ("optimize", "loop"):
+    searched = 0
+    if command.searches:
         from gepa_loop.optimize.plan import plan_search
 
         proposer = open_proposer(lab, 0)
         proposer.check()
         found = plan_search(config, lab.rollouts, proposer, seed_prompt(config))
+        searched = found.rollouts
         lines += [f"reflection: {proposer.about}", *found.lines(config)]
-    if command in ("distill", "loop"):
-        if command == "distill":
+    if command.students in ("one", "front"):
+        if command.students == "one":
             each = "the prompt"
         elif reads_prompt(settings, config.objective):
             each = f"each of up to {config.optimize.max_front} prompts"
@@ -141,16 +143,16 @@ def plan(lab: Lab, command: str) -> list[str]:
             f"distil: {settings.steps} steps of {settings.rollouts} rollouts{again}{first}, up to {student.tokens:,} tokens to "
             f"write, and up to {student.checks:,} rollouts of checks, for {each}"
         )
-    if command == "distill" and lab.task.answers == "none":
+    if command.students == "one" and lab.task.answers == "none":
         splits = config.task.splits
         lines.append(
             f"references: {splits.pareto + splits.test:,} rollouts of the prompted model, as the task has no answers"
         )
-    if command == "distill":
+    if command.students == "one":
         lines.append(
             f"test: up to {tested(config):,} rollouts of the base and the student, with and without the prompt"
         )
-    if command == "loop":
+    if command.students == "front":
         rounds, total = config.loop.rounds, loop_rollouts(config, found.rollouts)
         # A horizon of their own makes rollouts of steps shorter or longer than those that were timed.
         longer = student.tokens / config.sampling.max_tokens - student.trained - student.recorded
@@ -160,5 +162,4 @@ def plan(lab: Lab, command: str) -> list[str]:
             f"in all: {what} with baselines, students, checks and test: up to {total:,} rollouts, "
             f"{seconds / 60:.1f} minutes of them; training comes on top"
         )
-    calls = judged(config, command, found.rollouts if command in ("optimize", "loop") else 0)
-    return [*lines, *judge_lines(lab, calls)]
+    return [*lines, *judge_lines(lab, judged(config, command, searched))]

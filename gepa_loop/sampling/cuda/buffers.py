@@ -6,11 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from gepa_loop.model.fused.rows import Past, Rows
 from gepa_loop.sampling.cuda.drawn import Drawn
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from gepa_loop.model.fused.decoder import Decoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +40,38 @@ class Buffers:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class PromptReader:
-    """Reads the prompts whose tokens were copied to `ids_UP`; `read` gives their hidden states."""
+def make_buffers(decoder: Decoder, dtype: torch.dtype, wanted: tuple[int, ...]) -> Buffers:
+    """Empty buffers where the decoder lies.
 
-    ids_UP: Tensor
-    read: Callable[[], Tensor]
+    Args:
+        decoder: Whose keys and values are kept.
+        dtype: Of those.
+        wanted: Slots, shared tokens, prompts' tokens and completion tokens, at least.
+    """
+    slots, shared, prompt, completion = wanted[0], *(-(-n // 64) * 64 for n in wanted[1:])
+    # Candidates grow from one to the next, and what is captured is lost with the cache; this part is there once.
+    shared = 1 << (shared - 1).bit_length() if shared else 0
+    layers, heads, device = len(decoder.layers), decoder.kv_heads, decoder.embed_VH.device
+
+    def cache(*shape: int) -> Tensor:
+        return torch.zeros(layers, *shape, decoder.width, device=device, dtype=dtype)
+
+    def past() -> list[Past]:
+        parts = cache(heads, shared), cache(slots, heads, prompt), cache(slots + 1, heads, completion)
+        return [Past(*(part[n] for part in parts)) for n in range(layers)]
+
+    def ints(size: int) -> Tensor:
+        return torch.zeros(size, dtype=torch.int32, device=device)
+
+    rows = Rows(ints(slots), ints(1), ints(slots + 1), ints(slots), ints(slots + 1))
+    drawn = Drawn(
+        torch.zeros(slots + 1, completion, device=device),
+        torch.zeros(slots + 1, dtype=torch.long, device=device),
+        torch.zeros(slots + 1, completion, dtype=torch.int32, device=device),
+        torch.zeros(slots + 1, completion, device=device),
+        ints(slots + 1),
+    )
+    return Buffers(past(), past(), rows, drawn, slots)
 
 
 @dataclass(frozen=True, eq=False)

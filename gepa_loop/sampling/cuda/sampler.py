@@ -8,38 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from gepa_loop.model.base import Base
+from gepa_loop.model.capture import record
 from gepa_loop.model.fused.decoder import make_decoder
-from gepa_loop.model.fused.rows import Past, Rows
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.sampling.base import Completion, Sampling
 from gepa_loop.sampling.batches import shared_length
-from gepa_loop.sampling.cuda.buffers import Buffers, PromptReader, Writer
+from gepa_loop.sampling.cuda.buffers import Buffers, Writer, make_buffers
 from gepa_loop.sampling.cuda.draw import draw_rows
-from gepa_loop.sampling.cuda.drawn import Drawn, completions
+from gepa_loop.sampling.cuda.drawn import completions
+from gepa_loop.sampling.cuda.prefill import Prefill
 from gepa_loop.sampling.plain import uniforms
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-T = TypeVar("T")
-
 LOOK_EVERY = 8
 """Tokens between two looks at which rows have ended."""
-PREFILL_TOKENS = 16_384
-"""Prompt tokens that are read together."""
-PREFILL_KEYS = 2**17
-"""Keys of all rows that are read together, what is shared counted for each: .5 GB in a layer of a 4B model."""
-READERS = 32
-"""Captured shapes of prompts that are kept; each holds its hidden states."""
-GRAPH_TOKENS = 4_096
-"""Prompt tokens up to which their forward is captured: above, the GPU takes longer than launching does."""
 
 
 class CudaSampler:
@@ -60,11 +51,11 @@ class CudaSampler:
         self._stops_K = torch.tensor(base.stop_ids, device=base.device)
         self._writer: Writer | None = None
         self._buffers: Buffers | None = None
-        self._readers: dict[tuple[int, ...], PromptReader] = {}
         self._graphs: dict[tuple[int, float], Callable[[], None]] = {}
         # Without a GPU the kernels run in Triton's interpreter, for tests, and nothing is captured.
         cuda = base.device.type == "cuda"
         self._pool = torch.cuda.graph_pool_handle() if cuda else None
+        self._prefill = Prefill(self._decoder, base.device, self._pool)
         self._processors = torch.cuda.get_device_properties(base.device).multi_processor_count if cuda else 8
 
     @torch.no_grad()
@@ -77,7 +68,7 @@ class CudaSampler:
             if self._decoder.give_room(adapter):
                 self._writer = None
                 self._graphs.clear()
-                self._readers.clear()
+                self._prefill.clear()
             key = adapter.rank, adapter.alpha, adapter.modules
             if self._writer is None or self._writer.key != key:
                 self._writer = self._make_writer(adapter, key)
@@ -103,7 +94,7 @@ class CudaSampler:
 
         if self.base.device.type == "cpu":
             return Writer(key, factors, write)
-        graph, _ = self._record(write)
+        graph, _ = record(write, self._pool)
         return Writer(key, factors, graph.replay)
 
     @torch.inference_mode()
@@ -130,7 +121,7 @@ class CudaSampler:
         longest = max(map(len, prompts)) - skip
         slots = min(len(prompts), self.batch)
         buffers = self._room(slots, skip, longest, sampling.max_tokens)
-        self._read_shared(prompts[0][:skip], buffers)
+        self._prefill.shared(prompts[0][:skip], buffers)
         completions: list[Completion] = []
         for start in range(0, len(prompts), self.batch):
             part = slice(start, start + self.batch)
@@ -146,7 +137,7 @@ class CudaSampler:
     def release(self) -> None:
         """Give the cache's memory back; the next `generate` makes another."""
         self._graphs.clear()
-        self._readers.clear()
+        self._prefill.clear()
         self._buffers = None
 
     def _room(self, *wanted: int) -> Buffers:
@@ -157,46 +148,8 @@ class CudaSampler:
                 return self._buffers
             wanted = tuple(map(max, wanted, have))
             self.release()
-        slots, shared, prompt, completion = wanted[0], *(-(-n // 64) * 64 for n in wanted[1:])
-        # Candidates grow from one to the next, and what is captured is lost with the cache; this part is there once.
-        shared = 1 << (shared - 1).bit_length() if shared else 0
-        d, device, dtype = self._decoder, self.base.device, self.base.model.dtype
-        layers = len(d.layers)
-
-        def cache(*shape: int) -> Tensor:
-            return torch.zeros(layers, *shape, d.width, device=device, dtype=dtype)
-
-        def past() -> list[Past]:
-            parts = (
-                cache(d.kv_heads, shared),
-                cache(slots, d.kv_heads, prompt),
-                cache(slots + 1, d.kv_heads, completion),
-            )
-            return [Past(*(part[n] for part in parts)) for n in range(layers)]
-
-        def ints(size: int) -> Tensor:
-            return torch.zeros(size, dtype=torch.int32, device=device)
-
-        rows = Rows(ints(slots), ints(1), ints(slots + 1), ints(slots), ints(slots + 1))
-        drawn = Drawn(
-            torch.zeros(slots + 1, completion, device=device),
-            torch.zeros(slots + 1, dtype=torch.long, device=device),
-            torch.zeros(slots + 1, completion, dtype=torch.int32, device=device),
-            torch.zeros(slots + 1, completion, device=device),
-            ints(slots + 1),
-        )
-        self._buffers = Buffers(past(), past(), rows, drawn, slots)
+        self._buffers = make_buffers(self._decoder, self.base.model.dtype, wanted)
         return self._buffers
-
-    def _read_shared(self, tokens: Sequence[int], buffers: Buffers) -> None:
-        """Read what all prompts begin with."""
-        buffers.rows.shared_1.fill_(len(tokens))
-        if tokens:
-            ids = torch.tensor([list(tokens)], device=self.base.device)
-            keys, values = (
-                [past.shared_GCD[None] for past in side] for side in (buffers.keys, buffers.values)
-            )
-            self._decoder.read(ids, keys, values, None, 0)
 
     def _generate_batch(
         self,
@@ -217,7 +170,7 @@ class CudaSampler:
         table = np.stack([uniforms(seed, sampling.max_tokens) for seed in seeds])
         drawn.uniforms_RT[:count, : sampling.max_tokens] = torch.from_numpy(table).to(device)
 
-        logits_UV = self._read_prompts(unique, skip, buffers)
+        logits_UV = self._prefill.prompts(unique, skip, buffers)
         alive = torch.arange(count, dtype=torch.int32, device=device)
         launch = rows._replace(slots_B=alive)
         draw_rows(logits_UV[owners], sampling.temperature, self._stops_K, launch, drawn)
@@ -233,76 +186,6 @@ class CudaSampler:
                     size = self._launch(alive, buffers)
             self._graph(size, sampling.temperature, buffers)()
         return completions(drawn, count, sampling.max_tokens, self.base.stop_ids)
-
-    def _read_prompts(self, prompts: Sequence[tuple[int, ...]], skip: int, buffers: Buffers) -> Tensor:
-        """Read each prompt's rest; logits [U, V] of the token after it."""
-        shared = None
-        if skip:
-            shared = [p.shared_GCD for p in buffers.keys], [p.shared_GCD for p in buffers.values]
-        last, done = [], 0
-        while done < len(prompts):
-            size = max(map(len, prompts[done:]))
-            most = max(1, min(PREFILL_TOKENS // size, PREFILL_KEYS // (skip + size)))
-            part = prompts[done : done + most]
-            # Rounded up, so that few graphs serve all lengths; padding comes last, where no real token sees it.
-            room = -(-max(map(len, part)) // 16) * 16
-            ids = np.zeros((len(part), room), np.int64)
-            for row, prompt in enumerate(part):
-                ids[row, : len(prompt)] = prompt
-            reader = self._reader(done, len(part), room, shared, skip, buffers)
-            reader.ids_UP.copy_(torch.from_numpy(ids))
-            x_UPH = reader.read()
-            ends = torch.tensor([len(p) - 1 for p in part], device=x_UPH.device)
-            last.append(x_UPH[torch.arange(len(part), device=x_UPH.device), ends])
-            done += len(part)
-        return self._decoder.logits(torch.cat(last))
-
-    def _reader(
-        self,
-        first: int,
-        count: int,
-        length: int,
-        shared: tuple[list[Tensor], list[Tensor]] | None,
-        skip: int,
-        buffers: Buffers,
-    ) -> PromptReader:
-        """What reads `count` prompts into the cache from prompt `first` on: a graph where launching would take longer."""
-        key = first, count, length
-        if skip or key not in self._readers:
-            here = slice(first, first + count)
-            keys, values = (
-                [past.prompt_UGPD[here] for past in side] for side in (buffers.keys, buffers.values)
-            )
-            ids_UP = torch.zeros(count, length, dtype=torch.long, device=self.base.device)
-
-            def read() -> Tensor:
-                return self._decoder.read(ids_UP, keys, values, shared, skip)
-
-            # What is shared is a candidate's prompt, whose length seldom comes again.
-            if skip or self.base.device.type == "cpu" or count * length > GRAPH_TOKENS:
-                return PromptReader(ids_UP, read)
-            if len(self._readers) == READERS:
-                self._readers.clear()
-            graph, out_UPH = self._record(read)
-
-            def replay(graph: torch.cuda.CUDAGraph = graph, out_UPH: Tensor = out_UPH) -> Tensor:
-                graph.replay()
-                return out_UPH
-
-            self._readers[key] = PromptReader(ids_UP, replay)
-        return self._readers[key]
-
-    def _record(self, work: Callable[[], T]) -> tuple[torch.cuda.CUDAGraph, T]:
-        """Run something once, which compiles its kernels, and capture it; with what it returned then."""
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            work()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=side):
-            out = work()
-        return graph, out
 
     def _bucket(self, count: int, buffers: Buffers) -> int:
         """Rows of the smallest graph that holds `count`."""
@@ -337,7 +220,7 @@ class CudaSampler:
         # The first run must not count as a token: all rows go to the slot that nobody reads.
         kept = slots_B.clone()
         slots_B.fill_(unread)
-        graph, _ = self._record(token)
+        graph, _ = record(token, self._pool)
         slots_B.copy_(kept)
         return graph.replay
 

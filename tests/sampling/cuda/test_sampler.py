@@ -21,7 +21,8 @@ from gepa_loop.sampling.base import Completion, Sampling
 from gepa_loop.sampling.choose import open_sampler
 from gepa_loop.sampling.cuda.draw import draw_rows
 from gepa_loop.sampling.cuda.drawn import Drawn
-from gepa_loop.sampling.cuda.sampler import PREFILL_TOKENS, CudaSampler
+from gepa_loop.sampling.cuda.prefill import PREFILL_TOKENS
+from gepa_loop.sampling.cuda.sampler import CudaSampler
 from gepa_loop.sampling.plain import TorchSampler, draw
 
 CUDA = torch.cuda.is_available()

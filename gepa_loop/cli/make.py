@@ -1,139 +1,22 @@
-"""The command line: parse, load the config, call one function, map errors to exit codes."""
+"""The commands that make a run."""
 
 from __future__ import annotations
 
-import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
-from gepa_loop import __version__
-from gepa_loop.errors import ConfigError, EnvironmentFault, GepaLoopError, Interrupted, NoGain, memory_fault
+from gepa_loop.cli.options import ConfigOption, DryOption, FreshOption, NameOption, RoundsOption, SetOption
+from gepa_loop.command import DISTILL, EVALUATE, LOOP, OPTIMIZE, SWEEP, Flags, Inputs
+from gepa_loop.errors import ConfigError, NoGain
 from gepa_loop.session import open_session, shown
-from gepa_loop.show.terminal import accept_any_text, err, open_streams, out, stream_fault
-from gepa_loop.signals import end_at_once
+from gepa_loop.show.terminal import out
 
 if TYPE_CHECKING:
     from gepa_loop.lab import Lab
 
-app = typer.Typer(
-    name="gepa-loop",
-    help="Find the prompt whose distilled student is best.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-config_app = typer.Typer(no_args_is_help=True, help="Show presets and resolved configurations.")
-app.add_typer(config_app, name="config")
-prompts_app = typer.Typer(no_args_is_help=True, help="Read the prompts of a search, done or still running.")
-app.add_typer(prompts_app, name="prompts")
 
-ConfigOption = Annotated[
-    str | None,
-    typer.Option(
-        "--config",
-        metavar="FILE_OR_PRESET",
-        help="A TOML file or a preset. Default: ./gepa-loop.toml, else demo.",
-    ),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY.PATH=VALUE",
-        help="Set one value; any number of times. `config show` lists the keys.",
-    ),
-]
-NameOption = Annotated[
-    str | None,
-    typer.Option("--run-name", help="Folder below runs/. Default: made from the command and the config."),
-]
-RoundsOption = Annotated[
-    int | None, typer.Option("--rounds", min=1, help="Rounds; the same as --set loop.rounds=N.")
-]
-DryOption = Annotated[
-    bool, typer.Option("--dry-run", help="Check everything, print what would run, and stop.")
-]
-FreshOption = Annotated[
-    bool, typer.Option("--fresh/--resume", help="Delete an earlier run of this name, or continue it.")
-]
-RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's name below runs/, or the path of its folder.")
-]
-RoundOption = Annotated[
-    int | None, typer.Option("--round", min=0, help="A loop's round. Default: the last with a search.")
-]
-ID_HELP = "The beginning of a candidate's id, or 'seed', or 'best'."
-
-
-def main() -> None:
-    """Run the command of this process."""
-    end_at_once()
-    open_streams()
-    accept_any_text()
-    sys.exit(run(sys.argv[1:]))
-
-
-def run(argv: list[str]) -> int:
-    """Run one command and return its exit code; the only place that catches what a user can cause."""
-    try:
-        return _run(argv)
-    except GepaLoopError as error:
-        told = error
-    except (MemoryError, RuntimeError) as error:
-        if (fault := memory_fault(error)) is None:
-            raise
-        told = fault
-    with suppress(OSError):  # standard error may be full, too
-        _tell(told)
-    return told.exit_code
-
-
-def _tell(error: GepaLoopError) -> None:
-    if not isinstance(error, Interrupted):
-        err.print("error", style="bold red", end="")
-        err.print(": ", end="")
-    err.print(str(error), highlight=False)
-    if error.hint:
-        err.print(error.hint, highlight=False, style="dim")
-
-
-def _run(argv: list[str]) -> int:
-    try:
-        try:
-            app(argv)
-        finally:
-            sys.stdout.flush()
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 1
-    except OSError as error:
-        return stream_fault(error)
-    return 0
-
-
-def _version(value: bool) -> None:
-    if value:
-        out.print(f"gepa-loop {__version__}", highlight=False)
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    _version_asked: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
-    ] = False,
-) -> None:
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        raise EnvironmentFault("the working directory was deleted", "Change to one that exists.") from None
-
-
-@app.command()
 def optimize(
     config: ConfigOption = None,
     sets: SetOption = None,
@@ -142,9 +25,7 @@ def optimize(
     fresh: FreshOption = False,
 ) -> None:
     """Evolve teacher prompts with GEPA and write the Pareto front."""
-    with open_session("optimize", config, sets, run_name, dry_run, fresh) as opened:
-        if opened is None:
-            return
+    with open_session(OPTIMIZE, Flags(config, sets or (), run_name, dry_run, fresh)) as opened:
         from gepa_loop.lab import seed_prompt
         from gepa_loop.show.browse import print_front
         from gepa_loop.show.searches import read_search
@@ -157,18 +38,16 @@ def optimize(
     out.print(f"prompts: {shown(run.path / 'optimize' / 'prompts')}", highlight=False)
 
 
-@app.command()
 def plan(
     rounds: RoundsOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,
 ) -> None:
     """Print what a loop may take: rollouts, tokens, proposals, US dollars and minutes."""
-    with open_session("loop", config, _with(sets, "loop.rounds", rounds), None, True, False):
+    with open_session(LOOP, Flags(config, _with(sets, "loop.rounds", rounds), dry_run=True)):
         pass
 
 
-@app.command()
 def distill(
     prompt: Annotated[Path, typer.Option("--prompt", metavar="FILE", help="The teacher's prompt.")],
     questions: Annotated[
@@ -190,9 +69,8 @@ def distill(
     from gepa_loop.task.prompts import read_prompt
 
     teacher, sets = read_prompt(prompt), _with(sets, "distill.questions", questions)
-    with open_session("distill", config, sets, run_name, dry_run, fresh, {str(prompt): teacher}) as opened:
-        if opened is None:
-            return
+    flags = Flags(config, sets, run_name, dry_run, fresh)
+    with open_session(DISTILL, flags, Inputs({str(prompt): teacher})) as opened:
         from gepa_loop.scores.ledger import read_looks
         from gepa_loop.stages.distillation import distil_alone
         from gepa_loop.stages.questions import with_questions
@@ -223,7 +101,6 @@ def distill(
     )
 
 
-@app.command()
 def evaluate(
     prompt: Annotated[
         Path | None, typer.Option("--prompt", metavar="FILE", help="A prompt; without it, none.")
@@ -265,11 +142,8 @@ def evaluate(
     adapters = {str(f): s.adapter for f, s in zip(folders, subjects, strict=True) if s.adapter is not None}
     prompts = {s.label: s.candidate for s in subjects if s.candidate is not None}
     more = {"split": split, "subjects": " against ".join(s.id for s in subjects)}
-    with open_session(
-        "evaluate", config, sets, run_name, dry_run, fresh, prompts, more, adapters=adapters
-    ) as opened:
-        if opened is None:
-            return
+    flags = Flags(config, sets or (), run_name, dry_run, fresh)
+    with open_session(EVALUATE, flags, Inputs(prompts, adapters, more)) as opened:
         from gepa_loop.scores.ledger import read_looks
 
         lab, run, view = opened
@@ -282,7 +156,6 @@ def evaluate(
         out.print(str(looks), highlight=False)
 
 
-@app.command()
 def loop(
     rounds: RoundsOption = None,
     require_gain: Annotated[
@@ -296,9 +169,8 @@ def loop(
     fresh: FreshOption = False,
 ) -> None:
     """Search prompts, distil each, keep the best student, and go on from it."""
-    with open_session("loop", config, _with(sets, "loop.rounds", rounds), run_name, dry_run, fresh) as opened:
-        if opened is None:
-            return
+    flags = Flags(config, _with(sets, "loop.rounds", rounds), run_name, dry_run, fresh)
+    with open_session(LOOP, flags) as opened:
         from gepa_loop.lab import seed_prompt
         from gepa_loop.loop import run_loop
         from gepa_loop.scores.ledger import read_looks
@@ -323,7 +195,6 @@ def loop(
         raise NoGain(f"no significant gain: {why}", "The run is complete; see its result.json.")
 
 
-@app.command()
 def sweep(
     preset: Annotated[
         str, typer.Option("--preset", metavar="GRID", help="A grid's name, or a TOML file with one.")
@@ -350,13 +221,10 @@ def sweep(
     def check(lab: Lab) -> None:
         check_cells(lab, grid, configs, teacher, str(prompt))
 
-    source = grid_source(grid, config)
-    prompts = {str(prompt): teacher}
-    with open_session("sweep", source, sets, run_name, dry_run, fresh, prompts, more, check) as opened:
-        if opened is None:
-            for name, seed in configs:
-                out.print(f"cell {name}, seed {seed}: {' '.join(grid.cells[name])}", highlight=False)
-            return
+    facts = [f"cell {name}, seed {seed}: {' '.join(grid.cells[name])}" for name, seed in configs]
+    inputs = Inputs({str(prompt): teacher}, more=more, check=check, facts=facts)
+    flags = Flags(grid_source(grid, config), sets or (), run_name, dry_run, fresh)
+    with open_session(SWEEP, flags, inputs) as opened:
         lab, run, view = opened
         result = run_sweep(lab, grid, configs, teacher, run, view)
     from gepa_loop.show.tables import sweep_table
@@ -364,75 +232,6 @@ def sweep(
     out.print()
     out.print(sweep_table(result))
     out.print(f"rows and adapters: {shown(run.path)}", highlight=False)
-
-
-@config_app.command("show")
-def config_show(config: ConfigOption = None, sets: SetOption = None) -> None:
-    """Print the resolved configuration as JSON."""
-    from gepa_loop.config.load import load_config
-
-    print(load_config(config, sets or ()).model_dump_json(indent=2))
-
-
-@config_app.command("presets")
-def config_presets() -> None:
-    """List the presets and the sweep's grids that come with the program."""
-    from gepa_loop.config.load import presets
-    from gepa_loop.sweep import grids
-
-    for title, found in (("presets (--config)", presets()), ("grids (sweep --preset)", grids())):
-        out.print(title, highlight=False, style="underline")
-        for name, about in found.items():
-            out.print(Text.assemble((name, "bold"), "  ", about), highlight=False)
-
-
-@prompts_app.command("list")
-def prompts_list(
-    name: RunArgument,
-    number: RoundOption = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Every proposal, with why it was not accepted.")
-    ] = False,
-) -> None:
-    """List the front of a search, best first."""
-    from gepa_loop.show.browse import print_all, print_front
-    from gepa_loop.show.searches import read_search
-
-    (print_all if everything else print_front)(read_search(name, number), out)
-
-
-@prompts_app.command("show")
-def prompts_show(
-    name: RunArgument,
-    candidate: Annotated[str, typer.Argument(metavar="ID", help=ID_HELP)],
-    number: RoundOption = None,
-    text: Annotated[bool, typer.Option("--text", help="Print the text alone.")] = False,
-) -> None:
-    """Show one prompt: where it came from, its scores and costs, its text."""
-    from gepa_loop.show.browse import print_candidate
-    from gepa_loop.show.searches import pick, read_search
-
-    search = read_search(name, number)
-    chosen = pick(search, candidate)
-    if text:
-        typer.echo(chosen.text.encode())
-    else:
-        print_candidate(search, chosen, out)
-
-
-@prompts_app.command("diff")
-def prompts_diff(
-    name: RunArgument,
-    old: Annotated[str, typer.Argument(metavar="A", help=ID_HELP)],
-    new: Annotated[str, typer.Argument(metavar="B", help=ID_HELP)],
-    number: RoundOption = None,
-) -> None:
-    """Show what changed from one prompt to another."""
-    from gepa_loop.show.browse import print_comparison
-    from gepa_loop.show.searches import pick, read_search
-
-    search = read_search(name, number)
-    print_comparison(pick(search, old), pick(search, new), out)
 
 
 def _with(sets: list[str] | None, key: str, value: int | None) -> list[str]:

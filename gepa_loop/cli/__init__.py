@@ -1,0 +1,101 @@
+"""The command line: parse, call one function, map errors to exit codes. make.py and read.py are the commands."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gepa_loop import __version__
+from gepa_loop.cli import make, read
+from gepa_loop.errors import EnvironmentFault, GepaLoopError, Interrupted, memory_fault
+from gepa_loop.show.terminal import accept_any_text, err, open_streams, out, stream_fault
+from gepa_loop.signals import end_at_once
+
+app = typer.Typer(
+    name="gepa-loop",
+    help="Find the prompt whose distilled student is best.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+config_app = typer.Typer(no_args_is_help=True, help="Show presets and resolved configurations.")
+app.add_typer(config_app, name="config")
+prompts_app = typer.Typer(no_args_is_help=True, help="Read the prompts of a search, done or still running.")
+app.add_typer(prompts_app, name="prompts")
+
+
+def main() -> None:
+    """Run the command of this process."""
+    end_at_once()
+    open_streams()
+    accept_any_text()
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: list[str]) -> int:
+    """Run one command and return its exit code; the only place that catches what a user can cause."""
+    try:
+        return _run(argv)
+    except GepaLoopError as error:
+        told = error
+    except (MemoryError, RuntimeError) as error:
+        if (fault := memory_fault(error)) is None:
+            raise
+        told = fault
+    with suppress(OSError):  # standard error may be full, too
+        _tell(told)
+    return told.exit_code
+
+
+def _tell(error: GepaLoopError) -> None:
+    if not isinstance(error, Interrupted):
+        err.print("error", style="bold red", end="")
+        err.print(": ", end="")
+    err.print(str(error), highlight=False)
+    if error.hint:
+        err.print(error.hint, highlight=False, style="dim")
+
+
+def _run(argv: list[str]) -> int:
+    try:
+        try:
+            app(argv)
+        finally:
+            sys.stdout.flush()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    except OSError as error:
+        return stream_fault(error)
+    return 0
+
+
+def _version(value: bool) -> None:
+    if value:
+        out.print(f"gepa-loop {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version_asked: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise EnvironmentFault("the working directory was deleted", "Change to one that exists.") from None
+
+
+for _command in (make.optimize, make.plan, make.distill, make.evaluate, make.loop, make.sweep):
+    app.command()(_command)
+config_app.command("show")(read.config_show)
+config_app.command("presets")(read.config_presets)
+prompts_app.command("list")(read.prompts_list)
+prompts_app.command("show")(read.prompts_show)
+prompts_app.command("diff")(read.prompts_diff)

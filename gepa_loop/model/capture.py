@@ -1,0 +1,28 @@
+"""CUDA graphs of work that reads and writes tensors which stay where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+def record(work: Callable[[], T], pool: Any) -> tuple[torch.cuda.CUDAGraph, T]:
+    """Run something once, which compiles its kernels, and capture it; with what it returned then.
+
+    Args:
+        work: It may allocate; what it returns lies in the pool, and is written again at each replay.
+        pool: Of graphs that never run at the same time, from `torch.cuda.graph_pool_handle`.
+    """
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool, stream=side):
+        out = work()
+    return graph, out

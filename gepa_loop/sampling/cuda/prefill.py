@@ -1,0 +1,120 @@
+"""Prompts into the cache, before the first token is sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from gepa_loop.model.capture import record
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gepa_loop.model.fused.decoder import Decoder
+    from gepa_loop.sampling.cuda.buffers import Buffers
+
+PREFILL_TOKENS = 16_384
+"""Prompt tokens that are read together."""
+PREFILL_KEYS = 2**17
+"""Keys of all rows that are read together, what is shared counted for each: .5 GB in a layer of a 4B model."""
+READERS = 32
+"""Captured shapes of prompts that are kept; each holds its hidden states."""
+GRAPH_TOKENS = 4_096
+"""Prompt tokens up to which their forward is captured: above, the GPU takes longer than launching does."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """Reads the prompts whose tokens were copied to `ids_UP`; `read` gives their hidden states."""
+
+    ids_UP: Tensor
+    read: Callable[[], Tensor]
+
+
+class Prefill:
+    """Reads prompts with a decoder; short ones by captured graphs, which hold the buffers' addresses.
+
+    Args:
+        decoder: The model, with its present adapter.
+        device: Where it lies; nothing is captured on the CPU.
+        pool: Of captured graphs.
+    """
+
+    def __init__(self, decoder: Decoder, device: torch.device, pool: Any) -> None:
+        self._decoder, self._device, self._pool = decoder, device, pool
+        self._readers: dict[tuple[int, ...], Reader] = {}
+
+    def clear(self) -> None:
+        """Forget what was captured: matrices or buffers have moved."""
+        self._readers.clear()
+
+    def shared(self, tokens: Sequence[int], buffers: Buffers) -> None:
+        """Read what all prompts begin with."""
+        buffers.rows.shared_1.fill_(len(tokens))
+        if tokens:
+            ids = torch.tensor([list(tokens)], device=self._device)
+            keys, values = (
+                [past.shared_GCD[None] for past in side] for side in (buffers.keys, buffers.values)
+            )
+            self._decoder.read(ids, keys, values, None, 0)
+
+    def prompts(self, prompts: Sequence[tuple[int, ...]], skip: int, buffers: Buffers) -> Tensor:
+        """Read each prompt's rest after `skip` shared tokens; logits [U, V] of the token after it."""
+        shared = None
+        if skip:
+            shared = [p.shared_GCD for p in buffers.keys], [p.shared_GCD for p in buffers.values]
+        last, done = [], 0
+        while done < len(prompts):
+            size = max(map(len, prompts[done:]))
+            most = max(1, min(PREFILL_TOKENS // size, PREFILL_KEYS // (skip + size)))
+            part = prompts[done : done + most]
+            # Rounded up, so that few graphs serve all lengths; padding comes last, where no real token sees it.
+            room = -(-max(map(len, part)) // 16) * 16
+            ids = np.zeros((len(part), room), np.int64)
+            for row, prompt in enumerate(part):
+                ids[row, : len(prompt)] = prompt
+            reader = self._reader(slice(done, done + len(part)), room, shared, skip, buffers)
+            reader.ids_UP.copy_(torch.from_numpy(ids))
+            x_UPH = reader.read()
+            ends = torch.tensor([len(p) - 1 for p in part], device=x_UPH.device)
+            last.append(x_UPH[torch.arange(len(part), device=x_UPH.device), ends])
+            done += len(part)
+        return self._decoder.logits(torch.cat(last))
+
+    def _reader(
+        self,
+        here: slice,
+        length: int,
+        shared: tuple[list[Tensor], list[Tensor]] | None,
+        skip: int,
+        buffers: Buffers,
+    ) -> Reader:
+        """What reads prompts into their places `here` of the cache: a graph where launching would take longer."""
+        count = here.stop - here.start
+        key = here.start, count, length
+        if skip or key not in self._readers:
+            keys, values = (
+                [past.prompt_UGPD[here] for past in side] for side in (buffers.keys, buffers.values)
+            )
+            ids_UP = torch.zeros(count, length, dtype=torch.long, device=self._device)
+
+            def read() -> Tensor:
+                return self._decoder.read(ids_UP, keys, values, shared, skip)
+
+            # What is shared is a candidate's prompt, whose length seldom comes again.
+            if skip or self._device.type == "cpu" or count * length > GRAPH_TOKENS:
+                return Reader(ids_UP, read)
+            if len(self._readers) == READERS:
+                self._readers.clear()
+            graph, out_UPH = record(read, self._pool)
+
+            def replay(graph: torch.cuda.CUDAGraph = graph, out_UPH: Tensor = out_UPH) -> Tensor:
+                graph.replay()
+                return out_UPH
+
+            self._readers[key] = Reader(ids_UP, replay)
+        return self._readers[key]
