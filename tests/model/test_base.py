@@ -462,8 +462,8 @@ def test_freed_memory_is_used_again_on_a_cpu() -> None:
     """
     program = f"""
 import resource, torch
-from gepa_loop.models import load_base
-from gepa_loop.schema import ModelConfig
+from gepa_loop.model.base import load_base
+from gepa_loop.config.tables import ModelConfig
 
 def fresh():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

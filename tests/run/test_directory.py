@@ -178,8 +178,8 @@ def test_a_run_is_born_once_and_again_when_it_is_made_again(tmp_path: Path) -> N
 KILLED = """
 import sys
 from pathlib import Path
-from gepa_loop.store import write_text
-from gepa_loop.runs import open_run
+from gepa_loop.run.files import write_text
+from gepa_loop.run.directory import open_run
 
 left = 0
 
@@ -248,7 +248,7 @@ NO_LOCKS = """
 import errno, fcntl, sys
 from pathlib import Path
 from gepa_loop.errors import GepaLoopError
-from gepa_loop.runs import open_run
+from gepa_loop.run.directory import open_run
 
 def flock(fd, operation):
     raise OSError(errno.ENOLCK, "No locks available")

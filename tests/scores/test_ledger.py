@@ -81,7 +81,7 @@ def test_what_a_look_found_is_kept_as_it_was_when_it_began(tmp_path: Path) -> No
 NO_LOCKS = """
 import errno, fcntl, sys
 from pathlib import Path
-from gepa_loop.ledger import Ledger
+from gepa_loop.scores.ledger import Ledger
 
 def flock(fd, operation):
     raise OSError(errno.ENOLCK, "No locks available")

@@ -391,8 +391,8 @@ def note(event, arguments):
         if host[0] != "127.0.0.1" and host != "127.0.0.1":
             print(event, host)
 sys.addaudithook(note)
-from gepa_loop.optimize.reflection import LMProposer
-from gepa_loop.schema import ReflectionConfig
+from gepa_loop.optimize.propose.model import LMProposer
+from gepa_loop.config.tables import ReflectionConfig
 proposer = LMProposer("anthropic/claude-opus-5-5", ReflectionConfig(), 300, 0)
 proposer.check()
 proposer.quote("Add.", [])
