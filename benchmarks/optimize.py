@@ -1,7 +1,7 @@
 """Times scoring one GEPA candidate, ours and stock DSPy's in turn, with the same sampler (`make bench`, `make bench-gpu`).
 
 Each side is a process of its own, one after the other. All read the same tokens, greedily, and must give the same
-completions in float32, or the comparison is void. Results go to results/<case>-<peer>.json and, as tables, to RESULTS.md
+completions in float32, or the comparison is void. Results go to results/<case>-<peer>.json and, as tables, to docs/results.md
 by hand.
 """
 

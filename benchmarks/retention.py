@@ -3,7 +3,7 @@
 Every side has the same model, items, rollouts a step, longest completion and LoRA. Ours, plain SFT on the teacher's samples and
 OPCD's recipe run in our trainer; TRL's trainers run in processes of their own (retention_trl.py) for `--seconds` of training, at
 their defaults and at the best of a small grid, which is chosen on `select` with a seed of its own. All students are scored by
-`gepa-loop` on `test`. The same command goes on with a folder where it stopped. Results go to results/retention.json and, as a table, to RESULTS.md by hand.
+`gepa-loop` on `test`. The same command goes on with a folder where it stopped. Results go to results/retention.json and, as a table, to docs/results.md by hand.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Our search against stock `dspy.GEPA`, with the same model, proposer and budget of rollouts.
 
 `--what gain`: the preset `sums`; what the chosen prompts score on `test`. `--what null`: every prompt is equally good; how
-often a side reports a winner all the same. Results go to results/search-<what>.json and, as tables, to RESULTS.md by hand.
+often a side reports a winner all the same. Results go to results/search-<what>.json and, as tables, to docs/results.md by hand.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Times one training step, ours and the peers' in turn, on the same weights and inputs (`make bench`, `make bench-gpu`).
 
 Each measurement is a process of its own, started one after the other. All compute the loss of the same fixed tokens, which
-must agree, or the comparison is void. Results go to results/<case>-<peer>.json and, as tables, to RESULTS.md by hand.
+must agree, or the comparison is void. Results go to results/<case>-<peer>.json and, as tables, to docs/results.md by hand.
 """
 
 from __future__ import annotations

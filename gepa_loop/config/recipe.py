@@ -164,17 +164,17 @@ def needs_answers(objective: ObjectiveConfig, teacher: TeacherConfig) -> str:
 
 WARM_START = 0.05
 """Nats a token. With it the students of four tasks whose prompt carries information kept .94 to 1.07 of its effect greedily, by seed
-(Qwen2.5-Coder-0.5B; benchmarks/RESULTS.md)."""
+(Qwen2.5-Coder-0.5B; benchmarks/NOTES.md)."""
 
 AFTER_WARM_START = 0.5
 """Share of groups that the student samples after a warm start. Students kept as much of the prompt as with all of them, and were
-nearer to the teacher (benchmarks/RESULTS.md). All where a reward is trained: it would move the student as if it had drawn the
+nearer to the teacher (benchmarks/NOTES.md). All where a reward is trained: it would move the student as if it had drawn the
 teacher's."""
 
 
 AVERAGE = 0.15
 """Of twelve distillations of four prompts (Qwen2.5-Coder-0.5B) the greedy share at a run's checks spread by .009 with it and by .022 without,
-and replies equal to the teacher's were .86 and .84 (benchmarks/RESULTS.md)."""
+and replies equal to the teacher's were .86 and .84 (docs/results.md)."""
 
 
 def warm_start(distill: DistillConfig, objective: ObjectiveConfig, teacher: TeacherConfig) -> float:

@@ -19,7 +19,7 @@ ROWS = 256
 """A launch has no more rows."""
 TILE_ROWS = 64
 FEW = 500_000
-"""Cost (of `tiling`) up to which more rows than a tile's are faster here than in two launches; see benchmarks/RESULTS.md."""
+"""Cost (of `tiling`) up to which more rows than a tile's are faster here than in two launches; see benchmarks/NOTES.md."""
 TILE_INPUTS = 64
 MOST_RANK = 128
 """A x of a tile is kept in registers."""

@@ -2,7 +2,7 @@
 
 W x + s B (A x) is the product of [W | s B] with [x, A x]: one sum, rounded once. In bfloat16 what an adapter adds is often
 less than half a step of what it is added to. Merged into rounded weights, or added to a rounded W x, it is lost then (.46 and
-.61 of a small one's effect were left; benchmarks/RESULTS.md); inside the sum it moves the place where the rounding falls,
+.61 of a small one's effect were left; benchmarks/NOTES.md); inside the sum it moves the place where the rounding falls,
 which is right in the mean.
 """
 
