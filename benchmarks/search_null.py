@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import random
 import re
@@ -11,8 +10,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from statsmodels.stats.proportion import proportion_confint
 
 from benchmarks.search_dspy import search_stock
 from benchmarks.search_ours import STOCK, VARIANTS, Silent, configure, interval, search_ours
@@ -26,6 +23,7 @@ from gepa_loop.run.files import read_jsonl
 from gepa_loop.run.seeds import derive_seed
 from gepa_loop.sampling.base import Completion, Sampling
 from gepa_loop.scores.rollouts import Rollouts
+from gepa_loop.scores.statistics import item_scores, wilson
 from gepa_loop.stages.score import scores
 from gepa_loop.task.items import SPLITS, Item, Task
 from gepa_loop.task.prompts import NO_PROMPT, Renderer
@@ -127,25 +125,21 @@ def expected(lab: Lab, split: str) -> float:
 def null(sides: Sequence[str], trials: int, budget: int, folder: Path) -> Iterator[dict[str, Any]]:
     """For each trial and side: whether it reports a winner, and its mean beside the true one."""
     base = load_base(ModelConfig(name=TINY, dtype="float32", device="cpu"))
-    gc.freeze()  # statsmodels collects garbage at each of our decisions; with all modules in it that takes .3 s
-    try:
-        for trial, name in itertools.product(range(trials), sides):
-            lab = null_lab(base, null_config(budget, trial, *VARIANTS.get(name, ())))
-            if name == STOCK:
-                outcome, judged = search_stock(lab, budget, threads=1), "pareto"
-            else:
-                outcome, judged = search_ours(lab, folder / str(trial) / name), "select"
-            useless = None if name == STOCK else would_distil(lab, folder / str(trial) / name)
-            own = {"trial": trial, "side": name, "true": expected(lab, judged), "distilled": useless}
-            yield own | outcome.row()
-    finally:
-        gc.unfreeze()
+    for trial, name in itertools.product(range(trials), sides):
+        lab = null_lab(base, null_config(budget, trial, *VARIANTS.get(name, ())))
+        if name == STOCK:
+            outcome, judged = search_stock(lab, budget, threads=1), "pareto"
+        else:
+            outcome, judged = search_ours(lab, folder / str(trial) / name), "select"
+        useless = None if name == STOCK else would_distil(lab, folder / str(trial) / name)
+        own = {"trial": trial, "side": name, "true": expected(lab, judged), "distilled": useless}
+        yield own | outcome.row()
 
 
 def would_distil(lab: Lab, folder: Path) -> bool:
     """Whether a loop would distil a prompt that the search found: its mean on `select` is above the bare model's."""
     path = folder / "evaluate" / "bare.jsonl"
-    bare = scores(lab, "select", NO_PROMPT, None, path, Silent())
+    bare = item_scores(scores(lab, "select", NO_PROMPT, None, path, Silent()))
     least = sum(bare.values()) / len(bare) + lab.config.loop.min_gap
     front, seed = read_jsonl(folder / "optimize" / "front.jsonl"), seed_prompt(lab.config)
     return any(row["select"]["mean"] > least for row in front if row["id"] != seed.id)
@@ -157,13 +151,13 @@ def false_winners(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]
     for name in dict.fromkeys(row["side"] for row in rows):
         own = [row for row in rows if row["side"] == name]
         winners = [row for row in own if row["winner"]]
-        low, high = proportion_confint(len(winners), len(own), method="wilson")
+        rate = len(winners) / len(own)
         told = [row.get("distilled") for row in own]
         summary[name] = {
             "trials": len(own),
             "winners": len(winners),
-            "rate": len(winners) / len(own),
-            "ci": [float(low), float(high)],
+            "rate": rate,
+            "ci": list(wilson(rate, len(own))),
             "distilled": sum(map(bool, told)) / len(told) if None not in told else None,
             "optimism": _optimism(own),
             "optimism_of_winners": _optimism(winners) if winners else None,

@@ -26,7 +26,7 @@ from gepa_loop.scores.decision import Contender, Verdict, decide, level_of_round
 from gepa_loop.scores.ledger import begin_look
 from gepa_loop.scores.outcome import details, gains, summary
 from gepa_loop.scores.prediction import Fit, Prediction, fit, predict
-from gepa_loop.scores.statistics import ItemScores, difference, internalisation
+from gepa_loop.scores.statistics import ItemScores, internalisation, item_scores, mean_difference
 from gepa_loop.stages.distillation import distil
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.score import note_look, replies, scores
@@ -130,7 +130,7 @@ def run_round(
     config, folder = lab.config, run.path / f"round_{number:02d}"
 
     def scored(name: str, split: str, prompt: str, adapter: Adapter | None) -> dict[str, float]:
-        return scores(lab, split, prompt, adapter, folder / f"{name}.jsonl", observer)
+        return item_scores(scores(lab, split, prompt, adapter, folder / f"{name}.jsonl", observer))
 
     # 1. Where we stand, without a prompt.
     observer.stage("baseline", round=number)
@@ -199,7 +199,7 @@ def _no_student(
         return (
             f"objective {config.objective.type} reads no prompt: its student would be that of {students[0]}"
         )
-    gap = difference(prompted, base, config.seed).mean
+    gap = mean_difference(prompted, base)
     if gap > config.loop.min_gap:
         return None
     return f"no teacher gap: the prompt changes the score by {gap:+z.3f} on {len(base)} items"

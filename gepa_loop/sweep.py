@@ -24,7 +24,7 @@ from gepa_loop.run.directory import Run, open_run
 from gepa_loop.run.files import read_record, write_json, write_record
 from gepa_loop.run.identity import fingerprint
 from gepa_loop.scores.over_seeds import SeedScores, over_seeds, seed_difference
-from gepa_loop.scores.statistics import ItemScores, estimate, holm
+from gepa_loop.scores.statistics import ItemScores, estimate, holm, item_scores
 from gepa_loop.stages.distillation import distil_alone
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.questions import refuse_questions
@@ -181,7 +181,7 @@ def run_sweep(
             path = run.path / "evaluate" / f"{label}_{view}_seed{seed}.jsonl"
             if path not in scored:
                 observer.stage(label, candidate=f"seed {seed}")
-                found = scores(lab, SPLIT, text, None, path, observer)
+                found = item_scores(scores(lab, SPLIT, text, None, path, observer))
                 into.setdefault(view, {}).update(_by_seed(seed, found))
                 scored.add(path)
         with open_run(run.path / folder, lab.identity(command="sweep", prompts=teacher.id)) as cell:
@@ -189,7 +189,8 @@ def run_sweep(
             done = distil_alone(lab, teacher, cell, observer, label=f"{name}, seed {seed}")
             observer.stage("student", candidate=f"{name}, seed {seed}")
             path = cell.path / "evaluate" / f"{teacher.id}.jsonl"
-            students[name][seed] = scores(lab, SPLIT, NO_PROMPT, done.adapter, path, observer)
+            rows = scores(lab, SPLIT, NO_PROMPT, done.adapter, path, observer)
+            students[name][seed] = item_scores(rows)
             adapters[name].append(f"{folder}/distill/{teacher.id}/adapter")
     first = min(seed for _, seed in configs)
     result = {

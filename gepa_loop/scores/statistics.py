@@ -86,7 +86,7 @@ def estimate(scores: ItemScores, seed: int) -> Estimate:
         ValueError: No items, or a score outside [0, 1].
     """
     values = as_array(scores)
-    ci = _wilson(float(values[0]), values.size) if _constant(values) else _bca(values, seed)
+    ci = wilson(float(values[0]), values.size) if _constant(values) else _bca(values, seed)
     return Estimate(values.size, mean(values), ci)
 
 
@@ -105,16 +105,29 @@ def difference(a: ItemScores, b: ItemScores, seed: int, flips: int = RESAMPLES) 
     if not d.any():
         return Difference(0.0, (0.0, 0.0), 1.0)
     if _constant(d):
-        low, high = _wilson((float(d[0]) + 1) / 2, d.size)
+        low, high = wilson((float(d[0]) + 1) / 2, d.size)
         return Difference(mean(d), (2 * low - 1, 2 * high - 1), _sign_flip_p(d, seed, flips))
     return Difference(mean(d), _bca(d, seed), _sign_flip_p(d, seed, flips))
 
 
-def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Holm's adjusted p, in the order given."""
-    from statsmodels.stats.multitest import multipletests
+def mean_difference(a: ItemScores, b: ItemScores) -> float:
+    """The mean of a - b over items, as `difference` has it.
 
-    return tuple(float(p) for p in multipletests(p_values, method="holm")[1]) if p_values else ()
+    Raises:
+        ValueError: As `difference` does.
+    """
+    return mean(_paired(a, b))
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Holm's adjusted p, in the order given: the smallest of n times n, the next times n - 1, none below one before it."""
+    import numpy as np
+
+    p = np.asarray(p_values, dtype=np.float64)
+    order = p.argsort(kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1.0)
+    return tuple(adjusted.tolist())
 
 
 def internalisation(student: ItemScores, base: ItemScores, prompted: ItemScores, seed: int) -> Ratio | None:
@@ -180,7 +193,6 @@ def detectable(a: ItemScores, b: ItemScores, power: float, alpha: float) -> floa
     if _constant(d):
         return None
     # The test statistic's noncentrality; that it is beyond the critical value on the other side does not happen here.
-    # statsmodels' power is nan at small levels, and its solver finds -.33 for 73 items.
     noncentrality = nctdtrinc(d.size - 1, 1 - power, t.isf(alpha / 2, d.size - 1))
     return float(noncentrality) / math.sqrt(d.size) * float(d.std(ddof=1))
 
@@ -215,11 +227,15 @@ def _constant(values: Floats) -> bool:
     return bool((values == values[0]).all())
 
 
-def _wilson(mean: float, n: int) -> tuple[float, float]:
-    from statsmodels.stats.proportion import proportion_confint
+def wilson(mean: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share; scipy's takes whole counts alone."""
+    from scipy.stats import norm
 
-    low, high = proportion_confint(mean * n, n, method="wilson")
-    return float(low), float(high)
+    z = float(norm.isf(0.025))
+    scale = 1 + z**2 / n
+    centre = (mean + z**2 / (2 * n)) / scale
+    half = z * math.sqrt(mean * (1 - mean) / n + z**2 / (4 * n**2)) / scale
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _bca(values: Floats, seed: int) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from gepa_loop.config.recipe import reads_prompt
 from gepa_loop.lab import Lab
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.run.directory import Run
+from gepa_loop.scores.statistics import item_scores
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.score import scores
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
@@ -85,6 +86,6 @@ def distil_alone(
     """The `distill` command: the held-out score without a prompt, then the distillation; `label` is shown."""
     label = label or teacher.id
     observer.stage("baseline", candidate=label)
-    held_out = scores(lab, "pareto", NO_PROMPT, None, run.path / "baseline" / "pareto.jsonl", observer)
+    rows = scores(lab, "pareto", NO_PROMPT, None, run.path / "baseline" / "pareto.jsonl", observer)
     folder = run.path / "distill" / teacher.id
-    return distil(lab, teacher, folder, observer, stack=None, before=held_out, label=label)
+    return distil(lab, teacher, folder, observer, stack=None, before=item_scores(rows), label=label)

@@ -15,7 +15,7 @@ from gepa_loop.run.files import write_json
 from gepa_loop.scores.card import WAYS, Replies, Way, decides, ways
 from gepa_loop.scores.ledger import Ledger, begin_look
 from gepa_loop.scores.split import evaluate
-from gepa_loop.scores.statistics import difference, item_scores
+from gepa_loop.scores.statistics import difference
 from gepa_loop.stages.observer import Observer
 from gepa_loop.task.prompts import NO_PROMPT, Candidate, read_prompt
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 def scores(
     lab: Lab, split: str, prompt: str, adapter: Adapter | None, path: Path, observer: Observer
-) -> dict[str, float]:
-    """Each item's score with a prompt and an adapter; the rows go to `path`."""
-    return item_scores(evaluate(lab.config, lab.rollouts, split, prompt, adapter, path, observer.progress))
+) -> list[dict[str, Any]]:
+    """The rows of a prompt and an adapter on a split, which `path` holds afterwards."""
+    return evaluate(lab.config, lab.rollouts, split, prompt, adapter, path, observer.progress)
 
 
 def replies(

@@ -12,10 +12,9 @@ from gepa_loop.config.whole import Config, set_aside
 from gepa_loop.errors import ConfigError
 from gepa_loop.lab import Lab
 from gepa_loop.model.lora.adapter import Adapter
-from gepa_loop.run.files import read_jsonl
 from gepa_loop.run.seeds import derive_seed
 from gepa_loop.scores.decision import best_prompt, level_of_round
-from gepa_loop.scores.statistics import estimate
+from gepa_loop.scores.statistics import estimate, item_scores
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.score import scores
 from gepa_loop.task.prompts import Candidate
@@ -86,8 +85,8 @@ def _judge(
     for row in found.rows:
         observer.stage("front", round=number, candidate=row["id"])
         path = folder.parent / "evaluate" / f"{row['id']}_prompted.jsonl"
-        by_item[row["id"]] = scores(lab, "select", row["text"], stack, path, observer)
-        rows[row["id"]] = read_jsonl(path)
+        rows[row["id"]] = scores(lab, "select", row["text"], stack, path, observer)
+        by_item[row["id"]] = item_scores(rows[row["id"]])
     first, *others = by_item
     level = level_of_round(config.loop.alpha, number)
     verdict = best_prompt(by_item[first], {id_: by_item[id_] for id_ in others}, level, config.seed)
