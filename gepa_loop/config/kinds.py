@@ -29,3 +29,10 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
 
 
 Bounds = Annotated[tuple[Weight, Weight], AfterValidator(_ordered)]
+
+
+def refuse_equal_samples(samples: int, temperature: float) -> None:
+    if samples > 1 and temperature == 0:
+        raise ValueError(
+            f"samples = {samples} at temperature 0 are {samples} equal completions; raise temperature"
+        )

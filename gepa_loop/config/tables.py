@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from gepa_loop.config.kinds import Name, Positive, Section
+from gepa_loop.config.kinds import Name, Positive, Section, refuse_equal_samples
 
 
 class ModelConfig(Section):
@@ -168,97 +168,6 @@ class SamplingConfig(Section):
     vllm: VllmConfig = VllmConfig()
 
 
-class PromptSection(Section):
-    """A piece of text that the offline proposer may put into a prompt."""
-
-    mends: Literal["content", "format", "cut"]
-    """The failure it is meant to mend: a wrong answer, no readable answer, or a cut completion."""
-    text: Name
-
-
-class ReflectionConfig(CallConfig):
-    model: Name = "auto"
-    """`offline`, any litellm model string, or `auto`: `auto_model` when ANTHROPIC_API_KEY is set, else offline."""
-    auto_model: Name = "anthropic/claude-opus-5-5"
-    max_tokens: Positive = 16384
-    """Longest reply of the reflection model, in tokens. A model that thinks before it writes pays for its thoughts out
-    of these, so it leaves room for far more than a prompt; what is not used costs nothing."""
-    sections: tuple[PromptSection, ...] = ()
-    """Section texts for the offline proposer. They belong to the task that they are written for: a source that names
-    another task drops those of the sources before it."""
-    examples: Annotated[int, Field(ge=0)] = 3
-    """Most worked examples that the offline proposer adds to one prompt. They are items of `train` that the search does
-    not score."""
-
-
-class OptimizeConfig(Section):
-    seed_prompt: Name | None = None
-    """The first prompt of a search, as a text. What ends in `.txt` or `.md`, or is one word with a slash or a file extension, is the path of a
-    text file."""
-    seed_prompt_file: Name | None = None
-    """A text file with the first prompt, whatever its name looks like; instead of `seed_prompt`."""
-    max_rollouts: Positive = 400
-    """Budget: completions sampled for scoring candidates in the search; scoring its finalists on `select` comes on top."""
-    max_usd: Annotated[float, Field(ge=0)] = 5.0
-    """Budget: US dollars for the reflection model in one search (a loop has one each round); 0 allows only a model without
-    a price. The search ends where the next proposal could pass it."""
-    max_minutes: Annotated[float, Field(gt=0)] = 60.0
-    """Budget: minutes of one search, without scoring its finalists; looked at between two iterations."""
-    patience: Positive = 50
-    """The search ends after so many iterations in a row without a better mean on `pareto`."""
-    minibatch: Positive = 8
-    """Items of `train` on which a new candidate must beat its parent."""
-    accept: Literal["test", "margin", "gepa"] = "test"
-    """When a candidate beats its parent on the minibatch. `test`: its paired differences have a one-sided p of at most
-    `accept_level`; `margin`: their mean is above `accept_margin`; `gepa`: its sum is higher, as in GEPA itself, which is
-    `margin` with `accept_margin` and `brevity` 0."""
-    accept_level: Annotated[float, Field(gt=0, le=0.5)] = 0.25
-    """For `test`: by sign flips, two items won and none lost have p = 0.25."""
-    accept_margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    brevity: Annotated[float, Field(ge=0)] = 0.1
-    """Score that 1,000 more prompt tokens than the parent's must earn, under `test` and `margin`."""
-    frontier_type: Literal["instance", "objective", "hybrid", "cartesian"] = "instance"
-    """What a candidate must be best at to be on the front, as in gepa: an item, an objective (score, prompt tokens,
-    completion tokens), either, or an objective on an item."""
-    probe_rollouts: Annotated[int, Field(ge=0)] = 32
-    """The model's own completions without a prompt on which every accepted prompt's distillability is measured; 0: not."""
-    distillability: bool = False
-    """Whether a small divergence from the prompted model counts as an objective of the front."""
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    """Temperature of the completions that score candidates in the search. 0 is greedy: one completion says most there, and
-    the finalists are decided as `evaluate` says."""
-    samples: Positive = 1
-    """Completions for each item, on the same random numbers for every candidate."""
-    max_front: Annotated[int, Field(ge=2)] = 3
-    """Most candidates that are scored on `select` and handed on to distillation. The seed prompt and the best one always
-    are, so it is at least 2."""
-    max_prompt_tokens: Positive = 1024
-    """Longest prompt a proposal may have."""
-    max_copied: Positive = 8
-    """Words in a row by which a proposal is found to copy an item; see `optimize.refusal.CopyGuard`."""
-    excerpt_tokens: Positive = 256
-    """Tokens of a completion that the reflection reads, from its head and its tail."""
-    reflection: ReflectionConfig = ReflectionConfig()
-
-    @model_validator(mode="after")
-    def _samples_differ(self) -> OptimizeConfig:
-        _refuse_equal_samples(self.samples, self.temperature)
-        if self.seed_prompt is not None and self.seed_prompt_file is not None:
-            raise ValueError("seed_prompt or seed_prompt_file: both are given")
-        if self.accept == "test" and 0.5**self.minibatch > self.accept_level:
-            raise ValueError(
-                f"accept_level = {self.accept_level:g} cannot be reached: the smallest p of minibatch = {self.minibatch} "
-                f"items is {0.5**self.minibatch:g}"
-            )
-        if self.distillability and self.frontier_type == "instance":
-            raise ValueError(
-                "distillability is an objective: frontier_type must be objective, hybrid or cartesian"
-            )
-        if self.distillability and not self.probe_rollouts:
-            raise ValueError("distillability needs probe_rollouts above 0")
-        return self
-
-
 class EvaluateConfig(Section):
     """How scores are taken that decide: of the search's finalists, of held-out checks, and of students."""
 
@@ -280,15 +189,8 @@ class EvaluateConfig(Section):
 
     @model_validator(mode="after")
     def _samples_differ(self) -> EvaluateConfig:
-        _refuse_equal_samples(self.samples, self.temperature)
+        refuse_equal_samples(self.samples, self.temperature)
         return self
-
-
-def _refuse_equal_samples(samples: int, temperature: float) -> None:
-    if samples > 1 and temperature == 0:
-        raise ValueError(
-            f"samples = {samples} at temperature 0 are {samples} equal completions; raise temperature"
-        )
 
 
 class LoopConfig(Section):

@@ -9,12 +9,12 @@ from pydantic import Field, model_validator
 from gepa_loop.config.kinds import Section
 from gepa_loop.config.objectives import FullKL, ObjectiveConfig
 from gepa_loop.config.recipe import DistillConfig, check_recipe
+from gepa_loop.config.search import OptimizeConfig
 from gepa_loop.config.tables import (
     EvaluateConfig,
     LoopConfig,
     LoraConfig,
     ModelConfig,
-    OptimizeConfig,
     SamplingConfig,
     TaskConfig,
 )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gepa_loop.config.tables import OptimizeConfig
+from gepa_loop.config.search import OptimizeConfig
 
 PRIOR_SAMPLES = 2.0
 """How many samples of an item the prior counts as. By 2, one lucky solve by a prompt that solves little else does not

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gepa_loop.config.tables import OptimizeConfig
+from gepa_loop.config.search import OptimizeConfig
 from gepa_loop.optimize.adapter import save_program
 from gepa_loop.optimize.frontier import Measured, final_front
 from gepa_loop.optimize.gepa import Found

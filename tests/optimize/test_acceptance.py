@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from gepa_loop.config.load import load_config
-from gepa_loop.config.tables import OptimizeConfig
+from gepa_loop.config.search import OptimizeConfig
 from gepa_loop.optimize.acceptance import compare, leaders, posterior_means, shortfall
 
 

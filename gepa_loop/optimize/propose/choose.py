@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gepa_loop.config.tables import ReflectionConfig
+from gepa_loop.config.search import ReflectionConfig
 from gepa_loop.optimize.propose.base import OFFLINE, Proposer
 from gepa_loop.optimize.propose.rules import OfflineProposer
 from gepa_loop.task.items import Item

@@ -10,7 +10,7 @@ import dspy
 from dspy.teleprompt.gepa.instruction_proposal import InstructionProposer
 from dspy.utils.exceptions import AdapterParseError
 
-from gepa_loop.config.tables import ReflectionConfig
+from gepa_loop.config.search import ReflectionConfig
 from gepa_loop.errors import CallFailed
 from gepa_loop.lm.clients import usd_of
 from gepa_loop.lm.faults import check_reply

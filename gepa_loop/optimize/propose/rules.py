@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gepa_loop.config.tables import PromptSection
+from gepa_loop.config.search import PromptSection
 from gepa_loop.optimize.propose.base import OFFLINE, Proposal
 from gepa_loop.run.seeds import derive_seed
 from gepa_loop.task.items import Item

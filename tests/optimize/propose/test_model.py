@@ -17,7 +17,7 @@ import anthropic_api as fake
 import pytest
 from anthropic_api import KEY, AnthropicAPI, Behaviour
 
-from gepa_loop.config.tables import ReflectionConfig
+from gepa_loop.config.search import ReflectionConfig
 from gepa_loop.errors import CallFailed, ProviderError
 from gepa_loop.optimize.propose.base import Quote
 from gepa_loop.optimize.propose.model import LMProposer
