@@ -1,4 +1,4 @@
-"""The configuration: frozen models, one order of precedence, and errors that name key and source.
+"""How a configuration is found: one order of precedence, and errors that name key and source.
 
 Values come from, each over the one before: a preset, a TOML file (which, as a preset may too, names the one it
 builds on with a top-level `preset = "..."`), the environment (`GEPA_LOOP_DISTILL__LR=1e-4`) and `--set distill.lr=1e-4`.
@@ -16,9 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gepa_loop.config.explain import ENV_PREFIX, explain
-from gepa_loop.config.tables import (
-    TaskConfig,
-)
+from gepa_loop.config.tables import TaskConfig
 from gepa_loop.config.whole import TAGS, Config
 from gepa_loop.errors import ConfigError
 from gepa_loop.outside.files import SETTINGS, found_at, looks_like_path, parse_toml, read_file

@@ -1,4 +1,4 @@
-"""The configuration's tables of a distillation: the trainer, the objective and the teacher."""
+"""The configuration's table `distill`, and what follows from it with an objective and a teacher."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Packs rollouts for one forward pass: each row holds a prompt once, then the completions that share it.
-
-A completion attends to the prompt and to itself, never to its siblings, and its positions continue the
-prompt's, so the result is that of separate sequences. Nothing is decoded or encoded: the ids are the
-sampler's, and every mask comes from lengths.
-"""
+"""What is trained together: an item's completions, and groups of them that fit into one pass."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def advantages(
     Args:
         objective: Which, and its weights.
         batch: What was sampled.
-        teacher_logprob_N: The teacher's log-probability of each token, at the temperature of `batch.old_logprob_N`; only
+        teacher_logprob_N: The teacher's log-probability of each token, at the temperature of `old_logprob_N`; only
             `token_kl` and `sequence_kl` need it.
         baseline: Running mean of earlier steps' advantages, for `token_kl` with `centre = "running"`.
 

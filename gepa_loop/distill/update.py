@@ -67,7 +67,7 @@ def update(
     Args:
         config: The run's configuration.
         base: The model, with the student's adapter active.
-        forward: Runs it; from `forward.open_forward` with the student's parameters.
+        forward: Runs it; from `graphs.open_forward` with the student's parameters.
         optimizer: Over the student's parameters, from `make_optimizer`.
         reader: What reads besides the student.
         collected: The rollouts.

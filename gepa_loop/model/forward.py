@@ -1,10 +1,4 @@
-"""From packed rows to hidden states: the model's own forward, or fused kernels; on a GPU replayed from captured graphs.
-
-A small model's forward and backward are a few thousand small kernels, which take longer to launch than to run. A graph
-launches them at once, and is compared with the model's own output and gradients when it is captured. Its shapes are
-fixed, so rows are padded up to a bucket; padding attends to itself and counts for nothing. Large batches, where launching
-does not matter, are not captured.
-"""
+"""From packed rows to hidden states by the model's own modules, after a prefix that is computed once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Packed rows: a prompt once, then the completions that share it."""
+"""Packed rows for one forward pass: a prompt once, then the completions that share it.
+
+A completion attends to the prompt and to itself, never to its siblings, and its positions continue the
+prompt's, so the result is that of separate sequences. Nothing is decoded or encoded: the ids are the
+sampler's, and every mask comes from lengths.
+"""
 
 from __future__ import annotations
 

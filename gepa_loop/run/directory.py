@@ -1,10 +1,9 @@
-"""The run directory: one lock, a manifest that guards continuation, fingerprints, seeds."""
+"""The run directory: one lock, a manifest that guards continuation, a journal of events."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -15,14 +14,8 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from gepa_loop.errors import RunDirectoryError
-from gepa_loop.run.files import (
-    TEMPORARY,
-    append_jsonl,
-    disk_errors,
-    read_jsonl,
-    write_json,
-)
-from gepa_loop.run.identity import read_manifest
+from gepa_loop.run.files import TEMPORARY, append_jsonl, disk_errors, read_jsonl, write_json
+from gepa_loop.run.identity import check_manifest, read_manifest
 
 CLEARING = ".clearing"
 """Marks a run directory that is being emptied."""
@@ -83,7 +76,7 @@ def open_run(path: Path, identity: Mapping[str, Any], *, fresh: bool = False) ->
             for left in path.rglob(f".*{TEMPORARY}"):
                 left.unlink()
         if manifest.exists():
-            birth = _check_manifest(path, read_manifest(path), identity)
+            birth = check_manifest(path, read_manifest(path), identity)
             read_jsonl(path / "events.jsonl")
         else:
             birth = uuid.uuid4().hex
@@ -137,24 +130,3 @@ def _clear(path: Path) -> None:
             continue
         shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
     (path / CLEARING).unlink()
-
-
-def _check_manifest(path: Path, manifest: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
-    """The birth of a run that has this identity."""
-    old, new = manifest["identity"], json.loads(json.dumps(identity))
-    changed = [
-        f"  {key}: {old.get(key, '(absent)')!r} in the run, now {new.get(key, '(absent)')!r}"
-        for key in sorted({*old, *new})
-        if key not in old or key not in new or old[key] != new[key]
-    ]
-    if changed:
-        raise RunDirectoryError(
-            f"{path} was made with other values:\n" + "\n".join(changed),
-            "Put them back to continue it, choose another --run-name, or start again with --fresh.",
-        )
-    if not isinstance(birth := manifest.get("birth"), str):
-        raise RunDirectoryError(
-            f"{path} was made by an earlier version of gepa-loop: its manifest.json names no birth",
-            "Choose another --run-name, or start again with --fresh.",
-        )
-    return birth

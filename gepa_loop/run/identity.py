@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gepa_loop.errors import RunDirectoryError
-from gepa_loop.run.files import (
-    read_json,
-)
+from gepa_loop.run.files import read_json
 from gepa_loop.run.marks import RIGHTS
 
 
@@ -36,6 +34,31 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise RunDirectoryError(
             str(error), "Start again with --fresh, or choose another --run-name."
         ) from None
+
+
+def check_manifest(path: Path, manifest: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+    """The birth of a run that has this identity.
+
+    Raises:
+        RunDirectoryError: It has another one; each differing value is listed.
+    """
+    old, new = manifest["identity"], json.loads(json.dumps(identity))
+    changed = [
+        f"  {key}: {old.get(key, '(absent)')!r} in the run, now {new.get(key, '(absent)')!r}"
+        for key in sorted({*old, *new})
+        if key not in old or key not in new or old[key] != new[key]
+    ]
+    if changed:
+        raise RunDirectoryError(
+            f"{path} was made with other values:\n" + "\n".join(changed),
+            "Put them back to continue it, choose another --run-name, or start again with --fresh.",
+        )
+    if not isinstance(birth := manifest.get("birth"), str):
+        raise RunDirectoryError(
+            f"{path} was made by an earlier version of gepa-loop: its manifest.json names no birth",
+            "Choose another --run-name, or start again with --fresh.",
+        )
+    return birth
 
 
 def flatten(value: Any, at: str = "") -> dict[str, Any]:

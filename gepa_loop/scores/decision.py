@@ -1,4 +1,4 @@
-"""Which prompt or student wins, and why."""
+"""Which prompt or student wins, and why: a ranking, tests at a level, a reason in words. Pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decide by what the students score: rows -> paired intervals, tests, a ranking, a reason in words.
+"""Scores of items: means, intervals, paired differences, tests.
 
 Pure functions. Everything is paired by item; the several samples of an item are averaged first. Scores lie
 in [0, 1], intervals are 95 % ones, and the same scores and seed give the same numbers in any item order.

@@ -26,7 +26,7 @@ PLAIN_SECONDS = 10.0
 
 
 class View:
-    """Shows a run's stages as they happen; implements `stages.Observer`.
+    """Shows a run's stages as they happen; implements `stages.observer.Observer`.
 
     On a terminal it is one live line: round, stage, candidate, a bar, facts, time spent and left. Elsewhere each
     stage prints a line, and its progress at most every `PLAIN_SECONDS`.

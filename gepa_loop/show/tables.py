@@ -1,4 +1,4 @@
-"""What a person sees: a live panel on a terminal, plain lines when piped, and one table at the end."""
+"""The tables and lines that a command ends with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages as the commands run them: a search, a distillation, a paired comparison, each seen by an observer."""
+"""A search for prompts as the commands run it, and its front, scored afresh."""
 
 from __future__ import annotations
 

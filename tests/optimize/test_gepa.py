@@ -11,13 +11,7 @@ import pytest
 
 from gepa_loop.config.load import load_config
 from gepa_loop.config.whole import Config, check_budget, set_aside
-from gepa_loop.errors import (
-    BudgetReached,
-    CallFailed,
-    ConfigError,
-    ProviderError,
-    RunDirectoryError,
-)
+from gepa_loop.errors import BudgetReached, CallFailed, ConfigError, ProviderError, RunDirectoryError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.optimize.adapter import FieldAdapter, example, program, save_program
 from gepa_loop.optimize.budget import Progress, Spent, reason_to_stop

@@ -1,6 +1,6 @@
 """The divergence of two sets of logits and its gradient on a CPU, in passes that make no tensors of their size.
 
-`head_kernels.compare` is the same for a GPU. Fresh tensors of this size cost more than what is computed in them: the system
+`kernels.compare` is the same for a GPU. Fresh tensors of this size cost more than what is computed in them: the system
 hands out their pages one by one. The vocabulary comes first: of few tokens W x^T is a faster product than x W^T.
 """
 

@@ -34,7 +34,7 @@ KEY = "VLLM_API_KEY"
 
 @dataclass(frozen=True)
 class ServerReader:
-    """Reads completions after its own prompts on a server; see `teacher.Reader`."""
+    """Reads completions after its own prompts on a server; see `base.Reader`."""
 
     settings: ServerTeacher
     prompts: Mapping[str, tuple[int, ...]]

@@ -1,4 +1,7 @@
-"""A Llama-like model on the CPU: fused weights, hidden states as columns."""
+"""A Llama-like model on the CPU, for `sampling.network`: fused weights, hidden states as columns.
+
+The past of what all prompts begin with is kept apart from each row's own, and read once for all rows.
+"""
 
 from __future__ import annotations
 

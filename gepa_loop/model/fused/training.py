@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def fused_states(model: PreTrainedModel, packed: Packed, prefix: Prefix) -> Tensor:
-    """`forward.hidden_states` for a model that `sampling.decoder.unsupported` knows, with its present adapters.
+    """`forward.hidden_states` for a model that `decoder.unsupported` knows, with its present adapters.
 
     Norms, rotation and activation are one kernel each instead of five to ten, and attention computes only what is seen.
     """

@@ -1,4 +1,7 @@
-"""What a search asks of whoever writes its prompts."""
+"""What a search asks of whoever writes its prompts.
+
+All read the same reflective dataset (inputs, outputs, feedback) and return a text.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Who writes the next prompt: a reflection model (`reflection`), or rules that need no model.
-
-Both read the same reflective dataset (inputs, outputs, feedback) and return a text.
-"""
+"""Rules that write the next prompt without a model: edits that mend the kind of failure they see."""
 
 from __future__ import annotations
 
