@@ -49,6 +49,16 @@ class Objective(Section):
         return True
 
     @property
+    def reads_before(self) -> bool:
+        """Somebody's log-probabilities of the sampled tokens are read before the student's own forward."""
+        return False
+
+    @property
+    def redraws(self) -> int:
+        """How often groups that teach nothing are drawn again."""
+        return 0
+
+    @property
     def reads_score(self) -> str:
         """The key by which its loss depends on the task's scores; empty where it does not."""
         return "objective.adv_tau" if self.adv_tau > 0 else ""
@@ -131,6 +141,10 @@ class TokenKL(Objective):
             )
         return self
 
+    @property
+    def reads_before(self) -> bool:
+        return True
+
 
 class SequenceKL(Objective):
     """One reward for each completion, from the sums of log-probabilities (the prime-rl fork)."""
@@ -162,6 +176,10 @@ class SequenceKL(Objective):
         if self.kl_std and not self.use_full_reward_baseline:
             raise ValueError("kl_std = true needs use_full_reward_baseline = true")
         return self
+
+    @property
+    def reads_before(self) -> bool:
+        return True
 
 
 class GRPO(Objective):
@@ -203,6 +221,14 @@ class GRPO(Objective):
                 f"reward = {list(self.reward)}: the reward of a full score must be the higher one"
             )
         return self
+
+    @property
+    def reads_before(self) -> bool:
+        return True
+
+    @property
+    def redraws(self) -> int:
+        return self.redraw
 
 
 class SFT(Objective):

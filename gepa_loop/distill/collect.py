@@ -9,11 +9,12 @@ from itertools import islice
 
 import torch
 
-from gepa_loop.config.objectives import GRPO, SFT, Objective
+from gepa_loop.config.objectives import Objective
 from gepa_loop.config.recipe import on_policy_share
 from gepa_loop.config.whole import Config
 from gepa_loop.distill.batch import Group
-from gepa_loop.distill.objectives import Completions, overlong_penalty
+from gepa_loop.distill.objectives.base import Completions
+from gepa_loop.distill.objectives.choose import rule_of
 from gepa_loop.distill.teacher.base import Reader
 from gepa_loop.distill.warm import Recorded
 from gepa_loop.model.lora.adapter import Adapter
@@ -142,14 +143,11 @@ def collect(
         [(first + n) // len(train) for n in teachers],
     )
     drawn = [(own if yes else others).pop(0) for yes in by_student]
-    if isinstance(objective, GRPO):
-        for attempt in range(objective.redraw):
-            dull = [n for n, one in enumerate(drawn) if one.equal]
-            fresh = _other_items(
-                rollouts.task.splits["train"], drawn, len(dull), rollouts.derived("redraw", step, attempt)
-            )
-            for n, one in zip(dull, draw(fresh, True, f"train/{step}/{attempt}"), strict=False):
-                drawn[n] = one
+    for attempt in range(objective.redraws):
+        dull = [n for n, one in enumerate(drawn) if one.equal]
+        fresh = _other_items(train, drawn, len(dull), rollouts.derived("redraw", step, attempt))
+        for n, one in zip(dull, draw(fresh, True, f"train/{step}/{attempt}"), strict=False):
+            drawn[n] = one
     return _as_tensors(config, reader, drawn, horizon)
 
 
@@ -194,20 +192,13 @@ def _scores(
 
 
 def _as_tensors(config: Config, reader: Reader | None, drawn: Sequence[Drawn], horizon: int) -> Collected:
-    objective, size = config.objective, config.distill.group
+    rule, size = rule_of(config.objective), config.distill.group
     completions = [completion for one in drawn for completion in one.completions]
     lengths_C = torch.tensor([len(c.token_ids) for c in completions])
     truncated_C = torch.tensor([c.finish_reason == "length" for c in completions])
     nothing = (0.0,) * size
-    reward_C = score_C = torch.tensor([score for one in drawn for score in one.scores or nothing])
-    trained_C = torch.ones(len(completions), dtype=torch.bool)
-    if isinstance(objective, GRPO):
-        low, high = objective.reward
-        reward_C = low + (high - low) * score_C + overlong_penalty(lengths_C, horizon, objective.overlong)
-        if objective.drop_equal:
-            trained_C = torch.tensor([not one.equal for one in drawn]).repeat_interleave(size)
-    if isinstance(objective, SFT) and objective.only_correct:
-        trained_C = score_C == 1
+    score_C = torch.tensor([score for one in drawn for score in one.scores or nothing])
+    equal_C = torch.tensor([one.equal for one in drawn]).repeat_interleave(size)
     groups = [
         Group(
             one.prompt,
@@ -219,10 +210,10 @@ def _as_tensors(config: Config, reader: Reader | None, drawn: Sequence[Drawn], h
     batch = Completions(
         lengths_C=lengths_C,
         groups_C=torch.arange(len(drawn)).repeat_interleave(size),
-        reward_C=reward_C,
+        reward_C=rule.rewards(score_C, lengths_C, horizon),
         truncated_C=truncated_C,
         old_logprob_N=torch.tensor([lp for c in completions for lp in c.logprobs]),
         by_student_C=torch.tensor([one.by_student for one in drawn]).repeat_interleave(size),
     )
     scored_C = torch.tensor([one.scores is not None for one in drawn]).repeat_interleave(size)
-    return Collected(tuple(drawn), tuple(groups), batch, trained_C, scored_C)
+    return Collected(tuple(drawn), tuple(groups), batch, rule.trained(score_C, equal_C), scored_C)

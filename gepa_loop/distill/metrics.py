@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gepa_loop.distill.clock import Clock
-from gepa_loop.distill.objectives import LOG_RATIO_LIMIT, k3
+from gepa_loop.distill.objectives.base import LOG_RATIO_LIMIT, k3
 from gepa_loop.scores.rollouts import Rollouts
 
 if TYPE_CHECKING:

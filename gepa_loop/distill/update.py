@@ -9,17 +9,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gepa_loop.config.objectives import SFT, FullKL, Objective, TokenKL
 from gepa_loop.config.whole import Config
 from gepa_loop.distill.batch import Group, completion_tokens, micro_batches
 from gepa_loop.distill.clock import Clock
 from gepa_loop.distill.collect import Collected
-from gepa_loop.distill.head.chunked import Divergence, TokenStats, token_logprobs, token_stats
-from gepa_loop.distill.objectives import Completions, Ratios, advantages, loss, ratios, token_weights
+from gepa_loop.distill.head.chunked import TokenStats, token_logprobs, token_stats
+from gepa_loop.distill.objectives.base import Completions, Ratios, Seen, token_weights
+from gepa_loop.distill.objectives.choose import rule_of
 from gepa_loop.distill.optimizer import learning_rate
 from gepa_loop.distill.passes import Passes, free, in_parts, smaller, too_large
 from gepa_loop.distill.teacher.base import Reader
-from gepa_loop.distill.teacher.choose import reads_before
 from gepa_loop.model.base import Base
 from gepa_loop.model.forward import Forward, Prefix, recomputed_states
 from gepa_loop.model.packed import Packed, pack
@@ -82,7 +81,7 @@ def update(
     objective, batch = config.objective, collected.batch
     temperature = objective.policy_temperature(config.sampling.temperature)
     reference_N = None
-    if reads_before(config) and reader is not None:
+    if objective.reads_before and reader is not None:
 
         def theirs(part: Sequence[Group]) -> Tensor:
             return reader.logprobs(part, base.device, temperature)
@@ -99,7 +98,7 @@ def update(
         old_N, passes = in_parts(own, collected.groups, passes, forward)
         batch = replace(batch, old_logprob_N=old_N)
         clock.lap("forward")
-    advantage_N, baseline = advantages(objective, batch, reference_N, baseline)
+    advantage_N, baseline = rule_of(objective).advantages(batch, reference_N, baseline)
     fixed = _Fixed(config, base, forward, reader, batch, advantage_N, reference_N)
 
     losses, norms, seen, weights, moved = [], [], [], [], False
@@ -190,19 +189,6 @@ def _gradient(
         free(fixed.forward, fixed.reader)
 
 
-def asked_divergence(objective: Objective, temperature: float) -> Divergence | None:
-    """The divergence that the objective trains beside or instead of the sampled tokens; None where there is none."""
-    if isinstance(objective, FullKL):
-        return Divergence(
-            objective.divergence, objective.beta, objective.clip, objective.top_k, objective.temperature
-        )
-    if isinstance(objective, TokenKL) and objective.single_step:
-        return Divergence("reverse_kl", temperature=temperature)
-    if isinstance(objective, SFT) and objective.loss == "forward_kl":
-        return Divergence("forward_kl")
-    return None
-
-
 def _pass(
     fixed: _Fixed, part: Sequence[Group], here: slice, weight_N: Tensor, recompute: bool, clock: Clock
 ) -> tuple[Tensor, TokenStats, Ratios]:
@@ -210,7 +196,8 @@ def _pass(
     config, base, reader, batch = fixed.config, fixed.base, fixed.reader, fixed.batch
     objective, device = config.objective, base.device
     temperature = objective.policy_temperature(config.sampling.temperature)
-    asked = asked_divergence(objective, temperature)
+    rule = rule_of(objective)
+    asked = rule.asks(temperature)
     dense = reader.read(part, device) if asked is not None and reader is not None else None
     clock.lap("teacher")
     packed = _packed(part, device)
@@ -222,26 +209,25 @@ def _pass(
         completion_tokens(part, device),
         dense,
         asked,
-        policy=asked is None or isinstance(objective, TokenKL) or objective.adv_tau > 0,
+        policy=rule.policy,
         temperature=temperature,
     )
     owner_N = batch.owner_N[here]
-    found = ratios(
-        objective,
+    found = rule.ratios(
         stats.policy_logprob_N,
         batch.old_logprob_N[here].to(device),
         (owner_N - owner_N[0]).to(device),
         batch.by_student_C[owner_N].to(device),
     )
-    value = loss(
-        objective,
+    seen = Seen(
         stats.policy_logprob_N,
         stats.divergence_N,
         found,
         fixed.advantage_N[here].to(device),
-        weight_N,
+        weight_N * ~found.masked_N,
         None if fixed.reference_N is None else fixed.reference_N[here].to(device),
     )
+    value = rule.loss(seen)
     clock.lap("loss")
     value.backward()  # type: ignore[no-untyped-call]
     clock.lap("backward")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gepa_loop.command import Command
-from gepa_loop.config.objectives import GRPO
 from gepa_loop.config.recipe import on_policy_share, reads_prompt, warm_start
 from gepa_loop.config.whole import Config
 from gepa_loop.distill.probe import probe_size
@@ -37,7 +36,7 @@ class Distillation:
 def distillation(config: Config) -> Distillation:
     """Count one distillation; the fixed prompts that check a sampler are left out."""
     settings, samples = config.distill, config.evaluate.samples
-    draws = 1 + (config.objective.redraw if isinstance(config.objective, GRPO) else 0)
+    draws = 1 + config.objective.redraws
     control = 0 if settings.control is None else settings.control.splits.pareto * samples
     check = config.task.splits.pareto * (samples + settings.pass_at) + control
     warm = warm_start(settings, config.objective, config.teacher) > 0

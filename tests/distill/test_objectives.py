@@ -19,17 +19,17 @@ from gepa_loop.distill.head.divergence import (
     with_gradient,
     with_tail,
 )
-from gepa_loop.distill.objectives import (
+from gepa_loop.distill.objectives.base import (
     Completions,
-    advantages,
-    discounted,
+    Ratios,
+    Seen,
     k3,
-    loss,
-    overlong_penalty,
-    ratios,
     reward_advantage,
     token_weights,
 )
+from gepa_loop.distill.objectives.choose import rule_of
+from gepa_loop.distill.objectives.grpo import overlong_penalty
+from gepa_loop.distill.objectives.token_kl import discounted
 
 KINDS: list[tuple[Kind, float]] = [
     ("reverse_kl", 0.5),
@@ -39,6 +39,29 @@ KINDS: list[tuple[Kind, float]] = [
     ("jsd", 0.0),
     ("jsd", 1.0),
 ]
+
+
+def advantages(
+    objective: Objective, batch: Completions, teacher: Tensor | None, baseline: float
+) -> tuple[Tensor, float]:
+    return rule_of(objective).advantages(batch, teacher, baseline)  # type: ignore[arg-type]
+
+
+def ratios(objective: Objective, *tensors: Tensor) -> Ratios:
+    return rule_of(objective).ratios(*tensors)  # type: ignore[arg-type]
+
+
+def loss(
+    objective: Objective,
+    logprob: Tensor,
+    kl: Tensor,
+    found: Ratios,
+    advantage: Tensor,
+    weight: Tensor,
+    reference: Tensor | None,
+) -> Tensor:
+    seen = Seen(logprob, kl, found, advantage, weight * ~found.masked_N, reference)
+    return rule_of(objective).loss(seen)  # type: ignore[arg-type]
 
 
 def logits(seed: int, *shape: int, scale: float = 2.0) -> Tensor:

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gepa_loop.config.objectives import GRPO, SequenceKL, TokenKL
+from gepa_loop.config.objectives import GRPO
 from gepa_loop.config.recipe import on_policy_share
-from gepa_loop.config.whole import Config
 from gepa_loop.distill.teacher.base import Reader
 from gepa_loop.distill.teacher.local import LocalReader, teacher_text
 from gepa_loop.errors import ConfigError, ModelError, PromptError
@@ -111,11 +110,6 @@ def check_teacher(lab: Lab, prompt: str) -> None:
         open_reader(lab, model, prompt)
     finally:
         remove_lora(model)
-
-
-def reads_before(config: Config) -> bool:
-    """Whether log-probabilities of the step's tokens are needed before the student trains on them."""
-    return isinstance(config.objective, TokenKL | SequenceKL | GRPO)
 
 
 def _renderer(teacher: Base, student: Base, renderer: Renderer, item: Item) -> Renderer:
