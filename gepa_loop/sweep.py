@@ -1,25 +1,18 @@
 """Sweeps: one prompt distilled under each cell of a grid, the students compared with the baseline cell's over seeds.
 
-A grid is a TOML file: `config` (the preset it is made for), `baseline` (a cell) and `[cells]`, each a list of
-`key.path=value`. Every cell and seed is a run directory of its own, so a sweep goes on where it stopped.
+Every cell and seed is a run directory of its own, so a sweep goes on where it stopped.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib import resources
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gepa_loop.config.load import DEFAULT_PRESET, find_source, load_config
+from gepa_loop.config.grids import Grid, cell_of
 from gepa_loop.config.whole import Config
 from gepa_loop.distill.teacher.choose import check_teacher
-from gepa_loop.errors import ConfigError, GepaLoopError
 from gepa_loop.lab import Lab
-from gepa_loop.outside.files import SETTINGS, found_at, parse_toml, read_file
 from gepa_loop.run.directory import Run, open_run
 from gepa_loop.run.files import read_record, write_json, write_record
 from gepa_loop.run.identity import fingerprint
@@ -34,121 +27,17 @@ from gepa_loop.task.prompts import NO_PROMPT, Candidate
 SPLIT = "select"
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Variants of a config."""
-
-    name: str
-    config: str | None
-    """The preset it is made for."""
-    baseline: str
-    cells: Mapping[str, tuple[str, ...]]
-
-
-def grids() -> dict[str, str]:
-    """The shipped grids: name -> first comment line of its file."""
-    folder = resources.files("gepa_loop.config") / "sweeps"
-    texts = {
-        f.name.removesuffix(".toml"): f.read_text("utf-8")
-        for f in folder.iterdir()
-        if f.name.endswith(".toml")
-    }
-    return {name: texts[name].split("\n", 1)[0].lstrip("# ") for name in sorted(texts)}
-
-
-def load_grid(source: str) -> Grid:
-    """A shipped grid by name, or a TOML file.
-
-    Raises:
-        ConfigError: There is none, or it is no grid.
-    """
-    if source in grids():
-        text = (resources.files("gepa_loop.config") / "sweeps" / f"{source}.toml").read_text("utf-8")
-    elif found_at(Path(source)):
-        try:
-            text = read_file(Path(source), SETTINGS).decode("utf-8", "replace")
-        except OSError as error:
-            raise ConfigError(f"--preset {source}: {error.strerror or error}", "Name a TOML file.") from None
-    else:
-        near = difflib.get_close_matches(source, grids(), n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise ConfigError(
-            f"--preset {source}: neither a file nor a grid", f"Grids: {', '.join(grids())}.{hint}"
-        )
-    try:
-        table = parse_toml(text)
-        cells = {str(name): tuple(map(str, sets)) for name, sets in table.pop("cells").items()}
-        config = table.pop("config", None)
-        grid = Grid(
-            Path(source).stem, None if config is None else str(config), str(table.pop("baseline")), cells
-        )
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ConfigError(
-            f"--preset {source}: not a grid: {error}",
-            'It needs baseline = "..." and [cells] of name = ["key.path=value", ...].',
-        ) from None
-    if table or grid.baseline not in cells:
-        what = f"unknown key {next(iter(table))}" if table else f"baseline = {grid.baseline!r} is no cell"
-        raise ConfigError(f"--preset {source}: {what}", f"Its cells are {', '.join(cells)}.")
-    for name, sets in cells.items():
-        if Path(name).name != name or not name.strip("."):
-            raise ConfigError(f"--preset {source}: cell {name!r} is not a plain folder name")
-        if not all("=" in one for one in sets):
-            raise ConfigError(
-                f"--preset {source}: cell {name!r} is not a list of key.path=value",
-                'A name with a dot needs quotes: "0.5" = [...].',
-            )
-    return grid
-
-
-def grid_source(grid: Grid, source: str | None) -> str:
-    """Where the config that the cells change comes from; without another the preset that the grid is made for."""
-    return find_source(source, grid.config or DEFAULT_PRESET)
-
-
-def cell_configs(
-    grid: Grid, source: str | None, sets: Sequence[str], seeds: int
-) -> dict[tuple[str, int], Config]:
-    """The config of each cell and seed; a cell's own values come last.
-
-    Raises:
-        ConfigError: A cell's values do not fit the config, or it changes the items that students are paired by.
-    """
-    source = grid_source(grid, source)
-    whole = load_config(source, sets)
-    found = {}
-    for seed in range(whole.seed, whole.seed + seeds):
-        for name, own in grid.cells.items():
-            with _cell(grid, name):
-                found[name, seed] = load_config(source, [*sets, *own, f"seed={seed}"])
-                if found[name, seed].task != whole.task or any(one.startswith("seed=") for one in own):
-                    raise ConfigError(
-                        "it changes the task or the seed, and students are paired by item",
-                        "Set the task for the whole sweep with --set, and the seeds with --seeds.",
-                    )
-    return found
-
-
 def check_cells(
     lab: Lab, grid: Grid, configs: Mapping[tuple[str, int], Config], teacher: Candidate, source: str
 ) -> None:
     """Check the prompt and the teacher of each cell, under its first seed, before anything is spent."""
     first = min(seed for _, seed in configs)
     for name in grid.cells:
-        with _cell(grid, name):
+        with cell_of(grid, name):
             refuse_questions(configs[name, first], "sweep")
             cell = lab.under(configs[name, first])
             cell.check_prompt(teacher, source)
             check_teacher(cell, teacher.text)
-
-
-@contextmanager
-def _cell(grid: Grid, name: str) -> Iterator[None]:
-    """Say in an error which cell it is of."""
-    try:
-        yield
-    except GepaLoopError as error:
-        raise type(error)(f"grid {grid.name}, cell {name!r}: {error}", error.hint) from error
 
 
 def run_sweep(

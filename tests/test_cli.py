@@ -83,6 +83,16 @@ def test_help_is_quick_and_loads_no_torch() -> None:
     assert best < 0.5
 
 
+def test_the_list_of_presets_loads_no_torch() -> None:
+    code = (
+        "import sys\nfrom gepa_loop.cli import run; code = run(['config', 'presets'])\n"
+        "print(code, [m for m in ('torch', 'transformers', 'dspy', 'litellm', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "sokoban-qwen3-4b" in done.stdout and "objectives" in done.stdout
+    assert done.stdout.strip().splitlines()[-1] == "0 []"
+
+
 def test_a_run_directory_holds_what_its_readme_says(finished: Path) -> None:
     root = finished / "runs" / "r"
     for name in ("config.json", "manifest.json", "events.jsonl", "result.json", "report.html"):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gepa_loop.cli import run as gepa_loop
+from gepa_loop.config.grids import cell_configs, grid_source, grids, load_grid
 from gepa_loop.config.load import load_config
 from gepa_loop.errors import ConfigError, PromptError
 from gepa_loop.lab import Lab, open_lab
@@ -16,7 +17,7 @@ from gepa_loop.model.lora.files import read_adapter
 from gepa_loop.run.directory import open_run
 from gepa_loop.run.files import read_json, read_jsonl
 from gepa_loop.show.tables import sweep_table
-from gepa_loop.sweep import cell_configs, check_cells, grid_source, grids, load_grid, run_sweep
+from gepa_loop.sweep import check_cells, run_sweep
 from gepa_loop.task.prompts import Candidate
 
 PROMPT = Candidate("Answer with one number.")

@@ -210,7 +210,8 @@ def sweep(
     fresh: FreshOption = False,
 ) -> None:
     """Distil one prompt under every cell of a grid and compare the students with the baseline's."""
-    from gepa_loop.sweep import cell_configs, check_cells, grid_source, load_grid, run_sweep
+    from gepa_loop.config.grids import cell_configs, grid_source, load_grid
+    from gepa_loop.sweep import check_cells, run_sweep
     from gepa_loop.task.prompts import read_prompt
 
     grid, teacher = load_grid(preset), read_prompt(prompt)

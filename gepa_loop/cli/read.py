@@ -20,8 +20,8 @@ def config_show(config: ConfigOption = None, sets: SetOption = None) -> None:
 
 def config_presets() -> None:
     """List the presets and the sweep's grids that come with the program."""
+    from gepa_loop.config.grids import grids
     from gepa_loop.config.load import presets
-    from gepa_loop.sweep import grids
 
     for title, found in (("presets (--config)", presets()), ("grids (sweep --preset)", grids())):
         out.print(title, highlight=False, style="underline")

@@ -13,6 +13,7 @@ import pytest
 from anthropic_api import KEY, MODEL, AnthropicAPI, Behaviour
 
 from gepa_loop.cli import run
+from gepa_loop.config.grids import Grid, cell_configs
 from gepa_loop.config.load import load_config
 from gepa_loop.config.whole import Config
 from gepa_loop.distill.collect import collect
@@ -30,7 +31,7 @@ from gepa_loop.stages.plan import distillation
 from gepa_loop.stages.questions import check_writer, open_writer, with_questions
 from gepa_loop.stages.references import check_references, with_references
 from gepa_loop.stages.retention import measure
-from gepa_loop.sweep import Grid, cell_configs, check_cells
+from gepa_loop.sweep import check_cells
 from gepa_loop.task.prompts import Candidate
 from gepa_loop.task.scorers import each
 from gepa_loop.writing.writers import OwnModel
