@@ -392,7 +392,7 @@ def note(event, arguments):
             print(event, host)
 sys.addaudithook(note)
 from gepa_loop.optimize.propose.model import LMProposer
-from gepa_loop.config.tables import ReflectionConfig
+from gepa_loop.config.search import ReflectionConfig
 proposer = LMProposer("anthropic/claude-opus-5-5", ReflectionConfig(), 300, 0)
 proposer.check()
 proposer.quote("Add.", [])
