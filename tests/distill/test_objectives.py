@@ -609,3 +609,31 @@ def test_hybrid_full_kl_adds_the_task_reward(policies: tuple[Policy, Policy]) ->
     (got,) = torch.autograd.grad(value, present)
     assert value.item() == pytest.approx(0.5 * (0.25 + 0.125) - 0.5 * (-1 + 2))
     assert got.tolist() == pytest.approx([-0.5, 0.5])
+
+
+def test_what_each_objective_asks_and_which_completions_it_trains() -> None:
+    score = torch.tensor([1.0, 0.5, 0.0, 0.0])
+    equal = torch.tensor([False, False, True, True])
+    every = [True] * 4
+    for objective, trained, policy, asked in (
+        (FullKL(), every, False, "reverse_kl"),
+        (FullKL(adv_tau=1, divergence="forward_kl"), every, True, "forward_kl"),
+        (SFT(), every, True, None),
+        (SFT(only_correct=True), [True, False, False, False], True, None),
+        (SFT(loss="forward_kl"), every, False, "forward_kl"),
+        (TokenKL(), every, True, None),
+        (TokenKL(single_step=True, discount=1), every, True, "reverse_kl"),
+        (SequenceKL(), every, True, None),
+        (GRPO(drop_equal=True), [True, True, False, False], True, None),
+        (GRPO(drop_equal=False), every, True, None),
+    ):
+        rule, asks = rule_of(objective), rule_of(objective).asks(0.7)
+        assert (rule.trained(score, equal).tolist(), rule.policy) == (trained, policy), objective
+        assert (asks and asks.kind) == asked, objective
+    assert rule_of(TokenKL(single_step=True, discount=1)).asks(0.7) == Divergence(
+        "reverse_kl", temperature=0.7
+    )
+    lengths = torch.tensor([4, 8, 10, 12])
+    assert torch.equal(rule_of(FullKL()).rewards(score, lengths, 12), score)
+    found = rule_of(GRPO(reward=(-1, 1), overlong=4)).rewards(score, lengths, 12)
+    assert found.tolist() == [1.0, 0.0, -1.5, -2.0]
