@@ -136,24 +136,35 @@ class Bench:
         (path,) = (one for one in folder.glob("*.jsonl") if not one.stem.endswith("_greedy"))
         return by_way(path)
 
-    def tuned(self, side: Side, task: str, seed: int, jobs: int) -> Side:
-        """The best of a trainer's grid by the mean of both scores on `select`."""
+    def tuned(self, tasks: Sequence[str], seed: int, jobs: int) -> dict[str, list[Side]]:
+        """By task, each trainer with the best of its grid by the mean of both scores on `select`."""
 
-        def one(cell: tuple[str, Mapping[str, Any]]) -> float:
-            how, own = cell
+        def one(cell: tuple[str, Side, str, Mapping[str, Any]]) -> float:
+            task, side, how, own = cell
             name = "-".join(
                 ("tune", side.trl or "", task, how.replace(" ", "_").replace(",", "").replace("'", ""))
             )
             adapter, _ = self.distil(Side(how, trl=side.trl, own=own), task, seed, name)
             found = self.scores(adapter, task, seed, "select", name)
-            return sum(sum(scores.values()) / len(scores) for scores in found.values()) / len(found)
+            value = sum(sum(scores.values()) / len(scores) for scores in found.values()) / len(found)
+            print(f"{task}, {side.trl}, {how}: {value:.3f}", flush=True)
+            return value
 
-        values = spread(one, GRIDS[side], jobs)
-        (how, own), value = max(zip(GRIDS[side], values, strict=True), key=lambda pair: pair[1])
-        print(f"{task}, {side.trl}: {[round(v, 3) for v in values]}, best {how} ({value:.3f})", flush=True)
-        return Side(
-            f"{side.name.partition(',')[0]}, best of {len(values)}", trl=side.trl, own={**own, "how": how}
-        )
+        cells = [
+            (task, side, how, own) for task in tasks for side, ways in GRIDS.items() for how, own in ways
+        ]
+        values = spread(one, cells, jobs)
+        best: dict[str, list[Side]] = {task: [] for task in tasks}
+        for task, side in dict.fromkeys((task, side) for task, side, *_ in cells):
+            mine = [
+                (v, how, own)
+                for v, (t, s, how, own) in zip(values, cells, strict=True)
+                if (t, s) == (task, side)
+            ]
+            _, how, own = max(mine, key=lambda found: found[0])
+            name = f"{side.name.partition(',')[0]}, best of {len(mine)}"
+            best[task].append(Side(name, trl=side.trl, own={**own, "how": how}))
+        return best
 
     def cell(self, side: Side, task: str, seed: int) -> dict[str, Any]:
         """A student of a side, beside the prompted and the bare model of our own run with the same seed."""
@@ -263,11 +274,13 @@ def main() -> int:
     given.folder.mkdir(parents=True, exist_ok=True)
     bench = Bench(given.model, given.seconds, given.folder.resolve(), tuple(given.set))
     seeds = [int(seed) for seed in given.seeds.split(",")]
-    cells = []
-    for task in given.tasks.split(","):
-        tuned = [bench.tuned(side, task, given.tune, given.jobs) for side in GRIDS]
-        sides = (*OURS, SDFT, tuned[0], DISTILLATION, tuned[1])
-        cells += [(side, task, seed) for side in sides for seed in seeds]
+    tuned = bench.tuned(given.tasks.split(","), given.tune, given.jobs)
+    cells = [
+        (side, task, seed)
+        for task, (sdft, distillation) in tuned.items()
+        for side in (*OURS, SDFT, sdft, DISTILLATION, distillation)
+        for seed in seeds
+    ]
     rows = with_shares(spread(lambda cell: bench.cell(*cell), cells, given.jobs), bench.folder)
     Console(width=200).print(table(rows))
     result = {
