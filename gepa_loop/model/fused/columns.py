@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.functional import embedding, silu
+from torch.nn.functional import embedding, pad, silu
 
 from gepa_loop.model.fused.decoder import make_decoder
 from gepa_loop.model.lora.adapter import Adapter
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gepa_loop.model.base import Base
+
+
+COLUMNS = 16
+"""Columns come in multiples of this many. On a CPU with AVX2 alone, W x of [3072, 608] takes 2.6 ms for 11 columns and .9 ms for 16."""
 
 
 class FusedNetwork:
@@ -60,9 +64,10 @@ class FusedNetwork:
     ) -> Tensor:
         d, (rows, new) = self._decoder, ids_BT.shape
         groups, turned, width = d.heads // d.kv_heads, d.heads + d.kv_heads, d.width
-        start, end = past.length, past.length + new
-        x_HN = embedding(ids_BT.flatten(), d.embed_VH).T.contiguous()
-        places_N = positions_BT.flatten()
+        start, end, count = past.length, past.length + new, rows * new
+        spare = -count % COLUMNS if count > 1 else 0
+        x_HN = embedding(pad(ids_BT.flatten(), (0, spare)), d.embed_VH).T.contiguous()
+        places_N = pad(positions_BT.flatten(), (0, spare))
         cos_DN, sin_DN = (table_PD[places_N].T.contiguous() for table_PD in (self._cos_PD, self._sin_PD))
         bias = None
         if mask_BTS is not None:
@@ -72,14 +77,17 @@ class FusedNetwork:
             qkv_WN = layer.qkv.columns(_norm(x_HN, layer.norm_H, d.eps, layer.qkv.rank))
             if layer.qkv.bias_O is not None:
                 qkv_WN += layer.qkv.bias_O[:, None]
-            qkv = qkv_WN.view(-1, width, rows * new)
+            qkv = qkv_WN.view(-1, width, count + spare)
             sides = torch.split(qkv[:turned], [d.heads, d.kv_heads])
             if layer.head_norms is not None:
                 sides = tuple(_norm(s, w, d.eps, 0) for s, w in zip(sides, layer.head_norms, strict=True))
             query, fresh = (torch.addcmul(side * cos_DN, side.roll(width // 2, 1), sin_DN) for side in sides)
+            query, fresh, own_value = (
+                side[..., :count].view(-1, width, rows, new) for side in (query, fresh, qkv[turned:])
+            )
             key, value = past.keys[number], past.values[number]
-            key[:, :, start:end] = fresh.view(-1, width, rows, new).permute(2, 0, 3, 1)
-            value[:, :, start:end] = qkv[turned:].view(-1, width, rows, new).permute(2, 0, 3, 1)
+            key[:, :, start:end] = fresh.permute(2, 0, 3, 1)
+            value[:, :, start:end] = own_value.permute(2, 0, 3, 1)
             # Attention reads each head's numbers as if they lay side by side.
             query = query.view(d.kv_heads, groups, width, rows, new).permute(3, 0, 1, 4, 2)
             query = query.contiguous().view(rows, d.kv_heads, groups * new, width)
@@ -87,8 +95,8 @@ class FusedNetwork:
             seen = own[0]
             if past.shared is not None:
                 seen = _joined(own, query, past.shared.keys[number], past.shared.values[number])
-            seen_NO = seen.reshape(rows, d.heads, new, width).transpose(1, 2).reshape(rows * new, -1)
-            seen_ON = _with_room(seen_NO.T, layer.out.rank)
+            seen_NO = seen.reshape(rows, d.heads, new, width).transpose(1, 2).reshape(count, -1)
+            seen_ON = _with_room(seen_NO.T, layer.out.rank, spare)
             x_HN.addmm_(layer.out.weight_OX, layer.out.lowered(seen_ON))
             if layer.out.bias_O is not None:
                 x_HN += layer.out.bias_O[:, None]
@@ -97,8 +105,9 @@ class FusedNetwork:
             product_IN = _with_room(silu(gate, inplace=True).mul_(up), layer.down.rank)
             x_HN.addmm_(layer.down.weight_OX, layer.down.lowered(product_IN))
         past.length = end
-        last_HB = x_HN.view(-1, rows, new)[:, :, -1]
-        return (d.head_VH @ _norm(last_HB, d.norm_H, d.eps, 0)).T.contiguous()
+        last_HB = x_HN[:, :count].view(-1, rows, new)[:, :, -1]
+        last_HB = _with_room(last_HB, 0, -rows % COLUMNS if rows > 1 else 0)
+        return (d.head_VH @ _norm(last_HB, d.norm_H, d.eps, 0))[:, :rows].T.contiguous()
 
 
 @dataclass(eq=False)
@@ -129,12 +138,14 @@ def _norm(x: Tensor, weight_W: Tensor, eps: float, room: int) -> Tensor:
     return _with_room((wide * scale.rsqrt_()).to(x.dtype).mul_(weight_W[:, None]), room)
 
 
-def _with_room(x_IN: Tensor, room: int) -> Tensor:
-    """`x_IN` with `room` rows behind it that are left to fill."""
-    if not room:
+def _with_room(x_IN: Tensor, room: int, spare: int = 0) -> Tensor:
+    """`x_IN` with `spare` columns of zeros and, below, `room` rows that are left to fill."""
+    if not room and not spare:
         return x_IN
-    out = x_IN.new_empty(len(x_IN) + room, x_IN.shape[1])
-    out[: len(x_IN)] = x_IN
+    inputs, columns = x_IN.shape
+    out = x_IN.new_empty(inputs + room, columns + spare)
+    out[:inputs, :columns] = x_IN
+    out[:inputs, columns:] = 0
     return out
 
 
