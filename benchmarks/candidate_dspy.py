@@ -51,7 +51,7 @@ class OneByOne(dspy.BaseLM):  # type: ignore[misc]
 
     def complete(self, tokens: list[int]) -> Completion:
         with self.lock:
-            return self.rollouts.sampler.generate([tokens], self.sampling, [0])[0]
+            return self.rollouts.sampler.generate([tokens], self.sampling, [0], None)[0]
 
 
 class Gathering(OneByOne):
@@ -78,7 +78,7 @@ class Gathering(OneByOne):
                     break
             prompts, futures = zip(*gathered, strict=True)
             try:
-                found = self.rollouts.sampler.generate(prompts, self.sampling, [0] * len(prompts))
+                found = self.rollouts.sampler.generate(prompts, self.sampling, [0] * len(prompts), None)
             except Exception as error:  # noqa: BLE001 (it goes to whoever asked)
                 for future in futures:
                     future.set_exception(error)

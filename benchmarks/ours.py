@@ -37,10 +37,7 @@ class Fixed:
     def __init__(self, case: Case, vocabulary: int) -> None:
         self.case, self.vocabulary = case, vocabulary
 
-    def set_student(self, adapter: Any) -> None:
-        pass
-
-    def generate(self, prompts: Any, sampling: Sampling, seeds: Any) -> list[Completion]:
+    def generate(self, prompts: Any, sampling: Sampling, seeds: Any, adapter: Any) -> list[Completion]:
         out = []
         for number, prompt in enumerate(prompts):
             tokens = fixed_completion(self.case, self.vocabulary, list(prompt), number % self.case.group)
@@ -81,7 +78,7 @@ def run(case: Case, steps: int, warmup: int, sets: list[str]) -> dict[str, Any]:
     optimizer, forward = make_optimizer(config, trained), open_forward(base.model, trained)
 
     fixed = dataclasses.replace(lab.rollouts, sampler=Fixed(case, base.model.config.vocab_size))
-    collected = collect(config, fixed, reader, student_adapter(model), None, 0)
+    collected = collect(config, fixed.by(student_adapter(model)), reader, None, 0)
     passes = plan_passes(config, base, case.prompt + case.new)
     loss = update(
         config, base, forward, optimizer, reader, collected, 0.0, 0, passes, Clock(base.device)
@@ -92,7 +89,7 @@ def run(case: Case, steps: int, warmup: int, sets: list[str]) -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats()
     for step in range(warmup + steps):
         start, clock = time.perf_counter(), Clock(base.device)
-        collected = collect(config, lab.rollouts, reader, student_adapter(model, base.device), None, step)
+        collected = collect(config, lab.rollouts.by(student_adapter(model, base.device)), reader, None, step)
         clock.lap("generate")
         update(config, base, forward, optimizer, reader, collected, 0.0, step, passes, clock)
         seconds = clock.seconds

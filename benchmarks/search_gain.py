@@ -70,7 +70,6 @@ def tester(lab: Lab) -> Callable[[Candidate], float]:
 
     def test(prompt: Candidate) -> float:
         if prompt.id not in seen:
-            lab.rollouts.sampler.set_student(None)
             greedy = Sampling(0.0, lab.config.sampling.max_tokens)
             rows = lab.rollouts.rows(prompt.text, lab.task.splits["test"], 1, greedy, "evaluate")
             seen[prompt.id] = mean_score(rows)

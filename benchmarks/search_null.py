@@ -57,14 +57,15 @@ class Coin:
         self.asked: Counter[str] = Counter()
         """Prompt and question as one text -> how often they were asked."""
 
-    def set_student(self, adapter: Adapter | None) -> None:
-        pass
-
-    def rest(self) -> dict[str, float]:
+    def sleep(self) -> dict[str, float]:
         return {}
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        adapter: Adapter | None,
     ) -> list[Completion]:
         completions = []
         for tokens in prompts:

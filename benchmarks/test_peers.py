@@ -53,7 +53,7 @@ def both(lab: Lab, config: Config, peer: Any) -> tuple[Outcome, Outcome]:
         trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         disturb(trained, 0.3, seed=2)
         reader = open_reader(lab.under(config), model, PROMPT)
-        collected = collect(config, lab.rollouts, reader, student_adapter(model), None, 0)
+        collected = collect(config, lab.rollouts.by(student_adapter(model)), reader, None, 0)
         disturb(trained, 0.02, seed=3)  # the student moves on, so that importance ratios are not 1
         start = {name: p.detach().clone() for name, p in trained.items()}
 

@@ -33,7 +33,7 @@ def quiet() -> Ladder:
 
 
 SETS = [
-    "seed=3",
+    "seed=1",
     "task.kind=python",
     "task.name=ladder:make",
     "task.splits={train=32, pareto=16, select=64, test=32}",

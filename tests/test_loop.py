@@ -202,7 +202,7 @@ def test_checks_and_students_are_scored_on_the_stack(
 def test_distillability_is_measured_on_the_stack(
     lab: Lab, root: Path, winners: list[str], models: list[torch.nn.Module]
 ) -> None:
-    config, rollouts = lab.config, lab.in_round(1).rollouts
+    config = lab.config
     items = items_of_step(
         lab.task.splits["train"], 1, config.optimize.probe_rollouts // PER_ITEM, config.seed
     )
@@ -210,7 +210,7 @@ def test_distillability_is_measured_on_the_stack(
         prompt_text(root, 1, winners),
         read_adapter(root / "round_00" / "distill" / winners[0] / "adapter"),
     )
-    rollouts.sampler.set_student(stack)
+    rollouts = lab.in_round(1).rollouts.by(stack)
     drawn = rollouts.completions(
         NO_PROMPT, items, PER_ITEM, Sampling(1.0, config.sampling.max_tokens), "probe"
     )
@@ -315,7 +315,6 @@ def test_an_adapter_starts_in_directions_of_its_own(root: Path, winners: list[st
 def test_nothing_of_a_prompt_is_internalised_where_none_is_read(tmp_path: Path, objective: str) -> None:
     sets = [f"objective.type={objective}", "evaluate.temperature=0", "evaluate.samples=1"]
     lab = open_lab(load_config("smoke", sets, env={}))
-    lab.rollouts.sampler.set_student(None)
     greedy, items = Sampling(0.0, lab.config.sampling.max_tokens), lab.task.splits["test"]
     bare = {row.item: row.completion for row in lab.rollouts.rows(NO_PROMPT, items, 1, greedy, "evaluate")}
     # Whatever the bare model says is wrong, so that prompt and student gain for certain.

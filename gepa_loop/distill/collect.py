@@ -16,7 +16,7 @@ from gepa_loop.distill.batch import Group
 from gepa_loop.distill.objectives.base import Completions
 from gepa_loop.distill.objectives.choose import rule_of
 from gepa_loop.distill.teacher.base import Reader
-from gepa_loop.distill.warm import Recorded
+from gepa_loop.distill.warm import Recorded, by_teacher
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.run.seeds import derive_seed
 from gepa_loop.sampling.base import Completion, Sampling
@@ -69,7 +69,6 @@ def collect(
     config: Config,
     rollouts: Rollouts,
     reader: Reader | None,
-    student: Adapter,
     stack: Adapter | None,
     step: int,
     recorded: Recorded | None = None,
@@ -78,9 +77,8 @@ def collect(
 
     Args:
         config: The run's configuration.
-        rollouts: Of the round; its sampler is left with whoever sampled last.
+        rollouts: Of the round, by the present student.
         reader: Samples the groups that the student does not.
-        student: The present student, with the stack where there is one.
         stack: Adapter of the earlier rounds.
         step: Items, seeds and horizon depend on it and the round, and on nothing that came before.
         recorded: The teacher's completions, where they are made once; a group takes its item's in turn.
@@ -101,19 +99,12 @@ def collect(
     def sampled(
         wanted: Sequence[Item], own: Sequence[Sequence[int]], student_draws: bool, purpose: str
     ) -> list[Completion]:
-        sampler, prompts = rollouts.sampler, own
         if student_draws:
-            sampler.set_student(student)
-        else:
-            assert reader is not None
-            sampler = reader.sampler(sampler, stack, config.sampling)
-            if sampler is not rollouts.sampler:
-                rollouts.sampler.rest()
-            prompts = [reader.prompts[item.id] for item in wanted]
-        completions = rollouts.sample(sampler, prompts, wanted, size, sampling, purpose)
-        if sampler is not rollouts.sampler:
-            sampler.rest()
-        return completions
+            return rollouts.sample(own, wanted, size, sampling, purpose)
+        assert reader is not None
+        prompts = [reader.prompts[item.id] for item in wanted]
+        with by_teacher(rollouts, reader, stack, config.sampling) as answered:
+            return answered.sample(prompts, wanted, size, sampling, purpose)
 
     def draw(
         wanted: Sequence[Item], student_draws: bool, purpose: str, epochs: Sequence[int] = ()

@@ -76,7 +76,7 @@ class Control:
 
 
 def control_scores(lab: Lab, adapter: Adapter, below: Adapter | None) -> Control | None:
-    """What a distillation costs on `distill.control`; None without one. The sampler is left with the student.
+    """What a distillation costs on `distill.control`; None without one.
 
     Args:
         lab: From `Lab.for_training`.
@@ -88,9 +88,10 @@ def control_scores(lab: Lab, adapter: Adapter, below: Adapter | None) -> Control
     rollouts, settings = replace(lab.rollouts, task=lab.control), lab.config.evaluate
     items, means = lab.control.splits["pareto"], []
     for one in (below, adapter):
-        rollouts.sampler.set_student(one)
         sampling = Sampling(settings.temperature, lab.config.sampling.max_tokens)
-        means.append(mean_score(rollouts.rows(NO_PROMPT, items, settings.samples, sampling, "evaluate")))
+        means.append(
+            mean_score(rollouts.by(one).rows(NO_PROMPT, items, settings.samples, sampling, "evaluate"))
+        )
     return Control(*means)
 
 

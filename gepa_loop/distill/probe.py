@@ -53,7 +53,7 @@ def open_probe(lab: Lab, stack: Adapter | None) -> Callable[[str], Distillabilit
 
     The teacher is the same model with the prompt, whatever `teacher.kind` is.
     """
-    config, rollouts = lab.config, lab.rollouts
+    config, rollouts = lab.config, lab.rollouts.by(stack)
     items = items_of_step(
         lab.task.splits["train"],
         rollouts.round,
@@ -67,13 +67,12 @@ def open_probe(lab: Lab, stack: Adapter | None) -> Callable[[str], Distillabilit
 
     def probe(prompt: str) -> Distillability:
         if not drawn:
-            rollouts.sampler.set_student(stack)
-            flat = rollouts.sample(rollouts.sampler, bare, items, PER_ITEM, sampling, "probe")
+            flat = rollouts.sample(bare, items, PER_ITEM, sampling, "probe")
             drawn.extend(
                 tuple(c.token_ids for c in flat[n : n + PER_ITEM]) for n in range(0, len(flat), PER_ITEM)
             )
             scores.extend(row.score for row in rollouts.scored(items, flat))
-        rollouts.sampler.rest()
+        rollouts.sampler.sleep()
         prompted = [tuple(tokens) for tokens in rollouts.renderer.all_tokens(prompt, items)]
         shared = shared_length(prompted)
         groups = [

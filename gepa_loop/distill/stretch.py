@@ -78,7 +78,6 @@ class Training:
             before: Of base + stack; not used where the task has no answers.
         """
         if self.lab.task.answers == "references":
-            self.lab.rollouts.sampler.set_student(self.student)
             before = self._check(0)[0].scores
         warm = self.warm_start > 0
         return Checkpoint(
@@ -132,8 +131,10 @@ class Training:
                 clock = Clock(self.lab.base.device)
                 # 1. The student answers, or the teacher does.
                 now = imitating(config) if warm else config
-                collected = collect(now, rollouts, self.reader, self.student, self.stack, step, self.record)
-                measured = rollouts.sampler.rest()
+                collected = collect(
+                    now, rollouts.by(self.student), self.reader, self.stack, step, self.record
+                )
+                measured = rollouts.sampler.sleep()
                 clock.lap("generate")
 
                 # 2. The teacher reads; the student moves.
@@ -162,7 +163,6 @@ class Training:
                 if checked:
                     with self._averaged():
                         adapter = student_adapter(self.model)
-                        rollouts.sampler.set_student(self.student)
                         check, found = self._check(step)
                     row |= found
                     clock.lap("check")
@@ -205,13 +205,13 @@ class Training:
         return teacher_adapter(self.model) if self.reader is not None and self.reader.follows else None
 
     def _check(self, step: int) -> tuple[Check, dict[str, float]]:
-        """What a check after `step` finds of the sampler's student, without a prompt.
+        """What a check after `step` finds of the student, without a prompt.
 
         Returns:
             What judges it: its scores, or exp(-KL(student || teacher)) where answers are the prompted model's replies; and for
             the step's log the held-out score, that KL, pass@k and the score on the control.
         """
-        config, rollouts = self.lab.config, self.lab.rollouts
+        config, rollouts = self.lab.config, self.lab.rollouts.by(self.student)
         sampling = Sampling(config.evaluate.temperature, config.sampling.max_tokens)
         items, count = rollouts.task.splits["pareto"], config.distill.pass_at
         samples = config.evaluate.samples
@@ -222,7 +222,7 @@ class Training:
         # What grpo reads, if anything, is the base without a prompt.
         reads = config.objective.reads_teacher
         if reads and self.reader is not None and all(item.id in self.reader.prompts for item in items):
-            rollouts.sampler.rest()
+            rollouts.sampler.sleep()
             questions = rollouts.renderer.all_tokens(NO_PROMPT, items)
             groups = reply_groups(self.reader, items, questions, completions)
             nats, self.passes = divergences(self.lab.base, self.reader, groups, self.passes, self.forward)

@@ -178,7 +178,7 @@ def _open(lab: Lab, model: PeftModel, candidate: Candidate, stack: Adapter | Non
     if nats:
         assert reader is not None
         record = recorded(config, rollouts, reader, stack, folder)
-    rollouts.sampler.rest()  # what it gives back counts as free
+    rollouts.sampler.sleep()  # what it gives back counts as free
     optimizer = make_optimizer(config, trained)
     return Training(
         lab,

@@ -7,11 +7,13 @@ before the first step, and read again in every epoch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from gepa_loop.config.objectives import FullKL
+from gepa_loop.config.tables import SamplingConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.distill.teacher.base import Reader
 from gepa_loop.model.lora.adapter import Adapter
@@ -35,6 +37,20 @@ def imitating(config: Config) -> Config:
     )
 
 
+@contextmanager
+def by_teacher(
+    rollouts: Rollouts, reader: Reader, stack: Adapter | None, settings: SamplingConfig
+) -> Iterator[Rollouts]:
+    """The same, answered by the teacher; where another sampler draws for it, one of the two sleeps."""
+    answered = reader.answers(rollouts, stack, settings)
+    if answered.sampler is rollouts.sampler:
+        yield answered
+        return
+    rollouts.sampler.sleep()
+    yield answered
+    answered.sampler.sleep()
+
+
 def recorded(
     config: Config, rollouts: Rollouts, reader: Reader, stack: Adapter | None, folder: Path
 ) -> Recorded:
@@ -53,14 +69,10 @@ def recorded(
     items, samples = rollouts.task.splits["train"], config.distill.teacher_samples
     path = folder / TEACHER_SAMPLES
     if not path.exists():
-        sampler = reader.sampler(rollouts.sampler, stack, config.sampling)
-        if sampler is not rollouts.sampler:
-            rollouts.sampler.rest()
         sampling = Sampling(config.sampling.temperature, config.distill.longest(config.sampling.max_tokens))
         prompts = [reader.prompts[item.id] for item in items]
-        flat = rollouts.sample(sampler, prompts, items, samples, sampling, "teacher")
-        if sampler is not rollouts.sampler:
-            sampler.rest()
+        with by_teacher(rollouts, reader, stack, config.sampling) as answered:
+            flat = answered.sample(prompts, items, samples, sampling, "teacher")
         write_jsonl(
             path,
             [

@@ -31,23 +31,31 @@ class Completion:
 
 
 class Sampler(Protocol):
-    """Generates completions with the base model and one adapter.
+    """Generates completions with the base model and at most one adapter.
 
     Every sampled token is a function of the weights, its prompt and its row's seed; which rows share the
     batch changes it only by rounding. What fails raises; it never becomes an empty completion.
     """
 
-    def set_student(self, adapter: Adapter | None) -> None:
-        """Use the base model with this adapter from now on; None is the base alone."""
-        ...
-
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        adapter: Adapter | None,
     ) -> list[Completion]:
-        """One completion for each prompt, in order, drawn with that row's seed."""
+        """One completion for each prompt, in order, drawn with that row's seed.
+
+        Args:
+            prompts: Token ids, none empty.
+            sampling: Temperature and length.
+            seeds: One for each prompt.
+            adapter: What stands on the base model; None is the base alone. Weights that the sampler holds already are not
+                sent again.
+        """
         ...
 
-    def rest(self) -> dict[str, float]:
+    def sleep(self) -> dict[str, float]:
         """A step's rollouts are drawn: give memory back to training until the next `generate`.
 
         Returns:

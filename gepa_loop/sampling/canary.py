@@ -151,7 +151,7 @@ def check_sampler(
     allowed: float | None,
     engine: str,
 ) -> Mismatch:
-    """Let a sampler complete the canary's prompts with an adapter, which it is left with.
+    """Let a sampler complete the canary's prompts with an adapter.
 
     Args:
         base: The model, which carries no adapters at this moment.
@@ -165,10 +165,9 @@ def check_sampler(
         ModelError: It computes something else than the model with this adapter does.
     """
     canary = Canary(base, allowed)
-    sampler.set_student(adapter)
 
     def complete(seeds: Sequence[int]) -> Sequence[Completion]:
-        return sampler.generate(canary.prompts, SAMPLING, seeds)
+        return sampler.generate(canary.prompts, SAMPLING, seeds, adapter)
 
     rivals = {"no adapter": None} | ({} if below is None else {"the adapter of the earlier rounds": below})
     return canary.check(complete, adapter, rivals, engine)

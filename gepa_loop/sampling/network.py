@@ -40,7 +40,7 @@ class Past(Protocol):
 class Network(Protocol):
     """A model with one adapter at a time."""
 
-    def set_student(self, adapter: Adapter | None) -> None:
+    def write(self, adapter: Adapter | None) -> None:
         """Compute with this adapter from now on; base weights are never written to."""
         ...
 
@@ -79,7 +79,7 @@ class ModuleNetwork:
         self._twin = Twin(base.model)
         self._model = self._twin.model
 
-    def set_student(self, adapter: Adapter | None) -> None:
+    def write(self, adapter: Adapter | None) -> None:
         self._twin.set_adapter(adapter)
 
     def read_shared(self, tokens: list[int]) -> KVCache | None:

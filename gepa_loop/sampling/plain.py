@@ -36,23 +36,29 @@ class TorchSampler:
         self.batch = batch
         self.share_from = share_from
         self._network = open_network(base) if network is None else network
-
-    def set_student(self, adapter: Adapter | None) -> None:
-        """Use this adapter from now on; base weights are never written to."""
-        self._network.set_student(adapter)
+        self._adapter: Adapter | None = None
+        """What the network computes with."""
 
     @torch.inference_mode()
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        adapter: Adapter | None,
     ) -> list[Completion]:
-        """One completion for each prompt, in order, drawn with that row's seed.
+        """One completion for each prompt, in order, drawn with that row's seed; base weights are never written to.
 
         Raises:
             Diverged: Logits that are not finite.
+            ModelError: The adapter changes what is no layer of the model, or one of another shape.
             ValueError: A prompt is empty, or prompts and seeds differ in number.
         """
         if len(prompts) != len(seeds) or not all(prompts):
             raise ValueError(f"{len(prompts)} prompts (none empty) need as many seeds, got {len(seeds)}")
+        if adapter is not self._adapter:
+            self._network.write(adapter)
+            self._adapter = adapter
         skip = shared_length(prompts)
         if skip * (len(set(map(tuple, prompts))) - 1) < self.share_from:
             skip = 0
@@ -64,7 +70,7 @@ class TorchSampler:
             completions |= zip(rows, self._generate_batch(*own, sampling, shared, skip), strict=True)
         return [completions[row] for row in range(len(prompts))]
 
-    def rest(self) -> dict[str, float]:
+    def sleep(self) -> dict[str, float]:
         """Nothing is held that training could use."""
         return {}
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
 
+from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.run.seeds import derive_seed
 from gepa_loop.sampling.base import Completion, Sampler, Sampling
 from gepa_loop.sampling.batches import in_turn, shared_length
@@ -39,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Turns (prompt, items) into scored rows with the sampler's present student."""
+    """Turns (prompt, items) into scored rows."""
 
     sampler: Sampler
     renderer: Renderer
@@ -49,6 +50,12 @@ class Rollouts:
     on_cpu: bool = False
     """Reading takes minutes where texts are long, so `parts` of them are smaller."""
     round: int = 0
+    adapter: Adapter | None = None
+    """Who answers: the base model with this adapter; None is the base alone."""
+
+    def by(self, adapter: Adapter | None) -> Rollouts:
+        """The same, answered by another student."""
+        return replace(self, adapter=adapter)
 
     def derived(self, *path: str | int) -> int:
         """A seed of this round. Round 0's are those of the commands that have no rounds."""
@@ -80,19 +87,17 @@ class Rollouts:
         The random numbers of a completion depend on (seed, round, purpose, item, sample) and on nothing else, so two
         prompts or two students are compared on common random numbers.
         """
-        prompts = self.renderer.all_tokens(prompt, items)
-        return self.sample(self.sampler, prompts, items, samples, sampling, purpose)
+        return self.sample(self.renderer.all_tokens(prompt, items), items, samples, sampling, purpose)
 
     def sample(
         self,
-        sampler: Sampler,
         prompts: Sequence[Sequence[int]],
         items: Sequence[Item],
         samples: int,
         sampling: Sampling,
         purpose: str,
     ) -> list[Completion]:
-        """`completions` from prompts that are rendered already, one for each item, and from any sampler."""
+        """`completions` from prompts that are rendered already, one for each item."""
         repeated = [prompt for prompt in prompts for _ in range(samples)]
         seeds, drawn = [], Counter[str]()
         for item in items:
@@ -100,7 +105,7 @@ class Rollouts:
             first = drawn[item.id]
             seeds += [self.derived(purpose, item.id, first + n) for n in range(samples)]
             drawn[item.id] += samples
-        return sampler.generate(repeated, sampling, seeds)
+        return self.sampler.generate(repeated, sampling, seeds, self.adapter)
 
     def rows(
         self, prompt: str, items: Sequence[Item], samples: int, sampling: Sampling, purpose: str

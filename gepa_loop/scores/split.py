@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from gepa_loop.config.whole import Config
-from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.run.files import append_jsonl, disk_errors, read_jsonl, write_jsonl
 from gepa_loop.run.marks import PART, damaged, named
 from gepa_loop.sampling.base import Sampling
@@ -22,7 +21,6 @@ def evaluate(
     rollouts: Rollouts,
     split: str,
     prompt: str,
-    adapter: Adapter | None,
     path: Path,
     progress: Callable[[int, int], None],
 ) -> list[dict[str, Any]]:
@@ -30,10 +28,9 @@ def evaluate(
 
     Args:
         config: The run's configuration.
-        rollouts: Where completions come from; its sampler is given `adapter`.
+        rollouts: Where completions come from.
         split: Name of the split.
         prompt: The prompt's text; empty for none.
-        adapter: The student's; None is the base model.
         path: The finished file. While it is being made it is `<name>.part`, from which a killed run goes on;
             batches are always the same ones, so the rows are too.
         progress: Called with (rows done, rows in all).
@@ -46,7 +43,8 @@ def evaluate(
             were written.
     """
     items = rollouts.task.splits[split]
-    samples, student = config.evaluate.samples, None if adapter is None else adapter.fingerprint
+    adapter, samples = rollouts.adapter, config.evaluate.samples
+    student = None if adapter is None else adapter.fingerprint
     if path.exists():
         return _checked(path, read_jsonl(path, at_least=len(items) * samples), items, samples, student)
     part = path.with_name(path.name + PART)
@@ -58,7 +56,6 @@ def evaluate(
     if len(rows) != done:
         rows = rows[:done]
         write_jsonl(part, rows)
-    rollouts.sampler.set_student(adapter)
     progress(len(rows), len(items) * samples)
     for batch in batches[whole:]:
         scored = rollouts.rows(prompt, batch, samples, sampling, "evaluate")

@@ -58,6 +58,6 @@ def with_references(lab: Lab, teacher: Candidate, run: Run, observer: Observer) 
     for split in SPLITS:
         observer.stage(f"the prompted model's replies: {split}")
         path = run.path / "references" / f"{split}.jsonl"
-        rows = evaluate(config, mute, split, teacher.text, None, path, observer.progress)
+        rows = evaluate(config, mute, split, teacher.text, path, observer.progress)
         replies |= {row["item"]: row["completion"] for row in rows}
     return lab.with_task(lab.task.with_references(replies))

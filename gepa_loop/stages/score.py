@@ -27,7 +27,7 @@ def scores(
     lab: Lab, split: str, prompt: str, adapter: Adapter | None, path: Path, observer: Observer
 ) -> list[dict[str, Any]]:
     """The rows of a prompt and an adapter on a split, which `path` holds afterwards."""
-    return evaluate(lab.config, lab.rollouts, split, prompt, adapter, path, observer.progress)
+    return evaluate(lab.config, lab.rollouts.by(adapter), split, prompt, path, observer.progress)
 
 
 def replies(
@@ -38,7 +38,7 @@ def replies(
     for way, settings in ways(lab.config.evaluate).items():
         config = lab.config.model_copy(update={"evaluate": settings})
         file = path if way == "sampled" else path.with_name(f"{path.stem}_greedy{path.suffix}")
-        rows = evaluate(config, lab.rollouts, split, prompt, adapter, file, observer.progress)
+        rows = evaluate(config, lab.rollouts.by(adapter), split, prompt, file, observer.progress)
         found[way] = Replies(rows)
     return found
 

@@ -49,7 +49,6 @@ def search(
     quote = dearest_proposal(lab.config, lab.rollouts, proposer, seed_prompt)
     if quote is not None and quote.usd is None:
         observer.note(f"litellm knows no price of {proposer.name}: optimize.max_usd cannot be kept")
-    lab.rollouts.sampler.set_student(stack)
     measure = open_probe(lab, stack)
 
     def probe(prompt: str) -> Mapping[str, float]:
@@ -62,7 +61,7 @@ def search(
 
     found = optimize(
         lab.config,
-        lab.rollouts,
+        lab.rollouts.by(stack),
         proposer,
         seed_prompt,
         folder,

@@ -96,7 +96,6 @@ def deviation(scores: Sequence[Sequence[float]]) -> float:
 def _readings(lab: Lab) -> list[Reading]:
     """Replies as the run will have them: the bare model's, to the first items of `train`."""
     items, rollouts = lab.task.splits["train"][:REPLIES], lab.rollouts
-    rollouts.sampler.set_student(None)
     sampling = Sampling(0.0, lab.config.sampling.max_tokens)
     found = []
     for item, completion in zip(

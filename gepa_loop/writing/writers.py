@@ -140,9 +140,8 @@ class OwnModel:
         seeds = [derive_seed(self.rollouts.seed, "questions", place) for place in places]
         lists = [as_list(shown(train, derive_seed(seed, "shown"), self.examples)) for seed in seeds]
         tails = renderer.tokenizer(lists, add_special_tokens=False)["input_ids"]
-        sampler = self.rollouts.sampler
-        sampler.set_student(None)
-        found = sampler.generate([[*self._head, *tail] for tail in tails], self.sampling, seeds)
+        prompts = [[*self._head, *tail] for tail in tails]
+        found = self.rollouts.sampler.generate(prompts, self.sampling, seeds, None)
         ends = [one.finish_reason == "stop" for one in found]
         texts = [
             # With special tokens, so that a question that holds one can be told; without the one that ended it.

@@ -118,11 +118,10 @@ def test_checks_judge_the_average_and_training_goes_on_from_the_weights(lab: Lab
     assert averages[0].fingerprint == weights[0].fingerprint != averages[1].fingerprint
 
     # The third check's score is that of the third average.
-    sampler, config = lab.rollouts.sampler, lab.config
-    sampler.set_student(averages[2])
+    rollouts, config = lab.rollouts.by(averages[2]), lab.config
     sampling = Sampling(config.evaluate.temperature, config.sampling.max_tokens)
     items = lab.task.splits["pareto"]
-    rows = lab.rollouts.rows(NO_PROMPT, items, config.evaluate.samples, sampling, "evaluate")
+    rows = rollouts.rows(NO_PROMPT, items, config.evaluate.samples, sampling, "evaluate")
     scores = [row["held_out_score"] for row in read_jsonl(tmp_path / "averaged" / "metrics.jsonl")]
     assert scores[2] == mean_score(rows)
     plain = [row["held_out_score"] for row in read_jsonl(tmp_path / "plain" / "metrics.jsonl")]

@@ -45,7 +45,7 @@ def step(
         reader = open_reader(lab, model, "Say a number.")
         assert isinstance(reader, LocalReader)
         reader = replace(reader, _forward=teacher)
-        collected = collect(config, lab.rollouts, reader, student_adapter(model), None, 0)
+        collected = collect(config, lab.rollouts.by(student_adapter(model)), reader, None, 0)
         clock = Clock(lab.base.device)
         done = update(config, lab.base, forward, optimizer, reader, collected, 0.0, 0, passes, clock)
         (whole,) = optimizer.param_groups[0]["params"]

@@ -47,7 +47,6 @@ def by_hand(lab: Lab, prompt: str) -> tuple[float, torch.Tensor]:
 
 
 def test_the_divergence_is_that_of_plain_forward_passes(lab: Lab) -> None:
-    lab.rollouts.sampler.set_student(None)
     probe = open_probe(lab, None)
     expected, _ = by_hand(lab, PROMPT)
     found = probe(PROMPT)
@@ -69,12 +68,10 @@ def test_earlier_rounds_are_part_of_both_sides(lab: Lab) -> None:
                 torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(len(name)))
     stack: Adapter = student_adapter(model)
     remove_lora(model)
-    lab.rollouts.sampler.set_student(None)
     without = open_probe(lab, None)(PROMPT)
     with_stack = open_probe(lab, stack)(PROMPT)
     assert with_stack.divergence != pytest.approx(without.divergence, rel=0.05)
     assert not hasattr(lab.base.model, "peft_config")
-    lab.rollouts.sampler.set_student(None)
     assert open_probe(lab, None)(PROMPT) == without
 
 
@@ -94,7 +91,6 @@ def test_the_gain_is_what_the_teachers_preferences_make_of_the_scores() -> None:
 def test_the_gain_is_of_the_bare_models_completions(lab: Lab) -> None:
     task = replace(lab.task, scorer=each(lambda one: (float(zlib.crc32(one.reply.encode()) % 2), "")))
     solved = replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))
-    lab.rollouts.sampler.set_student(None)
     found = open_probe(solved, None)(PROMPT)
     _, ratios = by_hand(lab, PROMPT)
     items = items_of_step(lab.task.splits["train"], 0, 3, lab.config.seed)

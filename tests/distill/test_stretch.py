@@ -61,10 +61,10 @@ def half_way(lab: Lab, folder: Path, *sets: str) -> None:
 def falling(lab: Lab, folder: Path, *sets: str) -> Lab:
     """The same lab, whose replies score where the student of step 2 gives them at its check, and nowhere else."""
     half_way(lab, folder, *sets)
-    lab.rollouts.sampler.set_student(adapter_at(folder / "checkpoints", 2))
+    rollouts = lab.rollouts.by(adapter_at(folder / "checkpoints", 2))
     sampling = Sampling(lab.config.evaluate.temperature, lab.config.sampling.max_tokens)
     items = lab.task.splits["pareto"]
-    rows = lab.rollouts.rows(NO_PROMPT, items, lab.config.evaluate.samples, sampling, "evaluate")
+    rows = rollouts.rows(NO_PROMPT, items, lab.config.evaluate.samples, sampling, "evaluate")
     known = {row.completion for row in rows}
     task = replace(lab.task, scorer=each(lambda one: (float(one.reply in known), "")), full_marks=False)
     return replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))

@@ -371,7 +371,7 @@ def test_off_policy_groups_are_the_teachers(lab: Lab, tmp_path: Path) -> None:
         drawn = [
             one.by_student
             for step in range(3)
-            for one in collect(mixed, lab.rollouts, reader, student_adapter(model), None, step).drawn
+            for one in collect(mixed, lab.rollouts.by(student_adapter(model)), reader, None, step).drawn
         ]
     finally:
         remove_lora(model)
@@ -412,7 +412,7 @@ def test_a_cut_completion_is_worth_nothing_where_that_is_asked(scored: Lab) -> N
     model = with_lora(scored.base, smoke(*sets).lora, 0, None)
     try:
         found = [
-            collect(smoke(*sets, f"objective.truncated={how}"), scored.rollouts, None, student, None, 0)
+            collect(smoke(*sets, f"objective.truncated={how}"), scored.rollouts.by(student), None, None, 0)
             for student in [student_adapter(model)]
             for how in ("keep", "zero_reward")
         ]
@@ -635,7 +635,7 @@ def test_an_item_that_comes_twice_gets_other_completions(lab: Lab) -> None:
     config = smoke("distill.rollouts=68", "distill.group=2")
     model = with_lora(lab.base, config.lora, 0, None)
     try:
-        drawn = collect(config, lab.rollouts, None, student_adapter(model), None, 0).drawn
+        drawn = collect(config, lab.rollouts.by(student_adapter(model)), None, None, 0).drawn
     finally:
         remove_lora(model)
     assert len(drawn) == 34 and len({one.item.id for one in drawn}) == 16
@@ -657,8 +657,8 @@ def test_a_sampler_that_stays_with_the_rounds_before_is_found_out(lab: Lab, tmp_
     stack = train(lab, tmp_path / "first", "distill.lr=0.05").adapter
 
     class Stays(TorchSampler):
-        def set_student(self, adapter: Adapter | None) -> None:
-            super().set_student(stack)
+        def generate(self, prompts: Any, sampling: Any, seeds: Any, adapter: Adapter | None) -> Any:
+            return super().generate(prompts, sampling, seeds, stack)
 
     config = smoke("distill.lr=0.05", "distill.steps=6", "sampling.canary=50")
     stays = replace(lab.under(config), rollouts=replace(lab.rollouts, sampler=Stays(lab.base, 64)))
@@ -723,9 +723,8 @@ def test_groups_are_redrawn_also_when_every_item_is_taken(scored: Lab) -> None:
         for redraw in (0, 4):
             drawn = collect(
                 smoke(*sets, f"objective.redraw={redraw}"),
-                scored.rollouts,
+                scored.rollouts.by(student_adapter(model)),
                 None,
-                student_adapter(model),
                 None,
                 0,
             ).drawn

@@ -95,7 +95,7 @@ def stage(lab: Lab) -> Iterator[Callable[..., Stage]]:
         trained = [p for p in model.parameters() if p.requires_grad]
         disturb(trained, 0.3, 2)
         reader = open_reader(under, model, PROMPT)
-        collected = collect(config, lab.rollouts, reader, student_adapter(model), None, 0)
+        collected = collect(config, lab.rollouts.by(student_adapter(model)), reader, None, 0)
         disturb(trained, moved, 3)
         return Stage(under, config, model, reader, trained, collected)
 
@@ -377,7 +377,7 @@ def test_rewards_of_dapo(lab: Lab) -> None:
     sets = "objective.type=grpo", "objective.reward=[-1, 1]", "objective.overlong=4", "sampling.max_tokens=8"
     model = with_lora(lab.base, smoke().lora, 0, None)
     try:
-        found = collect(smoke(*sets), lab.rollouts, None, student_adapter(model), None, 0)
+        found = collect(smoke(*sets), lab.rollouts.by(student_adapter(model)), None, None, 0)
     finally:
         remove_lora(model)
     scores = [score for drawn in found.drawn for score in drawn.scores]

@@ -108,7 +108,7 @@ def test_an_item_that_comes_twice_in_a_step_gives_other_samples_the_second_time(
     model = with_lora(lab.base, config.lora, 0, None)
     try:
         reader = open_reader(lab, model, PROMPT.text)
-        found = collect(config, lab.rollouts, reader, student_adapter(model), None, 0, made)
+        found = collect(config, lab.rollouts.by(student_adapter(model)), reader, None, 0, made)
     finally:
         remove_lora(model)
     assert len(found.completions) == 64

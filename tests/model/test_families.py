@@ -158,8 +158,7 @@ def adapted(base: Base, folder: Path) -> Any:
 
 def replies(base: Base, model: Any, prompts: list[list[int]]) -> list[Completion]:
     sampler = TorchSampler(base, 8, share_from=0)
-    sampler.set_student(student_adapter(model))
-    return sampler.generate(prompts, Sampling(0.0, 8), range(len(prompts)))
+    return sampler.generate(prompts, Sampling(0.0, 8), range(len(prompts)), student_adapter(model))
 
 
 def step(base: Base, model: Any, groups: list[Group], shared: list[int]) -> dict[str, Tensor]:

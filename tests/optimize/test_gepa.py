@@ -84,7 +84,6 @@ class Flaky(Scripted):
 
 
 def search(lab: Lab, folder: Path, how: Any, *sets: str, progress: Any = None, probe: Any = None) -> Found:
-    lab.rollouts.sampler.set_student(None)
     config = load_config("smoke", sets, env={})
     return optimize(config, lab.rollouts, how, SEED, folder, progress or (lambda spent: None), 0, probe)
 

@@ -31,8 +31,7 @@ def sample(
     base: Base, network: Network, prompts: list[list[int]], adapter: Adapter | None = None
 ) -> list[Completion]:
     sampler = TorchSampler(base, 3, network, share_from=0)
-    sampler.set_student(adapter)
-    return sampler.generate(prompts, Sampling(1.0, 8), list(range(len(prompts))))
+    return sampler.generate(prompts, Sampling(1.0, 8), list(range(len(prompts))), adapter)
 
 
 def same(one: list[Completion], other: list[Completion]) -> None:
@@ -85,11 +84,14 @@ def test_an_adapter_computes_and_is_taken_out_again(tiny: Base) -> None:
     less = replace(
         adapter, targets=("o_proj",), tensors={k: v for k, v in adapter.tensors.items() if "o_proj" in k}
     )
-    fused, modules = FusedNetwork(tiny), ModuleNetwork(tiny)
-    plain = sample(tiny, fused, PROMPTS)
-    for student in (adapter, less, None, adapter):
-        found = sample(tiny, fused, PROMPTS, student)
-        same(found, sample(tiny, modules, PROMPTS, student))
+    fused, modules = (
+        TorchSampler(tiny, 3, network(tiny), share_from=0) for network in (FusedNetwork, ModuleNetwork)
+    )
+    asked = PROMPTS, Sampling(1.0, 8), list(range(len(PROMPTS)))
+    plain = fused.generate(*asked, None)
+    for student in (adapter, adapter, less, None, adapter):
+        found = fused.generate(*asked, student)
+        same(found, modules.generate(*asked, student))
         assert (student is None) == ([c.token_ids for c in found] == [c.token_ids for c in plain])
 
 

@@ -27,7 +27,7 @@ def brute_force(base: Base, prompt: list[int], completion: Completion) -> torch.
 
 def test_logprobs_equal_a_forward_per_token_with_padding_and_shared_prefix(tiny: Base) -> None:
     for prompts in (PROMPTS, SHARED, [SHARED[0]] * 3):
-        done = TorchSampler(tiny, 64).generate(prompts, Sampling(1.0, 12), list(range(len(prompts))))
+        done = TorchSampler(tiny, 64).generate(prompts, Sampling(1.0, 12), list(range(len(prompts))), None)
         for prompt, completion in zip(prompts, done, strict=True):
             expected = brute_force(tiny, prompt, completion)
             torch.testing.assert_close(torch.tensor(completion.logprobs), expected, atol=2e-5, rtol=1e-5)
@@ -35,10 +35,10 @@ def test_logprobs_equal_a_forward_per_token_with_padding_and_shared_prefix(tiny:
 
 def test_a_row_does_not_depend_on_the_batch_around_it(tiny: Base) -> None:
     prompts, seeds = [*PROMPTS, *SHARED], list(range(11))
-    together = TorchSampler(tiny, 64).generate(prompts, Sampling(1.0, 12), seeds)
-    in_threes = TorchSampler(tiny, 3).generate(prompts, Sampling(1.0, 12), seeds)
+    together = TorchSampler(tiny, 64).generate(prompts, Sampling(1.0, 12), seeds, None)
+    in_threes = TorchSampler(tiny, 3).generate(prompts, Sampling(1.0, 12), seeds, None)
     alone = [
-        TorchSampler(tiny, 1).generate([p], Sampling(1.0, 12), [s])[0]
+        TorchSampler(tiny, 1).generate([p], Sampling(1.0, 12), [s], None)[0]
         for p, s in zip(prompts, seeds, strict=True)
     ]
     assert [c.token_ids for c in together] == [c.token_ids for c in alone] == [c.token_ids for c in in_threes]
@@ -52,9 +52,9 @@ def test_rows_of_all_lengths_are_the_same_in_any_batch_and_order(tiny: Base) -> 
     lengths[7], lengths[19] = 900, 400
     prompts = [[draw.randrange(10, 250) for _ in range(length)] for length in lengths]
     network = Watched(tiny)
-    done = TorchSampler(tiny, 16, network).generate(prompts, Sampling(1.0, 8), list(range(30)))
+    done = TorchSampler(tiny, 16, network).generate(prompts, Sampling(1.0, 8), list(range(30)), None)
     for number, (prompt, completion) in enumerate(zip(prompts, done, strict=True)):
-        (alone,) = TorchSampler(tiny, 1).generate([prompt], Sampling(1.0, 8), [number])
+        (alone,) = TorchSampler(tiny, 1).generate([prompt], Sampling(1.0, 8), [number], None)
         assert completion.token_ids == alone.token_ids
         torch.testing.assert_close(
             torch.tensor(completion.logprobs), torch.tensor(alone.logprobs), atol=2e-5, rtol=1e-5
@@ -79,7 +79,7 @@ class Watched(ModuleNetwork):
 
 def test_stop_token_is_kept_and_length_truncates(tiny: Base) -> None:
     sampler = TorchSampler(tiny, 32)
-    done = sampler.generate([[5, 6, 7]] * 200, Sampling(1.0, 40), list(range(200)))
+    done = sampler.generate([[5, 6, 7]] * 200, Sampling(1.0, 40), list(range(200)), None)
     stopped = [c for c in done if c.finish_reason == "stop"]
     assert stopped and len(stopped) < 200
     for completion in done:
@@ -91,7 +91,7 @@ def test_stop_token_is_kept_and_length_truncates(tiny: Base) -> None:
 
 
 def test_greedy_takes_the_most_likely_token(tiny: Base) -> None:
-    (completion,) = TorchSampler(tiny, 1).generate([[5, 6, 7]], Sampling(0.0, 5), [0])
+    (completion,) = TorchSampler(tiny, 1).generate([[5, 6, 7]], Sampling(0.0, 5), [0], None)
     ids = [5, 6, 7]
     for token in completion.token_ids:
         assert token == int(tiny.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())

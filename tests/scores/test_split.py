@@ -31,19 +31,20 @@ class Counting:
     calls: list[int] = field(default_factory=list)
     stop_after: int = 10**6
 
-    def set_student(self, adapter: Adapter | None) -> None:
-        self.inner.set_student(adapter)
-
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        adapter: Adapter | None,
     ) -> list[Completion]:
         if len(self.calls) == self.stop_after:
             raise KeyboardInterrupt
         self.calls.append(len(prompts))
-        return self.inner.generate(prompts, sampling, seeds)
+        return self.inner.generate(prompts, sampling, seeds, adapter)
 
-    def rest(self) -> dict[str, float]:
-        return self.inner.rest()
+    def sleep(self) -> dict[str, float]:
+        return self.inner.sleep()
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def scored(
     sampler, told = Counting(lab.rollouts.sampler, stop_after=stop_after), []
     rollouts = replace(lab.rollouts, sampler=sampler)
     try:
-        rows = evaluate(lab.config, rollouts, "select", "", None, path, lambda done, _: told.append(done))
+        rows = evaluate(lab.config, rollouts, "select", "", path, lambda done, _: told.append(done))
     except KeyboardInterrupt:
         rows = []
     return rows, sampler.calls, told
@@ -135,11 +136,11 @@ def test_rows_of_another_student_are_refused(lab: Lab, tmp_path: Path) -> None:
     model = with_lora(lab.base, lab.config.lora, 0, None)
     adapter = student_adapter(model)
     remove_lora(model)
-    rows = evaluate(lab.config, lab.rollouts, "select", "", adapter, path, told)
+    rows = evaluate(lab.config, lab.rollouts.by(adapter), "select", "", path, told)
     assert {row["student"] for row in rows} == {adapter.fingerprint}
     for other, words in ((None, "the bare base"), (stack_adapters([adapter]), "the adapter [0-9a-f]{8}")):
         with pytest.raises(
             RunDirectoryError, match=f"of the adapter {adapter.fingerprint}, and it is {words} that is scored"
         ):
-            evaluate(lab.config, lab.rollouts, "select", "", other, path, told)
-    assert evaluate(lab.config, lab.rollouts, "select", "", adapter, path, told) == rows
+            evaluate(lab.config, lab.rollouts.by(other), "select", "", path, told)
+    assert evaluate(lab.config, lab.rollouts.by(adapter), "select", "", path, told) == rows

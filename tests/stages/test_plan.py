@@ -43,10 +43,14 @@ class Counting:
     asked: list[tuple[int, int]] = field(default_factory=list)
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        adapter: Any,
     ) -> list[Completion]:
         self.asked.append((len(prompts), sampling.max_tokens))
-        return self.inner.generate(prompts, sampling, seeds)
+        return self.inner.generate(prompts, sampling, seeds, adapter)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)

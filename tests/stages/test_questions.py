@@ -73,12 +73,14 @@ class Scribe:
     lists: list[str] = field(default_factory=list)
     students: list[Any] = field(default_factory=list)
 
-    def set_student(self, adapter: Any) -> None:
-        self.students.append(adapter)
-
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        adapter: Any,
     ) -> list[Completion]:
+        self.students.append(adapter)
         assert sampling.temperature == 1
         found = []
         for prompt, seed in zip(prompts, seeds, strict=True):
@@ -91,7 +93,7 @@ class Scribe:
             )
         return found
 
-    def rest(self) -> dict[str, float]:
+    def sleep(self) -> dict[str, float]:
         return {}
 
 
@@ -312,7 +314,7 @@ def test_rewards_are_those_of_the_items_that_have_answers(tmp_path: Path) -> Non
     model = with_lora(lab.base, many.lora, 0, None)
     try:
         reader = open_reader(both, model, PROMPT.text)
-        found = collect(many, both.rollouts, reader, student_adapter(model), None, 0)
+        found = collect(many, both.rollouts.by(student_adapter(model)), reader, None, 0)
     finally:
         remove_lora(model)
     scored = [not one.item.id.startswith("written:") for one in found.drawn for _ in range(2)]

@@ -101,7 +101,6 @@ def test_references_are_the_prompted_models_greedy_replies(lab: Lab, tmp_path: P
     with open_run(tmp_path / "r", lab.identity()) as run:
         told = with_references(lab, PROMPT, run, Watch())
         assert with_references(told, PROMPT, run, Watch()) is told
-    lab.rollouts.sampler.set_student(None)
     for split in ("pareto", "test"):
         items = lab.task.splits[split]
         found = lab.rollouts.completions(
@@ -134,7 +133,6 @@ def test_a_student_is_kept_by_its_divergence_and_judged_by_equal_replies(lab: La
 def test_the_divergence_is_that_of_the_whole_vocabulary(lab: Lab) -> None:
     """Against log-softmaxes of the plain model; each item's mean is over the tokens of both of its replies."""
     items = lab.task.splits["pareto"][:3]
-    lab.rollouts.sampler.set_student(None)
     bare = lab.rollouts.renderer.all_tokens(NO_PROMPT, items)
     asked = lab.rollouts.renderer.all_tokens(PROMPT.text, items)
     completions = lab.rollouts.completions(NO_PROMPT, items, 2, Sampling(1.0, 6), "x")

@@ -528,13 +528,13 @@ def test_a_reward_is_the_judges(command: Runs) -> None:
     with openai_api(command.monkeypatch, by_length):
         lab = open_lab(load_config("smoke", sets, env={}))
         model = with_lora(lab.base, lab.config.lora, 0, None)
-        batch = collect(lab.config, lab.rollouts, None, student_adapter(model), None, 0)
+        batch = collect(lab.config, lab.rollouts.by(student_adapter(model)), None, None, 0)
     texts = [lab.rollouts.renderer.reply(one.token_ids).strip() for one in batch.completions]
     assert batch.batch.reward_C.tolist() == pytest.approx([len(text) % 10 / 10 for text in texts])
     assert batch.scored_C.all() and any(0 < score < 1 for one in batch.drawn for score in one.scores or ())
     # A divergence reads no score, so nobody is asked: there is no server any more.
     plain = replace(lab, config=load_config("smoke", [*SETS, "sampling.max_tokens=6"], env={}))
     reader = open_reader(plain, model, "Answer.")
-    quiet = collect(plain.config, plain.rollouts, reader, student_adapter(model), None, 0)
+    quiet = collect(plain.config, plain.rollouts.by(student_adapter(model)), reader, None, 0)
     assert not quiet.scored_C.any() and set(quiet.batch.reward_C.tolist()) == {0.0}
     remove_lora(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,11 +12,8 @@ from gepa_loop.config.tables import SamplingConfig
 from gepa_loop.distill.batch import Group
 from gepa_loop.distill.head.chunked import Dense, TopK
 from gepa_loop.model.lora.adapter import Adapter
-from gepa_loop.sampling.base import Sampler
+from gepa_loop.scores.rollouts import Rollouts
 from gepa_loop.task.items import Item
-
-if TYPE_CHECKING:
-    pass
 
 
 class Reader(Protocol):
@@ -60,6 +57,6 @@ class Reader(Protocol):
         """Give back the memory that is held between calls and can be done without."""
         ...
 
-    def sampler(self, own: Sampler, stack: Adapter | None, settings: SamplingConfig) -> Sampler:
-        """What samples from it: the run's own sampler with its adapters, or one for another model."""
+    def answers(self, rollouts: Rollouts, stack: Adapter | None, settings: SamplingConfig) -> Rollouts:
+        """The same, answered by it: through the run's own sampler with its adapters, or through one for another model."""
         ...

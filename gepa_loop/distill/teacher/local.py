@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,6 +34,7 @@ from gepa_loop.model.lora.training import (
 from gepa_loop.model.packed import pack
 from gepa_loop.sampling.base import Sampler
 from gepa_loop.sampling.choose import open_sampler
+from gepa_loop.scores.rollouts import Rollouts
 from gepa_loop.task.items import Item
 
 if TYPE_CHECKING:
@@ -119,15 +120,15 @@ class LocalReader:
         if self._forward is not None:
             self._forward.release()
 
-    def sampler(self, own: Sampler, stack: Adapter | None, settings: SamplingConfig) -> Sampler:
+    def answers(self, rollouts: Rollouts, stack: Adapter | None, settings: SamplingConfig) -> Rollouts:
         if self.model is None:
             if self._sampler is None:
                 self._sampler, _ = open_sampler(self.base, settings)
-            return self._sampler
+            return replace(rollouts, sampler=self._sampler, adapter=None)
         values = {STUDENT: student_adapter, TEACHER: teacher_adapter}
         parts = [stack if name == STACK else values[name](self.model) for name in self.adapters]
-        own.set_student(stack_adapters([part for part in parts if part is not None]) if parts else None)
-        return own
+        own = [part for part in parts if part is not None]
+        return rollouts.by(stack_adapters(own) if own else None)
 
     @contextmanager
     def _weights(self) -> Iterator[None]:

@@ -25,7 +25,7 @@ from gepa_loop.lm.connections import connecting
 from gepa_loop.lm.deadline import within
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.outside.redact import redacted
-from gepa_loop.sampling.base import Sampler
+from gepa_loop.scores.rollouts import Rollouts
 from gepa_loop.task.items import Item
 
 KEY = "VLLM_API_KEY"
@@ -78,7 +78,7 @@ class ServerReader:
     def release(self) -> None:
         """Nothing of it lies here."""
 
-    def sampler(self, own: Sampler, stack: Adapter | None, settings: SamplingConfig) -> Sampler:
+    def answers(self, rollouts: Rollouts, stack: Adapter | None, settings: SamplingConfig) -> Rollouts:
         raise NotImplementedError("the config refuses a server that samples")
 
     def check(self, text: str, horizon: int) -> None:

@@ -39,7 +39,7 @@ class FusedNetwork:
         self._sin_PD = torch.cat([-d.sin_PE, d.sin_PE], 1)
 
     @torch.no_grad()
-    def set_student(self, adapter: Adapter | None) -> None:
+    def write(self, adapter: Adapter | None) -> None:
         if adapter is None:
             self._decoder.write({}, 1.0)
             return

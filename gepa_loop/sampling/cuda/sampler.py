@@ -49,6 +49,8 @@ class CudaSampler:
         self.share_from = share_from
         self._decoder = make_decoder(base.model)
         self._stops_K = torch.tensor(base.stop_ids, device=base.device)
+        self._adapter: Adapter | None = None
+        """What the decoder computes with."""
         self._writer: Writer | None = None
         self._buffers: Buffers | None = None
         self._graphs: dict[tuple[int, float], Callable[[], None]] = {}
@@ -59,22 +61,21 @@ class CudaSampler:
         self._processors = torch.cuda.get_device_properties(base.device).multi_processor_count if cuda else 8
 
     @torch.no_grad()
-    def set_student(self, adapter: Adapter | None) -> None:
-        """Use this adapter from now on; base weights are never written to."""
-        with self._current():
-            if adapter is None:
-                self._decoder.write({}, 1.0)
-                return
-            if self._decoder.give_room(adapter):
-                self._writer = None
-                self._graphs.clear()
-                self._prefill.clear()
-            key = adapter.rank, adapter.alpha, adapter.modules
-            if self._writer is None or self._writer.key != key:
-                self._writer = self._make_writer(adapter, key)
-            pairs = [tensor for module in adapter.modules for tensor in adapter.pair(module)]
-            torch._foreach_copy_(self._writer.factors, pairs, non_blocking=True)
-            self._writer.write()
+    def _write(self, adapter: Adapter | None) -> None:
+        """Compute with this adapter from now on."""
+        if adapter is None:
+            self._decoder.write({}, 1.0)
+            return
+        if self._decoder.give_room(adapter):
+            self._writer = None
+            self._graphs.clear()
+            self._prefill.clear()
+        key = adapter.rank, adapter.alpha, adapter.modules
+        if self._writer is None or self._writer.key != key:
+            self._writer = self._make_writer(adapter, key)
+        pairs = [tensor for module in adapter.modules for tensor in adapter.pair(module)]
+        torch._foreach_copy_(self._writer.factors, pairs, non_blocking=True)
+        self._writer.write()
 
     def _current(self) -> AbstractContextManager[Any]:
         """Kernels and captures go to the device that is current, which need not be the model's."""
@@ -99,17 +100,25 @@ class CudaSampler:
 
     @torch.inference_mode()
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        adapter: Adapter | None,
     ) -> list[Completion]:
-        """One completion for each prompt, in order, drawn with that row's seed.
+        """One completion for each prompt, in order, drawn with that row's seed; base weights are never written to.
 
         Raises:
             Diverged: Logits that are not finite.
+            ModelError: The adapter changes what is no layer of the model, or one of another shape.
             ValueError: A prompt is empty, or prompts and seeds differ in number.
         """
         if len(prompts) != len(seeds) or not all(prompts):
             raise ValueError(f"{len(prompts)} prompts (none empty) need as many seeds, got {len(seeds)}")
         with self._current():
+            if adapter is not self._adapter:
+                self._write(adapter)
+                self._adapter = adapter
             return self._generate(prompts, sampling, seeds)
 
     def _generate(
@@ -130,7 +139,7 @@ class CudaSampler:
             )
         return completions
 
-    def rest(self) -> dict[str, float]:
+    def sleep(self) -> dict[str, float]:
         """The cache stays: the captured graphs hold its addresses."""
         return {}
 

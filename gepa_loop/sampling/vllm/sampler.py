@@ -91,13 +91,8 @@ class VllmSampler:
         self._rank = 0
         self._asleep = False
 
-    def set_student(self, adapter: Adapter | None) -> None:
-        """Use this adapter from the next `generate` on.
-
-        Raises:
-            ModelError: It changes what is no linear layer of the base model, or one of another shape.
-            ConfigError: Its rank is larger than vLLM serves.
-        """
+    def _use(self, adapter: Adapter | None) -> None:
+        """The adapter that `_prepare` brings the engine up with."""
         if adapter is not None:
             for module in adapter.modules:
                 check_fits(adapter, module, self._shapes.get(module))
@@ -106,22 +101,28 @@ class VllmSampler:
             self._student, self._stale = adapter, True
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        adapter: Adapter | None,
     ) -> list[Completion]:
         """One completion for each prompt, in order, drawn with that row's seed.
 
         Raises:
-            ConfigError: vLLM does not serve the adapter's layers.
-            ModelError: The engine cannot start, has died or failed, or the canary found other log-probabilities.
+            ConfigError: vLLM does not serve the adapter's layers, or its rank.
+            ModelError: The adapter changes what is no linear layer of the base model, or one of another shape; the engine
+                cannot start, has died or failed; or the canary found other log-probabilities.
             Diverged: Log-probabilities that are not finite.
             ValueError: A prompt is empty, or prompts and seeds differ in number.
         """
         if len(prompts) != len(seeds) or not all(prompts):
             raise ValueError(f"{len(prompts)} prompts (none empty) need as many seeds, got {len(seeds)}")
+        self._use(adapter)
         self._prepare()
         return self._complete(prompts, sampling, seeds)
 
-    def rest(self) -> dict[str, float]:
+    def sleep(self) -> dict[str, float]:
         """On a GPU the engine's weights go to the host and its cache is dropped until the next `generate`.
 
         Level 1: the deeper sleep forgets the base's weights, which nothing sends again.

@@ -190,9 +190,9 @@ def test_group_shared_prompts_sample_as_separate_ones_and_score_as_the_model(pai
     wide, narrow = pair
     sampling, seeds = Sampling(1.0, 16), list(range(12))
     grouped = [prompt for prompt in PROMPTS for _ in range(3)]
-    together = CudaSampler(narrow, 64).generate(grouped, sampling, seeds)
+    together = CudaSampler(narrow, 64).generate(grouped, sampling, seeds, None)
     alone = [
-        CudaSampler(narrow, 1).generate([prompt], sampling, [seed])[0]
+        CudaSampler(narrow, 1).generate([prompt], sampling, [seed], None)[0]
         for prompt, seed in zip(grouped, seeds, strict=True)
     ]
     same = [a.token_ids == b.token_ids for a, b in zip(together, alone, strict=True)]

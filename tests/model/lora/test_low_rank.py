@@ -109,9 +109,9 @@ def test_an_adapter_of_another_model_is_refused(tiny: Base) -> None:
     odd = {k.replace("layers.0", "layers.7"): t for k, t in adapter.tensors.items()}
     for network in (ModuleNetwork(tiny), FusedNetwork(tiny)):
         with pytest.raises(ModelError, match=rf"the adapter changes {name} .* which is \(\d+, \d+\)"):
-            network.set_student(replace(adapter, tensors=wide))
+            network.write(replace(adapter, tensors=wide))
         with pytest.raises(ModelError, match="which is no linear layer in the base model"):
-            network.set_student(replace(adapter, tensors=odd))
+            network.write(replace(adapter, tensors=odd))
 
 
 def test_factors_carry_the_scale(tiny: Base) -> None:
@@ -146,8 +146,9 @@ def test_samplers_keep_in_bfloat16_what_float32_has(
     ]
 
     def logprobs(base: Base, adapter: Adapter | None) -> Tensor:
-        sampler = TorchSampler(base, 64, network(base), share_from=10**9)
-        sampler.set_student(adapter)
+        running = network(base)
+        running.write(adapter)
+        sampler = TorchSampler(base, 64, running, share_from=10**9)
         return torch.stack([logits(sampler, prompt) for prompt in prompts]).double()
 
     effect = logprobs(wide, adapter) - logprobs(wide, None)

@@ -51,7 +51,7 @@ def test_completions_are_those_of_the_models_own_forward(
     seeds = list(range(len(prompts)))
     fused, plain = CudaSampler(base, 64, share_from), TorchSampler(base, 64)
     for sampling in (Sampling(1.0, 5), Sampling(0.0, 3), Sampling(0.6, 2)):
-        same(fused.generate(prompts, sampling, seeds), plain.generate(prompts, sampling, seeds))
+        same(fused.generate(prompts, sampling, seeds, None), plain.generate(prompts, sampling, seeds, None))
 
 
 @pytest.mark.skipif(not CUDA, reason="needs a GPU: too many tokens for the interpreter")
@@ -62,35 +62,35 @@ def test_more_prompts_than_are_read_together(base: Base, share_from: int) -> Non
     assert sum(len(prompt) - len(common) for prompt in prompts) > PREFILL_TOKENS
     seeds, sampling = list(range(420)), Sampling(0.0, 3)
     fused, plain = CudaSampler(base, 420, share_from), TorchSampler(base, 420)
-    same(fused.generate(prompts, sampling, seeds), plain.generate(prompts, sampling, seeds))
+    same(fused.generate(prompts, sampling, seeds, None), plain.generate(prompts, sampling, seeds, None))
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
 def test_biases_and_head_norms(kind: str, of_family: Callable[..., Base]) -> None:
     other = of_family(kind, tie_word_embeddings=True)
     same(
-        CudaSampler(other, 2).generate(MIXED, Sampling(1.0, 3), [5, 6, 7]),
-        TorchSampler(other, 2).generate(MIXED, Sampling(1.0, 3), [5, 6, 7]),
+        CudaSampler(other, 2).generate(MIXED, Sampling(1.0, 3), [5, 6, 7], None),
+        TorchSampler(other, 2).generate(MIXED, Sampling(1.0, 3), [5, 6, 7], None),
     )
 
 
 def test_rows_that_end_leave_and_change_nothing(base: Base) -> None:
     """Three of four rows end early, so that the launch shrinks at the second look."""
     prompts, seeds, sampling = [[5, 6, 7]] * 4, [0, 1, 2, 3], Sampling(1.0, 11)
-    plain = TorchSampler(base, 4).generate(prompts, sampling, seeds)
+    plain = TorchSampler(base, 4).generate(prompts, sampling, seeds, None)
     easy = replace(base, stop_ids=tuple({*base.stop_ids, *(c.token_ids[2] for c in plain[:3])}))
-    done = CudaSampler(easy, 4).generate(prompts, sampling, seeds)
-    same(done, TorchSampler(easy, 4).generate(prompts, sampling, seeds))
+    done = CudaSampler(easy, 4).generate(prompts, sampling, seeds, None)
+    same(done, TorchSampler(easy, 4).generate(prompts, sampling, seeds, None))
     assert sorted(len(c.token_ids) for c in done)[2] <= 3
 
 
 def test_a_cache_that_grows_and_is_used_again_gives_the_same(base: Base) -> None:
     fused = CudaSampler(base, 4)
-    first = fused.generate(MIXED[:1], Sampling(1.0, 2), [3])
-    fused.generate([[*range(5, 75)]], Sampling(1.0, 2), [3])
-    same(fused.generate(MIXED[:1], Sampling(1.0, 2), [3]), first)
+    first = fused.generate(MIXED[:1], Sampling(1.0, 2), [3], None)
+    fused.generate([[*range(5, 75)]], Sampling(1.0, 2), [3], None)
+    same(fused.generate(MIXED[:1], Sampling(1.0, 2), [3], None), first)
     fused.release()
-    same(fused.generate(MIXED[:1], Sampling(1.0, 2), [3]), first)
+    same(fused.generate(MIXED[:1], Sampling(1.0, 2), [3], None), first)
 
 
 def test_an_adapter_computes_and_is_taken_out_again(base: Base) -> None:
@@ -102,20 +102,17 @@ def test_an_adapter_computes_and_is_taken_out_again(base: Base) -> None:
     tensors = {name: torch.randn_like(tensor) * 0.1 for name, tensor in blank.tensors.items()}
     adapter = replace(blank, tensors=tensors)
     fused, plain = CudaSampler(base, 2), TorchSampler(base, 2)
-    before = fused.generate(MIXED[:2], Sampling(1.0, 3), [1, 2])
-    for sampler in (fused, plain):
-        sampler.set_student(adapter)
-    changed = fused.generate(MIXED[:2], Sampling(1.0, 3), [1, 2])
-    same(changed, plain.generate(MIXED[:2], Sampling(1.0, 3), [1, 2]))
+    before = fused.generate(MIXED[:2], Sampling(1.0, 3), [1, 2], None)
+    changed = fused.generate(MIXED[:2], Sampling(1.0, 3), [1, 2], adapter)
+    same(changed, plain.generate(MIXED[:2], Sampling(1.0, 3), [1, 2], adapter))
     assert changed != before
-    fused.set_student(None)
     same(
-        fused.generate(MIXED[:2], Sampling(1.0, 3), [1, 2]), before
+        fused.generate(MIXED[:2], Sampling(1.0, 3), [1, 2], None), before
     )  # zeros behind the weights: sums in another order
     name = "base_model.model.model.embed_tokens"
     odd = Adapter(1, 1.0, ("embed_tokens",), {f"{name}.lora_{x}.weight": torch.zeros(1, 1) for x in "AB"})
     with pytest.raises(ModelError, match=r"model\.embed_tokens \(1, 1\), which is no linear"):
-        fused.set_student(odd)
+        fused.generate(MIXED[:2], Sampling(1.0, 3), [1, 2], odd)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 0.0])

@@ -99,7 +99,7 @@ def check_logprobs(
 ) -> None:
     """Against a plain forward with the adapter merged."""
     reference = ModuleNetwork(base)
-    reference.set_student(adapter)
+    reference.write(adapter)
     sides: tuple[list[torch.Tensor], list[torch.Tensor]] = [], []
     for prompt, completion in zip(prompts, completions, strict=True):
         tokens = torch.tensor(completion.token_ids)
@@ -116,37 +116,35 @@ def check_logprobs(
 
 
 def test_logprobs_are_the_models_at_any_temperature(base: Base, sampler: VllmSampler) -> None:
-    sampler.set_student(None)
     for temperature in (1.0, 0.5, 0.0):
-        done = sampler.generate(PROMPTS, Sampling(temperature, 12), list(range(8)))
+        done = sampler.generate(PROMPTS, Sampling(temperature, 12), list(range(8)), None)
         check_logprobs(base, None, PROMPTS, done)
         assert len({c.token_ids for c in done}) > 4
     assert sampler.mismatch is not None and sampler.mismatch < TOLERANCE
-    assert sampler.rest() == {"canary": sampler.mismatch}
+    assert sampler.sleep() == {"canary": sampler.mismatch}
 
 
 def test_greedy_tokens_are_the_other_samplers(base: Base, sampler: VllmSampler) -> None:
     if CUDA:
         pytest.skip("bfloat16 moves an argmax")
-    sampler.set_student(None)
-    expected = TorchSampler(base, 8).generate(PROMPTS, Sampling(0.0, 12), list(range(8)))
-    found = sampler.generate(PROMPTS, Sampling(0.0, 12), list(range(8)))
+    expected = TorchSampler(base, 8).generate(PROMPTS, Sampling(0.0, 12), list(range(8)), None)
+    found = sampler.generate(PROMPTS, Sampling(0.0, 12), list(range(8)), None)
     assert [c.token_ids for c in found] == [c.token_ids for c in expected]
 
 
 def test_a_row_is_a_function_of_its_prompt_and_seed(sampler: VllmSampler) -> None:
-    sampler.set_student(None)
     sampling, seeds = Sampling(1.0, 8), [2**63 - 1, 3, 5, 7, 11, 13, 17, 19]
-    together = sampler.generate(PROMPTS, sampling, seeds)
+    together = sampler.generate(PROMPTS, sampling, seeds, None)
     for n in (0, 3, 7):
-        assert sampler.generate([PROMPTS[n]], sampling, [seeds[n]])[0].token_ids == together[n].token_ids
-    same = sampler.generate([PROMPTS[0]] * 6, sampling, list(range(6)))
+        assert (
+            sampler.generate([PROMPTS[n]], sampling, [seeds[n]], None)[0].token_ids == together[n].token_ids
+        )
+    same = sampler.generate([PROMPTS[0]] * 6, sampling, list(range(6)), None)
     assert len({c.token_ids for c in same}) == 6
 
 
 def test_the_stop_token_is_kept_and_length_truncates(base: Base, sampler: VllmSampler) -> None:
-    sampler.set_student(None)
-    done = sampler.generate([[5, 6, 7]] * 120, Sampling(1.0, 40), list(range(120)))
+    done = sampler.generate([[5, 6, 7]] * 120, Sampling(1.0, 40), list(range(120)), None)
     stopped = [c for c in done if c.finish_reason == "stop"]
     assert stopped and len(stopped) < 120
     for completion in done:
@@ -158,24 +156,20 @@ def test_the_stop_token_is_kept_and_length_truncates(base: Base, sampler: VllmSa
 
 def test_every_version_of_an_adapter_is_served_as_it_is(base: Base, sampler: VllmSampler) -> None:
     sampling, seeds = Sampling(1.0, 10), list(range(8))
-    sampler.set_student(None)
-    before = sampler.generate(PROMPTS, sampling, seeds)
+    before = sampler.generate(PROMPTS, sampling, seeds, None)
     numbers = []
     for seed in (1, 2, 3):
         adapter = make_adapter(base, seed)
-        sampler.set_student(adapter)
-        done = sampler.generate(PROMPTS, sampling, seeds)
+        done = sampler.generate(PROMPTS, sampling, seeds, adapter)
         check_logprobs(base, adapter, PROMPTS, done)
         assert [c.token_ids for c in done] != [c.token_ids for c in before]
         numbers.append(sampler._request.lora_int_id)
         assert set(sampler._engine.llm_engine.list_loras()) == {numbers[-1]}
         assert [f.name for f in Path(sampler._scratch.name).glob("student-*")] == [f"student-{numbers[-1]}"]
     assert numbers == sorted(set(numbers))
-    sampler.set_student(make_adapter(base, 3))
-    sampler.generate(PROMPTS[:1], sampling, [0])
+    sampler.generate(PROMPTS[:1], sampling, [0], make_adapter(base, 3))
     assert sampler._request.lora_int_id == numbers[-1], "equal weights are not sent again"
-    sampler.set_student(None)
-    assert sampler.generate(PROMPTS, sampling, seeds) == before
+    assert sampler.generate(PROMPTS, sampling, seeds, None) == before
 
 
 def test_a_new_version_does_not_read_what_the_old_one_cached(base: Base, sampler: VllmSampler) -> None:
@@ -192,44 +186,43 @@ def test_a_new_version_does_not_read_what_the_old_one_cached(base: Base, sampler
 
     for seed in (4, 5):
         adapter = make_adapter(base, seed)
-        sampler.set_student(adapter)
-        sampler.generate(PROMPTS[:1], Sampling(1.0, 1), [0])
+        sampler.generate(PROMPTS[:1], Sampling(1.0, 1), [0], adapter)
         assert cached() == 0
         assert cached() > 0, "without a cache this test shows nothing"
-        check_logprobs(base, adapter, [LONG], sampler.generate([LONG], Sampling(1.0, 6), [seed]))
+        check_logprobs(base, adapter, [LONG], sampler.generate([LONG], Sampling(1.0, 6), [seed], adapter))
 
 
 def test_an_adapter_that_is_not_finite_is_an_error(base: Base, sampler: VllmSampler) -> None:
     adapter = make_adapter(base, 6)
     broken = {name: torch.full_like(tensor, torch.nan) for name, tensor in adapter.tensors.items()}
-    sampler.set_student(replace(adapter, tensors=broken))
     with pytest.raises(Diverged, match="not finite"):
-        sampler.generate(PROMPTS, Sampling(1.0, 4), list(range(8)))
-    sampler.set_student(adapter)
-    check_logprobs(base, adapter, PROMPTS, sampler.generate(PROMPTS, Sampling(1.0, 4), list(range(8))))
+        sampler.generate(PROMPTS, Sampling(1.0, 4), list(range(8)), replace(adapter, tensors=broken))
+    check_logprobs(
+        base, adapter, PROMPTS, sampler.generate(PROMPTS, Sampling(1.0, 4), list(range(8)), adapter)
+    )
 
 
 def test_what_does_not_fit_is_refused_before_the_engine_sees_it(base: Base, sampler: VllmSampler) -> None:
     key = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
     odd = Adapter(1, 1.0, ("q_proj",), {key.format(x): torch.zeros(1, 1) for x in "AB"})
+    one = PROMPTS[:1], Sampling(1.0, 4), [0]
     with pytest.raises(ModelError, match=r"layers\.0\.self_attn\.q_proj \(1, 1\), which is \(64, 64\)"):
-        sampler.set_student(odd)
+        sampler.generate(*one, odd)
     with pytest.raises(ConfigError, match="rank 600"):
-        sampler.set_student(make_adapter(base, 0, rank=600))
+        sampler.generate(*one, make_adapter(base, 0, rank=600))
     with pytest.raises(ValueError, match="none empty"):
-        sampler.generate([[]], Sampling(1.0, 4), [0])
+        sampler.generate([[]], Sampling(1.0, 4), [0], None)
 
 
 @pytest.mark.skipif(not CUDA, reason="vLLM's sleep needs a GPU")
 def test_sleep_gives_memory_back_and_wakes_up_unchanged(base: Base, sampler: VllmSampler) -> None:
     adapter = make_adapter(base, 7)
-    sampler.set_student(adapter)
-    before = sampler.generate(PROMPTS, Sampling(1.0, 8), list(range(8)))
+    before = sampler.generate(PROMPTS, Sampling(1.0, 8), list(range(8)), adapter)
     free, _ = torch.cuda.mem_get_info()
-    sampler.rest()
+    sampler.sleep()
     assert torch.cuda.mem_get_info()[0] > free + 2**30
-    sampler.rest()
-    assert sampler.generate(PROMPTS, Sampling(1.0, 8), list(range(8))) == before
+    sampler.sleep()
+    assert sampler.generate(PROMPTS, Sampling(1.0, 8), list(range(8)), adapter) == before
     check_logprobs(base, adapter, PROMPTS, before)
 
 
@@ -242,28 +235,25 @@ def test_the_output_layer_is_served_and_the_embedding_refused(base: Base, sample
         return Adapter(4, 4.0, (layer.rpartition(".")[2],), tensors)
 
     head = adapter("lm_head")
-    sampler.set_student(head)
-    check_logprobs(base, head, PROMPTS, sampler.generate(PROMPTS, Sampling(1.0, 4), list(range(8))))
+    check_logprobs(base, head, PROMPTS, sampler.generate(PROMPTS, Sampling(1.0, 4), list(range(8)), head))
     with pytest.raises(ModelError, match=r"embed_tokens \(259, 64\), which is no linear layer"):
-        sampler.set_student(adapter("model.embed_tokens"))
+        sampler.generate(PROMPTS[:1], Sampling(1.0, 4), [0], adapter("model.embed_tokens"))
 
 
 def test_an_engine_that_died_is_an_error_and_then_made_again_with_more_room(
     base: Base, sampler: VllmSampler
 ) -> None:
-    sampler.set_student(None)
-    sampler.generate(PROMPTS, Sampling(1.0, 4), list(range(8)))
+    sampler.generate(PROMPTS, Sampling(1.0, 4), list(range(8)), None)
     engines = [p for p in multiprocessing.active_children() if "EngineCore" in p.name]
     assert engines
     for process in engines:
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
     with pytest.raises(EnvironmentFault, match="failed while generating") as caught:
-        sampler.generate(PROMPTS, Sampling(1.0, 4), list(range(8)))
+        sampler.generate(PROMPTS, Sampling(1.0, 4), list(range(8)), None)
     assert caught.value.exit_code == 3 and caught.value.hint
     wide = make_adapter(base, 8, rank=24, std=0.1)
-    sampler.set_student(wide)
-    check_logprobs(base, wide, PROMPTS, sampler.generate(PROMPTS, Sampling(1.0, 8), list(range(8))))
+    check_logprobs(base, wide, PROMPTS, sampler.generate(PROMPTS, Sampling(1.0, 8), list(range(8)), wide))
     assert sampler._rank == 32
 
 
@@ -279,7 +269,7 @@ weakref.finalize(early, int)
 from test_engine import PROMPTS, SETTINGS, Sampling, VllmSampler, make_base
 if __name__ == "__main__":
     sampler = VllmSampler(make_base(0), SETTINGS)
-    sampler.generate(PROMPTS, Sampling(1.0, 2), list(range(8)))
+    sampler.generate(PROMPTS, Sampling(1.0, 2), list(range(8)), None)
     print("left", sampler._scratch.name)
 """
     )
@@ -298,5 +288,5 @@ def test_the_canary_stops_an_engine_with_other_weights(base: Base, tmp_path: Pat
     other.model.config._name_or_path = str(tmp_path)
     wrong = VllmSampler(other, SETTINGS)
     with pytest.raises(ModelError, match=r"differ from the trained model's by .* sampling.canary allows"):
-        wrong.generate(PROMPTS, Sampling(1.0, 4), list(range(8)))
+        wrong.generate(PROMPTS, Sampling(1.0, 4), list(range(8)), None)
     wrong.close()

@@ -151,8 +151,7 @@ def engine_of(base: Base, canary: Canary, student: Adapter | None, noise: float 
     sampler, source = TorchSampler(base, 8), torch.Generator().manual_seed(0)
 
     def complete(seeds: Sequence[int]) -> list[Completion]:
-        sampler.set_student(student)
-        found = sampler.generate(canary.prompts, SAMPLING, seeds)
+        found = sampler.generate(canary.prompts, SAMPLING, seeds, student)
         off = [torch.randn(len(c.logprobs), generator=source) * noise for c in found]
         return [
             replace(c, logprobs=tuple(x + float(e) for x, e in zip(c.logprobs, errors, strict=True)))
@@ -216,14 +215,17 @@ def test_a_sampler_is_checked_with_the_adapter_it_is_given(tiny: Base) -> None:
     assert check_sampler(tiny, sampler, None, None, None, "torch").effect == 0
 
     class Deaf(TorchSampler):
-        def set_student(self, adapter: Adapter | None) -> None:
-            """Keeps what it has."""
+        """Whatever it is given, it computes with what it was made with."""
 
-    with pytest.raises(ModelError, match=r"^deaf's log-probabilities differ"):
-        check_sampler(tiny, Deaf(tiny, 8), adapter, None, None, "deaf")
+        own: Adapter | None = None
+
+        def generate(self, prompts: Any, sampling: Any, seeds: Any, adapter: Any) -> list[Completion]:
+            return super().generate(prompts, sampling, seeds, self.own)
+
     deaf = Deaf(tiny, 8)
-    below = replace(adapter, tensors={n: t * 0.9 for n, t in adapter.tensors.items()})
-    TorchSampler.set_student(deaf, below)
+    with pytest.raises(ModelError, match=r"^deaf's log-probabilities differ"):
+        check_sampler(tiny, deaf, adapter, None, None, "deaf")
+    deaf.own = below = replace(adapter, tensors={n: t * 0.9 for n, t in adapter.tensors.items()})
     with pytest.raises(ModelError, match="nearer to the model with the adapter of the earlier rounds"):
         check_sampler(tiny, deaf, adapter, below, 10.0, "deaf")
 
@@ -233,7 +235,7 @@ def test_the_canary_reads_the_model_beneath_the_adapters_of_training(tiny: Base)
     peft = with_lora(tiny, load_config("smoke", env={}).lora, 0, None)
     try:
         found = canary.check(
-            lambda seeds: sampler.generate(canary.prompts, SAMPLING, seeds), None, {}, "engine"
+            lambda seeds: sampler.generate(canary.prompts, SAMPLING, seeds, None), None, {}, "engine"
         )
         assert found.nats < 1e-5
     finally:
