@@ -58,6 +58,7 @@ OURS = (
             "distill.rollouts=128",
             "distill.group=1",
             "distill.lr=5e-6",
+            "distill.micro_tokens=2048",  # 128 prompts of their own in one pass take half of a card
             "objective.top_k=256",
         ),
     ),
