@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import statistics
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from gepa_loop.distill.metrics import peak_memory_gib
 from gepa_loop.distill.optimizer import make_optimizer
 from gepa_loop.distill.passes import plan_passes
 from gepa_loop.distill.teacher.choose import open_reader
-from gepa_loop.distill.update import update
+from gepa_loop.distill.update import Carried, Trainee, update
 from gepa_loop.lab import Lab
 from gepa_loop.model.graphs import open_forward
 from gepa_loop.model.lora.training import student_adapter, with_lora
@@ -77,12 +77,11 @@ def run(case: Case, steps: int, warmup: int, sets: list[str]) -> dict[str, Any]:
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer, forward = make_optimizer(config, trained), open_forward(base.model, trained)
 
-    fixed = dataclasses.replace(lab.rollouts, sampler=Fixed(case, base.model.config.vocab_size))
+    fixed = replace(lab.rollouts, sampler=Fixed(case, base.model.config.vocab_size))
     collected = collect(config, fixed.by(student_adapter(model)), reader, None, 0)
     passes = plan_passes(config, base, case.prompt + case.new)
-    loss = update(
-        config, base, forward, optimizer, reader, collected, 0.0, 0, passes, Clock(base.device)
-    ).loss
+    trainee, carried = Trainee(base, forward, optimizer, reader), Carried(passes)
+    loss = update(config, trainee, collected, carried, Clock(base.device)).loss
 
     rows = []
     if case.device == "cuda":
@@ -91,7 +90,7 @@ def run(case: Case, steps: int, warmup: int, sets: list[str]) -> dict[str, Any]:
         start, clock = time.perf_counter(), Clock(base.device)
         collected = collect(config, lab.rollouts.by(student_adapter(model, base.device)), reader, None, step)
         clock.lap("generate")
-        update(config, base, forward, optimizer, reader, collected, 0.0, step, passes, clock)
+        update(config, trainee, collected, replace(carried, updates=step), clock)
         seconds = clock.seconds
         rows.append({"step": time.perf_counter() - start, **seconds})
         assert {len(c.token_ids) for c in collected.completions} == {case.new}
@@ -113,5 +112,5 @@ if __name__ == "__main__":
     parser.add_argument("--override", default="{}")
     parser.add_argument("--set", action="append", default=[])
     given = parser.parse_args()
-    case = dataclasses.replace(CASES[given.case], **json.loads(given.override))
+    case = replace(CASES[given.case], **json.loads(given.override))
     print(json.dumps(run(case, given.steps, given.warmup, given.set)))

@@ -26,7 +26,7 @@ from gepa_loop.distill.head.divergence import divergence
 from gepa_loop.distill.optimizer import make_optimizer
 from gepa_loop.distill.passes import plan_passes
 from gepa_loop.distill.teacher.choose import open_reader
-from gepa_loop.distill.update import update
+from gepa_loop.distill.update import Carried, Trainee, update
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.graphs import open_forward
 from gepa_loop.model.lora.training import as_teacher, remove_lora, student_adapter, with_lora
@@ -61,14 +61,9 @@ def both(lab: Lab, config: Config, peer: Any) -> tuple[Outcome, Outcome]:
         forward = open_forward(lab.base.model, list(trained.values()))
         done = update(
             config,
-            lab.base,
-            forward,
-            optimizer,
-            reader,
+            Trainee(lab.base, forward, optimizer, reader),
             collected,
-            0.0,
-            0,
-            plan_passes(config, lab.base, 0),
+            Carried(plan_passes(config, lab.base, 0)),
             Clock(lab.base.device),
         )
         ours = Outcome(done.loss, {n: p.grad.clone() for n, p in trained.items() if p.grad is not None})

@@ -54,8 +54,8 @@ def metrics(
         **{name: value if math.isfinite(value) else None for name, value in row.items()},
         "seconds": seconds,
         "tokens_per_second": tokens / sum(seconds.values()),
-        "micro_tokens": done.passes.tokens,
-        "recomputed": done.passes.recompute,
+        "micro_tokens": done.carried.passes.tokens,
+        "recomputed": done.carried.passes.recompute,
         "peak_memory_gib": peak_memory_gib(device),
     }
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from gepa_loop.config.whole import Config
 from gepa_loop.distill.agreement import divergences, reply_groups
 from gepa_loop.distill.average import Average
@@ -21,11 +19,10 @@ from gepa_loop.distill.collect import collect
 from gepa_loop.distill.metrics import metrics, samples
 from gepa_loop.distill.optimizer import learning_rate
 from gepa_loop.distill.passes import Passes
-from gepa_loop.distill.update import update
+from gepa_loop.distill.update import Carried, Trainee, update
 from gepa_loop.distill.warm import Recorded, imitating
 from gepa_loop.errors import Diverged
 from gepa_loop.lab import Lab
-from gepa_loop.model.forward import Forward
 from gepa_loop.model.lora.adapter import Adapter, stack_adapters
 from gepa_loop.model.lora.training import load_student, load_teacher, student_adapter, teacher_adapter
 from gepa_loop.run.files import append_jsonl, read_jsonl, write_jsonl
@@ -37,6 +34,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
     from gepa_loop.distill.teacher.base import Reader
+
 
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 JOURNALS = METRICS, SAMPLES
@@ -53,17 +51,20 @@ class Training:
     lab: Lab
     model: PeftModel
     stack: Adapter | None
-    reader: Reader | None
+    trainee: Trainee
     record: Recorded | None
     """The teacher's samples, where they are made once."""
-    forward: Forward
-    optimizer: torch.optim.Optimizer
     average: Average
     passes: Passes
     folder: Path
     """Of the journals."""
     warm_start: float
     """Nats a token at which steps on the teacher's samples end."""
+
+    @property
+    def reader(self) -> Reader | None:
+        """The teacher."""
+        return self.trainee.reader
 
     @property
     def student(self) -> Adapter:
@@ -83,7 +84,7 @@ class Training:
         return Checkpoint(
             0,
             student_adapter(self.model),
-            optimizer_moments(self.optimizer),
+            optimizer_moments(self.trainee.optimizer),
             (Check(0, before, warm),),
             dict.fromkeys(JOURNALS, 0),
             self._following(),
@@ -96,7 +97,7 @@ class Training:
         self.average.restart()
         if checkpoint.weights is not None:
             load_student(self.model, checkpoint.weights)
-        restore_moments(self.optimizer, checkpoint.moments)
+        restore_moments(self.trainee.optimizer, checkpoint.moments)
         if checkpoint.teacher is not None:
             load_teacher(self.model, checkpoint.teacher)
         if self.reader is not None:
@@ -138,18 +139,16 @@ class Training:
                 clock.lap("generate")
 
                 # 2. The teacher reads; the student moves.
-                first = step * settings.updates
-                done = update(
-                    now, self.lab.base, self.forward, self.optimizer, self.reader, collected, baseline, first, self.passes, clock
-                )  # fmt: skip
-                self.passes = done.passes
+                carried = Carried(self.passes, step * settings.updates, baseline)
+                done = update(now, self.trainee, collected, carried, clock)
+                self.passes = done.carried.passes
                 self.average.add(step + 1)
                 finite = math.isfinite(done.loss) and math.isfinite(done.grad_norm)
                 failed = 0 if finite else failed + 1
                 if failed == FAILURES:
                     raise Diverged(f"the loss or its gradient was not finite in {FAILURES} steps in a row")
-                step, baseline = step + 1, done.baseline
-                rate = learning_rate(config, first)
+                step, baseline = step + 1, done.carried.baseline
+                rate = learning_rate(config, carried.updates)
                 row = metrics(step, collected, done, rate, clock, self.lab.base.device) | measured
                 row |= {"warm": warm, "skipped": not finite, "halved": start.halved}
                 if warm and finite:
@@ -174,7 +173,7 @@ class Training:
         reached = Checkpoint(
             step,
             adapter,
-            optimizer_moments(self.optimizer),
+            optimizer_moments(self.trainee.optimizer),
             (*start.checks, replace(check, warm=warm, warm_losses=imitated)),
             written,
             self._following(),
@@ -225,7 +224,9 @@ class Training:
             rollouts.sampler.sleep()
             questions = rollouts.renderer.all_tokens(NO_PROMPT, items)
             groups = reply_groups(self.reader, items, questions, completions)
-            nats, self.passes = divergences(self.lab.base, self.reader, groups, self.passes, self.forward)
+            nats, self.passes = divergences(
+                self.lab.base, self.reader, groups, self.passes, self.trainee.forward
+            )
             kl = dict(zip((item.id for item in items), nats, strict=True))
             found["held_out_kl"] = sum(nats) / len(nats)
             if rollouts.task.answers == "references":

@@ -21,6 +21,7 @@ from gepa_loop.distill.optimizer import make_optimizer
 from gepa_loop.distill.passes import plan_passes
 from gepa_loop.distill.stretch import JOURNALS, METRICS, Progress, Training
 from gepa_loop.distill.teacher.choose import open_reader
+from gepa_loop.distill.update import Trainee
 from gepa_loop.distill.warm import TEACHER_SAMPLES, recorded
 from gepa_loop.errors import Diverged
 from gepa_loop.lab import Lab
@@ -184,10 +185,8 @@ def _open(lab: Lab, model: PeftModel, candidate: Candidate, stack: Adapter | Non
         lab,
         model,
         stack,
-        reader,
+        Trainee(base, open_forward(base.model, trained), optimizer, reader),
         record,
-        open_forward(base.model, trained),
-        optimizer,
         Average(optimizer, averaging(config.distill, config.objective, config.teacher)),
         plan_passes(config, base, _longest_row(lab)),
         folder,

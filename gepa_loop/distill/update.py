@@ -28,6 +28,32 @@ NO_PREFIX = Prefix()
 
 
 @dataclass(frozen=True)
+class Trainee:
+    """Who is trained, who is read, and by what; weights, moments and a following teacher change in place."""
+
+    base: Base
+    """The model, with the student's adapter active."""
+    forward: Forward
+    """Runs it; from `graphs.open_forward` with the student's parameters."""
+    optimizer: torch.optim.Optimizer
+    """Over the student's parameters, from `make_optimizer`."""
+    reader: Reader | None
+    """What reads besides the student."""
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What one step hands to the next."""
+
+    passes: Passes
+    """How rollouts are cut: those that fitted in memory."""
+    updates: int = 0
+    """Optimiser steps taken."""
+    baseline: float = 0.0
+    """Running mean of the advantages."""
+
+
+@dataclass(frozen=True)
 class Updated:
     """What the updates of one step saw; tensors are on the CPU, tokens in the order of the rollouts."""
 
@@ -40,45 +66,28 @@ class Updated:
     advantage_N: Tensor
     reference_logprob_N: Tensor | None
     weight_N: Tensor
-    baseline: float
-    """Running mean of the advantages."""
-    passes: Passes
-    """Those that fitted in memory."""
+    carried: Carried
+    """To the next step."""
 
 
-def update(
-    config: Config,
-    base: Base,
-    forward: Forward,
-    optimizer: torch.optim.Optimizer,
-    reader: Reader | None,
-    collected: Collected,
-    baseline: float,
-    first: int,
-    passes: Passes,
-    clock: Clock,
-) -> Updated:
-    """Train on one step's rollouts; model, optimiser and a following teacher change in place.
+def update(config: Config, trainee: Trainee, collected: Collected, carried: Carried, clock: Clock) -> Updated:
+    """Train on one step's rollouts.
 
     An update whose loss or gradient is not finite, or in which no token counts, leaves the weights as they are. One that
     runs out of memory begins anew with smaller passes.
 
     Args:
         config: The run's configuration.
-        base: The model, with the student's adapter active.
-        forward: Runs it; from `graphs.open_forward` with the student's parameters.
-        optimizer: Over the student's parameters, from `make_optimizer`.
-        reader: What reads besides the student.
+        trainee: Changes in place.
         collected: The rollouts.
-        baseline: Running mean of earlier steps' advantages.
-        first: Optimiser steps taken before.
-        passes: How the rollouts are cut.
+        carried: From the step before.
         clock: Gets the seconds of each phase.
 
     Raises:
         ModelError: Not even one completion fits in memory.
     """
-    objective, batch = config.objective, collected.batch
+    objective, batch, passes = config.objective, collected.batch, carried.passes
+    base, forward, reader = trainee.base, trainee.forward, trainee.reader
     temperature = objective.policy_temperature(config.sampling.temperature)
     reference_N = None
     if objective.reads_before and reader is not None:
@@ -98,24 +107,22 @@ def update(
         old_N, passes = in_parts(own, collected.groups, passes, forward)
         batch = replace(batch, old_logprob_N=old_N)
         clock.lap("forward")
-    advantage_N, baseline = rule_of(objective).advantages(batch, reference_N, baseline)
-    fixed = _Fixed(config, base, forward, reader, batch, advantage_N, reference_N)
+    advantage_N, baseline = rule_of(objective).advantages(batch, reference_N, carried.baseline)
+    fixed = _Fixed(config, trainee, batch, advantage_N, reference_N)
 
     losses, norms, seen, weights, moved = [], [], [], [], False
     for number, (share, tokens, rollouts) in enumerate(_shares(collected, config.distill.updates)):
         weight_N = token_weights(objective, _slice(batch, tokens, rollouts), collected.trained_C[rollouts])
-        value, counted, parts_seen, passes = _gradient(
-            fixed, optimizer, share, tokens, weight_N, passes, clock
-        )
+        value, counted, parts_seen, passes = _gradient(fixed, share, tokens, weight_N, passes, clock)
         seen += parts_seen
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        parameters = [p for group in trainee.optimizer.param_groups for p in group["params"]]
         # The one place where the host waits for the device.
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.distill.max_norm))
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, first + number)
+        for group in trainee.optimizer.param_groups:
+            group["lr"] = learning_rate(config, carried.updates + number)
         total = float(value)
         if math.isfinite(norm) and math.isfinite(total) and bool(counted):
-            optimizer.step()
+            trainee.optimizer.step()
             moved = True
             if reader is not None:
                 reader.moved()
@@ -133,8 +140,7 @@ def update(
         advantage_N=advantage_N,
         reference_logprob_N=reference_N,
         weight_N=torch.cat(weights),
-        baseline=baseline,
-        passes=passes,
+        carried=Carried(passes, carried.updates + len(losses), baseline),
     )
 
 
@@ -143,9 +149,7 @@ class _Fixed:
     """What all passes of one step read."""
 
     config: Config
-    base: Base
-    forward: Forward
-    reader: Reader | None
+    trainee: Trainee
     batch: Completions
     advantage_N: Tensor
     reference_N: Tensor | None
@@ -153,7 +157,6 @@ class _Fixed:
 
 def _gradient(
     fixed: _Fixed,
-    optimizer: torch.optim.Optimizer,
     share: Sequence[Group],
     tokens: slice,
     weight_N: Tensor,
@@ -165,14 +168,15 @@ def _gradient(
     Returns:
         The loss, whether any token counted, what each pass saw (all on the device), and the passes that fitted in memory.
     """
+    trainee = fixed.trainee
     while True:
-        optimizer.zero_grad(set_to_none=False)
+        trainee.optimizer.zero_grad(set_to_none=False)
         start, values, counts, seen = tokens.start, [], [], []
         try:
             for part in micro_batches(share, passes.tokens):
                 here = slice(start, start + sum(group.tokens for group in part))
                 inside = slice(here.start - tokens.start, here.stop - tokens.start)
-                weights = weight_N[inside].to(fixed.base.device)
+                weights = weight_N[inside].to(trainee.base.device)
                 value, stats, found = _pass(fixed, part, here, weights, passes.recompute, clock)
                 start = here.stop
                 values.append(value)
@@ -186,14 +190,15 @@ def _gradient(
         if less is None:
             raise too_large(share, cause)
         passes = less
-        free(fixed.forward, fixed.reader)
+        free(trainee.forward, trainee.reader)
 
 
 def _pass(
     fixed: _Fixed, part: Sequence[Group], here: slice, weight_N: Tensor, recompute: bool, clock: Clock
 ) -> tuple[Tensor, TokenStats, Ratios]:
     """Forward and backward of a part, whose tokens are `here` among all; gradients add up in place."""
-    config, base, reader, batch = fixed.config, fixed.base, fixed.reader, fixed.batch
+    config, batch = fixed.config, fixed.batch
+    base, reader = fixed.trainee.base, fixed.trainee.reader
     objective, device = config.objective, base.device
     temperature = objective.policy_temperature(config.sampling.temperature)
     rule = rule_of(objective)
@@ -201,7 +206,9 @@ def _pass(
     dense = reader.read(part, device) if asked is not None and reader is not None else None
     clock.lap("teacher")
     packed = _packed(part, device)
-    student_NH = recomputed_states(base.model, packed) if recompute else fixed.forward(packed, NO_PREFIX)
+    student_NH = (
+        recomputed_states(base.model, packed) if recompute else fixed.trainee.forward(packed, NO_PREFIX)
+    )
     clock.lap("forward")
     stats = token_stats(
         student_NH,

@@ -17,7 +17,7 @@ from gepa_loop.distill.optimizer import make_optimizer
 from gepa_loop.distill.passes import Passes, plan_passes, smaller
 from gepa_loop.distill.teacher.choose import open_reader
 from gepa_loop.distill.teacher.local import LocalReader
-from gepa_loop.distill.update import Updated, update
+from gepa_loop.distill.update import Carried, Trainee, Updated, update
 from gepa_loop.errors import ModelError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.base import Base
@@ -47,7 +47,9 @@ def step(
         reader = replace(reader, _forward=teacher)
         collected = collect(config, lab.rollouts.by(student_adapter(model)), reader, None, 0)
         clock = Clock(lab.base.device)
-        done = update(config, lab.base, forward, optimizer, reader, collected, 0.0, 0, passes, clock)
+        done = update(
+            config, Trainee(lab.base, forward, optimizer, reader), collected, Carried(passes), clock
+        )
         (whole,) = optimizer.param_groups[0]["params"]
         return done, whole.grad.clone()
     finally:

@@ -19,7 +19,7 @@ from gepa_loop.distill.optimizer import make_optimizer
 from gepa_loop.distill.passes import plan_passes
 from gepa_loop.distill.teacher.choose import open_reader
 from gepa_loop.distill.trainer import distill
-from gepa_loop.distill.update import Updated, update
+from gepa_loop.distill.update import Carried, Trainee, Updated, update
 from gepa_loop.errors import ConfigError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.graphs import open_forward
@@ -59,7 +59,9 @@ class Stage:
         forward, passes = open_forward(base.model, self.trained), plan_passes(config, base, 0)
         optimizer = make_optimizer(config, self.trained)
         clock = Clock(base.device)
-        return update(config, base, forward, optimizer, self.reader, self.collected, 0.0, 0, passes, clock)
+        return update(
+            config, Trainee(base, forward, optimizer, self.reader), self.collected, Carried(passes), clock
+        )
 
     def gradient(self) -> Tensor:
         return torch.cat([p.grad.flatten() for p in self.trained])
