@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.candidate import Scored, Setting, measure_side
 from gepa_loop.optimize.adapter import COMPONENT, disable_caches, example
 from gepa_loop.optimize.journal import Journal
-from gepa_loop.optimize.programs import BatchedAdapter
+from gepa_loop.optimize.programs import Aids, BatchedAdapter
 from gepa_loop.optimize.propose.choose import make_proposer
 from gepa_loop.task.items import SPLITS
 from gepa_loop.task.prompts import Candidate
@@ -31,7 +31,7 @@ def open_ours(setting: Setting):
     def score(prompt: Candidate) -> Scored:
         # A new journal each time: what is in one is not scored again.
         journal = Journal(Path(folder.name) / str(next(count)))
-        adapter = BatchedAdapter(config, rollouts, proposer, journal, lambda spent: None)
+        adapter = BatchedAdapter(config, rollouts, Aids(proposer), journal)
         found = adapter.evaluate(batch, {COMPONENT: prompt.text})
         rows = [journal.rows[prompt.id, item.id][0] for item in setting.items]
         return Scored(

@@ -38,6 +38,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Ground:
+    """What a round stands on."""
+
+    number: int = 0
+    """The round's."""
+    stack: Adapter | None = None
+    """The earlier rounds' adapters, as one."""
+    path: Path | None = None
+    """Where that lies."""
+    earlier: Fit | None = None
+    """How predicted and actual students of earlier rounds fit."""
+
+
+@dataclass(frozen=True)
 class RoundOutcome:
     """What a round hands to the next."""
 
@@ -79,7 +93,7 @@ def run_loop(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer) -> 
         run.event("round", round=number)
         earlier = fit([p for outcome in outcomes for p in outcome.predictions])
         own = lab.in_round(number)
-        outcome = run_round(own, seed_prompt, run, observer, number, stack, adapter, earlier)
+        outcome = run_round(own, seed_prompt, run, observer, Ground(number, stack, adapter, earlier))
         observer.note(f"round {number}: {outcome.verdict.reason}")
         outcomes.append(outcome)
         stack, adapter = outcome.stack, outcome.adapter
@@ -105,16 +119,7 @@ def rounds_done(path: Path) -> int:
     return len(read_json(file)["rounds"]) if file.exists() else 0
 
 
-def run_round(
-    lab: Lab,
-    seed_prompt: Candidate,
-    run: Run,
-    observer: Observer,
-    number: int,
-    stack: Adapter | None,
-    stack_path: Path | None,
-    earlier: Fit | None,
-) -> RoundOutcome:
+def run_round(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer, ground: Ground) -> RoundOutcome:
     """One round on top of the earlier rounds' adapters: baseline, search, distil, evaluate, decide.
 
     Args:
@@ -122,11 +127,9 @@ def run_round(
         seed_prompt: Where the search starts.
         run: The run.
         observer: Watches.
-        number: The round's.
-        stack: The earlier rounds' adapters, as one.
-        stack_path: Where that lies.
-        earlier: How predicted and actual students of earlier rounds fit.
+        ground: What the earlier rounds left.
     """
+    number, stack, earlier = ground.number, ground.stack, ground.earlier
     config, folder = lab.config, run.path / f"round_{number:02d}"
 
     def scored(name: str, split: str, prompt: str, adapter: Adapter | None) -> dict[str, float]:
@@ -154,7 +157,8 @@ def run_round(
             observer.note(f"{candidate.id} is skipped: {why}")
             continue
         target = folder / "distill" / candidate.id
-        distilled = distil(lab, candidate, target, observer, number=number, stack=stack, before=held_out)
+        observer.stage("distill", round=number, candidate=candidate.id)
+        distilled = distil(lab, candidate, target, observer, stack, held_out)
         students[candidate.id] = distilled.adapter
         if (why := _forgets(config.loop, distilled)) is not None:
             contenders.append(Contender(candidate.id, prompted, None, why))
@@ -171,11 +175,11 @@ def run_round(
     # A student that no prompt was chosen for is alone.
     verdict = decide(base, contenders, level, config.seed, front.finalists if reads else 1)
     best = max(contenders, key=lambda c: (c.id == verdict.winner, sum(c.prompted.values()), c.id)).id
-    below, adapter_path = stack, stack_path
+    adapter_path = ground.path
     if verdict.winner is not None:
         stack = _stacked(stack, students[verdict.winner])
         adapter_path = folder / "distill" / verdict.winner / "adapter"
-        if number > 0 and stack_path is not None:
+        if number > 0 and ground.path is not None:
             adapter_path = folder / "stack"
             write_adapter(adapter_path, stack, lab.base.origin)
     measured = {row["id"]: row["objectives"] for row in front.rows}
@@ -186,7 +190,7 @@ def run_round(
     more = details(verdict, base, predictions, earlier, config.seed)
     write_json(folder / "decision.json", {**said, "level": level, **more})
     prompt = next(c for c in front.candidates if c.id == best)
-    return RoundOutcome(number, verdict, below, stack, adapter_path, prompt, said, predictions)
+    return RoundOutcome(number, verdict, ground.stack, stack, adapter_path, prompt, said, predictions)
 
 
 def _no_student(

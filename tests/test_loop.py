@@ -19,7 +19,7 @@ from gepa_loop.distill.collect import items_of_step
 from gepa_loop.distill.forgetting import NEUTRAL, Control
 from gepa_loop.distill.probe import PER_ITEM
 from gepa_loop.lab import Lab, open_lab
-from gepa_loop.loop import RoundOutcome, run_round, run_test
+from gepa_loop.loop import Ground, RoundOutcome, run_round, run_test
 from gepa_loop.model.bundled import random_tiny
 from gepa_loop.model.lora.files import read_adapter
 from gepa_loop.model.lora.training import remove_lora, student_adapter, with_lora
@@ -344,7 +344,7 @@ def decision(folder: Path, sets: Sequence[str]) -> Mapping[str, Any]:
         place = opened.path / "round_00" / "optimize"
         write_jsonl(place / "candidates.jsonl", rows)
         write_front(place, Found(tuple(rows), "", Spent(), 0), rows[:2], None, "", None)
-        run_round(lab, prompts[0], opened, Silent(), 0, None, None, None)
+        run_round(lab, prompts[0], opened, Silent(), Ground())
     return read_json(folder / "round_00" / "decision.json")
 
 
@@ -382,7 +382,7 @@ def test_students_of_two_prompts_are_one_where_none_is_read(
         for text in ("One.", "Two."):
             folder = tmp_path / type_ / text
             before = dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0)
-            distil(lab, Candidate(text), folder, Silent(), stack=None, before=before)
+            distil(lab, Candidate(text), folder, Silent(), None, before)
             found.append(read_jsonl(folder / "metrics.jsonl")[0]["grad_norm"])
         assert all(found)
         assert (found[0] == found[1]) == equal

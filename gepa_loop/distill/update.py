@@ -13,7 +13,7 @@ from gepa_loop.config.whole import Config
 from gepa_loop.distill.batch import Group, completion_tokens, micro_batches
 from gepa_loop.distill.clock import Clock
 from gepa_loop.distill.collect import Collected
-from gepa_loop.distill.head.chunked import TokenStats, token_logprobs, token_stats
+from gepa_loop.distill.head.chunked import TokenStats, Wanted, token_logprobs, token_stats
 from gepa_loop.distill.objectives.base import Completions, Ratios, Seen, token_weights
 from gepa_loop.distill.objectives.choose import rule_of
 from gepa_loop.distill.optimizer import learning_rate
@@ -215,9 +215,7 @@ def _pass(
         _head(base),
         completion_tokens(part, device),
         dense,
-        asked,
-        policy=rule.policy,
-        temperature=temperature,
+        Wanted(asked, rule.policy, temperature),
     )
     owner_N = batch.owner_N[here]
     found = rule.ratios(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,7 @@ from gepa_loop.optimize.adapter import COMPONENT, disable_caches, example
 from gepa_loop.optimize.budget import Progress, Spent, reason_to_stop
 from gepa_loop.optimize.frontier import Measured, best_at, undominated
 from gepa_loop.optimize.journal import Journal
-from gepa_loop.optimize.programs import BatchedAdapter, Probe, no_instruction, useless
-from gepa_loop.optimize.propose.base import Proposer
+from gepa_loop.optimize.programs import Aids, BatchedAdapter, no_instruction, useless
 from gepa_loop.run.seeds import derive_seed
 from gepa_loop.scores.rollouts import Rollouts
 from gepa_loop.task.items import Item
@@ -204,26 +203,20 @@ class _Search:
 def optimize(
     config: Config,
     rollouts: Rollouts,
-    proposer: Proposer,
+    aids: Aids,
     seed_prompt: Candidate,
     folder: Path,
-    progress: Callable[[Spent], None],
     seed: int,
-    probe: Probe | None = None,
-    quote_usd: float = 0.0,
 ) -> Found:
     """Evolve prompts from `seed_prompt` with GEPA, until a cap is reached.
 
     Args:
         config: The run's configuration.
-        rollouts: Where completions come from; its sampler holds the model that the prompts are for.
-        proposer: Who writes new prompts.
+        rollouts: Where completions come from, by the model that the prompts are for.
+        aids: Who writes prompts, measures them and watches.
         seed_prompt: Where the search starts.
         folder: Gets candidates.jsonl and gepa/ (what is not decided yet), and is continued from them.
-        progress: Called with what is spent after each evaluation.
         seed: The search's own seed.
-        probe: Measures the distillability of accepted prompts; None leaves it out.
-        quote_usd: US dollars that a proposal may cost; the search ends where that could pass `max_usd`.
 
     Raises:
         ConfigError: `max_rollouts` allows no proposal.
@@ -234,8 +227,8 @@ def optimize(
     check_budget(config)
     disable_caches()
     journal = Journal(folder)
-    adapter = BatchedAdapter(config, rollouts, proposer, journal, progress, probe, seed_prompt.text)
-    search = _Search(config, adapter, seed, quote_usd)
+    adapter = BatchedAdapter(config, rollouts, aids, journal, seed_prompt.text)
+    search = _Search(config, adapter, seed, aids.quote_usd)
     gepa.optimize(
         seed_candidate={COMPONENT: seed_prompt.text},
         trainset=trainset(config, rollouts),
@@ -251,7 +244,7 @@ def optimize(
         seed=derive_seed(seed, "gepa") % 2**32,
     )
     if journal.proposals and all(map(useless, journal.proposals)):
-        raise no_instruction(proposer.name, journal.proposals)
+        raise no_instruction(aids.proposer.name, journal.proposals)
     accepted = [row for row in journal.decided if row["status"] == "accepted"]
     settings = config.optimize
     pool = [adapter.measured(Candidate(row["text"]), search.pareto) for row in accepted]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import takewhile
 from typing import Any
 
@@ -40,16 +40,28 @@ Probe = Callable[[str], Mapping[str, float]]
 """Prompt -> its distillability: `divergence` in nats per token, and the teacher's `gain`."""
 
 
+@dataclass(frozen=True)
+class Aids:
+    """What a search has beside the model that its prompts are for."""
+
+    proposer: Proposer
+    """Who writes new prompts."""
+    progress: Callable[[Spent], None] = lambda _: None
+    """Called with what is spent after each evaluation."""
+    probe: Probe | None = None
+    """Measures the distillability of accepted prompts; None leaves it out."""
+    quote_usd: float = 0.0
+    """US dollars that a proposal may cost; the search ends where that could pass `max_usd`."""
+
+
 class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
     """DSPy's GEPA adapter with two parts replaced: evaluation by one sampler call, proposals by a `Proposer`.
 
     Args:
         config: The run's configuration.
         rollouts: Where completions come from.
-        proposer: Who writes new prompts.
+        aids: Who writes prompts, measures them and watches.
         journal: What is paid for already.
-        progress: Called with what is spent after each evaluation.
-        probe: Measures the distillability of accepted prompts; None leaves it out.
         seed_prompt: What proposals may quote, whatever it holds.
     """
 
@@ -57,20 +69,16 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         self,
         config: Config,
         rollouts: Rollouts,
-        proposer: Proposer,
+        aids: Aids,
         journal: Journal,
-        progress: Callable[[Spent], None],
-        probe: Probe | None = None,
         seed_prompt: str = "",
     ) -> None:
         self.settings = config.optimize
         self.sampling = Sampling(config.optimize.temperature, config.sampling.max_tokens)
         self.items_per_call = max(1, config.sampling.batch // config.optimize.samples)
         self.rollouts = rollouts
-        self.proposer = proposer
+        self.aids = aids
         self.journal = journal
-        self.progress = progress
-        self.probe = probe
         self.spent = Spent()
         self.known: set[str] = set()
         self.failure: Exception | None = None
@@ -100,14 +108,14 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         self.sample(prompt, [item for item in items if (prompt.id, item.id) not in known])
         for item in items:
             self._count(prompt.id, item.id)
-        self.progress(self.spent)
+        self.aids.progress(self.spent)
         scores = [_mean(self.journal.scores[prompt.id, item.id]) for item in items]
         outputs = [Prediction(answer=self._answer(prompt.id, item.id)) for item in items]
         objectives = None
         if self._pareto.issuperset(item.id for item in items):
-            if self.probe is not None and prompt.id not in self.journal.probes:
+            if self.aids.probe is not None and prompt.id not in self.journal.probes:
                 begun = time.perf_counter()
-                self.journal.add_probe(prompt.id, self.probe(prompt.text))
+                self.journal.add_probe(prompt.id, self.aids.probe(prompt.text))
                 self.spent.seconds += time.perf_counter() - begun
             measured = self.measured(prompt, items)
             objectives = [measured.objectives(item.id) for item in items]
@@ -190,13 +198,13 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         """What the proposer says, or why it says nothing, and what that cost."""
         begun = time.perf_counter()
         try:
-            made = self.proposer.propose(parent, examples, number, self.known)
+            made = self.aids.proposer.propose(parent, examples, number, self.known)
         except CallFailed as error:
-            made = Proposal("", error.usd, f"asked {self.proposer.name}", failed=str(error))
+            made = Proposal("", error.usd, f"asked {self.aids.proposer.name}", failed=str(error))
         return {
             "number": number,
             "parent": Candidate(parent).id,
-            "proposer": self.proposer.name,
+            "proposer": self.aids.proposer.name,
             **{key: whole(said) if isinstance(said, str) else said for key, said in asdict(made).items()},
             "seconds": time.perf_counter() - begun,
         }
@@ -218,13 +226,13 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         failures = [cause for cause in calls if cause]
         if calls[-1] and len(failures) > 0.05 * WINDOW:
             raise ProviderError(
-                f"{len(failures)} of the last {len(calls)} calls of {self.proposer.name} failed; "
+                f"{len(failures)} of the last {len(calls)} calls of {self.aids.proposer.name} failed; "
                 f"the first: {failures[0]}",
                 "What was finished is saved; run the same command again to continue.",
             )
         in_a_row = list(takewhile(useless, reversed(proposals)))[::-1]
         if len(in_a_row) >= USELESS:
-            raise no_instruction(self.proposer.name, in_a_row)
+            raise no_instruction(self.aids.proposer.name, in_a_row)
 
     def _count(self, candidate: str, item: str) -> None:
         """An item of a candidate is paid once."""

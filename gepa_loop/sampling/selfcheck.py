@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -65,11 +65,10 @@ def _compare(base: Base) -> Tensor:
     ]
     expected_RV = torch.stack([own[0][-2], own[1][-2], own[0][-1], own[1][-1], own[2][-1]])
     network = ModuleNetwork(base)
-    shared = network.read_shared(start)
     found_RV = torch.cat(
         [
-            *_decoded(base, network, shared, len(start), [one, other], new),
-            _packed(base, network, shared, len(start), one, first, second),
+            *_decoded(base.device, network, start, [one, other], new),
+            _packed(base.device, network, start, one, (first, second)),
         ]
     ).float()
     gap = _distance(found_RV, expected_RV)
@@ -79,43 +78,42 @@ def _compare(base: Base) -> Tensor:
 
 
 def _decoded(
-    base: Base, network: ModuleNetwork, shared: Any, skip: int, rests: list[list[int]], new: list[int]
+    device: torch.device, network: ModuleNetwork, start: list[int], rests: list[list[int]], new: list[int]
 ) -> list[Tensor]:
-    """Logits after what is shared and each rest, padded on the left, and after one more token of each."""
+    """Logits after a shared start and each rest, padded on the left, and after one more token of each."""
     size, rows = max(map(len, rests)), len(rests)
     room = torch.zeros(rows, size, dtype=torch.long)
     valid = torch.zeros(rows, size + 1, dtype=torch.bool)
     for row, rest in enumerate(rests):
         room[row, size - len(rest) :] = torch.tensor(rest)
         valid[row, size - len(rest) :] = True
-    ids_RT, valid_RS = room.to(base.device), valid.to(base.device)
-    places_RS = skip + (valid_RS.cumsum(1) - 1).clamp(min=0)
-    causal_TT = torch.ones(size, size, dtype=torch.bool, device=base.device).tril()
-    mask_RTT = (causal_TT & valid_RS[:, None, :size]) | torch.eye(size, dtype=torch.bool, device=base.device)
-    past = network.past(shared, rows, size + 1)
+    ids_RT, valid_RS = room.to(device), valid.to(device)
+    places_RS = len(start) + (valid_RS.cumsum(1) - 1).clamp(min=0)
+    causal_TT = torch.ones(size, size, dtype=torch.bool, device=device).tril()
+    mask_RTT = (causal_TT & valid_RS[:, None, :size]) | torch.eye(size, dtype=torch.bool, device=device)
+    past = network.past(network.read_shared(start), rows, size + 1)
     before_RV = network.forward(ids_RT, past, places_RS[:, :size], mask_RTT)
-    new_R1 = torch.tensor([new] * rows, device=base.device)
+    new_R1 = torch.tensor([new] * rows, device=device)
     after_RV = network.forward(new_R1, past, places_RS[:, size:], valid_RS[:, None])
     return [before_RV, after_RV]
 
 
 def _packed(
-    base: Base,
+    device: torch.device,
     network: ModuleNetwork,
-    shared: Any,
-    skip: int,
+    start: list[int],
     prompt: list[int],
-    first: list[int],
-    second: list[int],
+    pair: tuple[list[int], list[int]],
 ) -> Tensor:
-    """Logits [1, V] after the second of two completions of one prompt that lie in one row."""
+    """Logits [1, V] after the second of a pair of completions of one prompt that lie in one row."""
+    first, second = pair
     row = prompt + first + second
     places = [*range(len(prompt + first)), *range(len(prompt), len(prompt + second))]
     mask_TT = torch.ones(len(row), len(row), dtype=torch.bool).tril()
     mask_TT[len(prompt + first) :, len(prompt) : len(prompt + first)] = False
-    ids, positions = (torch.tensor([line], device=base.device) for line in (row, places))
-    past = network.past(shared, 1, len(row))
-    return network.forward(ids, past, skip + positions, mask_TT[None].to(base.device))
+    ids, positions = (torch.tensor([line], device=device) for line in (row, places))
+    past = network.past(network.read_shared(start), 1, len(row))
+    return network.forward(ids, past, len(start) + positions, mask_TT[None].to(device))
 
 
 def _spread(vocabulary: int, count: int) -> list[int]:

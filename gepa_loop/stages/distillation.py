@@ -24,21 +24,17 @@ def distil(
     teacher: Candidate,
     folder: Path,
     observer: Observer,
-    *,
-    number: int | None = None,
     stack: Adapter | None,
     before: Mapping[str, float],
-    label: str | None = None,
 ) -> Distilled:
     """Distil one prompt on top of `stack`; `before` holds its held-out scores without a prompt.
 
-    Items and random numbers are those of the lab's round; `number` and `label` are shown.
+    Items and random numbers are those of the lab's round.
     """
     from gepa_loop.distill.checkpoint import steps_saved
     from gepa_loop.distill.trainer import distill
 
     settings = lab.config.distill
-    observer.stage("distill", round=number, candidate=label or teacher.id)
     if not reads_prompt(settings, lab.config.objective):
         observer.note(
             f"objective {lab.config.objective.type} trains on the task reward alone; the prompt is not read"
@@ -88,4 +84,5 @@ def distil_alone(
     observer.stage("baseline", candidate=label)
     rows = scores(lab, "pareto", NO_PROMPT, None, run.path / "baseline" / "pareto.jsonl", observer)
     folder = run.path / "distill" / teacher.id
-    return distil(lab, teacher, folder, observer, stack=None, before=item_scores(rows), label=label)
+    observer.stage("distill", candidate=label or teacher.id)
+    return distil(lab, teacher, folder, observer, None, item_scores(rows))

@@ -38,6 +38,7 @@ def search(
     from gepa_loop.distill.probe import open_probe
     from gepa_loop.optimize.gepa import optimize
     from gepa_loop.optimize.plan import dearest_proposal
+    from gepa_loop.optimize.programs import Aids
     from gepa_loop.optimize.record import read_front
 
     if (folder / "result.json").exists():
@@ -59,17 +60,10 @@ def search(
             spent.rollouts, settings.max_rollouts, candidates=spent.proposals + 1, usd=spent.usd
         )
 
-    found = optimize(
-        lab.config,
-        lab.rollouts.by(stack),
-        proposer,
-        seed_prompt,
-        folder,
-        progress,
-        derive_seed(lab.config.seed, "optimize", number),
-        probe if settings.probe_rollouts else None,
-        0.0 if quote is None else quote.usd or 0.0,
-    )
+    dearest = 0.0 if quote is None else quote.usd or 0.0
+    aids = Aids(proposer, progress, probe if settings.probe_rollouts else None, dearest)
+    own_seed = derive_seed(lab.config.seed, "optimize", number)
+    found = optimize(lab.config, lab.rollouts.by(stack), aids, seed_prompt, folder, own_seed)
     observer.note(f"stopped by {found.stopped_by}")
     return _judge(lab, found, folder, observer, number, stack)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gepa_loop.config.objectives import GRPO, SFT, FullKL, Objective, SequenceKL, TokenKL
-from gepa_loop.distill.head.chunked import Dense, Divergence, token_logprobs, token_stats
+from gepa_loop.distill.head.chunked import Dense, Divergence, Wanted, token_logprobs, token_stats
 from gepa_loop.distill.head.divergence import (
     Kind,
     clipped_with_gradient,
@@ -211,9 +211,9 @@ def test_chunked_head_equals_the_dense_divergence(
         head,
         tokens,
         Dense(teacher, other),
-        Divergence(kind, beta, clip, top_k, temperatures[0]),
-        policy=True,
-        temperature=temperatures[1],
+        Wanted(
+            Divergence(kind, beta, clip, top_k, temperatures[0]), policy=True, temperature=temperatures[1]
+        ),
     )
     loss_ = (weight * (stats.divergence_N + 0.3 * stats.policy_logprob_N)).sum()
     (got,) = torch.autograd.grad(loss_, student)
@@ -236,10 +236,10 @@ def test_chunked_head_equals_the_dense_divergence(
 def test_rows_that_one_output_layer_has_alone_count_for_nothing(asked: Divergence) -> None:
     student, teacher, head, other, tokens = head_case()
     more = torch.randn(7, head.shape[1], generator=torch.Generator().manual_seed(3), dtype=torch.float64) * 9
-    wanted = token_stats(student, head, tokens, Dense(teacher, other), asked)
+    wanted = token_stats(student, head, tokens, Dense(teacher, other), Wanted(asked))
     (slope,) = torch.autograd.grad(wanted.divergence_N.sum(), student)
     for mine, theirs in ((head, torch.cat([other, more])), (torch.cat([head, more]), other)):
-        found = token_stats(student, mine, tokens, Dense(teacher, theirs), asked)
+        found = token_stats(student, mine, tokens, Dense(teacher, theirs), Wanted(asked))
         for one, same in zip(found, wanted, strict=True):
             torch.testing.assert_close(one, same)
         torch.testing.assert_close(torch.autograd.grad(found.divergence_N.sum(), student)[0], slope)
@@ -247,9 +247,9 @@ def test_rows_that_one_output_layer_has_alone_count_for_nothing(asked: Divergenc
 
 def test_what_was_not_asked_for_carries_no_gradient() -> None:
     student, teacher, head, other, tokens = head_case()
-    stats = token_stats(student, head, tokens, Dense(teacher, other), Divergence())
+    stats = token_stats(student, head, tokens, Dense(teacher, other), Wanted(Divergence()))
     assert stats.divergence_N.requires_grad and not stats.policy_logprob_N.requires_grad
-    alone = token_stats(student, head, tokens, policy=True)
+    alone = token_stats(student, head, tokens, wanted=Wanted(policy=True))
     assert alone.policy_logprob_N.requires_grad and not alone.divergence_N.requires_grad
     assert not stats.logprob_N.requires_grad and not alone.logprob_N.requires_grad
     assert alone.reverse_kl_N.isnan().all() and (alone.divergence_N == 0).all()

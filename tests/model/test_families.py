@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from gepa_loop.config.tables import LoraConfig, ModelConfig
 from gepa_loop.distill.batch import Group, completion_tokens
-from gepa_loop.distill.head.chunked import Dense, Divergence, token_stats
+from gepa_loop.distill.head.chunked import Dense, Divergence, Wanted, token_stats
 from gepa_loop.errors import ModelError
 from gepa_loop.model.base import Base, load_base
 from gepa_loop.model.forward import Prefix, hidden_states, read_prefix
@@ -171,7 +171,7 @@ def step(base: Base, model: Any, groups: list[Group], shared: list[int]) -> dict
         teacher = Dense(hidden_states(base.model, packed, prefix), head)
     packed = pack([g.student_prompt for g in groups], completions, 0, base.device)
     student = hidden_states(base.model, packed, Prefix())
-    stats = token_stats(student, head, completion_tokens(groups, base.device), teacher, Divergence())
+    stats = token_stats(student, head, completion_tokens(groups, base.device), teacher, Wanted(Divergence()))
     stats.divergence_N.sum().backward()  # type: ignore[no-untyped-call]
     return grads(model)
 

@@ -17,7 +17,7 @@ from gepa_loop.optimize.adapter import FieldAdapter, example, program, save_prog
 from gepa_loop.optimize.budget import Progress, Spent, reason_to_stop
 from gepa_loop.optimize.gepa import Found, optimize
 from gepa_loop.optimize.journal import Journal
-from gepa_loop.optimize.programs import BatchedAdapter
+from gepa_loop.optimize.programs import Aids, BatchedAdapter
 from gepa_loop.optimize.propose.base import Proposal
 from gepa_loop.optimize.propose.choose import make_proposer
 from gepa_loop.optimize.propose.rules import OfflineProposer
@@ -85,7 +85,7 @@ class Flaky(Scripted):
 
 def search(lab: Lab, folder: Path, how: Any, *sets: str, progress: Any = None, probe: Any = None) -> Found:
     config = load_config("smoke", sets, env={})
-    return optimize(config, lab.rollouts, how, SEED, folder, progress or (lambda spent: None), 0, probe)
+    return optimize(config, lab.rollouts, Aids(how, progress or (lambda spent: None), probe), SEED, folder, 0)
 
 
 def record(folder: Path) -> list[dict[str, Any]]:
@@ -230,11 +230,11 @@ def test_long_evaluations_are_saved_part_by_part(lab: Lab, tmp_path: Path) -> No
     config = load_config("smoke", ["sampling.batch=3", *COIN], env={})
     dying = replace(lab.rollouts, sampler=Dies(2))
     with pytest.raises(KeyboardInterrupt):
-        optimize(config, dying, proposer(lab), SEED, tmp_path, lambda spent: None, 0)
+        optimize(config, dying, Aids(proposer(lab)), SEED, tmp_path, 0)
     saved = read_jsonl(tmp_path / "gepa" / "evaluations.jsonl")
     assert [len(entry["rows"]) for entry in saved] == [3, 3]  # of the seed's eight
-    optimize(config, lab.rollouts, proposer(lab), SEED, tmp_path, lambda spent: None, 0)
-    optimize(config, lab.rollouts, proposer(lab), SEED, tmp_path / "whole", lambda spent: None, 0)
+    optimize(config, lab.rollouts, Aids(proposer(lab)), SEED, tmp_path, 0)
+    optimize(config, lab.rollouts, Aids(proposer(lab)), SEED, tmp_path / "whole", 0)
     assert record(tmp_path) == record(tmp_path / "whole")
 
 
@@ -344,7 +344,7 @@ def test_failed_calls_count_over_restarts_and_none_is_made_twice(lab: Lab, tmp_p
 
 def test_a_reply_is_kept_though_judging_it_fails(lab: Lab, tmp_path: Path) -> None:
     journal, how = Journal(tmp_path), Scripted("Fine.")
-    adapter = BatchedAdapter(lab.config, lab.rollouts, how, journal, lambda spent: None)
+    adapter = BatchedAdapter(lab.config, lab.rollouts, Aids(how), journal)
     rules = adapter.rules
 
     def full(text: str) -> str | None:
@@ -354,7 +354,7 @@ def test_a_reply_is_kept_though_judging_it_fails(lab: Lab, tmp_path: Path) -> No
     adapter.rules = replace(rules, fits=full)
     with pytest.raises(OSError, match="no space"):
         adapter.propose_new_texts(*asked)
-    again = BatchedAdapter(lab.config, lab.rollouts, how, Journal(tmp_path), lambda spent: None)
+    again = BatchedAdapter(lab.config, lab.rollouts, Aids(how), Journal(tmp_path))
     assert again.propose_new_texts(*asked) == {"self": "Fine."} and how.asked == 1
     assert again.spent.usd == 0.25
 
@@ -382,7 +382,7 @@ def test_a_seed_prompt_with_worked_examples_can_be_improved(lab: Lab, tmp_path: 
     shown = "\n".join(item.question for item in lab.task.splits["pareto"][:3])
     seed = Candidate(f"Answer the question.\n\n{shown}")
     config = load_config("smoke", COIN, env={})
-    optimize(config, lab.rollouts, Scripted(f"{seed.text}\n\nNow.", "x"), seed, tmp_path, lambda _: None, 0)
+    optimize(config, lab.rollouts, Aids(Scripted(f"{seed.text}\n\nNow.", "x")), seed, tmp_path, 0)
     assert read_jsonl(tmp_path / "candidates.jsonl")[1]["status"] in ("accepted", "rejected")
 
 
@@ -512,6 +512,6 @@ def test_a_perfect_seed_prompt_ends_the_search(lab: Lab, tmp_path: Path) -> None
     perfect = replace(lab.task, scorer=each(lambda _: (1.0, "")))
     rollouts = replace(lab.rollouts, task=perfect)
     config = load_config("smoke", ["optimize.max_rollouts=9999"], env={})
-    found = optimize(config, rollouts, proposer(lab), SEED, tmp_path, lambda _: None, 0)
+    found = optimize(config, rollouts, Aids(proposer(lab)), SEED, tmp_path, 0)
     assert [row["pareto_mean"] for row in found.rows] == [1.0]
     assert found.stopped_by == "nothing new in 20 iterations"

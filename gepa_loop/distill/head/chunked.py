@@ -47,8 +47,20 @@ class Divergence:
         return self.kind != "jsd" and self == Divergence(self.kind, self.beta)
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What of `TokenStats` carries a gradient, and at which temperature the policy is."""
+
+    divergence: Divergence | None = None
+    """Needs a teacher."""
+    policy: bool = False
+    """`policy_logprob_N` gets a gradient."""
+    temperature: float = 1.0
+    """Of `policy_logprob_N`."""
+
+
 class Dense(NamedTuple):
-    """The teacher's last hidden states and its output layer."""
+    """A model's last hidden states and its output layer."""
 
     hidden_NH: Tensor
     head_VH: Tensor
@@ -85,9 +97,7 @@ def token_stats(
     head_VH: Tensor,
     tokens_N: Tensor,
     teacher: Dense | TopK | None = None,
-    asked: Divergence | None = None,
-    policy: bool = False,
-    temperature: float = 1.0,
+    wanted: Wanted = Wanted(),
 ) -> TokenStats:
     """Statistics of completion tokens from the hidden states that predict them.
 
@@ -97,15 +107,13 @@ def token_stats(
         tokens_N: The sampled tokens.
         teacher: What the teacher made of the same tokens. Rows that only one of two output layers has are no tokens, and
             count for nothing: sizes of a family fill their vocabulary up to different lengths.
-        asked: The divergence that gets a gradient; needs a teacher.
-        policy: `policy_logprob_N` gets a gradient.
-        temperature: Of `policy_logprob_N`.
+        wanted: What gets a gradient.
     """
     if isinstance(teacher, Dense):
         rows = min(len(head_VH), len(teacher.head_VH))
         head_VH, teacher = head_VH[:rows], Dense(teacher.hidden_NH, teacher.head_VH[:rows])
     return TokenStats(
-        *_TokenStats.apply(student_NH, head_VH, tokens_N, teacher, asked, policy, temperature)  # type: ignore[no-untyped-call]
+        *_TokenStats.apply(student_NH, head_VH, tokens_N, teacher, wanted)  # type: ignore[no-untyped-call]
     )
 
 
@@ -129,10 +137,9 @@ class _TokenStats(torch.autograd.Function):
         head_VH: Tensor,
         tokens_N: Tensor,
         teacher: Dense | TopK | None,
-        asked: Divergence | None,
-        policy: bool,
-        temperature: float,
+        wanted: Wanted,
     ) -> Any:
+        asked, policy, temperature = wanted.divergence, wanted.policy, wanted.temperature
         divergence_NH = torch.empty_like(student_NH) if asked else None
         logprob_NH = torch.empty_like(student_NH) if policy else None
         stats = student_NH.new_zeros(6, len(student_NH), dtype=_wide(student_NH))
@@ -143,9 +150,11 @@ class _TokenStats(torch.autograd.Function):
             if fast is not None and isinstance(teacher, Dense) and divergence_NH is not None:
                 if room is None and student_NH.device.type == "cpu":
                     room = stats.new_empty(4 * len(student_NH[rows]) * len(head_VH))
-                stats[:, rows], divergence_NH[rows] = _compared(
-                    fast, rows, student_NH, head_VH, tokens_N, teacher, room
+                student, read = (
+                    Dense(side.hidden_NH[rows], side.head_VH)
+                    for side in (Dense(student_NH, head_VH), teacher)
                 )
+                stats[:, rows], divergence_NH[rows] = _compared(fast, student, read, tokens_N[rows], room)
                 continue
             log_p = _log_softmax(student_NH[rows], head_VH)
             picked = tokens_N[rows, None]
@@ -182,32 +191,26 @@ class _TokenStats(torch.autograd.Function):
     def backward(ctx: Any, grad_divergence_N: Tensor, grad_logprob_N: Tensor, *_: Any) -> Any:
         gradients = zip((grad_divergence_N, grad_logprob_N), ctx.saved_tensors, strict=True)
         parts = [grad_N[:, None] * slope_NH for grad_N, slope_NH in gradients if slope_NH is not None]
-        return (sum(parts).to(parts[0].dtype), *[None] * 6)
+        return (sum(parts).to(parts[0].dtype), *[None] * 4)
 
 
 def _compared(
-    asked: Divergence,
-    rows: slice,
-    student_NH: Tensor,
-    head_VH: Tensor,
-    tokens_N: Tensor,
-    teacher: Dense,
-    room: Tensor | None,
+    asked: Divergence, student: Dense, teacher: Dense, tokens_N: Tensor, room: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The statistics of some tokens, and the gradient of the divergence with respect to the hidden states.
 
     `room` is for four times the logits on the CPU, where fresh tensors are slow.
     """
-    sides = (student_NH[rows], head_VH), (teacher.hidden_NH[rows], teacher.head_VH)
+    sides, head_VH = (student, teacher), student.head_VH
     forward = asked.kind == "forward_kl"
     if room is None:
         from gepa_loop.distill.head import kernels as head_kernels
 
         student_NV, teacher_NV = (hidden_NH @ weight_VH.T for hidden_NH, weight_VH in sides)
         with torch.cuda.device(student_NV.device):  # the kernel goes to the current one
-            found = head_kernels.compare(student_NV, teacher_NV, tokens_N[rows], forward)
+            found = head_kernels.compare(student_NV, teacher_NV, tokens_N, forward)
         return _stacked(found), student_NV @ head_VH
-    shape = 4, len(head_VH), len(sides[0][0])
+    shape = 4, len(head_VH), len(student.hidden_NH)
     room_4VN = room[: math.prod(shape)].view(shape)
     for out_VN, (hidden_NH, weight_VH) in zip(room_4VN, sides, strict=False):
         if out_VN.dtype == weight_VH.dtype:
@@ -215,7 +218,7 @@ def _compared(
         else:
             out_VN.copy_(weight_VH @ hidden_NH.T)
     student_VN, teacher_VN = room_4VN[:2]
-    found = compare(student_VN, teacher_VN, room_4VN[2:], tokens_N[rows], forward)
+    found = compare(student_VN, teacher_VN, room_4VN[2:], tokens_N, forward)
     return _stacked(found), (head_VH.T @ student_VN.to(head_VH.dtype)).T
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from gepa_loop.config.tables import LoraConfig, ModelConfig
-from gepa_loop.distill.head.chunked import Dense, Divergence, TokenStats, token_stats
+from gepa_loop.distill.head.chunked import Dense, Divergence, TokenStats, Wanted, token_stats
 from gepa_loop.model.base import Base, calm_host, load_base
 from gepa_loop.model.forward import Prefix, hidden_states, read_prefix
 from gepa_loop.model.fused.training import fused_states
@@ -173,7 +173,9 @@ def test_divergence_by_chunks_equals_the_dense_one(kind: str) -> None:
     def of(dtype: torch.dtype, **divergence: object) -> tuple[TokenStats, torch.Tensor]:
         hidden = student.to(dtype, copy=True).requires_grad_()
         asked = Divergence(kind, **divergence)  # type: ignore[arg-type]
-        stats = token_stats(hidden, head.to(dtype), picked, Dense(teacher.to(dtype), head.to(dtype)), asked)
+        stats = token_stats(
+            hidden, head.to(dtype), picked, Dense(teacher.to(dtype), head.to(dtype)), Wanted(asked)
+        )
         stats.divergence_N.mean().backward()  # type: ignore[no-untyped-call]
         assert hidden.grad is not None
         return stats, hidden.grad

@@ -138,7 +138,7 @@ def test_chunks_of_tokens_on_a_cpu_equal_the_dense_divergence(
         hidden_NH = student.to(dtype, copy=True).requires_grad_()
         sides = head.Dense(teacher.to(dtype), head_VH.to(dtype))
         stats = head.token_stats(
-            hidden_NH, sides.head_VH, tokens_N, sides, head.Divergence(kind, **divergence)
+            hidden_NH, sides.head_VH, tokens_N, sides, head.Wanted(head.Divergence(kind, **divergence))
         )
         stats.divergence_N.mean().backward()  # type: ignore[no-untyped-call]
         assert hidden_NH.grad is not None
