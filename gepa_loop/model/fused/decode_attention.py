@@ -159,9 +159,7 @@ def _join(
     tl.store(out + place, (tl.sum(acc * weight[:, None], 0) / total).to(out.dtype.element_ty))
 
 
-def attend(
-    q_BND: Tensor, keys: Past, values: Past, rows: Rows, scale: float, splits: int, room: int
-) -> Tensor:
+def attend(q_BND: Tensor, keys: Past, values: Past, rows: Rows, splits: int, room: int) -> Tensor:
     """Attention of one query a row over its past in three stretches; [B, heads * D + room].
 
     Args:
@@ -169,7 +167,6 @@ def attend(
         keys: Of one layer.
         values: Of the same.
         rows: The launch; a completion's newest key is already there.
-        scale: Factor on the scores.
         splits: Programs that share one row's past; a power of 2.
         room: Columns behind what is found that are left to fill.
     """
@@ -203,7 +200,7 @@ def attend(
         keys.completion_RGTD.stride(0),
         keys.completion_RGTD.stride(1),
         out.stride(0),
-        scale,
+        width**-0.5,
         HEADS=heads,
         KV_HEADS=kv_heads,
         D=width,

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gepa_loop.model.fused.rows import Rows
+from gepa_loop.model.fused.rows import Rotary, Rows
 
 
 @triton.jit
@@ -134,32 +134,26 @@ def _rotate_and_keep(
 
 def rotate_and_keep(
     qkv_BW: Tensor,
-    heads: int,
+    rotary: Rotary,
+    norms: tuple[Tensor, Tensor] | None,
     keys_RGTD: Tensor,
     values_RGTD: Tensor,
-    cos_PE: Tensor,
-    sin_PE: Tensor,
-    norms: tuple[Tensor, Tensor] | None,
-    eps: float,
     rows: Rows,
 ) -> Tensor:
     """Turn queries and keys to their positions and write keys and values to the completions' cache, in place.
 
     Args:
         qkv_BW: Queries, keys and values of all heads, side by side.
-        heads: Query heads.
+        rotary: How they are turned.
+        norms: Weights of Qwen 3's norms of queries and keys.
         keys_RGTD: Where the keys go.
         values_RGTD: Where the values go.
-        cos_PE: Cosines of the rotary angles, by position; [P, D / 2].
-        sin_PE: Their sines.
-        norms: Weights of Qwen 3's norms of queries and keys.
-        eps: Of those norms.
         rows: The launch.
 
     Returns:
         Queries [B, heads, D].
     """
-    kv_heads, width = keys_RGTD.shape[1], keys_RGTD.shape[3]
+    heads, kv_heads, width = rotary.heads, keys_RGTD.shape[1], keys_RGTD.shape[3]
     out = qkv_BW.new_empty(len(qkv_BW), heads, width)
     q_weight, k_weight = (qkv_BW, qkv_BW) if norms is None else norms
     _rotate_and_keep[(len(qkv_BW), heads + 2 * kv_heads)](
@@ -167,8 +161,8 @@ def rotate_and_keep(
         out,
         keys_RGTD,
         values_RGTD,
-        cos_PE,
-        sin_PE,
+        rotary.cos_PE,
+        rotary.sin_PE,
         q_weight,
         k_weight,
         rows.slots_B,
@@ -178,10 +172,10 @@ def rotate_and_keep(
         rows.lengths_R,
         keys_RGTD.stride(0),
         keys_RGTD.stride(1),
-        len(cos_PE),
+        len(rotary.cos_PE),
         0,
         0,
-        eps,
+        rotary.eps,
         HEADS=heads,
         KV_HEADS=kv_heads,
         D=width,
@@ -193,53 +187,46 @@ def rotate_and_keep(
 
 
 def rotate_and_keep_prompts(
-    qkv_NW: Tensor,
-    heads: int,
-    length: int,
+    qkv_UPW: Tensor,
+    rotary: Rotary,
+    norms: tuple[Tensor, Tensor] | None,
     keys_UGPD: Tensor,
     values_UGPD: Tensor,
-    cos_PE: Tensor,
-    sin_PE: Tensor,
-    norms: tuple[Tensor, Tensor] | None,
-    eps: float,
     first: int,
 ) -> Tensor:
-    """`rotate_and_keep` for whole prompts, whose positions begin at `first`; they lie one after the other in `_N`.
+    """`rotate_and_keep` for whole prompts, whose positions begin at `first`.
 
     Args:
-        qkv_NW: Queries, keys and values of `length` positions of each prompt.
-        heads: Query heads.
-        length: Positions of each prompt.
+        qkv_UPW: Queries, keys and values of each position.
+        rotary: As there.
+        norms: As there.
         keys_UGPD: Where the keys go, from place 0 on.
         values_UGPD: Where the values go.
-        cos_PE: As there.
-        sin_PE: As there.
-        norms: As there.
-        eps: As there.
         first: Position of the first token.
 
     Returns:
-        Queries [U, heads, length, D].
+        Queries [U, heads, P, D].
     """
-    kv_heads, width = keys_UGPD.shape[1], keys_UGPD.shape[3]
-    out = qkv_NW.new_empty(len(qkv_NW) // length, heads, length, width)
-    q_weight, k_weight = (qkv_NW, qkv_NW) if norms is None else norms
-    _rotate_and_keep[(len(qkv_NW), heads + 2 * kv_heads)](
-        qkv_NW,
+    heads, kv_heads, width = rotary.heads, keys_UGPD.shape[1], keys_UGPD.shape[3]
+    prompts, length, _ = qkv_UPW.shape
+    out = qkv_UPW.new_empty(prompts, heads, length, width)
+    q_weight, k_weight = (qkv_UPW, qkv_UPW) if norms is None else norms
+    _rotate_and_keep[(prompts * length, heads + 2 * kv_heads)](
+        qkv_UPW,
         out,
         keys_UGPD,
         values_UGPD,
-        cos_PE,
-        sin_PE,
+        rotary.cos_PE,
+        rotary.sin_PE,
         q_weight,
         k_weight,
-        *[qkv_NW] * 5,
+        *[qkv_UPW] * 5,
         keys_UGPD.stride(0),
         keys_UGPD.stride(1),
-        len(cos_PE),
+        len(rotary.cos_PE),
         length,
         first,
-        eps,
+        rotary.eps,
         HEADS=heads,
         KV_HEADS=kv_heads,
         D=width,

@@ -14,6 +14,7 @@ from torch.nn.functional import embedding, linear, scaled_dot_product_attention
 
 from gepa_loop.model.attention import folded_bias
 from gepa_loop.model.fused.projection import Projection
+from gepa_loop.model.fused.rows import Rotary
 from gepa_loop.model.lora.low_rank import ALIGNED, check_fits
 
 if TYPE_CHECKING:
@@ -78,6 +79,11 @@ class Decoder:
     width: int
     """Of a head."""
     eps: float
+
+    @property
+    def rotary(self) -> Rotary:
+        """As the kernels take it."""
+        return Rotary(self.heads, self.cos_PE, self.sin_PE, self.eps)
 
     @property
     def projections(self) -> Iterator[Projection]:
@@ -147,18 +153,8 @@ class Decoder:
             bias = folded_bias(mask, self.heads // self.kv_heads, x.dtype)
         for number, (layer, key, value) in enumerate(zip(self.layers, keys, values, strict=True)):
             hidden = add_rms_norm(x, delta, layer.norm_H, self.eps, layer.qkv.rank)
-            query = rotate_and_keep_prompts(
-                layer.qkv(hidden),
-                self.heads,
-                length,
-                key,
-                value,
-                self.cos_PE,
-                self.sin_PE,
-                layer.head_norms,
-                self.eps,
-                skip,
-            )
+            qkv_UPW = layer.qkv(hidden).view(rows, length, -1)
+            query = rotate_and_keep_prompts(qkv_UPW, self.rotary, layer.head_norms, key, value, skip)
             past_key, past_value = key[:, :, :length], value[:, :, :length]
             if shared is None:
                 seen = scaled_dot_product_attention(
@@ -193,18 +189,9 @@ class Decoder:
         delta = None
         for layer, key, value in zip(self.layers, keys, values, strict=True):
             hidden = add_rms_norm(x, delta, layer.norm_H, self.eps, layer.qkv.rank)
-            query = rotate_and_keep(
-                layer.qkv(hidden),
-                self.heads,
-                key.completion_RGTD,
-                value.completion_RGTD,
-                self.cos_PE,
-                self.sin_PE,
-                layer.head_norms,
-                self.eps,
-                rows,
-            )
-            seen = attend(query, key, value, rows, self.width**-0.5, splits, layer.out.rank)
+            places = key.completion_RGTD, value.completion_RGTD
+            query = rotate_and_keep(layer.qkv(hidden), self.rotary, layer.head_norms, *places, rows)
+            seen = attend(query, key, value, rows, splits, layer.out.rank)
             hidden = add_rms_norm(x, layer.out(seen), layer.mlp_norm_H, self.eps, layer.gate_up.rank)
             delta = layer.down(silu_mul(layer.gate_up(hidden), layer.down.rank))
         return linear(add_rms_norm(x, delta, self.norm_H, self.eps, 0), self.head_VH)

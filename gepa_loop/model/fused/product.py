@@ -174,14 +174,22 @@ def counters(modules: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.zeros(sum(modules) // 16 * (ROWS // TILE_ROWS), dtype=torch.int32, device=device)
 
 
+class Launch(NamedTuple):
+    """How a product is cut into programs, and what they count with."""
+
+    tiles: Tiling
+    """Of `tiling`."""
+    counters_T: Tensor
+    """Of `counters`; two launches at a time must not share them."""
+
+
 def adapted_product(
     x_NX: Tensor,
     weight_OX: Tensor,
     down_RI: Tensor,
     bias_O: Tensor | None,
     modules: tuple[int, ...],
-    tiles: Tiling,
-    counters_T: Tensor,
+    launch: Launch,
 ) -> Tensor:
     """W x + bias + s B A x, [N, O], summed in float32 and rounded once.
 
@@ -191,9 +199,9 @@ def adapted_product(
         down_RI: A of each module, one below the other.
         bias_O: The layers' bias.
         modules: Outputs of each; at most three.
-        tiles: Of `tiling`.
-        counters_T: Of `counters`; two launches at a time must not share them.
+        launch: How it is cut.
     """
+    tiles, counters_T = launch
     rows, inputs = len(x_NX), down_RI.shape[1]
     outputs, each = sum(modules), len(down_RI) // len(modules)
     grid = outputs // tiles.outputs, triton.cdiv(rows, TILE_ROWS), tiles.split

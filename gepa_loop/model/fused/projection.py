@@ -46,13 +46,12 @@ class Projection:
     def __call__(self, x_NX: Tensor) -> Tensor:
         """Outputs [N, out] of inputs [N, in + rank], whose last `rank` columns are written here."""
         if (tiles := self._tiling(x_NX)) is not None:
-            from gepa_loop.model.fused.product import adapted_product
+            from gepa_loop.model.fused.product import Launch, adapted_product
 
             assert self.counters_T is not None
             sizes = tuple(self.modules.values())
-            return adapted_product(
-                x_NX, self.weight_OX, self.down_RI, self.bias_O, sizes, tiles, self.counters_T
-            )
+            launch = Launch(tiles, self.counters_T)
+            return adapted_product(x_NX, self.weight_OX, self.down_RI, self.bias_O, sizes, launch)
         if self.rank:
             torch.mm(x_NX[:, : self.inputs], self.down_RI.T, out=x_NX[:, self.inputs :])
         return linear(x_NX, self.weight_OX, self.bias_O)

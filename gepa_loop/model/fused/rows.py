@@ -27,3 +27,16 @@ class Rows(NamedTuple):
     """Tokens of each prompt after the shared ones."""
     lengths_R: Tensor
     """Completion tokens of each slot, the one that is being read included."""
+
+
+class Rotary(NamedTuple):
+    """How queries and keys are turned to their positions."""
+
+    heads: int
+    """Query heads."""
+    cos_PE: Tensor
+    """Cosines of the angles, by position; [P, D / 2]."""
+    sin_PE: Tensor
+    """Their sines."""
+    eps: float
+    """Of the norms before that, where there are some (Qwen 3)."""

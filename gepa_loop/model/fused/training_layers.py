@@ -5,7 +5,7 @@ Weights are frozen here, so only activations get gradients. `_N` are positions o
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -162,7 +162,7 @@ class _Rotate(torch.autograd.Function):
         rows, length, width = cos_BLD.shape
         heads = x_NW.shape[1] // width
         out_BDL = x_NW.new_empty(rows, heads, length, width)
-        _launch_rotate(x_NW, out_BDL, weight_D, cos_BLD, sin_BLD, x_NW, heads, eps, back=False)
+        _launch_rotate(x_NW, out_BDL, x_NW, heads, _Turn(weight_D, cos_BLD, sin_BLD, eps), back=False)
         ctx.save_for_backward(x_NW if weight_D is not None else None, weight_D, cos_BLD, sin_BLD)
         ctx.heads, ctx.eps = heads, eps
         return out_BDL
@@ -173,21 +173,24 @@ class _Rotate(torch.autograd.Function):
         grad = grad.contiguous()
         found_NW = grad.new_empty(cos_BLD.shape[0] * cos_BLD.shape[1], ctx.heads * cos_BLD.shape[2])
         inputs_NW = grad if inputs_NW is None else inputs_NW
-        _launch_rotate(grad, found_NW, weight_D, cos_BLD, sin_BLD, inputs_NW, ctx.heads, ctx.eps, back=True)
+        turn = _Turn(weight_D, cos_BLD, sin_BLD, ctx.eps)
+        _launch_rotate(grad, found_NW, inputs_NW, ctx.heads, turn, back=True)
         return found_NW, None, None, None, None
 
 
+class _Turn(NamedTuple):
+    """As for `rotate`."""
+
+    weight_D: Tensor | None
+    cos_BLD: Tensor
+    sin_BLD: Tensor
+    eps: float
+
+
 def _launch_rotate(
-    source: Tensor,
-    target: Tensor,
-    weight_D: Tensor | None,
-    cos_BLD: Tensor,
-    sin_BLD: Tensor,
-    inputs_NW: Tensor,
-    heads: int,
-    eps: float,
-    back: bool,
+    source: Tensor, target: Tensor, inputs_NW: Tensor, heads: int, turn: _Turn, back: bool
 ) -> None:
+    weight_D, cos_BLD, sin_BLD, eps = turn
     rows, length, width = cos_BLD.shape
     _rotate[rows * length,](
         source,

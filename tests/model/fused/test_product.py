@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gepa_loop.model.fused.product import LEAST_INPUTS, Gpu, Tiling, adapted_product, counters, tiling
+from gepa_loop.model.fused.product import LEAST_INPUTS, Gpu, Launch, Tiling, adapted_product, counters, tiling
 from gepa_loop.model.fused.projection import Projection
 
 CUDA = torch.cuda.is_available()
@@ -63,7 +63,7 @@ def test_an_adapter_is_inside_the_sum(
     want = in_float64(x, weight, down, bias)
     counted = counters(modules, x.device)
     for _ in range(2):  # what the parts are counted with is as it was afterwards
-        got = adapted_product(x, weight, down, bias if biased else None, modules, tiles, counted)
+        got = adapted_product(x, weight, down, bias if biased else None, modules, Launch(tiles, counted))
         step = torch.finfo(dtype).eps
         # Rounded once; A x is rounded before it is multiplied, which costs a step of each of its numbers.
         torch.testing.assert_close(got.double(), want, rtol=step, atol=8 * step)
