@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -160,7 +161,8 @@ def test_who_reads_with_the_student_s_weights_is_told_when_the_average_is_in_pla
             self.seen.append(weight.item())
 
     rest: dict[str, Any] = dict.fromkeys(field.name for field in fields(Training))
-    with Training(**rest | {"reader": Reader(), "average": average})._averaged():
+    trainee: Any = SimpleNamespace(reader=Reader())
+    with Training(**rest | {"trainee": trainee, "average": average})._averaged():
         assert Reader.seen == [1.0]
     assert Reader.seen == [1.0, 2.0]
 
