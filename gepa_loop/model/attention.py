@@ -126,6 +126,6 @@ def folded_bias(mask_B1TS: Tensor, groups: int, dtype: torch.dtype) -> Tensor:
     import torch
     from torch.nn.functional import pad
 
-    room = pad(mask_B1TS, (0, -mask_B1TS.shape[3] % 8)).repeat(1, 1, groups, 1)
-    bias = torch.zeros(room.shape, dtype=dtype, device=room.device).masked_fill_(~room, float("-inf"))
+    padded = pad(mask_B1TS, (0, -mask_B1TS.shape[3] % 8)).repeat(1, 1, groups, 1)
+    bias = torch.zeros(padded.shape, dtype=dtype, device=padded.device).masked_fill_(~padded, float("-inf"))
     return bias[..., : mask_B1TS.shape[3]]

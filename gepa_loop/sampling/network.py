@@ -32,8 +32,8 @@ class Past(Protocol):
         """A row's own positions so far, without what is shared."""
         ...
 
-    def rows(self, index_R: Tensor, room: int) -> Past:
-        """A past whose row r is this one's row `index_R[r]`, with room for `room` own positions."""
+    def rows(self, index_R: Tensor, capacity: int) -> Past:
+        """A past whose row r is this one's row `index_R[r]`, with a capacity of `capacity` own positions."""
         ...
 
 
@@ -44,12 +44,12 @@ class Network(Protocol):
         """Compute with this adapter from now on; base weights are never written to."""
         ...
 
-    def read_shared(self, tokens: list[int]) -> Any:
+    def prefill(self, tokens: list[int]) -> Any:
         """The past of what all prompts begin with; None without any."""
         ...
 
-    def past(self, shared: Any, count: int, room: int) -> Past:
-        """A past of `count` rows after what is shared, with room for `room` own positions."""
+    def past(self, shared: Any, count: int, capacity: int) -> Past:
+        """A past of `count` rows after what is shared, with a capacity of `capacity` own positions."""
         ...
 
     def forward(self, ids_BT: Tensor, past: Any, positions_BT: Tensor, mask_BTS: Tensor | None) -> Tensor:
@@ -82,7 +82,7 @@ class ModuleNetwork:
     def write(self, adapter: Adapter | None) -> None:
         self._twin.set_adapter(adapter)
 
-    def read_shared(self, tokens: list[int]) -> KVCache | None:
+    def prefill(self, tokens: list[int]) -> KVCache | None:
         if not tokens:
             return None
         cache = empty_cache(self._model.config, len(tokens))
@@ -90,13 +90,13 @@ class ModuleNetwork:
         self._run(ids, cache, torch.arange(len(tokens), device=ids.device)[None], None)
         return cache
 
-    def past(self, shared: KVCache | None, count: int, room: int) -> _ModulePast:
+    def past(self, shared: KVCache | None, count: int, capacity: int) -> _ModulePast:
         length = 0 if shared is None else shared.get_seq_length()
         places_BS = torch.arange(length, device=self._model.device).expand(count, -1)
         if shared is None:
-            return _ModulePast(empty_cache(self._model.config, room), 0, places_BS)
+            return _ModulePast(empty_cache(self._model.config, capacity), 0, places_BS)
         rows = torch.zeros(count, dtype=torch.long, device=self._model.device)
-        return _ModulePast(shared.rows(rows, length + room), length, places_BS)
+        return _ModulePast(shared.rows(rows, length + capacity), length, places_BS)
 
     def forward(
         self, ids_BT: Tensor, past: _ModulePast, positions_BT: Tensor, mask_BTS: Tensor | None
@@ -136,5 +136,7 @@ class _ModulePast:
     def length(self) -> int:
         return int(self.cache.get_seq_length()) - self.shared
 
-    def rows(self, index_R: Tensor, room: int) -> _ModulePast:
-        return _ModulePast(self.cache.rows(index_R, self.shared + room), self.shared, self.places_BS[index_R])
+    def rows(self, index_R: Tensor, capacity: int) -> _ModulePast:
+        return _ModulePast(
+            self.cache.rows(index_R, self.shared + capacity), self.shared, self.places_BS[index_R]
+        )

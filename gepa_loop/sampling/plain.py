@@ -62,7 +62,7 @@ class TorchSampler:
         skip = shared_length(prompts)
         if skip * (len(set(map(tuple, prompts))) - 1) < self.share_from:
             skip = 0
-        shared = self._network.read_shared(list(prompts[0][:skip]))
+        shared = self._network.prefill(list(prompts[0][:skip]))
         lengths = [len(prompt) - skip for prompt in prompts]
         completions: dict[int, Completion] = {}
         for rows in by_length(lengths, self.batch, sampling.max_tokens, self.base.device.type == "cpu"):
@@ -88,9 +88,9 @@ class TorchSampler:
         index_B = torch.tensor([row_of[tuple(p[skip:])] for p in prompts], device=device)
         uniforms_BT = torch.from_numpy(np.stack([uniforms(s, sampling.max_tokens) for s in seeds])).to(device)
 
-        logits_UV, past, valid_US = self._read(unique, shared, skip)
-        room = valid_US.shape[1] + sampling.max_tokens
-        logits_BV, past, valid_BS = logits_UV[index_B], past.rows(index_B, room), valid_US[index_B]
+        logits_UV, past, valid_US = self._prefill(unique, shared, skip)
+        capacity = valid_US.shape[1] + sampling.max_tokens
+        logits_BV, past, valid_BS = logits_UV[index_B], past.rows(index_B, capacity), valid_US[index_B]
         lengths_B = skip + valid_BS.sum(1)
         stop = torch.tensor(self.base.stop_ids, device=device)
 
@@ -117,15 +117,15 @@ class TorchSampler:
                 break
             if len(going) <= 0.75 * len(alive_B):
                 keep = torch.tensor(going, device=device)
-                past, alive_B, token_B = past.rows(keep, room), alive_B[keep], token_B[keep]
+                past, alive_B, token_B = past.rows(keep, capacity), alive_B[keep], token_B[keep]
                 valid_BS, lengths_B = valid_BS[keep], lengths_B[keep]
-            logits_BV = self._step(token_B, past, valid_BS, lengths_B + position)
+            logits_BV = self._decode(token_B, past, valid_BS, lengths_B + position)
         return [
             Completion(tuple(t), tuple(lp), "stop" if s else "length")
             for t, lp, s in zip(tokens, logprobs, stopped, strict=True)
         ]
 
-    def _read(
+    def _prefill(
         self, suffixes: Sequence[tuple[int, ...]], shared: Any, skip: int
     ) -> tuple[Tensor, Past, Tensor]:
         """Read the rest of each distinct prompt, padded on the left.
@@ -148,7 +148,7 @@ class TorchSampler:
         mask_USS = (causal_SS & valid_US[:, None, :]) | torch.eye(size, dtype=torch.bool, device=device)
         return self._network.forward(ids_US, past, positions_US, mask_USS), past, valid_US
 
-    def _step(self, token_B: Tensor, past: Past, valid_BS: Tensor, positions_B: Tensor) -> Tensor:
+    def _decode(self, token_B: Tensor, past: Past, valid_BS: Tensor, positions_B: Tensor) -> Tensor:
         """Logits [B, V] after one more token of each row."""
         mask = None
         if not bool(valid_BS.all()):

@@ -82,16 +82,16 @@ def _decoded(
 ) -> list[Tensor]:
     """Logits after a shared start and each rest, padded on the left, and after one more token of each."""
     size, rows = max(map(len, rests)), len(rests)
-    room = torch.zeros(rows, size, dtype=torch.long)
+    padded = torch.zeros(rows, size, dtype=torch.long)
     valid = torch.zeros(rows, size + 1, dtype=torch.bool)
     for row, rest in enumerate(rests):
-        room[row, size - len(rest) :] = torch.tensor(rest)
+        padded[row, size - len(rest) :] = torch.tensor(rest)
         valid[row, size - len(rest) :] = True
-    ids_RT, valid_RS = room.to(device), valid.to(device)
+    ids_RT, valid_RS = padded.to(device), valid.to(device)
     places_RS = len(start) + (valid_RS.cumsum(1) - 1).clamp(min=0)
     causal_TT = torch.ones(size, size, dtype=torch.bool, device=device).tril()
     mask_RTT = (causal_TT & valid_RS[:, None, :size]) | torch.eye(size, dtype=torch.bool, device=device)
-    past = network.past(network.read_shared(start), rows, size + 1)
+    past = network.past(network.prefill(start), rows, size + 1)
     before_RV = network.forward(ids_RT, past, places_RS[:, :size], mask_RTT)
     new_R1 = torch.tensor([new] * rows, device=device)
     after_RV = network.forward(new_R1, past, places_RS[:, size:], valid_RS[:, None])
@@ -112,7 +112,7 @@ def _packed(
     mask_TT = torch.ones(len(row), len(row), dtype=torch.bool).tril()
     mask_TT[len(prompt + first) :, len(prompt) : len(prompt + first)] = False
     ids, positions = (torch.tensor([line], device=device) for line in (row, places))
-    past = network.past(network.read_shared(start), 1, len(row))
+    past = network.past(network.prefill(start), 1, len(row))
     return network.forward(ids, past, len(start) + positions, mask_TT[None].to(device))
 
 

@@ -145,16 +145,16 @@ class _TokenStats(torch.autograd.Function):
         stats = student_NH.new_zeros(6, len(student_NH), dtype=_wide(student_NH))
         stats[4:] = torch.nan
         fast = asked if asked is not None and asked.plain and not policy and temperature == 1 else None
-        room = None
+        scratch = None
         for rows in _chunks(student_NH, head_VH):
             if fast is not None and isinstance(teacher, Dense) and divergence_NH is not None:
-                if room is None and student_NH.device.type == "cpu":
-                    room = stats.new_empty(4 * len(student_NH[rows]) * len(head_VH))
+                if scratch is None and student_NH.device.type == "cpu":
+                    scratch = stats.new_empty(4 * len(student_NH[rows]) * len(head_VH))
                 student, read = (
                     Dense(side.hidden_NH[rows], side.head_VH)
                     for side in (Dense(student_NH, head_VH), teacher)
                 )
-                stats[:, rows], divergence_NH[rows] = _compared(fast, student, read, tokens_N[rows], room)
+                stats[:, rows], divergence_NH[rows] = _compared(fast, student, read, tokens_N[rows], scratch)
                 continue
             log_p = _log_softmax(student_NH[rows], head_VH)
             picked = tokens_N[rows, None]
@@ -195,15 +195,15 @@ class _TokenStats(torch.autograd.Function):
 
 
 def _compared(
-    asked: Divergence, student: Dense, teacher: Dense, tokens_N: Tensor, room: Tensor | None
+    asked: Divergence, student: Dense, teacher: Dense, tokens_N: Tensor, scratch: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The statistics of some tokens, and the gradient of the divergence with respect to the hidden states.
 
-    `room` is for four times the logits on the CPU, where fresh tensors are slow.
+    `scratch` is for four times the logits on the CPU, where fresh tensors are slow.
     """
     sides, head_VH = (student, teacher), student.head_VH
     forward = asked.kind == "forward_kl"
-    if room is None:
+    if scratch is None:
         from gepa_loop.distill.head import kernels as head_kernels
 
         student_NV, teacher_NV = (hidden_NH @ weight_VH.T for hidden_NH, weight_VH in sides)
@@ -211,14 +211,14 @@ def _compared(
             found = head_kernels.compare(student_NV, teacher_NV, tokens_N, forward)
         return _stacked(found), student_NV @ head_VH
     shape = 4, len(head_VH), len(student.hidden_NH)
-    room_4VN = room[: math.prod(shape)].view(shape)
-    for out_VN, (hidden_NH, weight_VH) in zip(room_4VN, sides, strict=False):
+    scratch_4VN = scratch[: math.prod(shape)].view(shape)
+    for out_VN, (hidden_NH, weight_VH) in zip(scratch_4VN, sides, strict=False):
         if out_VN.dtype == weight_VH.dtype:
             torch.mm(weight_VH, hidden_NH.T, out=out_VN)
         else:
             out_VN.copy_(weight_VH @ hidden_NH.T)
-    student_VN, teacher_VN = room_4VN[:2]
-    found = compare(student_VN, teacher_VN, room_4VN[2:], tokens_N, forward)
+    student_VN, teacher_VN = scratch_4VN[:2]
+    found = compare(student_VN, teacher_VN, scratch_4VN[2:], tokens_N, forward)
     return _stacked(found), (head_VH.T @ student_VN.to(head_VH.dtype)).T
 
 

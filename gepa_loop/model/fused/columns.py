@@ -43,10 +43,10 @@ class FusedNetwork:
         if adapter is None:
             self._decoder.write({}, 1.0)
             return
-        self._decoder.give_room(adapter)
+        self._decoder.reserve(adapter)
         self._decoder.write({module: adapter.pair(module) for module in adapter.modules}, adapter.scale)
 
-    def read_shared(self, tokens: list[int]) -> _FusedPast | None:
+    def prefill(self, tokens: list[int]) -> _FusedPast | None:
         if not tokens:
             return None
         past = self.past(None, 1, len(tokens))
@@ -55,9 +55,9 @@ class FusedNetwork:
         self.forward(torch.tensor([tokens]), past, torch.arange(size)[None], causal)
         return past
 
-    def past(self, shared: _FusedPast | None, count: int, room: int) -> _FusedPast:
+    def past(self, shared: _FusedPast | None, count: int, capacity: int) -> _FusedPast:
         d = self._decoder
-        shape = len(d.layers), count, d.kv_heads, room, d.width
+        shape = len(d.layers), count, d.kv_heads, capacity, d.width
         return _FusedPast(d.embed_VH.new_empty(shape), d.embed_VH.new_empty(shape), shared)
 
     def forward(
@@ -97,17 +97,17 @@ class FusedNetwork:
             if past.shared is not None:
                 seen = _joined(own, query, past.shared.keys[number], past.shared.values[number])
             seen_NO = seen.reshape(rows, d.heads, new, width).transpose(1, 2).reshape(count, -1)
-            seen_ON = _with_room(seen_NO.T, layer.out.rank, spare)
+            seen_ON = _widened(seen_NO.T, layer.out.rank, spare)
             x_HN.addmm_(layer.out.weight_OX, layer.out.lowered(seen_ON))
             if layer.out.bias_O is not None:
                 x_HN += layer.out.bias_O[:, None]
             hidden_HN = _norm(x_HN, layer.mlp_norm_H, d.eps, layer.gate_up.rank)
             gate, up = layer.gate_up.columns(hidden_HN).chunk(2)
-            product_IN = _with_room(silu(gate, inplace=True).mul_(up), layer.down.rank)
+            product_IN = _widened(silu(gate, inplace=True).mul_(up), layer.down.rank)
             x_HN.addmm_(layer.down.weight_OX, layer.down.lowered(product_IN))
         past.length = end
         last_HB = x_HN[:, :count].view(-1, rows, new)[:, :, -1]
-        last_HB = _with_room(last_HB, 0, self._spare(rows))
+        last_HB = _widened(last_HB, 0, self._spare(rows))
         return (d.head_VH @ _norm(last_HB, d.norm_H, d.eps, 0))[:, :rows].T.contiguous()
 
     def _spare(self, count: int) -> int:
@@ -118,7 +118,7 @@ class FusedNetwork:
 
 @dataclass(eq=False)
 class _FusedPast:
-    """Keys and values of all layers, [layers, rows, kv_heads, room, D]; `length` positions are filled."""
+    """Keys and values of all layers, [layers, rows, kv_heads, capacity, D]; `length` positions are filled."""
 
     keys: Tensor
     values: Tensor
@@ -126,32 +126,32 @@ class _FusedPast:
     """One row that all rows continue."""
     length: int = field(default=0)
 
-    def rows(self, index_R: Tensor, room: int) -> _FusedPast:
+    def rows(self, index_R: Tensor, capacity: int) -> _FusedPast:
         sides = []
         for old in (self.keys, self.values):
             layers, _, heads, _, width = old.shape
-            fresh = old.new_empty(layers, len(index_R), heads, room, width)
+            fresh = old.new_empty(layers, len(index_R), heads, capacity, width)
             fresh[:, :, :, : self.length] = old[:, index_R, :, : self.length]
             sides.append(fresh)
         return _FusedPast(sides[0], sides[1], self.shared, self.length)
 
 
-def _norm(x: Tensor, weight_W: Tensor, eps: float, room: int) -> Tensor:
-    """RMS norm over the last but one axis, [..., W, N], in float32 or wider; `room` rows behind it are left to fill."""
+def _norm(x: Tensor, weight_W: Tensor, eps: float, rows: int) -> Tensor:
+    """RMS norm over the last but one axis, [..., W, N], in float32 or wider; `rows` rows below it are left to fill."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     scale: Tensor = torch.linalg.vector_norm(wide, dim=-2, keepdim=True)
     scale.square_().div_(len(weight_W)).add_(eps)
-    return _with_room((wide * scale.rsqrt_()).to(x.dtype).mul_(weight_W[:, None]), room)
+    return _widened((wide * scale.rsqrt_()).to(x.dtype).mul_(weight_W[:, None]), rows)
 
 
-def _with_room(x_IN: Tensor, room: int, spare: int = 0) -> Tensor:
-    """`x_IN` with `spare` columns of zeros and, below, `room` rows that are left to fill."""
-    if not room and not spare:
+def _widened(x_IN: Tensor, rows: int, columns: int = 0) -> Tensor:
+    """`x_IN` with `columns` more columns, of zeros, and below it `rows` more rows, which are left to fill."""
+    if not rows and not columns:
         return x_IN
-    inputs, columns = x_IN.shape
-    out = x_IN.new_empty(inputs + room, columns + spare)
-    out[:inputs, :columns] = x_IN
-    out[:inputs, columns:] = 0
+    inputs, count = x_IN.shape
+    out = x_IN.new_empty(inputs + rows, count + columns)
+    out[:inputs, :count] = x_IN
+    out[:inputs, count:] = 0
     return out
 
 

@@ -159,8 +159,8 @@ def _join(
     tl.store(out + place, (tl.sum(acc * weight[:, None], 0) / total).to(out.dtype.element_ty))
 
 
-def attend(q_BND: Tensor, keys: Past, values: Past, rows: Rows, splits: int, room: int) -> Tensor:
-    """Attention of one query a row over its past in three stretches; [B, heads * D + room].
+def attend(q_BND: Tensor, keys: Past, values: Past, rows: Rows, splits: int, spare: int) -> Tensor:
+    """Attention of one query a row over its past in three stretches; [B, heads * D + spare].
 
     Args:
         q_BND: Queries.
@@ -168,11 +168,11 @@ def attend(q_BND: Tensor, keys: Past, values: Past, rows: Rows, splits: int, roo
         values: Of the same.
         rows: The launch; a completion's newest key is already there.
         splits: Programs that share one row's past; a power of 2.
-        room: Columns behind what is found that are left to fill.
+        spare: Columns behind what is found that are left to fill.
     """
     batch, heads, width = q_BND.shape
     kv_heads = keys.completion_RGTD.shape[1]
-    out = q_BND.new_empty(batch, heads * width + room)
+    out = q_BND.new_empty(batch, heads * width + spare)
     part = part_top = part_total = out
     if splits > 1:
         part = q_BND.new_empty(batch, heads, splits, width, dtype=torch.float32)

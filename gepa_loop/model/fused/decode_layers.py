@@ -24,10 +24,10 @@ def _add_rms_norm(x, delta, weight, out, size, out_row, eps, ADD: tl.constexpr, 
     tl.store(out + row * out_row + at, normed * tl.load(weight + at, inside, 0.0), inside)
 
 
-def add_rms_norm(x_BH: Tensor, delta_BH: Tensor | None, weight_H: Tensor, eps: float, room: int) -> Tensor:
-    """RMSNorm of x + delta, [B, H + room], with `room` columns left to fill; the sum is written to `x_BH`, in place."""
+def add_rms_norm(x_BH: Tensor, delta_BH: Tensor | None, weight_H: Tensor, eps: float, spare: int) -> Tensor:
+    """RMSNorm of x + delta, [B, H + spare], with `spare` columns left to fill; the sum is written to `x_BH`, in place."""
     rows, size = x_BH.shape
-    out = x_BH.new_empty(rows, size + room)
+    out = x_BH.new_empty(rows, size + spare)
     block = triton.next_power_of_2(size)
     _add_rms_norm[rows,](
         x_BH,
@@ -35,7 +35,7 @@ def add_rms_norm(x_BH: Tensor, delta_BH: Tensor | None, weight_H: Tensor, eps: f
         weight_H,
         out,
         size,
-        size + room,
+        size + spare,
         eps,
         ADD=delta_BH is not None,
         BLOCK=block,
@@ -55,11 +55,11 @@ def _silu_mul(gate_up, out, size, out_row, BLOCK: tl.constexpr):
     tl.store(out + row * out_row + at, (wide / (1 + tl.exp(-wide))).to(gate.dtype) * up, inside)
 
 
-def silu_mul(gate_up_BI: Tensor, room: int) -> Tensor:
-    """silu(gate) * up of [B, gate | up], with `room` columns behind it left to fill."""
+def silu_mul(gate_up_BI: Tensor, spare: int) -> Tensor:
+    """silu(gate) * up of [B, gate | up], with `spare` columns behind it left to fill."""
     rows, size = gate_up_BI.shape[0], gate_up_BI.shape[1] // 2
-    out = gate_up_BI.new_empty(rows, size + room)
-    _silu_mul[(rows, triton.cdiv(size, 1024))](gate_up_BI, out, size, size + room, BLOCK=1024)
+    out = gate_up_BI.new_empty(rows, size + spare)
+    _silu_mul[(rows, triton.cdiv(size, 1024))](gate_up_BI, out, size, size + spare, BLOCK=1024)
     return out
 
 

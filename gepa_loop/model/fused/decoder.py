@@ -91,8 +91,8 @@ class Decoder:
         for layer in self.layers:
             yield from (layer.qkv, layer.out, layer.gate_up, layer.down)
 
-    def give_room(self, adapter: Adapter) -> bool:
-        """Make room for an adapter of this one's rank; whether matrices moved, and what was captured is void.
+    def reserve(self, adapter: Adapter) -> bool:
+        """Reserve columns for an adapter of this one's rank; whether matrices moved, and what was captured is void.
 
         Raises:
             ModelError: The adapter changes what is no layer of the model, or one of another shape.
@@ -103,7 +103,7 @@ class Decoder:
         if adapter.rank <= self.layers[0].out.rank:
             return False
         for projection in self.projections:
-            projection.give_room(-(-adapter.rank // ALIGNED) * ALIGNED)
+            projection.reserve(-(-adapter.rank // ALIGNED) * ALIGNED)
         return True
 
     def write(self, pairs: Mapping[str, tuple[Tensor, Tensor]], scale: float) -> None:
@@ -123,7 +123,7 @@ class Decoder:
                     torch.mul(b, scale, out=up_OR[:, :rank])
                 down_RI[rank:] = up_OR[:, rank:] = 0
 
-    def read(
+    def prefill(
         self,
         ids_UP: Tensor,
         keys: Sequence[Tensor],
@@ -175,12 +175,14 @@ class Decoder:
         return (x if delta is None else x + delta).view(rows, length, -1)
 
     def logits(self, x_BH: Tensor) -> Tensor:
-        """Logits [B, V] of what `read` returned, at the wanted positions."""
+        """Logits [B, V] of what `prefill` returned, at the wanted positions."""
         from gepa_loop.model.fused.decode_layers import add_rms_norm
 
         return linear(add_rms_norm(x_BH, None, self.norm_H, self.eps, 0), self.head_VH)
 
-    def step(self, tokens_B: Tensor, keys: list[Past], values: list[Past], rows: Rows, splits: int) -> Tensor:
+    def decode(
+        self, tokens_B: Tensor, keys: list[Past], values: list[Past], rows: Rows, splits: int
+    ) -> Tensor:
         """Logits [B, V] after one more token of each row, whose keys and values are written to the cache."""
         from gepa_loop.model.fused.decode_attention import attend
         from gepa_loop.model.fused.decode_layers import add_rms_norm, rotate_and_keep, silu_mul

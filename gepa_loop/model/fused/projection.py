@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Projection:
-    """Linear layers that read the same input, side by side, with room for an adapter behind their weights.
+    """Linear layers that read the same input, side by side, with columns for an adapter behind their weights.
 
     W x + s B (A x) is [W | s B] times [x, A x], in one sum; see `low_rank`.
     """
@@ -77,7 +77,7 @@ class Projection:
             torch.mm(self.down_RI, x_XN[: self.inputs], out=x_XN[self.inputs :])
         return x_XN
 
-    def give_room(self, rank: int) -> None:
+    def reserve(self, rank: int) -> None:
         """Room for adapters of this rank; what was there of an earlier one is gone."""
         inputs, total = self.inputs, rank * len(self.modules)
         wide_OX = self.weight_OX.new_zeros(len(self.weight_OX), inputs + total)

@@ -29,7 +29,7 @@ class Buffers:
     """Without the one for rows that only fill a launch up."""
 
     @property
-    def room(self) -> tuple[int, int, int, int]:
+    def capacity(self) -> tuple[int, int, int, int]:
         """Of slots, shared tokens, prompts' tokens and completion tokens."""
         key = self.keys[0]
         return (

@@ -43,7 +43,7 @@ def _draw(
     out_logprobs,
     done,
     size,
-    room,
+    capacity,
     blocks,
     inverse,
     STOPS: tl.constexpr,
@@ -55,7 +55,7 @@ def _draw(
     slot = tl.load(slots + row).to(tl.int64)
     place = tl.load(lengths + slot)
     # The slot of rows that only fill a launch up runs ahead of the others.
-    fits = place < room
+    fits = place < capacity
     n, inner = tl.arange(0, BLOCKS), tl.arange(0, BLOCK)
     top_n = tl.load(tops + row * blocks + n, n < blocks, float("-inf"))
     top = tl.max(top_n)
@@ -71,7 +71,7 @@ def _draw(
         hot_n = tl.load(sums + 2 * (row * blocks + n) + 1, n < blocks, 0.0) * tl.exp((top_n - top) * inverse)
         upto_n = tl.cumsum(hot_n)
         total = tl.sum(tl.where(n == blocks - 1, upto_n, 0.0))
-        target = tl.load(uniforms + slot * room + place, fits, 0.0) * total
+        target = tl.load(uniforms + slot * capacity + place, fits, 0.0) * total
         # The first block whose cumulative mass is above the target; the last with mass where rounding leaves none.
         block = tl.sum((upto_n <= target).to(tl.int32))
         last = tl.max(tl.where(hot_n > 0, n, 0))
@@ -85,8 +85,8 @@ def _draw(
         token = block * BLOCK + tl.minimum(token, tl.max(tl.where(mass > 0, inner, 0)))
     logprob = tl.load(logits + row * size + token).to(tl.float32) - norm
     tl.store(tokens + slot, token.to(tl.int64))
-    tl.store(out_tokens + slot * room + place, token.to(tl.int32), fits)
-    tl.store(out_logprobs + slot * room + place, logprob, fits)
+    tl.store(out_tokens + slot * capacity + place, token.to(tl.int32), fits)
+    tl.store(out_logprobs + slot * capacity + place, logprob, fits)
     ended = tl.load(done + slot)
     for stop in tl.static_range(STOPS):
         ended = tl.where(token == tl.load(stops + stop), 1, ended)

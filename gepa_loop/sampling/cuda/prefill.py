@@ -60,7 +60,7 @@ class Prefill:
             keys, values = (
                 [past.shared_GCD[None] for past in side] for side in (buffers.keys, buffers.values)
             )
-            self._decoder.read(ids, keys, values, None, 0)
+            self._decoder.prefill(ids, keys, values, None, 0)
 
     def prompts(self, prompts: Sequence[tuple[int, ...]], skip: int, buffers: Buffers) -> Tensor:
         """Read each prompt's rest after `skip` shared tokens; logits [U, V] of the token after it."""
@@ -73,11 +73,11 @@ class Prefill:
             most = max(1, min(PREFILL_TOKENS // size, PREFILL_KEYS // (skip + size)))
             part = prompts[done : done + most]
             # Rounded up, so that few graphs serve all lengths; padding comes last, where no real token sees it.
-            room = -(-max(map(len, part)) // 16) * 16
-            ids = np.zeros((len(part), room), np.int64)
+            width = -(-max(map(len, part)) // 16) * 16
+            ids = np.zeros((len(part), width), np.int64)
             for row, prompt in enumerate(part):
                 ids[row, : len(prompt)] = prompt
-            reader = self._reader(slice(done, done + len(part)), room, shared, skip, buffers)
+            reader = self._reader(slice(done, done + len(part)), width, shared, skip, buffers)
             reader.ids_UP.copy_(torch.from_numpy(ids))
             x_UPH = reader.read()
             ends = torch.tensor([len(p) - 1 for p in part], device=x_UPH.device)
@@ -103,7 +103,7 @@ class Prefill:
             ids_UP = torch.zeros(count, length, dtype=torch.long, device=self._device)
 
             def read() -> Tensor:
-                return self._decoder.read(ids_UP, keys, values, shared, skip)
+                return self._decoder.prefill(ids_UP, keys, values, shared, skip)
 
             # What is shared is a candidate's prompt, whose length seldom comes again.
             if skip or self._device.type == "cpu" or count * length > GRAPH_TOKENS:

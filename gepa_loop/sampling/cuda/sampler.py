@@ -66,7 +66,7 @@ class CudaSampler:
         if adapter is None:
             self._decoder.write({}, 1.0)
             return
-        if self._decoder.give_room(adapter):
+        if self._decoder.reserve(adapter):
             self._writer = None
             self._graphs.clear()
             self._prefill.clear()
@@ -129,7 +129,7 @@ class CudaSampler:
             skip = 0
         longest = max(map(len, prompts)) - skip
         slots = min(len(prompts), self.batch)
-        buffers = self._room(slots, skip, longest, sampling.max_tokens)
+        buffers = self._reserve(slots, skip, longest, sampling.max_tokens)
         self._prefill.shared(prompts[0][:skip], buffers)
         completions: list[Completion] = []
         for start in range(0, len(prompts), self.batch):
@@ -149,10 +149,10 @@ class CudaSampler:
         self._prefill.clear()
         self._buffers = None
 
-    def _room(self, *wanted: int) -> Buffers:
+    def _reserve(self, *wanted: int) -> Buffers:
         """Buffers with at least so many slots, shared tokens, prompt tokens and completion tokens."""
         if self._buffers is not None:
-            have = self._buffers.room
+            have = self._buffers.capacity
             if all(n <= m for n, m in zip(wanted, have, strict=True)):
                 return self._buffers
             wanted = tuple(map(max, wanted, have))
@@ -217,7 +217,7 @@ class CudaSampler:
 
             def token() -> None:
                 tokens = drawn.last_R[rows.slots_B]
-                logits = self._decoder.step(tokens, buffers.keys, buffers.values, rows, splits)
+                logits = self._decoder.decode(tokens, buffers.keys, buffers.values, rows, splits)
                 draw_rows(logits, temperature, self._stops_K, rows, drawn)
 
             self._graphs[key] = (
@@ -236,5 +236,5 @@ class CudaSampler:
     def _splits(self, size: int, buffers: Buffers) -> int:
         """Programs that share a row's past, so that all multiprocessors have work; at least 256 keys for each."""
         by_rows = max(1, 2 * self._processors // (size * self._decoder.kv_heads))
-        by_keys = max(1, sum(buffers.room[1:]) // 256)
+        by_keys = max(1, sum(buffers.capacity[1:]) // 256)
         return min(16, 1 << (min(by_rows, by_keys).bit_length() - 1))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gepa_loop.config.tables import SamplingConfig
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM makes room for."""
+"""What vLLM serves."""
 FIRST_RANK = 16
 """Room of an engine that starts before there is an adapter: a larger one needs another engine, hence another minute."""
 
@@ -51,8 +51,8 @@ def installed_version() -> str:
     return "of unknown version"
 
 
-def room(rank: int) -> int:
-    """The smallest rank vLLM makes room for that holds this one.
+def served_rank(rank: int) -> int:
+    """The smallest rank vLLM serves that holds this one.
 
     Raises:
         ConfigError: There is none.

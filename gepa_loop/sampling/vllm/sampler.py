@@ -35,8 +35,8 @@ from gepa_loop.sampling.vllm.options import (
     installed_version,
     missing,
     read_completion,
-    room,
     sampling_options,
+    served_rank,
     set_environment,
 )
 
@@ -96,7 +96,7 @@ class VllmSampler:
         if adapter is not None:
             for module in adapter.modules:
                 check_fits(adapter, module, self._shapes.get(module))
-            room(adapter.rank)
+            served_rank(adapter.rank)
         if not _same(adapter, self._student):
             self._student, self._stale = adapter, True
 
@@ -147,7 +147,7 @@ class VllmSampler:
             # What training has freed but keeps for itself the engine's process cannot use.
             torch.cuda.empty_cache()
         if self._engine is None or needed > self._rank:
-            kept = max(self._rank, room(needed))
+            kept = max(self._rank, served_rank(needed))
             self.close()
             self._start(kept)
         if self._asleep:

@@ -118,7 +118,7 @@ def test_a_projection_computes_the_same_in_one_launch_and_in_two() -> None:
 
     def projection() -> Projection:
         made = Projection(names, weight[:, :64].clone(), down.new_empty(0, 64), bias)
-        made.give_room(8)
+        made.reserve(8)
         for (_, own_down, own_up), rows, columns in zip(
             made.places(), (slice(0, 32), slice(32, 48)), (slice(64, 72), slice(72, 80)), strict=True
         ):
@@ -138,5 +138,5 @@ def test_a_projection_computes_the_same_in_one_launch_and_in_two() -> None:
     grown = projection()
     grown.use_kernel(Gpu(4, 10**6))
     before = grown.counters_T
-    grown.give_room(16)
+    grown.reserve(16)
     assert grown.rank == 32 and (grown.counters_T is not before or not CUDA)

@@ -159,5 +159,5 @@ def test_samplers_keep_in_bfloat16_what_float32_has(
 
 def logits(sampler: TorchSampler, prompt: list[int]) -> Tensor:
     """Log-probabilities [V] of the token after a prompt, as the sampler finds them."""
-    found, _, _ = sampler._read([tuple(prompt)], None, 0)
+    found, _, _ = sampler._prefill([tuple(prompt)], None, 0)
     return found[0].float().log_softmax(-1)

@@ -25,8 +25,8 @@ from gepa_loop.sampling.vllm.options import (
     engine_options,
     missing,
     read_completion,
-    room,
     sampling_options,
+    served_rank,
     set_environment,
 )
 
@@ -120,9 +120,9 @@ def test_the_users_environment_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_room_of_an_adapter() -> None:
-    assert [room(rank) for rank in (1, 2, 16, 17, 48, 512)] == [1, 8, 16, 32, 64, 512]
+    assert [served_rank(rank) for rank in (1, 2, 16, 17, 48, 512)] == [1, 8, 16, 32, 64, 512]
     with pytest.raises(ConfigError, match="rank 513"):
-        room(513)
+        served_rank(513)
 
 
 def test_a_completion_is_read_whole_or_not_at_all() -> None:
