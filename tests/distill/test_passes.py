@@ -62,9 +62,9 @@ def test_running_out_of_memory_halves_the_passes_and_changes_nothing(lab: Lab) -
     parts, found = step(lab, small, Passes(10**6), teacher)
     # What is held for the size that did not fit is given back, the teacher's too.
     assert large.released == 0 < small.released == teacher.released
-    assert whole.passes == Passes(10**6)
+    assert whole.carried.passes == Passes(10**6)
     # A part counts the longer of both prompts, so a little over 100 may fit.
-    assert 50 < parts.passes.tokens < 150 and not parts.passes.recompute
+    assert 50 < parts.carried.passes.tokens < 150 and not parts.carried.passes.recompute
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
     assert expected.abs().max() > 1e-4
     assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
@@ -74,7 +74,7 @@ def test_running_out_of_memory_halves_the_passes_and_changes_nothing(lab: Lab) -
 def test_single_completions_are_recomputed_before_giving_up(lab: Lab) -> None:
     whole, expected = step(lab, Narrow(lab.base, 10**6), Passes(10**6))
     parts, found = step(lab, Narrow(lab.base, 0), Passes(10**6))
-    assert parts.passes.recompute
+    assert parts.carried.passes.recompute
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
     assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
 
@@ -87,7 +87,7 @@ def test_what_is_read_before_training_is_halved_as_well(lab: Lab) -> None:
     parts, found = step(
         lab, Narrow(lab.base, 10**6), Passes(10**6), teacher=Narrow(lab.base, 40), config=config
     )
-    assert parts.passes.tokens < 150 < whole.passes.tokens
+    assert parts.carried.passes.tokens < 150 < whole.carried.passes.tokens
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
     with pytest.raises(ModelError, match="does not fit in memory"):
         step(lab, Narrow(lab.base, 10**6), Passes(10**6), teacher=Narrow(lab.base, 0), config=config)
