@@ -143,7 +143,8 @@ class _TokenStats(torch.autograd.Function):
         divergence_NH = torch.empty_like(student_NH) if asked else None
         logprob_NH = torch.empty_like(student_NH) if policy else None
         stats = student_NH.new_zeros(6, len(student_NH), dtype=_wide(student_NH))
-        stats[4:] = torch.nan
+        stats[4:] = torch.nan  # until a teacher tells
+        # One pass over the logits instead of twenty, where nothing but a plain divergence is asked.
         fast = asked if asked is not None and asked.plain and not policy and temperature == 1 else None
         scratch = None
         for rows in _chunks(student_NH, head_VH):
@@ -172,6 +173,7 @@ class _TokenStats(torch.autograd.Function):
                 if asked is not None and divergence_NH is not None:
                     stats[0, rows], slope = _asked(asked, log_p, p, pair)
                     divergence_NH[rows] = slope.to(head_VH.dtype) @ head_VH
+                # What is trained may be what is shown: it is not computed twice.
                 known = asked == Divergence("reverse_kl")
                 stats[4, rows] = stats[0, rows] if known else from_logprobs(*pair[:2], "reverse_kl")
             own = at_temperature(log_p, temperature)
@@ -182,6 +184,7 @@ class _TokenStats(torch.autograd.Function):
                 slope_NH = head_VH[tokens_N[rows]] - own_p.to(head_VH.dtype) @ head_VH
                 logprob_NH[rows] = slope_NH / temperature
         ctx.save_for_backward(divergence_NH, logprob_NH)
+        # Slopes [N, H] instead of logits [N, V] wait for the backward pass: 576 numbers a token, and not 49,152.
         divergence_N, policy_N, *rest = stats.unbind()
         fixed = [*rest, *([] if asked else [divergence_N]), *([] if policy else [policy_N])]
         ctx.mark_non_differentiable(*fixed)

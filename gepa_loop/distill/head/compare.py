@@ -34,22 +34,24 @@ def compare(
     Args:
         student_VN: Logits; the divergence's gradient with respect to them takes their place.
         teacher_VN: Logits; overwritten.
-        spare_2VN: Room; overwritten.
+        spare_2VN: Scratch; overwritten.
         tokens_N: The sampled tokens.
         forward: Which of the two.
     """
     logit_N, teacher_logit_N = (side.gather(0, tokens_N[None])[0] for side in (student_VN, teacher_VN))
-    p_VN, room_VN = spare_2VN
+    p_VN, scratch_VN = spare_2VN
+    # The teacher's first, whose exponentials the student's overwrite; a forward divergence makes them again.
     top_q, total_q = _exponentials(teacher_VN, p_VN)
     top_p, total_p = _exponentials(student_VN, p_VN)
     norm_p, norm_q = top_p + total_p.log(), top_q + total_q.log()
-    entropy_N = norm_p - torch.mul(p_VN, student_VN, out=room_VN).sum(0) / total_p
+    # KL(p || q) = sum p (a - b) - (log Z_p - log Z_q) of the logits a and b: no log-softmax is made.
+    entropy_N = norm_p - torch.mul(p_VN, student_VN, out=scratch_VN).sum(0) / total_p
     gap_VN, norms_N = student_VN.sub_(teacher_VN), norm_p - norm_q
-    reverse_N = torch.mul(p_VN, gap_VN, out=room_VN).sum(0) / total_p - norms_N
+    reverse_N = torch.mul(p_VN, gap_VN, out=scratch_VN).sum(0) / total_p - norms_N
     value_N = reverse_N
     if forward:
         q_VN = teacher_VN.sub_(top_q).exp_()
-        value_N = norms_N - torch.mul(q_VN, gap_VN, out=room_VN).sum(0) / total_q
+        value_N = norms_N - torch.mul(q_VN, gap_VN, out=scratch_VN).sum(0) / total_q
         torch.div(p_VN, total_p, out=student_VN).sub_(q_VN.div_(total_q))
     else:
         gap_VN.sub_(norms_N + value_N).mul_(p_VN).div_(total_p)

@@ -29,11 +29,13 @@ def _segment(
     BLOCK: tl.constexpr,
 ):
     """Online softmax over one stretch of keys and values that lie at [length, D]; every SPLITS-th block of it."""
+    # Milakov and Gimelshein, arXiv 1805.02867: what was summed fades when a higher score comes.
     at, width = tl.arange(0, BLOCK), tl.arange(0, D)
     for start in range(split * BLOCK, length, SPLITS * BLOCK):
         inside = start + at < length
         where = (start + at)[:, None] * D + width[None, :]
         key = tl.load(keys + where, inside[:, None], 0.0)
+        # "ieee": float32 would be rounded to tf32's 10 bits, and the other sampler's tokens would differ.
         score = tl.dot(q, tl.trans(key), input_precision="ieee") * scale
         score = tl.where(inside[None, :], score, float("-inf"))
         higher = tl.maximum(top, tl.max(score, 1))
@@ -79,9 +81,11 @@ def _attend(
     BLOCK: tl.constexpr,
 ):
     row, group, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    # 64 bits: a slot's number times its stride passes 2^31 in a long cache.
     slot = tl.load(slots + row).to(tl.int64)
     owner = tl.load(owners + slot).to(tl.int64)
     each: tl.constexpr = HEADS // KV_HEADS
+    # The query heads of one key head are the rows of a product, filled up to the 16 that tensor cores take.
     head, width = tl.arange(0, PAD), tl.arange(0, D)
     own = (head < each)[:, None]
     place = (row * HEADS + group * each + head)[:, None] * D + width[None, :]
@@ -149,6 +153,7 @@ def _attend(
 def _join(
     part, part_top, part_total, out, out_row, HEADS: tl.constexpr, D: tl.constexpr, SPLITS: tl.constexpr
 ):
+    # The splits' sums, brought to the highest score of all of them.
     n = tl.program_id(0)
     split, width = tl.arange(0, SPLITS), tl.arange(0, D)
     top = tl.load(part_top + n * SPLITS + split)

@@ -123,6 +123,7 @@ def _product(
     n = tile * BLOCK_N + tl.arange(0, BLOCK_N)
     k = tl.arange(0, BLOCK_K)
     r = tl.arange(0, RANK)
+    # A tile holds outputs of one module (`tiling`), so one A serves all of it.
     module = (tile * BLOCK_N >= end_0).to(tl.int32) + (tile * BLOCK_N >= end_1).to(tl.int32)
     chunk = tl.cdiv(tl.cdiv(inputs, BLOCK_K), SPLIT) * BLOCK_K
     first = part * chunk
@@ -131,6 +132,7 @@ def _product(
     x_at = x + m[:, None] * x_row + (first + k)[None, :]
     weight_rows = weight + n[None, :].to(tl.int64) * weight_row
     weight_at = weight_rows + (first + k)[:, None]
+    # Ranks that only fill a power of 2 up read A's last row again; their B is masked to 0 below.
     down_at = down + (module * EACH + tl.minimum(r, EACH - 1))[None, :] * inputs + (first + k)[:, None]
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     low = tl.zeros((BLOCK_M, RANK), tl.float32)
@@ -149,19 +151,22 @@ def _product(
         weight_at += BLOCK_K
         down_at += BLOCK_K
     up_tile = tl.load(weight_rows + inputs + (module * EACH + r)[:, None], (r < EACH)[:, None], 0.0)
+    # A x is rounded once, as between two launches; the sum with W x stays in float32, which bfloat16 would swallow.
     total = tl.dot(low.to(up_tile.dtype), up_tile, total)
     here = m[:, None] * outputs + n[None, :]
     if SPLIT > 1:
         tl.store(parts + part * rows * outputs + here, total, filled)
+        # All threads have stored before one of them counts.
         tl.debug_barrier()
         mine = finished + tile * tl.num_programs(1) + tl.program_id(1)
         if tl.atomic_add(mine, 1, sem="acq_rel", scope="gpu") == SPLIT - 1:
+            # In the order of the parts, whoever is last; past the first cache, which may hold what was there before.
             total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
             for other in range(SPLIT):
                 total += tl.load(parts + other * rows * outputs + here, filled, 0.0, cache_modifier=".cg")
             if BIAS:
                 total += tl.load(bias + n)[None, :]
-            tl.store(mine, 0)
+            tl.store(mine, 0)  # for the next launch
             tl.store(out + here, total.to(out.dtype.element_ty), filled)
     else:
         if BIAS:

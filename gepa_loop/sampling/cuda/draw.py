@@ -24,6 +24,7 @@ def _block_sums(logits, sums, tops, size, blocks, inverse, GREEDY: tl.constexpr,
     top = tl.maximum(tl.max(value), -1e30)
     n = row * blocks + block
     tl.store(tops + n, top)
+    # Of temperature 1 for the log-probability, of the asked one for the draw.
     tl.store(sums + 2 * n, tl.sum(tl.exp(value - top)))
     if not GREEDY:
         tl.store(sums + 2 * n + 1, tl.sum(tl.exp((value - top) * inverse)))
@@ -61,6 +62,7 @@ def _draw(
     top = tl.max(top_n)
     plain_n = tl.load(sums + 2 * (row * blocks + n), n < blocks, 0.0) * tl.exp(top_n - top)
     norm = top + tl.log(tl.sum(plain_n))
+    # Two levels: the block from the blocks' masses, then the token inside it. No sort, no cumulative sum over the vocabulary.
     if GREEDY:
         block = tl.argmax(top_n, 0)
         value = tl.load(
@@ -82,6 +84,7 @@ def _draw(
         mass = tl.exp((value - top) * inverse)
         upto = before + tl.cumsum(mass)
         token = tl.sum((upto <= target).to(tl.int32))
+        # The same inside the block: a token without mass is never drawn.
         token = block * BLOCK + tl.minimum(token, tl.max(tl.where(mass > 0, inner, 0)))
     logprob = tl.load(logits + row * size + token).to(tl.float32) - norm
     tl.store(tokens + slot, token.to(tl.int64))

@@ -73,6 +73,7 @@ class CudaSampler:
         key = adapter.rank, adapter.alpha, adapter.modules
         if self._writer is None or self._writer.key != key:
             self._writer = self._make_writer(adapter, key)
+        # Copied to where the captured writer reads: one graph scales and places them all.
         pairs = [tensor for module in adapter.modules for tensor in adapter.pair(module)]
         torch._foreach_copy_(self._writer.factors, pairs, non_blocking=True)
         self._writer.write()
@@ -180,12 +181,14 @@ class CudaSampler:
         drawn.uniforms_RT[:count, : sampling.max_tokens] = torch.from_numpy(table).to(device)
 
         logits_UV = self._prefill.prompts(unique, skip, buffers)
+        # Rows of a launch are slots, so that a smaller graph goes on where a larger one stopped and no cache moves.
         alive = torch.arange(count, dtype=torch.int32, device=device)
         launch = rows._replace(slots_B=alive)
         draw_rows(logits_UV[owners], sampling.temperature, self._stops_K, launch, drawn)
 
         size = self._launch(alive, buffers)
         for place in range(1, sampling.max_tokens):
+            # The only place where the host waits: a look costs what the GPU is behind.
             if (place - 1) % LOOK_EVERY == 0:
                 going = alive[drawn.done_R[alive] == 0]
                 if not len(going):
@@ -198,12 +201,14 @@ class CudaSampler:
 
     def _bucket(self, count: int, buffers: Buffers) -> int:
         """Rows of the smallest graph that holds `count`."""
+        # Powers of 2: a batch of 64 needs at most 7 captures, whatever ends when.
         return min(buffers.slots, 1 << (count - 1).bit_length())
 
     def _launch(self, alive: Tensor, buffers: Buffers) -> int:
         """Make these slots the rows of the next launches; returns how many rows those have."""
         size = self._bucket(len(alive), buffers)
         slots = buffers.rows.slots_B
+        # What only fills the launch up writes to the slot that nobody reads.
         slots.fill_(buffers.slots)
         slots[: len(alive)] = alive
         return size
