@@ -54,6 +54,39 @@ class Objective(Section):
         return False
 
     @property
+    def reward_alone(self) -> bool:
+        """There is no teacher to choose: the task's reward is all there is."""
+        return False
+
+    @property
+    def anchored(self) -> bool:
+        """The base without a prompt is read, which the student is held to."""
+        return False
+
+    @property
+    def imitates(self) -> bool:
+        """It trains on what the teacher wrote, whatever that is worth."""
+        return False
+
+    @property
+    def centres(self) -> bool:
+        """Something is measured from its group's mean."""
+        return self.adv_tau > 0
+
+    @property
+    def outcomes(self) -> str:
+        """The key by which the student says over which outcomes it is compared; empty where it does not."""
+        return ""
+
+    def compared_at(self, temperature: float) -> tuple[str, float] | None:  # noqa: ARG002 (others read it)
+        """The key of the temperature at which the teacher's log-probabilities are read, and its value; None where it is 1.
+
+        Args:
+            temperature: Of sampling.
+        """
+        return None
+
+    @property
     def redraws(self) -> int:
         """How often groups that teach nothing are drawn again."""
         return 0
@@ -99,6 +132,13 @@ class FullKL(Objective):
     def reads_teacher(self) -> bool:
         return self.teacher_tau > 0
 
+    @property
+    def outcomes(self) -> str:
+        return "" if self.top_k is None else "objective.top_k"
+
+    def compared_at(self, temperature: float) -> tuple[str, float]:  # noqa: ARG002 (the same call for all)
+        return "objective.temperature", self.temperature
+
 
 class TokenKL(Objective):
     """The sampled token's log-ratio as its advantage (Thinking Machines, SkyRL, MiniLLM)."""
@@ -128,6 +168,9 @@ class TokenKL(Objective):
     @property
     def uses_ratio(self) -> bool:
         return True
+
+    def compared_at(self, temperature: float) -> tuple[str, float]:
+        return "sampling.temperature", temperature
 
     @model_validator(mode="after")
     def _fits(self) -> TokenKL:
@@ -171,6 +214,13 @@ class SequenceKL(Objective):
     def uses_ratio(self) -> bool:
         return True
 
+    @property
+    def centres(self) -> bool:
+        return self.adv_tau > 0 or self.use_full_reward_baseline
+
+    def compared_at(self, temperature: float) -> tuple[str, float]:
+        return "sampling.temperature", temperature
+
     @model_validator(mode="after")
     def _kl_has_a_group(self) -> SequenceKL:
         if self.kl_std and not self.use_full_reward_baseline:
@@ -207,6 +257,14 @@ class GRPO(Objective):
         return False
 
     @property
+    def reward_alone(self) -> bool:
+        return True
+
+    @property
+    def anchored(self) -> bool:
+        return self.kl_tau > 0
+
+    @property
     def reads_score(self) -> str:
         return "objective.type"
 
@@ -240,6 +298,10 @@ class SFT(Objective):
     """Of the teacher's tokens, or of its whole distribution at each."""
     only_correct: bool = False
     """Rejection sampling: train only completions with a full score."""
+
+    @property
+    def imitates(self) -> bool:
+        return True
 
     @property
     def reads_score(self) -> str:

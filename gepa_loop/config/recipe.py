@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from gepa_loop.config.kinds import Above0, Decay, Positive, Section, Share, Weight
-from gepa_loop.config.objectives import GRPO, SFT, FullKL, ObjectiveConfig, SequenceKL, TokenKL
+from gepa_loop.config.objectives import ObjectiveConfig
 from gepa_loop.config.tables import TaskConfig
 from gepa_loop.config.teachers import TeacherConfig
 
@@ -114,23 +114,23 @@ def check_recipe(
             f"distill.questions = {distill.questions}: written questions have no answers, and {why}"
         )
     taus = {key: value for key, value in objective.model_dump().items() if key.endswith("_tau")}
-    if taus and not any(taus.values()) and not isinstance(objective, SFT):
+    if taus and not any(taus.values()) and not objective.imitates:
         raise ValueError(f"objective.{' = objective.'.join(taus)} = 0: nothing is trained")
-    if isinstance(objective, SFT) and objective.adv_tau > 0:
+    if objective.imitates and objective.adv_tau > 0:
         raise ValueError("objective.adv_tau: sft imitates and takes no reward; only_correct rejects by it")
-    if distill.warm_start and (objective.type == "grpo" or teacher.kind in ("live", "ema", "server")):
+    if distill.warm_start and (objective.reward_alone or teacher.kind in ("live", "ema", "server")):
         who = (
             "objective grpo reads no teacher"
-            if objective.type == "grpo"
+            if objective.reward_alone
             else f"teacher.kind = {teacher.kind!r}"
         )
         raise ValueError(f"distill.warm_start = {distill.warm_start:g}: its samples are made once, and {who}")
-    if isinstance(objective, GRPO) and teacher.kind != "base":
+    if objective.reward_alone and teacher.kind != "base":
         raise ValueError(f"teacher.kind = {teacher.kind!r}: objective grpo reads no teacher")
     if teacher.kind == "server" and share < 1:
         raise ValueError(f"teacher.kind = 'server' does not sample, but distill.on_policy is {share:g}")
-    if teacher.kind == "server" and isinstance(objective, FullKL) and objective.top_k is not None:
-        raise ValueError("objective.top_k: a server gives its own likeliest tokens; set teacher.top_k")
+    if teacher.kind == "server" and objective.outcomes:
+        raise ValueError(f"{objective.outcomes}: a server gives its own likeliest tokens; set teacher.top_k")
     if objective.uses_ratio and temperature == 0:
         raise ValueError(
             f"sampling.temperature = 0: objective {objective.type} follows a policy gradient or importance ratios, "
@@ -141,15 +141,12 @@ def check_recipe(
             f"objective.old = 'sampler' at sampling.temperature {temperature:g}: its log-probabilities are of "
             "temperature 1; take 'trainer' or 'auto'"
         )
-    if teacher.kind == "server":
-        compared = objective.temperature if isinstance(objective, FullKL) else temperature
-        which = "objective" if isinstance(objective, FullKL) else "sampling"
-        if isinstance(objective, FullKL | TokenKL | SequenceKL) and compared != 1:
-            raise ValueError(
-                f"{which}.temperature = {compared:g}: teacher.kind = 'server' gives log-probabilities at temperature 1"
-            )
-    centred = isinstance(objective, SequenceKL) and objective.use_full_reward_baseline
-    if (objective.adv_tau > 0 or centred) and distill.group < 2:
+    key, compared = objective.compared_at(temperature) or ("", 1.0)
+    if teacher.kind == "server" and compared != 1:
+        raise ValueError(
+            f"{key} = {compared:g}: teacher.kind = 'server' gives log-probabilities at temperature 1"
+        )
+    if objective.centres and distill.group < 2:
         raise ValueError("the reward is centred by group: distill.group must be 2 or more")
 
 
@@ -200,7 +197,7 @@ def on_policy_share(distill: DistillConfig, objective: ObjectiveConfig, teacher:
     Raises:
         ValueError: The objective cannot be trained on such rollouts.
     """
-    natural = 0.0 if objective.type == "sft" else 1.0
+    natural = 0.0 if objective.imitates else 1.0
     if distill.on_policy is None:
         mixes = objective.type == "full_kl" and not objective.adv_tau
         return AFTER_WARM_START if mixes and warm_start(distill, objective, teacher) > 0 else natural
@@ -213,5 +210,5 @@ def on_policy_share(distill: DistillConfig, objective: ObjectiveConfig, teacher:
 
 def reads_prompt(distill: DistillConfig, objective: ObjectiveConfig) -> bool:
     """Whether a student depends on the teacher's prompt; where not, all prompts of a round would have the same student."""
-    imitates = objective.type == "sft" or bool(distill.warm_start) or distill.on_policy not in (None, 1)
+    imitates = objective.imitates or bool(distill.warm_start) or distill.on_policy not in (None, 1)
     return objective.reads_teacher or imitates

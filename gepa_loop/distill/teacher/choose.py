@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gepa_loop.config.objectives import GRPO
 from gepa_loop.config.recipe import on_policy_share
 from gepa_loop.distill.teacher.base import Reader
 from gepa_loop.distill.teacher.local import LocalReader, teacher_text
@@ -55,8 +54,8 @@ def open_reader(lab: Lab, model: PeftModel, prompt: str) -> Reader | None:
     questions = renderer.all_tokens(NO_PROMPT, items)
     own = {item.id: tuple(tokens) for item, tokens in zip(items, questions, strict=True)}
     _check_room(own, horizon, renderer.context, "a question")
-    if isinstance(config.objective, GRPO):
-        return LocalReader(base, model, stack, own, 0) if config.objective.kl_tau else None
+    if config.objective.reward_alone:
+        return LocalReader(base, model, stack, own, 0) if config.objective.anchored else None
     texts = {item.id: teacher_text(teacher, prompt, item) for item in items}
     if teacher.privileged:
         for item in items:
