@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gepa_loop.config.load import load_config
-from gepa_loop.model import forward
+from gepa_loop.model import graphs
 from gepa_loop.model.base import Base
 from gepa_loop.model.forward import Prefix, hidden_states, read_prefix
 from gepa_loop.model.graphs import Graphs, corner, distance, open_forward
@@ -55,13 +55,13 @@ def test_kernels_that_compute_something_else_are_not_used(
     packed = pack(PROMPTS, COMPLETIONS, 0, base.device)
     expected = hidden_states(base.model, packed, Prefix())
     if large:
-        monkeypatch.setattr(forward, "LARGEST", 0)
-    graphs = Graphs(base.model, (), lambda *given: hidden_states(*given) * 1.01)
+        monkeypatch.setattr(graphs, "LARGEST", 0)
+    forward = Graphs(base.model, (), lambda *given: hidden_states(*given) * 1.01)
     with pytest.warns(UserWarning, match="fused kernels are not used: they differ by 1.0e-02"):
-        torch.testing.assert_close(graphs(packed, Prefix()), expected)
+        torch.testing.assert_close(forward(packed, Prefix()), expected)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        torch.testing.assert_close(graphs(packed, Prefix()), expected)
+        torch.testing.assert_close(forward(packed, Prefix()), expected)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
