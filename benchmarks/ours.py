@@ -75,11 +75,11 @@ def run(case: Case, steps: int, warmup: int, sets: list[str]) -> dict[str, Any]:
     model = with_lora(base, config.lora, 0, None)
     reader = open_reader(lab, model, context)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer, forward = make_optimizer(config, trained), open_forward(base.model, trained)
+    optimizer, forward = make_optimizer(config.distill, trained), open_forward(base.model, trained)
 
     fixed = replace(lab.rollouts, sampler=Fixed(case, base.model.config.vocab_size))
     collected = collect(config, fixed.by(student_adapter(model)), reader, None, 0)
-    passes = plan_passes(config, base, case.prompt + case.new)
+    passes = plan_passes(config.distill, base, case.prompt + case.new)
     trainee, carried = Trainee(base, forward, optimizer, reader), Carried(passes)
     loss = update(config, trainee, collected, carried, Clock(base.device)).loss
 

@@ -91,7 +91,7 @@ def search_stock(lab: Lab, budget: int, threads: int) -> Outcome:
         RuntimeError: DSPy asked the model more or less often than it scored, so that some scores are of errors.
     """
     disable_caches()
-    config, splits, seed = lab.config, lab.task.splits, seed_prompt(lab.config)
+    config, splits, seed = lab.config, lab.task.splits, seed_prompt(lab.config.optimize)
     lm = Recording(Setting(config, lab.rollouts, splits["pareto"], splits["train"]), threads)
     proposals = Proposals(open_proposer(lab, NUMBER), seed)
     with quiet(), dspy.context(lm=lm, adapter=FieldAdapter()):

@@ -39,7 +39,7 @@ def gain(
         labs = {name: at(opened, configure(budget, seed, *sets)) for name, sets in VARIANTS.items()}
         plain = at(opened, configure(budget, seed))
         test = tester(plain)
-        before = test(seed_prompt(plain.config))  # it also warms the sampler
+        before = test(seed_prompt(plain.config.optimize))  # it also warms the sampler
         for name in sides:
             outcome = (
                 search_ours(labs[name], folder / str(seed) / name)

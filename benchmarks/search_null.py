@@ -142,7 +142,7 @@ def would_distil(lab: Lab, folder: Path) -> bool:
     path = folder / "evaluate" / "bare.jsonl"
     bare = item_scores(scores(lab, "select", NO_PROMPT, None, path, Silent()))
     least = sum(bare.values()) / len(bare) + lab.config.loop.min_gap
-    front, seed = read_jsonl(folder / "optimize" / "front.jsonl"), seed_prompt(lab.config)
+    front, seed = read_jsonl(folder / "optimize" / "front.jsonl"), seed_prompt(lab.config.optimize)
     return any(row["select"]["mean"] > least for row in front if row["id"] != seed.id)
 
 

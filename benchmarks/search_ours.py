@@ -103,10 +103,12 @@ def configure(budget: int, seed: int, *sets: str) -> Config:
 def search_ours(lab: Lab, folder: Path) -> Outcome:
     """Search and choose; `folder` gets what a run's round writes."""
     clock = Clock()
-    front = search(lab, seed_prompt(lab.config), folder / "optimize", Silent(), number=NUMBER, stack=None)
+    front = search(
+        lab, seed_prompt(lab.config.optimize), folder / "optimize", Silent(), number=NUMBER, stack=None
+    )
     spent = clock.seconds()
     candidates = {c.id: c for c in front.candidates}
-    chosen = candidates[front.winner] if front.winner else seed_prompt(lab.config)
+    chosen = candidates[front.winner] if front.winner else seed_prompt(lab.config.optimize)
     rows = {row["id"]: row for row in front.rows}
     finalists = read_json(folder / "optimize" / "result.json")["finalists"]
     decided = read_jsonl(folder / "optimize" / "candidates.jsonl")[1:]

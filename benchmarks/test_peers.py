@@ -57,13 +57,13 @@ def both(lab: Lab, config: Config, peer: Any) -> tuple[Outcome, Outcome]:
         disturb(trained, 0.02, seed=3)  # the student moves on, so that importance ratios are not 1
         start = {name: p.detach().clone() for name, p in trained.items()}
 
-        optimizer = make_optimizer(config, list(trained.values()))
+        optimizer = make_optimizer(config.distill, list(trained.values()))
         forward = open_forward(lab.base.model, list(trained.values()))
         done = update(
             config,
             Trainee(lab.base, forward, optimizer, reader),
             collected,
-            Carried(plan_passes(config, lab.base, 0)),
+            Carried(plan_passes(config.distill, lab.base, 0)),
             Clock(lab.base.device),
         )
         ours = Outcome(done.loss, {n: p.grad.clone() for n, p in trained.items() if p.grad is not None})

@@ -81,7 +81,7 @@ def test_a_null_search_keeps_its_budget_and_repeats(base: Base, run: Run, tmp_pa
 
 def test_both_sides_ask_the_same_proposer(base: Base, tmp_path: Path) -> None:
     lab = null_lab(base, null_config(BUDGET, 5))
-    seed = seed_prompt(lab.config).text
+    seed = seed_prompt(lab.config.optimize).text
     proposer = open_proposer(lab, NUMBER)
     # Its first proposal depends on how many of 8 items failed, and on nothing else here.
     failed = [[{"Failure": "content"}] * count for count in range(9)]
@@ -100,7 +100,7 @@ def test_stock_reports_its_candidates_mean_on_pareto(base: Base) -> None:
     sampler, items = lab.rollouts.sampler, lab.task.splits["pareto"]
     texts = {
         prompt: [lab.rollouts.renderer.text(prompt, item) for item in items]
-        for prompt in (seed_prompt(lab.config).text, *found.proposals)
+        for prompt in (seed_prompt(lab.config.optimize).text, *found.proposals)
     }
     scored = {prompt: own for prompt, own in texts.items() if all(sampler.asked[text] for text in own)}
     assert len(scored) == found.accepted + 1

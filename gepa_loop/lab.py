@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from gepa_loop.config.search import OptimizeConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError, ModelError, TaskError
 from gepa_loop.model.base import Base, load_base
@@ -264,18 +265,17 @@ def without_limits(resolved: Mapping[str, Any]) -> dict[str, Any]:
     return {**resolved, "loop": loop, "task": {**task, "judge": judge}}
 
 
-def seed_source(config: Config) -> str:
+def seed_source(settings: OptimizeConfig) -> str:
     """Where the seed prompt comes from."""
-    return config.optimize.seed_prompt_file or "optimize.seed_prompt"
+    return settings.seed_prompt_file or "optimize.seed_prompt"
 
 
-def seed_prompt(config: Config) -> Candidate:
+def seed_prompt(settings: OptimizeConfig) -> Candidate:
     """The prompt of `optimize.seed_prompt` or of `optimize.seed_prompt_file`.
 
     Raises:
         ConfigError: The config gives neither.
     """
-    settings = config.optimize
     if settings.seed_prompt_file is not None:
         return read_prompt(Path(settings.seed_prompt_file))
     if settings.seed_prompt is None:

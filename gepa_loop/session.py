@@ -52,7 +52,7 @@ def open_session(command: Command, flags: Flags, inputs: Inputs = NOTHING) -> It
     settings = load_config(flags.config, flags.sets)
     prompts = inputs.prompts
     if prompts is None:
-        prompts = {seed_source(settings): seed_prompt(settings)}
+        prompts = {seed_source(settings.optimize): seed_prompt(settings.optimize)}
     extra = {
         "command": command.name,
         "prompts": " ".join(p.id for p in prompts.values()),
@@ -75,7 +75,7 @@ def open_session(command: Command, flags: Flags, inputs: Inputs = NOTHING) -> It
     if command.searches and (flags.fresh or not _searched(command, settings, path)):
         from gepa_loop.stages.search import check_search
 
-        check_search(lab, seed_prompt(settings))
+        check_search(lab, seed_prompt(settings.optimize))
     with _opened(lab, command, extra, path, flags.fresh) as session:
         yield session
 
@@ -90,7 +90,7 @@ def _writers(command: Command, settings: Config) -> dict[str, str]:
         from gepa_loop.config.whole import check_budget
 
         check_budget(settings)
-        found["reflection"] = proposer_name(settings)
+        found["reflection"] = proposer_name(settings.optimize.reflection)
     if command.students == "one" and settings.distill.questions:
         found["writer"] = writer_name(settings)
     return found

@@ -32,7 +32,7 @@ def optimize(
         from gepa_loop.stages.search import search
 
         lab, run, view = opened
-        search(lab, seed_prompt(lab.config), run.path / "optimize", view, number=0, stack=None)
+        search(lab, seed_prompt(lab.config.optimize), run.path / "optimize", view, number=0, stack=None)
     out.print()
     print_front(read_search(str(run.path)), out)
     out.print(f"prompts: {shown(run.path / 'optimize' / 'prompts')}", highlight=False)
@@ -178,7 +178,7 @@ def loop(
         from gepa_loop.show.report import write_report
 
         lab, run, view = opened
-        result = run_loop(lab, seed_prompt(lab.config), run, view)
+        result = run_loop(lab, seed_prompt(lab.config.optimize), run, view)
         report = write_report(run.path)
     from gepa_loop.show.tables import result_table, round_lines
 
@@ -190,7 +190,7 @@ def loop(
     if result["adapter"] is not None:
         out.print(f"adapter: {shown(run.path / result['adapter'])}", highlight=False)
     out.print(f"report:  {shown(report)}", highlight=False)
-    why = missing_gain(lab.config, result)
+    why = missing_gain(lab.config.loop.alpha, result)
     if require_gain and why is not None:
         raise NoGain(f"no significant gain: {why}", "The run is complete; see its result.json.")
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import torch
 
-from gepa_loop.config.whole import Config
+from gepa_loop.config.recipe import DistillConfig
 
 
-def make_optimizer(config: Config, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
+def make_optimizer(
+    settings: DistillConfig, parameters: Sequence[torch.nn.Parameter]
+) -> torch.optim.Optimizer:
     """AdamW over the student's parameters, which lie side by side in one tensor from now on, as their gradients do."""
     whole = torch.nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]))
     whole.grad = torch.zeros_like(whole)
@@ -18,7 +20,6 @@ def make_optimizer(config: Config, parameters: Sequence[torch.nn.Parameter]) -> 
     parts = zip(parameters, torch.split(whole.detach(), sizes), torch.split(whole.grad, sizes), strict=True)
     for parameter, value, grad in parts:
         parameter.data, parameter.grad = value.view_as(parameter), grad.view_as(parameter)
-    settings = config.distill
     return torch.optim.AdamW(
         [whole],
         lr=settings.lr,
@@ -28,9 +29,8 @@ def make_optimizer(config: Config, parameters: Sequence[torch.nn.Parameter]) -> 
     )
 
 
-def learning_rate(config: Config, done: int) -> float:
+def learning_rate(settings: DistillConfig, done: int) -> float:
     """The learning rate after `done` optimiser steps: linear warm-up, then constant or half a cosine, 0 at the last."""
-    settings = config.distill
     if done < settings.warmup:
         return settings.lr * (done + 1) / settings.warmup
     if settings.schedule == "constant":

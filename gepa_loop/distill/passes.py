@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gepa_loop.config.whole import Config
+from gepa_loop.config.recipe import DistillConfig
 from gepa_loop.distill.batch import Group, micro_batches, positions
 from gepa_loop.errors import ModelError
 from gepa_loop.model.base import Base
@@ -33,16 +33,16 @@ class Passes:
     """Keep only what goes into each layer for the backward pass, which computes the rest again."""
 
 
-def plan_passes(config: Config, base: Base, longest: int) -> Passes:
+def plan_passes(settings: DistillConfig, base: Base, longest: int) -> Passes:
     """`distill.micro_tokens`, or what half of a GPU's free memory holds; recompute where that is less than one completion.
 
     Args:
-        config: The run's configuration.
+        settings: The configuration's table `distill`.
         base: The model that is trained.
         longest: Positions of the longest prompt with the longest completion.
     """
-    if config.distill.micro_tokens is not None:
-        return Passes(config.distill.micro_tokens)
+    if settings.micro_tokens is not None:
+        return Passes(settings.micro_tokens)
     if base.device.type == "cpu":
         return Passes(2048)
     free, _ = torch.cuda.mem_get_info(base.device)

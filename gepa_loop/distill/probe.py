@@ -109,7 +109,7 @@ def _read(lab: Lab, groups: Sequence[Group], shared: Sequence[int]) -> tuple[Ten
     prefix = read_prefix(model, shared)
     longest = len(shared) + max(len(g.student_prompt) + len(g.teacher_prompt) + g.tokens for g in groups)
     kl, ratio = [], []
-    for part in micro_batches(groups, plan_passes(lab.config, lab.base, longest).tokens):
+    for part in micro_batches(groups, plan_passes(lab.config.distill, lab.base, longest).tokens):
         completions = [group.completions for group in part]
         asks = pack([group.teacher_prompt for group in part], completions, prefix.length, device)
         plain = pack([group.student_prompt for group in part], completions, 0, device)

@@ -148,7 +148,7 @@ class Training:
                 if failed == FAILURES:
                     raise Diverged(f"the loss or its gradient was not finite in {FAILURES} steps in a row")
                 step, baseline = step + 1, done.carried.baseline
-                rate = learning_rate(config, carried.updates)
+                rate = learning_rate(config.distill, carried.updates)
                 row = metrics(step, collected, done, rate, clock, self.lab.base.device) | measured
                 row |= {"warm": warm, "skipped": not finite, "halved": start.halved}
                 if warm and finite:

@@ -180,7 +180,7 @@ def _open(lab: Lab, model: PeftModel, candidate: Candidate, stack: Adapter | Non
         assert reader is not None
         record = recorded(config, rollouts, reader, stack, folder)
     rollouts.sampler.sleep()  # what it gives back counts as free
-    optimizer = make_optimizer(config, trained)
+    optimizer = make_optimizer(config.distill, trained)
     return Training(
         lab,
         model,
@@ -188,7 +188,7 @@ def _open(lab: Lab, model: PeftModel, candidate: Candidate, stack: Adapter | Non
         Trainee(base, open_forward(base.model, trained), optimizer, reader),
         record,
         Average(optimizer, averaging(config.distill, config.objective, config.teacher)),
-        plan_passes(config, base, _longest_row(lab)),
+        plan_passes(config.distill, base, _longest_row(lab)),
         folder,
         nats,
     )

@@ -119,7 +119,7 @@ def update(config: Config, trainee: Trainee, collected: Collected, carried: Carr
         # The one place where the host waits for the device.
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.distill.max_norm))
         for group in trainee.optimizer.param_groups:
-            group["lr"] = learning_rate(config, carried.updates + number)
+            group["lr"] = learning_rate(config.distill, carried.updates + number)
         total = float(value)
         if math.isfinite(norm) and math.isfinite(total) and bool(counted):
             trainee.optimizer.step()

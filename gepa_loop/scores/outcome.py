@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gepa_loop.config.whole import Config
 from gepa_loop.scores.card import Replies
 from gepa_loop.scores.decision import Contender, Verdict
 from gepa_loop.scores.numbers import p_sentence
@@ -66,12 +65,12 @@ def gains(base: Replies, prompted: Replies, student: Replies | None, seed: int) 
     }
 
 
-def missing_gain(config: Config, result: Mapping[str, Any]) -> str | None:
+def missing_gain(alpha: float, result: Mapping[str, Any]) -> str | None:
     """Why a finished run shows no significant gain on `test`, or None when it does."""
     gain = result["test"]["student_minus_base"]
     if gain is None:
         return "no student was significantly better than the base on select"
-    if gain["mean"] <= 0 or gain["p"] >= config.loop.alpha:
+    if gain["mean"] <= 0 or gain["p"] >= alpha:
         return f"student - base = {gain['mean']:+z.3f}, {p_sentence(gain['p'])} on test"
     return None
 

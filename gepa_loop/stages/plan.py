@@ -126,7 +126,7 @@ def plan(lab: Lab, command: Command) -> list[str]:
 
         proposer = open_proposer(lab, 0)
         proposer.check()
-        found = plan_search(config, lab.rollouts, proposer, seed_prompt(config))
+        found = plan_search(config, lab.rollouts, proposer, seed_prompt(config.optimize))
         searched = found.rollouts
         lines += [f"reflection: {proposer.about}", *found.lines(config)]
     if command.students in ("one", "front"):

@@ -24,7 +24,7 @@ FOLDER, CALLS, WRITTEN = "questions", "calls.jsonl", "written.jsonl"
 
 def writer_name(config: Config) -> str:
     """Who writes: `model`, or the reflection model as `proposer_name` resolves it."""
-    return "model" if config.distill.writer == "model" else proposer_name(config)
+    return "model" if config.distill.writer == "model" else proposer_name(config.optimize.reflection)
 
 
 def refuse_questions(config: Config, command: str) -> None:

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gepa_loop.config.whole import Config, set_aside
+from gepa_loop.config.search import ReflectionConfig
+from gepa_loop.config.whole import set_aside
 from gepa_loop.errors import ConfigError
 from gepa_loop.lab import Lab
 from gepa_loop.model.lora.adapter import Adapter
@@ -124,7 +125,7 @@ def open_proposer(lab: Lab, number: int) -> Proposer:
     settings = lab.config.optimize
     return make_proposer(
         settings.reflection,
-        proposer_name(lab.config),
+        proposer_name(lab.config.optimize.reflection),
         # A worked example shows an answer, which a task with a judge may lack.
         tuple(item for item in lab.task.splits["train"][: set_aside(lab.config)] if item.answer),
         settings.max_prompt_tokens,
@@ -132,9 +133,8 @@ def open_proposer(lab: Lab, number: int) -> Proposer:
     )
 
 
-def proposer_name(config: Config) -> str:
+def proposer_name(settings: ReflectionConfig) -> str:
     """The reflection model, or `offline`; `auto` is resolved by whether ANTHROPIC_API_KEY is set."""
-    settings = config.optimize.reflection
     if settings.model != "auto":
         return settings.model
     return settings.auto_model if os.environ.get("ANTHROPIC_API_KEY", "").strip() else "offline"

@@ -77,7 +77,9 @@ def test_a_text_is_a_text_wherever_it_is_read(tmp_path: Path, text: str) -> None
         (tmp_path / text).write_text("a file of that very name")
     config = load_config("smoke", [f"optimize.seed_prompt={json.dumps(text)}"], env={}, cwd=tmp_path)
     assert (config.optimize.seed_prompt, config.optimize.seed_prompt_file) == (text, None)
-    assert seed_prompt(config).text == text and seed_source(config) == "optimize.seed_prompt"
+    assert (
+        seed_prompt(config.optimize).text == text and seed_source(config.optimize) == "optimize.seed_prompt"
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,9 @@ def test_what_looks_like_a_file_is_one_or_an_error(tmp_path: Path, name: str) ->
     if not name.startswith("/"):
         path.write_text("Hello.")
         config = load_config("smoke", [f"optimize.seed_prompt={name}"], env={}, cwd=tmp_path / "inner")
-        assert seed_prompt(config).text == "Hello." and seed_source(config) == str(path.resolve())
+        assert seed_prompt(config.optimize).text == "Hello." and seed_source(config.optimize) == str(
+            path.resolve()
+        )
 
 
 @pytest.mark.parametrize("text", ["yes/no.jinja", "Answer/number", "Read notes.txt"])
@@ -115,16 +119,16 @@ def test_a_text_that_looks_like_a_path_can_be_given_as_one_as_the_hint_says(
         load_config("smoke", [f"optimize.seed_prompt={text}"], env={}, cwd=tmp_path)
     assert "optimize.seed_prompt_file, or write a space behind it" in caught.value.hint
     spaced = load_config("smoke", [f"optimize.seed_prompt={text} "], env={}, cwd=tmp_path)
-    assert seed_prompt(spaced).text == text
+    assert seed_prompt(spaced.optimize).text == text
     (tmp_path / "p").write_text(text)
     named = load_config("smoke", ["optimize.seed_prompt_file=p"], env={}, cwd=tmp_path)
-    assert seed_prompt(named).text == text
+    assert seed_prompt(named.optimize).text == text
 
 
 def test_the_seed_prompts_file_has_a_key_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "plain name").write_text("Hello.")
     config = load_config("smoke", ["optimize.seed_prompt_file=plain name"], env={}, cwd=tmp_path)
-    assert seed_prompt(config).text == "Hello."
+    assert seed_prompt(config.optimize).text == "Hello."
     # The last source decides, whichever key it uses.
     (tmp_path / "c.toml").write_text('preset = "smoke"\n[optimize]\nseed_prompt_file = "plain name"\n')
     own = load_config("c.toml", ["optimize.seed_prompt=Another text."], env={}, cwd=tmp_path)
@@ -137,7 +141,7 @@ def test_the_seed_prompts_file_has_a_key_of_its_own(tmp_path: Path) -> None:
             load_config("smoke", sets, env={}, cwd=tmp_path)
     (tmp_path / "none.toml").write_text('[task]\nname = "lcm"\n[optimize]\nminibatch = 2\n')
     with pytest.raises(ConfigError, match=r"optimize.seed_prompt is required: a search starts from a prompt"):
-        seed_prompt(load_config("none.toml", env={}, cwd=tmp_path))
+        seed_prompt(load_config("none.toml", env={}, cwd=tmp_path).optimize)
 
 
 def test_names_too_long_for_a_file_are_no_traceback(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def step(
     model = with_lora(lab.base, config.lora, 0, None)
     try:
         trained = [p for p in model.parameters() if p.requires_grad]
-        optimizer = make_optimizer(config, trained)
+        optimizer = make_optimizer(config.distill, trained)
         reader = open_reader(lab, model, "Say a number.")
         assert isinstance(reader, LocalReader)
         reader = replace(reader, _forward=teacher)
@@ -141,6 +141,6 @@ def test_smaller_halves_what_is_used_then_recomputes_then_gives_up() -> None:
 
 
 def test_passes_are_the_configs_or_what_fits(tiny: Base) -> None:
-    assert plan_passes(CONFIG, tiny, 100) == Passes(2048)
+    assert plan_passes(CONFIG.distill, tiny, 100) == Passes(2048)
     own = load_config("smoke", ["distill.micro_tokens=77"], env={})
-    assert plan_passes(own, tiny, 100) == Passes(77)
+    assert plan_passes(own.distill, tiny, 100) == Passes(77)

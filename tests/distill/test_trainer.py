@@ -435,9 +435,9 @@ def test_early_stop_after_checks_without_gain(lab: Lab, tmp_path: Path) -> None:
 
 def test_learning_rates_by_hand() -> None:
     config = smoke("distill.steps=6", "distill.warmup=2", "distill.schedule=cosine", "distill.lr=1.0")
-    rates = [learning_rate(config, done) for done in range(6)]
+    rates = [learning_rate(config.distill, done) for done in range(6)]
     assert rates == pytest.approx([0.5, 1.0, 1.0, 0.75, 0.25, 0.0])
-    assert learning_rate(smoke("distill.lr=1.0"), 100) == 1.0
+    assert learning_rate(smoke("distill.lr=1.0").distill, 100) == 1.0
 
 
 def test_a_teacher_whose_vocabulary_is_filled_up_to_another_length(lab: Lab, tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ class Stage:
 
     def update(self) -> Updated:
         config, base = self.config, self.lab.base
-        forward, passes = open_forward(base.model, self.trained), plan_passes(config, base, 0)
-        optimizer = make_optimizer(config, self.trained)
+        forward, passes = open_forward(base.model, self.trained), plan_passes(config.distill, base, 0)
+        optimizer = make_optimizer(config.distill, self.trained)
         clock = Clock(base.device)
         return update(
             config, Trainee(base, forward, optimizer, self.reader), self.collected, Carried(passes), clock

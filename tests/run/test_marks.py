@@ -65,7 +65,7 @@ def outcome(lab: Lab, root: Path, watcher: Watcher | None = None) -> dict[str, b
     with open_run(root, lab.identity()) as run:
         write_json(run.path / "config.json", lab.config.model_dump(mode="json"))
         run.event("start", **lab.data_facts())
-        run_loop(lab, seed_prompt(lab.config), run, watcher or Ignore())
+        run_loop(lab, seed_prompt(lab.config.optimize), run, watcher or Ignore())
         write_report(run.path)
     return {
         str(path.relative_to(root)): path.read_bytes()

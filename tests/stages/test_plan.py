@@ -113,7 +113,7 @@ def test_a_warm_start_takes_the_teachers_samples_and_saves_its_own_steps(tmp_pat
 @pytest.mark.parametrize("sets", [(), ("objective.type=grpo", "optimize.probe_rollouts=10")])
 def test_a_loop_takes_no_more_than_what_is_counted(tmp_path: Path, sets: tuple[str, ...]) -> None:
     lab, sampler = counted(*sets)
-    prompt = seed_prompt(lab.config)
+    prompt = seed_prompt(lab.config.optimize)
     search = plan_search(lab.config, lab.rollouts, open_proposer(lab, 0), prompt)
     sampler.asked.clear()
     with open_run(tmp_path / "r", lab.identity()) as opened:
