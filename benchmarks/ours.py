@@ -65,7 +65,7 @@ def run(case: Case, steps: int, warmup: int, sets: list[str]) -> dict[str, Any]:
     config = configure(case, sets)
     context, questions = make_texts(case)
     items = tuple(Item(f"q{n}", (("user", text),), "", {}) for n, text in enumerate(questions))
-    task = Task("bench", "whole", {"train": items}, 1, 1, ("", 0.0), "", lambda *_: (0.0, ""))
+    task = Task("bench", "whole", {"train": items, "pareto": ()}, 1, 1, ("", 0.0), "", lambda *_: (0.0, ""))
     sampler, engine = open_sampler(base, config.sampling)
     renderer = Renderer(base.tokenizer, base.context)
     lab = Lab(config, base, task, Rollouts(sampler, renderer, task, 0), engine)
