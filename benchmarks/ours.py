@@ -19,7 +19,7 @@ from gepa_loop.distill.collect import collect
 from gepa_loop.distill.metrics import peak_memory_gib
 from gepa_loop.distill.optimizer import make_optimizer
 from gepa_loop.distill.passes import plan_passes
-from gepa_loop.distill.teacher.choose import open_reader
+from gepa_loop.distill.teacher.choose import open_teacher
 from gepa_loop.distill.update import Carried, Trainee, update
 from gepa_loop.lab import Lab
 from gepa_loop.model.graphs import open_forward
@@ -73,14 +73,14 @@ def run(case: Case, steps: int, warmup: int, sets: list[str]) -> dict[str, Any]:
     assert {len(renderer.tokens(context, item)) for item in items} == {case.prompt + case.context}
 
     model = with_lora(base, config.lora, 0, None)
-    reader = open_reader(lab, model, context)
+    teacher = open_teacher(lab, model, context)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer, forward = make_optimizer(config.distill, trained), open_forward(base.model, trained)
 
     fixed = replace(lab.rollouts, sampler=Fixed(case, base.model.config.vocab_size))
-    collected = collect(config, fixed.by(student_adapter(model)), reader, None, 0)
+    collected = collect(config, fixed.by(student_adapter(model)), teacher, None, 0)
     passes = plan_passes(config.distill, base, case.prompt + case.new)
-    trainee, carried = Trainee(base, forward, optimizer, reader), Carried(passes)
+    trainee, carried = Trainee(base, forward, optimizer, teacher), Carried(passes)
     loss = update(config, trainee, collected, carried, Clock(base.device)).loss
 
     rows = []
@@ -88,7 +88,7 @@ def run(case: Case, steps: int, warmup: int, sets: list[str]) -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats()
     for step in range(warmup + steps):
         start, clock = time.perf_counter(), Clock(base.device)
-        collected = collect(config, lab.rollouts.by(student_adapter(model, base.device)), reader, None, step)
+        collected = collect(config, lab.rollouts.by(student_adapter(model, base.device)), teacher, None, step)
         clock.lap("generate")
         update(config, trainee, collected, replace(carried, updates=step), clock)
         seconds = clock.seconds

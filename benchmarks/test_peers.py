@@ -25,7 +25,7 @@ from gepa_loop.distill.collect import Collected, collect
 from gepa_loop.distill.head.divergence import divergence
 from gepa_loop.distill.optimizer import make_optimizer
 from gepa_loop.distill.passes import plan_passes
-from gepa_loop.distill.teacher.choose import open_reader
+from gepa_loop.distill.teacher.choose import open_teacher
 from gepa_loop.distill.update import Carried, Trainee, update
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.graphs import open_forward
@@ -52,8 +52,8 @@ def both(lab: Lab, config: Config, peer: Any) -> tuple[Outcome, Outcome]:
     try:
         trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         disturb(trained, 0.3, seed=2)
-        reader = open_reader(lab.under(config), model, PROMPT)
-        collected = collect(config, lab.rollouts.by(student_adapter(model)), reader, None, 0)
+        teacher = open_teacher(lab.under(config), model, PROMPT)
+        collected = collect(config, lab.rollouts.by(student_adapter(model)), teacher, None, 0)
         disturb(trained, 0.02, seed=3)  # the student moves on, so that importance ratios are not 1
         start = {name: p.detach().clone() for name, p in trained.items()}
 
@@ -61,7 +61,7 @@ def both(lab: Lab, config: Config, peer: Any) -> tuple[Outcome, Outcome]:
         forward = open_forward(lab.base.model, list(trained.values()))
         done = update(
             config,
-            Trainee(lab.base, forward, optimizer, reader),
+            Trainee(lab.base, forward, optimizer, teacher),
             collected,
             Carried(plan_passes(config.distill, lab.base, 0)),
             Clock(lab.base.device),

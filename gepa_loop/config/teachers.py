@@ -26,7 +26,7 @@ def _http(url: str) -> str:
     return url
 
 
-class Teacher(Section):
+class AnyTeacher(Section):
     """What the teachers share."""
 
     privileged: str = ""
@@ -42,13 +42,13 @@ class Teacher(Section):
         return False
 
 
-class BaseTeacher(Teacher):
+class BaseTeacher(AnyTeacher):
     """The model as the round found it, without the new adapter."""
 
     kind: Literal["base"] = "base"
 
 
-class LiveTeacher(Teacher):
+class LiveTeacher(AnyTeacher):
     """The student's present weights."""
 
     kind: Literal["live"] = "live"
@@ -58,7 +58,7 @@ class LiveTeacher(Teacher):
         return True
 
 
-class EmaTeacher(Teacher):
+class EmaTeacher(AnyTeacher):
     """A moving average of the student's weights."""
 
     kind: Literal["ema"] = "ema"
@@ -70,7 +70,7 @@ class EmaTeacher(Teacher):
         return True
 
 
-class AdapterTeacher(Teacher):
+class AdapterTeacher(AnyTeacher):
     """The base model with another LoRA adapter."""
 
     kind: Literal["adapter"] = "adapter"
@@ -78,7 +78,7 @@ class AdapterTeacher(Teacher):
     """The adapter's folder."""
 
 
-class ModelTeacher(Teacher):
+class ModelTeacher(AnyTeacher):
     """A second model with the same vocabulary."""
 
     kind: Literal["model"] = "model"
@@ -88,7 +88,7 @@ class ModelTeacher(Teacher):
     device: Name = "auto"
 
 
-class ServerTeacher(Teacher):
+class ServerTeacher(AnyTeacher):
     """A model with the same vocabulary on a vLLM server; a key is read from VLLM_API_KEY."""
 
     kind: Literal["server"] = "server"

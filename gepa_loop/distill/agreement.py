@@ -17,11 +17,11 @@ from gepa_loop.sampling.base import Completion
 from gepa_loop.task.items import Item
 
 if TYPE_CHECKING:
-    from gepa_loop.distill.teacher.base import Reader
+    from gepa_loop.distill.teacher.base import Teacher
 
 
 def reply_groups(
-    reader: Reader,
+    teacher: Teacher,
     items: Sequence[Item],
     questions: Sequence[Sequence[int]],
     completions: Sequence[Completion],
@@ -29,7 +29,7 @@ def reply_groups(
     """A student's replies as a teacher reads them, one group an item.
 
     Args:
-        reader: The teacher; it has prompts of these items.
+        teacher: Has prompts of these items.
         items: What was asked.
         questions: Their tokens without a prompt.
         completions: The student's, the same number of each item, item by item.
@@ -38,7 +38,7 @@ def reply_groups(
     return [
         Group(
             tuple(question),
-            reader.rest(item),
+            teacher.rest(item),
             tuple(c.token_ids for c in completions[each * place : each * (place + 1)]),
         )
         for place, (item, question) in enumerate(zip(items, questions, strict=True))
@@ -47,13 +47,13 @@ def reply_groups(
 
 @torch.no_grad()
 def divergences(
-    base: Base, reader: Reader, groups: Sequence[Group], passes: Passes, forward: Holder | None = None
+    base: Base, teacher: Teacher, groups: Sequence[Group], passes: Passes, forward: Holder | None = None
 ) -> tuple[list[float], Passes]:
     """KL(student || teacher) of each group's completions in nats, mean over their tokens, the whole vocabulary at temperature 1.
 
     Args:
         base: The model, with the student's adapter active.
-        reader: The teacher.
+        teacher: Reads the prompt.
         groups: From `reply_groups`.
         passes: How they are cut.
         forward: What trains the student, whose graphs give their memory back where it runs out.
@@ -67,11 +67,11 @@ def divergences(
     head = base.model.get_output_embeddings().weight
 
     def read(part: Sequence[Group]) -> torch.Tensor:
-        teacher = reader.read(part, base.device)
+        dense = teacher.read(part, base.device)
         plain = pack([g.student_prompt for g in part], [g.completions for g in part], 0, base.device)
         states = hidden_states(base.model, plain, Prefix())
-        return token_stats(states, head, completion_tokens(part, base.device), teacher).reverse_kl_N
+        return token_stats(states, head, completion_tokens(part, base.device), dense).reverse_kl_N
 
-    kl_N, passes = in_parts(read, groups, passes, reader, forward)
+    kl_N, passes = in_parts(read, groups, passes, teacher, forward)
     lengths = [sum(map(len, group.completions)) for group in groups]
     return [float(own_N.mean()) for own_N in torch.split(kl_N, lengths)], passes

@@ -15,7 +15,7 @@ from gepa_loop.config.whole import Config
 from gepa_loop.distill.batch import Group
 from gepa_loop.distill.objectives.base import Completions
 from gepa_loop.distill.objectives.choose import rule_of
-from gepa_loop.distill.teacher.base import Reader
+from gepa_loop.distill.teacher.base import Teacher
 from gepa_loop.distill.warm import Recorded, by_teacher
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.run.seeds import derive_seed
@@ -68,7 +68,7 @@ class Collected:
 def collect(
     config: Config,
     rollouts: Rollouts,
-    reader: Reader | None,
+    teacher: Teacher | None,
     stack: Adapter | None,
     step: int,
     recorded: Recorded | None = None,
@@ -78,7 +78,7 @@ def collect(
     Args:
         config: The run's configuration.
         rollouts: Of the round, by the present student.
-        reader: Samples the groups that the student does not.
+        teacher: Samples the groups that the student does not.
         stack: Adapter of the earlier rounds.
         step: Items, seeds and horizon depend on it and the round, and on nothing that came before.
         recorded: The teacher's completions, where they are made once; a group takes its item's in turn.
@@ -101,9 +101,9 @@ def collect(
     ) -> list[Completion]:
         if student_draws:
             return rollouts.sample(own, wanted, size, sampling, purpose)
-        assert reader is not None
-        prompts = [reader.prompts[item.id] for item in wanted]
-        with by_teacher(rollouts, reader, stack, config.sampling) as answered:
+        assert teacher is not None
+        prompts = [teacher.prompts[item.id] for item in wanted]
+        with by_teacher(rollouts, teacher, stack, config.sampling) as answered:
             return answered.sample(prompts, wanted, size, sampling, purpose)
 
     def draw(
@@ -139,7 +139,7 @@ def collect(
         fresh = _other_items(train, drawn, len(dull), rollouts.derived("redraw", step, attempt))
         for n, one in zip(dull, draw(fresh, True, f"train/{step}/{attempt}"), strict=False):
             drawn[n] = one
-    return _as_tensors(config, reader, drawn, horizon)
+    return _as_tensors(config, teacher, drawn, horizon)
 
 
 def _replayed(completions: Sequence[Completion], size: int, epoch: int) -> list[Completion]:
@@ -182,7 +182,7 @@ def _scores(
     return found
 
 
-def _as_tensors(config: Config, reader: Reader | None, drawn: Sequence[Drawn], horizon: int) -> Collected:
+def _as_tensors(config: Config, teacher: Teacher | None, drawn: Sequence[Drawn], horizon: int) -> Collected:
     rule, size = rule_of(config.objective), config.distill.group
     completions = [completion for one in drawn for completion in one.completions]
     lengths_C = torch.tensor([len(c.token_ids) for c in completions])
@@ -193,7 +193,7 @@ def _as_tensors(config: Config, reader: Reader | None, drawn: Sequence[Drawn], h
     groups = [
         Group(
             one.prompt,
-            () if reader is None else reader.rest(one.item),
+            () if teacher is None else teacher.rest(one.item),
             tuple(c.token_ids for c in one.completions),
         )
         for one in drawn

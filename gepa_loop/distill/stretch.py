@@ -33,7 +33,7 @@ from gepa_loop.task.prompts import NO_PROMPT
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from gepa_loop.distill.teacher.base import Reader
+    from gepa_loop.distill.teacher.base import Teacher
 
 
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
@@ -62,9 +62,9 @@ class Training:
     """Nats a token at which steps on the teacher's samples end."""
 
     @property
-    def reader(self) -> Reader | None:
+    def teacher(self) -> Teacher | None:
         """The teacher."""
-        return self.trainee.reader
+        return self.trainee.teacher
 
     @property
     def student(self) -> Adapter:
@@ -100,8 +100,8 @@ class Training:
         restore_moments(self.trainee.optimizer, checkpoint.moments)
         if checkpoint.teacher is not None:
             load_teacher(self.model, checkpoint.teacher)
-        if self.reader is not None:
-            self.reader.restored()
+        if self.teacher is not None:
+            self.teacher.restored()
         for name in JOURNALS:
             count, path = checkpoint.rows[name], self.folder / name
             write_jsonl(path, read_jsonl(path, count, again=self.folder)[:count])
@@ -133,7 +133,7 @@ class Training:
                 # 1. The student answers, or the teacher does.
                 now = imitating(config) if warm else config
                 collected = collect(
-                    now, rollouts.by(self.student), self.reader, self.stack, step, self.record
+                    now, rollouts.by(self.student), self.teacher, self.stack, step, self.record
                 )
                 measured = rollouts.sampler.sleep()
                 clock.lap("generate")
@@ -196,12 +196,12 @@ class Training:
             self._moved()
 
     def _moved(self) -> None:
-        if self.reader is not None:
-            self.reader.moved()
+        if self.teacher is not None:
+            self.teacher.moved()
 
     def _following(self) -> Adapter | None:
         """The adapter of a teacher that follows the student."""
-        return teacher_adapter(self.model) if self.reader is not None and self.reader.follows else None
+        return teacher_adapter(self.model) if self.teacher is not None and self.teacher.follows else None
 
     def _check(self, step: int) -> tuple[Check, dict[str, float]]:
         """What a check after `step` finds of the student, without a prompt.
@@ -220,12 +220,12 @@ class Training:
         kl: Mapping[str, float] = {}
         # What grpo reads, if anything, is the base without a prompt.
         reads = config.objective.reads_teacher
-        if reads and self.reader is not None and all(item.id in self.reader.prompts for item in items):
+        if reads and self.teacher is not None and all(item.id in self.teacher.prompts for item in items):
             rollouts.sampler.sleep()
             questions = rollouts.renderer.all_tokens(NO_PROMPT, items)
-            groups = reply_groups(self.reader, items, questions, completions)
+            groups = reply_groups(self.teacher, items, questions, completions)
             nats, self.passes = divergences(
-                self.lab.base, self.reader, groups, self.passes, self.trainee.forward
+                self.lab.base, self.teacher, groups, self.passes, self.trainee.forward
             )
             kl = dict(zip((item.id for item in items), nats, strict=True))
             found["held_out_kl"] = sum(nats) / len(nats)

@@ -20,7 +20,7 @@ from gepa_loop.distill.forgetting import Control, control_scores, forgetting
 from gepa_loop.distill.optimizer import make_optimizer
 from gepa_loop.distill.passes import plan_passes
 from gepa_loop.distill.stretch import JOURNALS, METRICS, Progress, Training
-from gepa_loop.distill.teacher.choose import open_reader
+from gepa_loop.distill.teacher.choose import open_teacher
 from gepa_loop.distill.update import Trainee
 from gepa_loop.distill.warm import TEACHER_SAMPLES, recorded
 from gepa_loop.errors import Diverged
@@ -173,19 +173,19 @@ def _finished(folder: Path, stack: Adapter | None) -> Distilled:
 def _open(lab: Lab, model: PeftModel, candidate: Candidate, stack: Adapter | None, folder: Path) -> Training:
     """What trains `model`, with its new adapter, towards the prompt."""
     config, base, rollouts = lab.config, lab.base, lab.rollouts
-    reader = open_reader(lab, model, candidate.text)
+    teacher = open_teacher(lab, model, candidate.text)
     trained = [p for p in model.parameters() if p.requires_grad]
     record, nats = None, warm_start(config.distill, config.objective, config.teacher)
     if nats:
-        assert reader is not None
-        record = recorded(config, rollouts, reader, stack, folder)
+        assert teacher is not None
+        record = recorded(config, rollouts, teacher, stack, folder)
     rollouts.sampler.sleep()  # what it gives back counts as free
     optimizer = make_optimizer(config.distill, trained)
     return Training(
         lab,
         model,
         stack,
-        Trainee(base, open_forward(base.model, trained), optimizer, reader),
+        Trainee(base, open_forward(base.model, trained), optimizer, teacher),
         record,
         Average(optimizer, averaging(config.distill, config.objective, config.teacher)),
         plan_passes(config.distill, base, _longest_row(lab)),

@@ -18,7 +18,7 @@ from gepa_loop.distill.objectives.base import Completions, Ratios, Seen, token_w
 from gepa_loop.distill.objectives.choose import rule_of
 from gepa_loop.distill.optimizer import learning_rate
 from gepa_loop.distill.passes import Passes, free, in_parts, smaller, too_large
-from gepa_loop.distill.teacher.base import Reader
+from gepa_loop.distill.teacher.base import Teacher
 from gepa_loop.model.base import Base
 from gepa_loop.model.forward import Forward, Prefix, recomputed_states
 from gepa_loop.model.packed import Packed, pack
@@ -37,7 +37,7 @@ class Trainee:
     """Runs it; from `graphs.open_forward` with the student's parameters."""
     optimizer: torch.optim.Optimizer
     """Over the student's parameters, from `make_optimizer`."""
-    reader: Reader | None
+    teacher: Teacher | None
     """What reads besides the student."""
 
 
@@ -87,15 +87,15 @@ def update(config: Config, trainee: Trainee, collected: Collected, carried: Carr
         ModelError: Not even one completion fits in memory.
     """
     objective, batch, passes = config.objective, collected.batch, carried.passes
-    base, forward, reader = trainee.base, trainee.forward, trainee.reader
+    base, forward, teacher = trainee.base, trainee.forward, trainee.teacher
     temperature = objective.policy_temperature(config.sampling.temperature)
     reference_N = None
-    if objective.reads_before and reader is not None:
+    if objective.reads_before and teacher is not None:
 
         def theirs(part: Sequence[Group]) -> Tensor:
-            return reader.logprobs(part, base.device, temperature)
+            return teacher.logprobs(part, base.device, temperature)
 
-        reference_N, passes = in_parts(theirs, collected.groups, passes, reader)
+        reference_N, passes = in_parts(theirs, collected.groups, passes, teacher)
         clock.lap("teacher")
     if objective.old_from_trainer(config.sampling.temperature):
 
@@ -124,14 +124,14 @@ def update(config: Config, trainee: Trainee, collected: Collected, carried: Carr
         if math.isfinite(norm) and math.isfinite(total) and bool(counted):
             trainee.optimizer.step()
             moved = True
-            if reader is not None:
-                reader.moved()
+            if teacher is not None:
+                teacher.moved()
         clock.lap("optimizer")
         losses.append(total)
         norms.append(norm)
         weights.append(weight_N)
-    if moved and reader is not None:
-        reader.follow()
+    if moved and teacher is not None:
+        teacher.follow()
     return Updated(
         loss=sum(losses) / len(losses),
         grad_norm=max(norms, key=lambda norm: math.inf if math.isnan(norm) else norm),
@@ -190,7 +190,7 @@ def _gradient(
         if less is None:
             raise too_large(share, cause)
         passes = less
-        free(trainee.forward, trainee.reader)
+        free(trainee.forward, trainee.teacher)
 
 
 def _pass(
@@ -198,12 +198,12 @@ def _pass(
 ) -> tuple[Tensor, TokenStats, Ratios]:
     """Forward and backward of a part, whose tokens are `here` among all; gradients add up in place."""
     config, batch = fixed.config, fixed.batch
-    base, reader = fixed.trainee.base, fixed.trainee.reader
+    base, teacher = fixed.trainee.base, fixed.trainee.teacher
     objective, device = config.objective, base.device
     temperature = objective.policy_temperature(config.sampling.temperature)
     rule = rule_of(objective)
     asked = rule.asks(temperature)
-    dense = reader.read(part, device) if asked is not None and reader is not None else None
+    dense = teacher.read(part, device) if asked is not None and teacher is not None else None
     clock.lap("teacher")
     packed = _packed(part, device)
     student_NH = (

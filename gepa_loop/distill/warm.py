@@ -15,7 +15,7 @@ from pathlib import Path
 from gepa_loop.config.objectives import FullKL
 from gepa_loop.config.tables import SamplingConfig
 from gepa_loop.config.whole import Config
-from gepa_loop.distill.teacher.base import Reader
+from gepa_loop.distill.teacher.base import Teacher
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.run.files import read_jsonl, write_jsonl
 from gepa_loop.sampling.base import Completion, Sampling
@@ -39,10 +39,10 @@ def imitating(config: Config) -> Config:
 
 @contextmanager
 def by_teacher(
-    rollouts: Rollouts, reader: Reader, stack: Adapter | None, settings: SamplingConfig
+    rollouts: Rollouts, teacher: Teacher, stack: Adapter | None, settings: SamplingConfig
 ) -> Iterator[Rollouts]:
     """The same, answered by the teacher; where another sampler draws for it, one of the two sleeps."""
-    answered = reader.answers(rollouts, stack, settings)
+    answered = teacher.answers(rollouts, stack, settings)
     if answered.sampler is rollouts.sampler:
         yield answered
         return
@@ -52,14 +52,14 @@ def by_teacher(
 
 
 def recorded(
-    config: Config, rollouts: Rollouts, reader: Reader, stack: Adapter | None, folder: Path
+    config: Config, rollouts: Rollouts, teacher: Teacher, stack: Adapter | None, folder: Path
 ) -> Recorded:
     """The teacher's completions of all items of `train`, `distill.teacher_samples` each.
 
     Args:
         config: The run's configuration.
         rollouts: Of the round.
-        reader: The teacher.
+        teacher: Reads the prompt.
         stack: Adapter of the earlier rounds, part of the teacher.
         folder: Of the distillation; they are in teacher.jsonl there, or are made and written there.
 
@@ -70,8 +70,8 @@ def recorded(
     path = folder / TEACHER_SAMPLES
     if not path.exists():
         sampling = Sampling(config.sampling.temperature, config.distill.longest(config.sampling.max_tokens))
-        prompts = [reader.prompts[item.id] for item in items]
-        with by_teacher(rollouts, reader, stack, config.sampling) as answered:
+        prompts = [teacher.prompts[item.id] for item in items]
+        with by_teacher(rollouts, teacher, stack, config.sampling) as answered:
             flat = answered.sample(prompts, items, samples, sampling, "teacher")
         write_jsonl(
             path,

@@ -15,8 +15,8 @@ from gepa_loop.distill.clock import Clock
 from gepa_loop.distill.collect import collect
 from gepa_loop.distill.optimizer import make_optimizer
 from gepa_loop.distill.passes import Passes, plan_passes, smaller
-from gepa_loop.distill.teacher.choose import open_reader
-from gepa_loop.distill.teacher.local import LocalReader
+from gepa_loop.distill.teacher.choose import open_teacher
+from gepa_loop.distill.teacher.local import LocalTeacher
 from gepa_loop.distill.update import Carried, Trainee, Updated, update
 from gepa_loop.errors import ModelError
 from gepa_loop.lab import Lab, open_lab
@@ -35,20 +35,20 @@ def lab() -> Lab:
 
 
 def step(
-    lab: Lab, forward: Forward, passes: Passes, teacher: Forward | None = None, config: Config = CONFIG
+    lab: Lab, forward: Forward, passes: Passes, reading: Forward | None = None, config: Config = CONFIG
 ) -> tuple[Updated, torch.Tensor]:
     """One update, and the gradient that it leaves."""
     model = with_lora(lab.base, config.lora, 0, None)
     try:
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = make_optimizer(config.distill, trained)
-        reader = open_reader(lab, model, "Say a number.")
-        assert isinstance(reader, LocalReader)
-        reader = replace(reader, _forward=teacher)
-        collected = collect(config, lab.rollouts.by(student_adapter(model)), reader, None, 0)
+        teacher = open_teacher(lab, model, "Say a number.")
+        assert isinstance(teacher, LocalTeacher)
+        teacher = replace(teacher, _forward=reading)
+        collected = collect(config, lab.rollouts.by(student_adapter(model)), teacher, None, 0)
         clock = Clock(lab.base.device)
         done = update(
-            config, Trainee(lab.base, forward, optimizer, reader), collected, Carried(passes), clock
+            config, Trainee(lab.base, forward, optimizer, teacher), collected, Carried(passes), clock
         )
         (whole,) = optimizer.param_groups[0]["params"]
         return done, whole.grad.clone()
@@ -57,11 +57,11 @@ def step(
 
 
 def test_running_out_of_memory_halves_the_passes_and_changes_nothing(lab: Lab) -> None:
-    large, small, teacher = (Narrow(lab.base, most) for most in (10**6, 100, 10**6))
+    large, small, reading = (Narrow(lab.base, most) for most in (10**6, 100, 10**6))
     whole, expected = step(lab, large, Passes(10**6))
-    parts, found = step(lab, small, Passes(10**6), teacher)
+    parts, found = step(lab, small, Passes(10**6), reading)
     # What is held for the size that did not fit is given back, the teacher's too.
-    assert large.released == 0 < small.released == teacher.released
+    assert large.released == 0 < small.released == reading.released
     assert whole.carried.passes == Passes(10**6)
     # A part counts the longer of both prompts, so a little over 100 may fit.
     assert 50 < parts.carried.passes.tokens < 150 and not parts.carried.passes.recompute
@@ -85,17 +85,17 @@ def test_what_is_read_before_training_is_halved_as_well(lab: Lab) -> None:
     )
     whole, expected = step(lab, Narrow(lab.base, 10**6), Passes(10**6), config=config)
     parts, found = step(
-        lab, Narrow(lab.base, 10**6), Passes(10**6), teacher=Narrow(lab.base, 40), config=config
+        lab, Narrow(lab.base, 10**6), Passes(10**6), reading=Narrow(lab.base, 40), config=config
     )
     assert parts.carried.passes.tokens < 150 < whole.carried.passes.tokens
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
     with pytest.raises(ModelError, match="does not fit in memory"):
-        step(lab, Narrow(lab.base, 10**6), Passes(10**6), teacher=Narrow(lab.base, 0), config=config)
+        step(lab, Narrow(lab.base, 10**6), Passes(10**6), reading=Narrow(lab.base, 0), config=config)
 
 
 def test_a_completion_that_never_fits_is_an_error_that_says_what_to_lower(lab: Lab) -> None:
     with pytest.raises(ModelError, match=r"one completion of \d+ tokens does not fit") as caught:
-        step(lab, Narrow(lab.base, 0), Passes(1), teacher=Narrow(lab.base, 0))
+        step(lab, Narrow(lab.base, 0), Passes(1), reading=Narrow(lab.base, 0))
     assert "max_tokens" in caught.value.hint
 
 

@@ -14,8 +14,8 @@ from gepa_loop.config.whole import Config
 from gepa_loop.distill.batch import Group, completion_tokens, micro_batches
 from gepa_loop.distill.collect import collect
 from gepa_loop.distill.optimizer import learning_rate
-from gepa_loop.distill.teacher.choose import check_teacher, open_reader
-from gepa_loop.distill.teacher.local import LocalReader
+from gepa_loop.distill.teacher.choose import check_teacher, open_teacher
+from gepa_loop.distill.teacher.local import LocalTeacher
 from gepa_loop.distill.trainer import distill
 from gepa_loop.errors import ConfigError, Diverged, ModelError, PromptError, RunDirectoryError, TaskError
 from gepa_loop.lab import Lab, open_lab
@@ -367,11 +367,11 @@ def test_off_policy_groups_are_the_teachers(lab: Lab, tmp_path: Path) -> None:
     mixed = smoke("distill.on_policy=0.25", "distill.rollouts=16")
     model = with_lora(lab.base, mixed.lora, 0, None)
     try:
-        reader = open_reader(replace(lab, config=mixed), model, "Say A.")
+        teacher = open_teacher(replace(lab, config=mixed), model, "Say A.")
         drawn = [
             one.by_student
             for step in range(3)
-            for one in collect(mixed, lab.rollouts.by(student_adapter(model)), reader, None, step).drawn
+            for one in collect(mixed, lab.rollouts.by(student_adapter(model)), teacher, None, step).drawn
         ]
     finally:
         remove_lora(model)
@@ -452,12 +452,12 @@ def test_a_teacher_whose_vocabulary_is_filled_up_to_another_length(lab: Lab, tmp
     for name, tensor in own.adapter.tensors.items():
         torch.testing.assert_close(padded.adapter.tensors[name], tensor, atol=1e-4, rtol=1e-3)
 
-    reader = LocalReader(lab.base, None, (), {"x": (9, 8, 7)}, 0)
-    reader.read([Group((9,), (9, 8, 7), ((1, 258),))], lab.base.device)
+    teacher = LocalTeacher(lab.base, None, (), {"x": (9, 8, 7)}, 0)
+    teacher.read([Group((9,), (9, 8, 7), ((1, 258),))], lab.base.device)
     with pytest.raises(
         ModelError, match="a sampled token, 259, is none of the 259 of random:tiny's vocabulary"
     ):
-        reader.read([Group((9,), (9, 8, 7), ((1, 259),))], lab.base.device)
+        teacher.read([Group((9,), (9, 8, 7), ((1, 259),))], lab.base.device)
 
 
 def test_a_teacher_that_does_not_fit_is_refused_before_the_first_step(lab: Lab, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from gepa_loop.distill.clock import Clock
 from gepa_loop.distill.collect import Collected, collect
 from gepa_loop.distill.optimizer import make_optimizer
 from gepa_loop.distill.passes import plan_passes
-from gepa_loop.distill.teacher.choose import open_reader
+from gepa_loop.distill.teacher.choose import open_teacher
 from gepa_loop.distill.trainer import distill
 from gepa_loop.distill.update import Carried, Trainee, Updated, update
 from gepa_loop.errors import ConfigError
@@ -50,7 +50,7 @@ class Stage:
     lab: Lab
     config: Config
     model: Any
-    reader: Any
+    teacher: Any
     trained: list[Any]
     collected: Collected
 
@@ -60,7 +60,7 @@ class Stage:
         optimizer = make_optimizer(config.distill, self.trained)
         clock = Clock(base.device)
         return update(
-            config, Trainee(base, forward, optimizer, self.reader), self.collected, Carried(passes), clock
+            config, Trainee(base, forward, optimizer, self.teacher), self.collected, Carried(passes), clock
         )
 
     def gradient(self) -> Tensor:
@@ -96,10 +96,10 @@ def stage(lab: Lab) -> Iterator[Callable[..., Stage]]:
         models.append(model)
         trained = [p for p in model.parameters() if p.requires_grad]
         disturb(trained, 0.3, 2)
-        reader = open_reader(under, model, PROMPT)
-        collected = collect(config, lab.rollouts.by(student_adapter(model)), reader, None, 0)
+        teacher = open_teacher(under, model, PROMPT)
+        collected = collect(config, lab.rollouts.by(student_adapter(model)), teacher, None, 0)
         disturb(trained, moved, 3)
-        return Stage(under, config, model, reader, trained, collected)
+        return Stage(under, config, model, teacher, trained, collected)
 
     yield make
     for model in models:
@@ -281,10 +281,10 @@ def test_a_following_teacher_moves_once_a_step(stage: Callable[..., Stage]) -> N
 def test_a_live_teacher_is_the_student_of_this_update(stage: Callable[..., Stage]) -> None:
     """Its cached prompt is read anew after each update, not once a step."""
     here = stage("teacher.kind=live", "distill.updates=2", "distill.lr=0.05")
-    here.reader.read(here.collected.groups[:1], here.lab.base.device)  # caches the prompt's past
+    here.teacher.read(here.collected.groups[:1], here.lab.base.device)  # caches the prompt's past
     optimizer_moves = here.update()
     assert optimizer_moves.grad_norm > 0
-    found = here.reader.logprobs(here.collected.groups, here.lab.base.device, 1.0)
+    found = here.teacher.logprobs(here.collected.groups, here.lab.base.device, 1.0)
     torch.testing.assert_close(found, here.logprobs(PROMPT, 1.0).detach(), atol=1e-4, rtol=1e-4)
 
 

@@ -13,7 +13,7 @@ from gepa_loop.config.load import load_config
 from gepa_loop.config.recipe import on_policy_share
 from gepa_loop.config.whole import Config
 from gepa_loop.distill.collect import collect, items_of_step
-from gepa_loop.distill.teacher.choose import open_reader
+from gepa_loop.distill.teacher.choose import open_teacher
 from gepa_loop.distill.trainer import distill
 from gepa_loop.distill.warm import imitating
 from gepa_loop.errors import ConfigError, Diverged, RunDirectoryError
@@ -107,8 +107,8 @@ def test_an_item_that_comes_twice_in_a_step_gives_other_samples_the_second_time(
     }
     model = with_lora(lab.base, config.lora, 0, None)
     try:
-        reader = open_reader(lab, model, PROMPT.text)
-        found = collect(config, lab.rollouts.by(student_adapter(model)), reader, None, 0, made)
+        teacher = open_teacher(lab, model, PROMPT.text)
+        found = collect(config, lab.rollouts.by(student_adapter(model)), teacher, None, 0, made)
     finally:
         remove_lora(model)
     assert len(found.completions) == 64

@@ -17,7 +17,7 @@ from gepa_loop.config.grids import Grid, cell_configs
 from gepa_loop.config.load import load_config
 from gepa_loop.config.whole import Config
 from gepa_loop.distill.collect import collect
-from gepa_loop.distill.teacher.choose import open_reader
+from gepa_loop.distill.teacher.choose import open_teacher
 from gepa_loop.distill.trainer import distill
 from gepa_loop.errors import CallFailed, ConfigError, RunDirectoryError, TaskError
 from gepa_loop.lab import Lab, open_lab
@@ -313,8 +313,8 @@ def test_rewards_are_those_of_the_items_that_have_answers(tmp_path: Path) -> Non
     assert [row["reward_mean"] for row in train(both, tmp_path / "both")] == [0.5, 0.5]
     model = with_lora(lab.base, many.lora, 0, None)
     try:
-        reader = open_reader(both, model, PROMPT.text)
-        found = collect(many, both.rollouts.by(student_adapter(model)), reader, None, 0)
+        teacher = open_teacher(both, model, PROMPT.text)
+        found = collect(many, both.rollouts.by(student_adapter(model)), teacher, None, 0)
     finally:
         remove_lora(model)
     scored = [not one.item.id.startswith("written:") for one in found.drawn for _ in range(2)]

@@ -18,8 +18,8 @@ from gepa_loop.config.whole import Config
 from gepa_loop.distill.agreement import divergences, reply_groups
 from gepa_loop.distill.passes import Passes
 from gepa_loop.distill.stretch import METRICS
-from gepa_loop.distill.teacher.choose import open_reader
-from gepa_loop.distill.teacher.local import LocalReader
+from gepa_loop.distill.teacher.choose import open_teacher
+from gepa_loop.distill.teacher.local import LocalTeacher
 from gepa_loop.errors import ConfigError, TaskError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.lora.training import remove_lora, with_lora
@@ -151,15 +151,15 @@ def test_the_divergence_is_that_of_the_whole_vocabulary(lab: Lab) -> None:
         exact[item.id] = float(torch.cat(parts).mean())
     model = with_lora(lab.base, lab.config.lora, 0, None)
     try:
-        reader = open_reader(lab, model, PROMPT.text)
-        assert reader is not None
-        groups = reply_groups(reader, items, bare, completions)
+        teacher = open_teacher(lab, model, PROMPT.text)
+        assert teacher is not None
+        groups = reply_groups(teacher, items, bare, completions)
         for passes in (Passes(1), Passes(10_000)):
-            found, fitted = divergences(lab.base, reader, groups, passes)
+            found, fitted = divergences(lab.base, teacher, groups, passes)
             assert found == pytest.approx(list(exact.values()), rel=1e-4)
             assert fitted == passes
-        assert isinstance(reader, LocalReader)
-        narrow, trained = replace(reader, _forward=Narrow(lab.base, 40)), Narrow(lab.base, 40)
+        assert isinstance(teacher, LocalTeacher)
+        narrow, trained = replace(teacher, _forward=Narrow(lab.base, 40)), Narrow(lab.base, 40)
         found, fitted = divergences(lab.base, narrow, groups, Passes(10_000), trained)
         assert found == pytest.approx(list(exact.values()), rel=1e-4)
         assert fitted.tokens < 100 and trained.released

@@ -17,7 +17,7 @@ from gepa_loop.cli import run
 from gepa_loop.config.load import load_config
 from gepa_loop.config.tables import JudgeConfig
 from gepa_loop.distill.collect import collect
-from gepa_loop.distill.teacher.choose import open_reader
+from gepa_loop.distill.teacher.choose import open_teacher
 from gepa_loop.errors import BudgetReached, CallFailed, ConfigError, ProviderError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.lm.parallel import at_once
@@ -534,7 +534,7 @@ def test_a_reward_is_the_judges(command: Runs) -> None:
     assert batch.scored_C.all() and any(0 < score < 1 for one in batch.drawn for score in one.scores or ())
     # A divergence reads no score, so nobody is asked: there is no server any more.
     plain = replace(lab, config=load_config("smoke", [*SETS, "sampling.max_tokens=6"], env={}))
-    reader = open_reader(plain, model, "Answer.")
-    quiet = collect(plain.config, plain.rollouts.by(student_adapter(model)), reader, None, 0)
+    teacher = open_teacher(plain, model, "Answer.")
+    quiet = collect(plain.config, plain.rollouts.by(student_adapter(model)), teacher, None, 0)
     assert not quiet.scored_C.any() and set(quiet.batch.reward_C.tolist()) == {0.0}
     remove_lora(model)

@@ -16,7 +16,7 @@ from gepa_loop.scores.rollouts import Rollouts
 from gepa_loop.task.items import Item
 
 
-class Reader(Protocol):
+class Teacher(Protocol):
     """What reads completions after prompts of its own, without gradients."""
 
     @property

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gepa_loop.config.recipe import on_policy_share
-from gepa_loop.distill.teacher.base import Reader
-from gepa_loop.distill.teacher.local import LocalReader, teacher_text
+from gepa_loop.distill.teacher.base import Teacher
+from gepa_loop.distill.teacher.local import LocalTeacher, teacher_text
 from gepa_loop.errors import ConfigError, ModelError, PromptError
 from gepa_loop.lab import Lab
 from gepa_loop.model.base import Base
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 
-def open_reader(lab: Lab, model: PeftModel, prompt: str) -> Reader | None:
+def open_teacher(lab: Lab, model: PeftModel, prompt: str) -> Teacher | None:
     """What reads besides the student: the teacher with its prompt, the base without one for `grpo`, or nothing.
 
     Args:
@@ -49,53 +49,53 @@ def open_reader(lab: Lab, model: PeftModel, prompt: str) -> Reader | None:
     config, base, renderer, items = lab.config, lab.base, lab.rollouts.renderer, lab.task.splits["train"]
     if not config.teacher.privileged:
         items = (*items, *lab.task.splits["pareto"])
-    teacher, horizon = config.teacher, config.distill.longest(config.sampling.max_tokens)
+    settings, horizon = config.teacher, config.distill.longest(config.sampling.max_tokens)
     stack = (STACK,) if STACK in model.peft_config else ()
     questions = renderer.all_tokens(NO_PROMPT, items)
     own = {item.id: tuple(tokens) for item, tokens in zip(items, questions, strict=True)}
     _check_room(own, horizon, renderer.context, "a question")
     if config.objective.reward_alone:
-        return LocalReader(base, model, stack, own, 0) if config.objective.anchored else None
-    texts = {item.id: teacher_text(teacher, prompt, item) for item in items}
-    if teacher.privileged:
+        return LocalTeacher(base, model, stack, own, 0) if config.objective.anchored else None
+    texts = {item.id: teacher_text(settings, prompt, item) for item in items}
+    if settings.privileged:
         for item in items:
             renderer.refuse_special_tokens(
-                [texts[item.id]], f"teacher.privileged = {teacher.privileged!r}, item {item.id}"
+                [texts[item.id]], f"teacher.privileged = {settings.privileged!r}, item {item.id}"
             )
     reads, names, rate = base, stack, 0.0
     owner: PeftModel | None = model
-    if teacher.kind == "live":
+    if settings.kind == "live":
         names = (*stack, STUDENT)
-    elif teacher.kind == "ema":
+    elif settings.kind == "ema":
         add_teacher(base, model, student_adapter(model), "lora.targets")
-        names, rate = (*stack, TEACHER), teacher.rate
-    elif teacher.kind == "adapter":
-        other, source = read_adapter(Path(teacher.path)), f"teacher.path = {teacher.path!r}"
+        names, rate = (*stack, TEACHER), settings.rate
+    elif settings.kind == "adapter":
+        other, source = read_adapter(Path(settings.path)), f"teacher.path = {settings.path!r}"
         add_teacher(base, model, other, source)
         check_origin(other.origin, base.origin, source)
         names = (TEACHER,)
-    elif teacher.kind == "model":
+    elif settings.kind == "model":
         assert lab.teacher is not None, "lab.for_training() loads it"
         reads, owner, names = lab.teacher, None, ()
         renderer = _renderer(reads, base, renderer, items[0])
     prompts = {item.id: tuple(renderer.tokens(texts[item.id], item)) for item in items}
-    if teacher.kind == "server":
+    if settings.kind == "server":
         from gepa_loop.distill.teacher.server import open_server
 
         rows = len(base.model.get_output_embeddings().weight)
-        return open_server(teacher, prompts, rows, renderer.text(texts[items[0].id], items[0]), horizon)
+        return open_server(settings, prompts, rows, renderer.text(texts[items[0].id], items[0]), horizon)
     _check_room(prompts, horizon, renderer.context, "the teacher's prompt")
     # The empty prompt shares nothing: then teacher and student read the same tokens in the same shapes, and their
     # divergence is exactly 0 rather than 0 up to rounding.
     same = shared_length(list(prompts.values())) if any(texts.values()) else 0
-    return LocalReader(reads, owner, names, prompts, same, rate)
+    return LocalTeacher(reads, owner, names, prompts, same, rate)
 
 
 def check_teacher(lab: Lab, prompt: str) -> None:
     """Open the teacher as a distillation does, and close it again, so that what does not fit is found before anything is spent.
 
     Raises:
-        ConfigError: As `open_reader` and `with_lora` do, or because the sampler cannot run a teacher that samples.
+        ConfigError: As `open_teacher` and `with_lora` do, or because the sampler cannot run a teacher that samples.
     """
     config, other = lab.config, lab.teacher
     if other is not None and on_policy_share(config.distill, config.objective, config.teacher) < 1:
@@ -106,7 +106,7 @@ def check_teacher(lab: Lab, prompt: str) -> None:
             raise ConfigError(f"teacher.name = {other.name!r}: {error}", hint) from error
     model = with_lora(lab.base, lab.config.lora, 0, None)
     try:
-        open_reader(lab, model, prompt)
+        open_teacher(lab, model, prompt)
     finally:
         remove_lora(model)
 

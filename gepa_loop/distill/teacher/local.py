@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gepa_loop.config.tables import SamplingConfig
-from gepa_loop.config.teachers import Teacher
+from gepa_loop.config.teachers import AnyTeacher
 from gepa_loop.distill.batch import Group, completion_tokens
 from gepa_loop.distill.head.chunked import Dense, token_logprobs
 from gepa_loop.errors import ModelError
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class LocalReader:
+class LocalTeacher:
     """A model in this process; mutable only in what it keeps for later: its prompts' past, its sampler."""
 
     base: Base
@@ -136,7 +136,7 @@ class LocalReader:
             yield
 
 
-def teacher_text(teacher: Teacher, prompt: str, item: Item) -> str:
+def teacher_text(teacher: AnyTeacher, prompt: str, item: Item) -> str:
     """The teacher's system turn for an item: the prompt, then the privileged field where there is one."""
     if not teacher.privileged:
         return prompt

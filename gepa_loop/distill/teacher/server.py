@@ -33,8 +33,8 @@ KEY = "VLLM_API_KEY"
 
 
 @dataclass(frozen=True)
-class ServerReader:
-    """Reads completions after its own prompts on a server; see `base.Reader`."""
+class ServedTeacher:
+    """Reads completions after its own prompts on a server; see `base.Teacher`."""
 
     settings: ServerTeacher
     prompts: Mapping[str, tuple[int, ...]]
@@ -182,8 +182,8 @@ class ServerReader:
 
 def open_server(
     settings: ServerTeacher, prompts: Mapping[str, tuple[int, ...]], rows: int, text: str, horizon: int
-) -> ServerReader:
-    """A reader on the server, checked; arguments and errors are those of `ServerReader` and its `check`."""
+) -> ServedTeacher:
+    """A teacher on the server, checked; arguments and errors are those of `ServedTeacher` and its `check`."""
     key = os.environ.get(KEY, "").strip()
     if not (key.isascii() and key.isprintable()):
         raise ModelError(f"teacher.url = {settings.url!r}: {KEY} holds a character that no key has")
@@ -195,6 +195,6 @@ def open_server(
             transport=httpx.HTTPTransport(retries=3),
             follow_redirects=False,
         )
-    reader = ServerReader(settings, prompts, rows, client)
-    reader.check(text, horizon)
-    return reader
+    teacher = ServedTeacher(settings, prompts, rows, client)
+    teacher.check(text, horizon)
+    return teacher
