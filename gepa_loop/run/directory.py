@@ -9,13 +9,13 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from gepa_loop.errors import RunDirectoryError
 from gepa_loop.run.files import TEMPORARY, append_jsonl, disk_errors, read_jsonl, write_json
 from gepa_loop.run.identity import check_manifest, read_manifest
+from gepa_loop.run.records import EventRow, ManifestRecord
 
 CLEARING = ".clearing"
 """Marks a run directory that is being emptied."""
@@ -36,13 +36,13 @@ class Run:
     def name(self) -> str:
         return self.path.name
 
-    def event(self, kind: str, **fields: Any) -> None:
+    def event(self, kind: str, **fields: object) -> None:
         """Append one row to `events.jsonl`."""
         append_jsonl(self.path / "events.jsonl", [{"event": kind, **fields}])
 
 
 @contextlib.contextmanager
-def open_run(path: Path, identity: Mapping[str, Any], *, fresh: bool = False) -> Iterator[Run]:
+def open_run(path: Path, identity: Mapping[str, object], *, fresh: bool = False) -> Iterator[Run]:
     """Create or continue a run directory, and hold its lock while the block runs.
 
     Args:
@@ -77,10 +77,11 @@ def open_run(path: Path, identity: Mapping[str, Any], *, fresh: bool = False) ->
                 left.unlink()
         if manifest.exists():
             birth = check_manifest(path, read_manifest(path), identity)
-            read_jsonl(path / "events.jsonl")
+            read_jsonl(path / "events.jsonl", EventRow)
         else:
             birth = uuid.uuid4().hex
-            write_json(manifest, {"birth": birth, "identity": dict(identity)})
+            record: ManifestRecord = {"birth": birth, "identity": dict(identity)}
+            write_json(manifest, record)
         yield Run(path, birth)
 
 

@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from gepa_loop.errors import EnvironmentFault
 from gepa_loop.outside.files import check_regular
@@ -25,6 +25,10 @@ from gepa_loop.run.marks import (
     unmarked,
     unreadable,
 )
+
+R = TypeVar("R")
+"""The record that a file, or a row of one, is: a TypedDict. What is read is not compared with it; its check says that it is as
+this program wrote it, which mypy holds to the record."""
 
 SCHEMA_VERSION = 1
 TEMPORARY = ".tmp"
@@ -67,15 +71,15 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, object]) -> None:
     """Write a JSON object atomically, with its `schema_version` and its check."""
     whole = {"schema_version": SCHEMA_VERSION, **value}
     whole[CHECK] = mark(start_mark(path), whole)
     write_text(path, json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read what `write_json` wrote.
+def read_json(path: Path, kind: type[R] | None = None) -> R:  # noqa: ARG001 (for the type alone)
+    """Read what `write_json` wrote, a `kind`.
 
     Raises:
         RunDirectoryError: The file is missing, is not as it was written, or has another schema version.
@@ -89,33 +93,33 @@ def read_json(path: Path) -> dict[str, Any]:
         raise damaged(path, str(error)) from None
     if (found := value.get("schema_version")) != SCHEMA_VERSION:
         raise damaged(path, f"schema_version is {found!r}, not {SCHEMA_VERSION}")
-    return value
+    return cast("R", value)
 
 
-def write_record(path: Path, value: Mapping[str, Any], *places: str) -> None:
+def write_record(path: Path, value: Mapping[str, object], *places: str) -> None:
     """`write_json` of what a finished stage is, with the sums of the files at or below `places` beside it."""
     write_json(path, {**value, "files": file_sums(path.parent, *places)})
 
 
-def read_record(path: Path, again: Path | None = None) -> dict[str, Any]:
-    """Read what `write_record` wrote.
+def read_record(path: Path, kind: type[R] | None = None, again: Path | None = None) -> R:  # noqa: ARG001 (for the type alone)
+    """Read what `write_record` wrote, a `kind`.
 
     Raises:
         RunDirectoryError: It, or one of its files, is not as it was written; `again` is as in `damaged`.
     """
-    value = read_json(path)
+    value = read_json(path, dict[str, object])
     if not isinstance(sums := value.get("files"), dict):
         raise damaged(path, "it lists no files")
     check_files(path.parent, sums, again)
-    return value
+    return cast("R", value)
 
 
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Write a whole JSONL file atomically."""
     write_text(path, _marked(start_mark(path), rows))
 
 
-def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def append_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Append rows to a journal with one write and an fsync; a torn tail is cut first."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,8 +131,13 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             os.fsync(file.fileno())
 
 
-def read_jsonl(path: Path, at_least: int = 0, again: Path | None = None) -> list[dict[str, Any]]:
-    """Rows of a journal, without a torn last line; an absent file has no rows.
+def read_jsonl(
+    path: Path,
+    kind: type[R] | None = None,  # noqa: ARG001 (for the type alone)
+    at_least: int = 0,
+    again: Path | None = None,
+) -> list[R]:
+    """Rows of a journal, each a `kind`, without a torn last line; an absent file has no rows.
 
     Raises:
         RunDirectoryError: A row is not as it was written, or there are less than `at_least`; `again` is as in `damaged`.
@@ -140,19 +149,20 @@ def read_jsonl(path: Path, at_least: int = 0, again: Path | None = None) -> list
         lines = []
     except OSError as error:
         raise unreadable(path, error, again) from None
-    rows, before = [], start_mark(path)
+    rows: list[R] = []
+    before = start_mark(path)
     for number, line in enumerate(lines, 1):
         try:
             row, before = unmarked(before, line)
         except ValueError as error:
             raise damaged(path, f"row {number}: {error}", again) from None
-        rows.append(row)
+        rows.append(cast("R", row))
     if len(rows) < at_least:
         raise damaged(path, f"it has {len(rows)} of {at_least} rows", again)
     return rows
 
 
-def _marked(before: str, rows: Iterable[Mapping[str, Any]]) -> str:
+def _marked(before: str, rows: Iterable[Mapping[str, object]]) -> str:
     """Lines of JSONL; each row's check continues that of the row before."""
     lines = []
     for row in rows:

@@ -11,6 +11,7 @@ from typing import Any
 from gepa_loop.errors import RunDirectoryError
 from gepa_loop.run.files import read_json
 from gepa_loop.run.marks import RIGHTS
+from gepa_loop.run.records import ManifestRecord
 
 
 def fingerprint(value: Any) -> str:
@@ -19,14 +20,14 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> ManifestRecord:
     """The manifest of a run directory.
 
     Raises:
         RunDirectoryError: It is not as it was written.
     """
     try:
-        return read_json(path / "manifest.json")
+        return read_json(path / "manifest.json", ManifestRecord)
     except RunDirectoryError as error:
         if error.hint == RIGHTS:
             raise
@@ -36,7 +37,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def check_manifest(path: Path, manifest: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+def check_manifest(path: Path, manifest: ManifestRecord, identity: Mapping[str, object]) -> str:
     """The birth of a run that has this identity.
 
     Raises:
@@ -61,11 +62,11 @@ def check_manifest(path: Path, manifest: Mapping[str, Any], identity: Mapping[st
     return birth
 
 
-def flatten(value: Any, at: str = "") -> dict[str, Any]:
+def flatten(value: object, at: str = "") -> dict[str, object]:
     """Nested mappings as one mapping with dotted keys; lists stay values."""
     if not isinstance(value, Mapping):
         return {at: value}
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for key, inner in value.items():
         flat.update(flatten(inner, f"{at}.{key}" if at else str(key)))
     return flat

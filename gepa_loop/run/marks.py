@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from gepa_loop.errors import RunDirectoryError
 from gepa_loop.outside.files import check_regular
@@ -75,7 +74,7 @@ def _results_above(path: Path) -> list[Path]:
     return [result for result in results if result != path and result.exists()]
 
 
-def dump(value: Mapping[str, Any]) -> str:
+def dump(value: Mapping[str, object]) -> str:
     """One line of JSON."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
@@ -85,12 +84,12 @@ def start_mark(path: Path) -> str:
     return path.name.removesuffix(PART)
 
 
-def mark(before: str, value: Mapping[str, Any]) -> str:
+def mark(before: str, value: Mapping[str, object]) -> str:
     """The check of a JSON object that follows the check `before`."""
     return hashlib.sha256(f"{before} {dump(value)}".encode()).hexdigest()[:8]
 
 
-def unmarked(before: str, text: str | bytes) -> tuple[dict[str, Any], str]:
+def unmarked(before: str, text: str | bytes) -> tuple[dict[str, object], str]:
     """A JSON object without its check, and that check.
 
     Raises:
