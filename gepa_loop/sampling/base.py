@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
 if TYPE_CHECKING:
     from gepa_loop.model.lora.adapter import Adapter
+
+
+FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,15 @@ class Completion:
     """The sampled tokens, with the stop token when there was one."""
     logprobs: tuple[float, ...]
     """Log-probability of each token under the temperature-1 distribution, in nats, float32."""
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
+
+
+class SelfMeasured(TypedDict, total=False):
+    """What a sampler measured of itself during a step, for the step's log."""
+
+    canary: float
+    """>= 0, nats, vLLM only: mean absolute difference of sampler's and trainer's log-probabilities on the fixed prompts that check
+    every new adapter, before the step's rollouts."""
 
 
 class Sampler(Protocol):
@@ -55,10 +66,10 @@ class Sampler(Protocol):
         """
         ...
 
-    def sleep(self) -> dict[str, float]:
+    def sleep(self) -> SelfMeasured:
         """A step's rollouts are drawn: give memory back to training until the next `generate`.
 
         Returns:
-            What the sampler measured of itself meanwhile, by name, for the step's log.
+            What the sampler measured of itself meanwhile.
         """
         ...

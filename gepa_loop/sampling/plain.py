@@ -12,7 +12,7 @@ import torch
 from gepa_loop.errors import Diverged
 from gepa_loop.model.base import Base
 from gepa_loop.model.lora.adapter import Adapter
-from gepa_loop.sampling.base import Completion, Sampling
+from gepa_loop.sampling.base import Completion, Sampling, SelfMeasured
 from gepa_loop.sampling.batches import by_length, shared_length
 from gepa_loop.sampling.network import Network, Past, open_network
 
@@ -70,7 +70,7 @@ class TorchSampler:
             completions |= zip(rows, self._generate_batch(*own, sampling, shared, skip), strict=True)
         return [completions[row] for row in range(len(prompts))]
 
-    def sleep(self) -> dict[str, float]:
+    def sleep(self) -> SelfMeasured:
         """Nothing is held that training could use."""
         return {}
 

@@ -6,14 +6,14 @@ what is shown at the end is both; `evaluate.temperature` says which of the two d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from gepa_loop.config.tables import EvaluateConfig
+from gepa_loop.scores.records import CardRecord, ScoreRow
 from gepa_loop.scores.statistics import ItemScores, estimate, item_scores
 
-Rows = Sequence[Mapping[str, Any]]
 Way = Literal["greedy", "sampled"]
 WAYS: tuple[Way, Way] = ("greedy", "sampled")
 
@@ -33,14 +33,14 @@ def decides(settings: EvaluateConfig) -> Way:
 class Replies:
     """A subject's rows on a split, one way."""
 
-    rows: Rows
+    rows: Sequence[ScoreRow]
 
     @property
     def scores(self) -> ItemScores:
         """Each item's mean over its samples."""
         return item_scores(self.rows)
 
-    def card(self, seed: int) -> dict[str, Any]:
+    def card(self, seed: int) -> CardRecord:
         """A SCORE with more: samples of each item, share of items with a full score among them, mean tokens, share cut."""
         best: dict[str, float] = {}
         for row in self.rows:

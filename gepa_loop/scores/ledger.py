@@ -9,15 +9,15 @@ another run. A folder that cannot be written ends no run: the table then says th
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gepa_loop.errors import EnvironmentFault, RunDirectoryError
 from gepa_loop.run.directory import Run, locked
 from gepa_loop.run.files import append_jsonl, read_json, read_jsonl, write_json
-from gepa_loop.run.identity import fingerprint
+from gepa_loop.run.identity import fingerprint, read_manifest
+from gepa_loop.scores.records import LedgerRow, LookKey, LooksRecord
 from gepa_loop.task.records import Item
 
 LEDGER = "ledger.jsonl"
@@ -48,9 +48,6 @@ class Looks:
             f"{whom} were scored {scored} before, in {looks}: what was chosen by them is too good ({LEDGER})"
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Ledger:
@@ -58,13 +55,12 @@ class Ledger:
 
     path: Path
     items: int
-    key: Mapping[str, str]
-    """What names the look: `items`, `run`, `birth` (the run's), `config` and `look`."""
+    key: LookKey
 
     def before(self) -> Looks:
         """The other looks at the same items."""
         try:
-            rows = read_jsonl(self.path)
+            rows = read_jsonl(self.path, LedgerRow)
         except RunDirectoryError as error:
             return Looks(self.items, 0, 0, str(error))
         same = [row for row in rows if row["items"] == self.key["items"] and not self._own(row)]
@@ -75,14 +71,17 @@ class Ledger:
         try:
             lock = self.path.with_name(f".{self.path.name}.lock")
             with locked(lock, self.path, "Wait for it to end.", PATIENCE):
-                if not any(self._own(row) and row["subject"] == subject for row in read_jsonl(self.path)):
+                rows = read_jsonl(self.path, LedgerRow)
+                if not any(self._own(row) and row["subject"] == subject for row in rows):
                     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-                    append_jsonl(self.path, [{"time": now, **self.key, "subject": subject}])
+                    row: LedgerRow = {"time": now, **self.key, "subject": subject}
+                    append_jsonl(self.path, [row])
         except (RunDirectoryError, EnvironmentFault) as error:
             return str(error)
         return None
 
-    def _own(self, row: Mapping[str, Any]) -> bool:
+    def _own(self, row: LedgerRow) -> bool:
+        # Rows of earlier versions have no birth.
         return all(row.get(key) == value for key, value in self.key.items())
 
 
@@ -91,8 +90,8 @@ def read_looks(folder: Path) -> Looks | None:
     path = folder / LOOKS
     if not path.exists():
         return None
-    found = read_json(path)
-    return Looks(*(found[key] for key in ("items", "looks", "scorings", "unknown")))
+    found = read_json(path, LooksRecord)
+    return Looks(found["items"], found["looks"], found["scorings"], found["unknown"])
 
 
 def begin_look(run: Run, items: Sequence[Item], look: str) -> Ledger:
@@ -104,8 +103,8 @@ def begin_look(run: Run, items: Sequence[Item], look: str) -> Ledger:
         look: What the scorings of this table have in common, within the run.
     """
     content = sorted([item.messages, item.answer] for item in items)
-    config = fingerprint(read_json(run.path / "manifest.json")["identity"])
-    key = {
+    config = fingerprint(read_manifest(run.path)["identity"])
+    key: LookKey = {
         "items": fingerprint(content),
         "run": run.name,
         "birth": run.birth,
@@ -114,6 +113,14 @@ def begin_look(run: Run, items: Sequence[Item], look: str) -> Ledger:
     }
     ledger = Ledger(run.path.parent / LEDGER, len(items), key)
     path = run.path / LOOKS
-    if not path.exists() or read_json(path)["look"] != look:
-        write_json(path, {"look": look, **ledger.before().as_dict()})
+    if not path.exists() or read_json(path, LooksRecord)["look"] != look:
+        before = ledger.before()
+        record: LooksRecord = {
+            "look": look,
+            "items": before.items,
+            "looks": before.looks,
+            "scorings": before.scorings,
+            "unknown": before.unknown,
+        }
+        write_json(path, record)
     return ledger

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from gepa_loop.scores.card import Replies
 from gepa_loop.scores.decision import Contender, Verdict
 from gepa_loop.scores.numbers import p_sentence
 from gepa_loop.scores.prediction import Fit, Prediction
+from gepa_loop.scores.records import DifferenceRecord
+from gepa_loop.scores.results import GainsRecord, LoopRecord, RoundRecord, TokensRecord, VerdictRecord
 from gepa_loop.scores.statistics import difference, estimate
 
 
-def summary(number: int, verdict: Verdict, contenders: Sequence[Contender], seed: int) -> dict[str, Any]:
+def summary(number: int, verdict: Verdict, contenders: Sequence[Contender], seed: int) -> RoundRecord:
     """A round's part of result.json, and the beginning of its decision.json; `seed` as in `decide`."""
     return {
         "round": number,
@@ -36,7 +37,7 @@ def details(
     predictions: Sequence[Prediction],
     earlier: Fit | None,
     seed: int,
-) -> dict[str, Any]:
+) -> VerdictRecord:
     """The rest of decision.json; `seed` as in `decide`."""
     return {
         "base": estimate(base, seed).as_dict(),
@@ -49,23 +50,40 @@ def details(
     }
 
 
-def gains(base: Replies, prompted: Replies, student: Replies | None, seed: int) -> dict[str, Any]:
+def gains(base: Replies, prompted: Replies, student: Replies | None, seed: int) -> GainsRecord:
     """A model without a prompt, with one, and the student that stands on it, on `test`; None for what needs a student."""
 
-    def minus(a: Replies, b: Replies) -> dict[str, Any]:
+    def minus(a: Replies, b: Replies) -> DifferenceRecord:
         return difference(a.scores, b.scores, seed).as_dict()
 
     return {
         "base": base.card(seed),
         "prompted": prompted.card(seed),
-        "student": student and student.card(seed),
+        "student": None if student is None else student.card(seed),
         "prompted_minus_base": minus(prompted, base),
-        "student_minus_base": student and minus(student, base),
-        "student_minus_prompted": student and minus(student, prompted),
+        "student_minus_base": None if student is None else minus(student, base),
+        "student_minus_prompted": None if student is None else minus(student, prompted),
     }
 
 
-def missing_gain(alpha: float, result: Mapping[str, Any]) -> str | None:
+def lengths(prompt: int, bare: int, test: GainsRecord) -> TokensRecord:
+    """How long system turns and replies are.
+
+    Args:
+        prompt: Tokens of the system turn with the prompt.
+        bare: Without it.
+        test: Of the replies.
+    """
+    found: TokensRecord = {
+        "prompt": prompt,
+        "bare": bare,
+        "base": test["base"]["tokens"],
+        "prompted": test["prompted"]["tokens"],
+    }
+    return found if test["student"] is None else {**found, "student": test["student"]["tokens"]}
+
+
+def missing_gain(alpha: float, result: LoopRecord) -> str | None:
     """Why a finished run shows no significant gain on `test`, or None when it does."""
     gain = result["test"]["student_minus_base"]
     if gain is None:
@@ -75,7 +93,7 @@ def missing_gain(alpha: float, result: Mapping[str, Any]) -> str | None:
     return None
 
 
-def ground(rounds: Sequence[Mapping[str, Any]], number: int | None = None) -> str:
+def ground(rounds: Sequence[RoundRecord], number: int | None = None) -> str:
     """What the model is called that a round's prompt was evolved for: the base, or the student of the winner before it.
 
     Args:

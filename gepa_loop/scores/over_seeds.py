@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+from gepa_loop.scores.records import OverSeedsRecord
 from gepa_loop.scores.statistics import ItemScores
 
 LEAST = 3
@@ -36,8 +36,9 @@ class OverSeeds:
     p: float | None = None
     """Of no difference, two-sided; None below three seeds, and where all of them differ by the same amount."""
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def as_dict(self) -> OverSeedsRecord:
+        ci = None if self.ci is None else list(self.ci)
+        return {"mean": self.mean, "by_seed": list(self.by_seed), "sd": self.sd, "ci": ci, "p": self.p}
 
 
 def over_seeds(scores: SeedScores) -> OverSeeds:

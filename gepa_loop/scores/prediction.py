@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+
+from gepa_loop.scores.records import ObjectivesRecord
+from gepa_loop.scores.results import FitRecord, PredictionRecord
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,16 @@ class Prediction:
     gain: float | None
     """What the prompted model's preferences make of the bare model's own completions."""
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def as_dict(self) -> PredictionRecord:
+        return {
+            "id": self.id,
+            "base": self.base,
+            "prompted": self.prompted,
+            "predicted": self.predicted,
+            "actual": self.actual,
+            "divergence": self.divergence,
+            "gain": self.gain,
+        }
 
 
 @dataclass(frozen=True)
@@ -47,8 +57,8 @@ class Fit:
     r: float | None
     """Correlation of predicted and actual gain over the base; None for fewer than three or equal values."""
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def as_dict(self) -> FitRecord:
+        return {"n": self.n, "rate": self.rate, "gaps": list(self.gaps), "error": self.error, "r": self.r}
 
     def __str__(self) -> str:
         r = "" if self.r is None else f", correlation {self.r:+.2f}"
@@ -65,7 +75,7 @@ def predict(
     base: Mapping[str, float],
     prompted: Mapping[str, float],
     student: Mapping[str, float] | None,
-    objectives: Mapping[str, float] | None,
+    objectives: ObjectivesRecord | None,
     earlier: Fit | None,
 ) -> Prediction:
     """What one candidate's student was expected to score, and what it scored.
@@ -81,7 +91,7 @@ def predict(
     before, after = _mean(base), _mean(prompted)
     gap = after - before
     rate, (low, high) = (1.0, (-1.0, 1.0)) if earlier is None else (earlier.rate, earlier.gaps)
-    found = objectives or {}
+    found = objectives or ObjectivesRecord()
     return Prediction(
         id=id_,
         base=before,

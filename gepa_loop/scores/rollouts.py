@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any
 
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.run.seeds import derive_seed
-from gepa_loop.sampling.base import Completion, Sampler, Sampling
+from gepa_loop.sampling.base import Completion, FinishReason, Sampler, Sampling
 from gepa_loop.sampling.batches import in_turn, shared_length
+from gepa_loop.scores.records import ReplyRow
 from gepa_loop.task.answers import open_thought
 from gepa_loop.task.items import Item, Task
 from gepa_loop.task.prompts import Renderer
@@ -31,11 +31,21 @@ class Row:
     extracted: str | None
     completion: str
     tokens: int
-    finish_reason: str
+    finish_reason: FinishReason
     feedback: str
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def as_dict(self) -> ReplyRow:
+        return {
+            "item": self.item,
+            "sample": self.sample,
+            "score": self.score,
+            "raw": self.raw,
+            "extracted": self.extracted,
+            "completion": self.completion,
+            "tokens": self.tokens,
+            "finish_reason": self.finish_reason,
+            "feedback": self.feedback,
+        }
 
 
 @dataclass(frozen=True)

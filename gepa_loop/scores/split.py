@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from gepa_loop.config.whole import Config
 from gepa_loop.run.files import append_jsonl, disk_errors, read_jsonl, write_jsonl
 from gepa_loop.run.marks import PART, damaged, named
 from gepa_loop.sampling.base import Sampling
+from gepa_loop.scores.records import ScoreRow
 from gepa_loop.scores.rollouts import Rollouts
 from gepa_loop.task.items import Item
 
@@ -23,7 +23,7 @@ def evaluate(
     prompt: str,
     path: Path,
     progress: Callable[[int, int], None],
-) -> list[dict[str, Any]]:
+) -> list[ScoreRow]:
     """Rows of every item of a split; common random numbers make them comparable item by item.
 
     Args:
@@ -46,10 +46,11 @@ def evaluate(
     adapter, samples = rollouts.adapter, config.evaluate.samples
     student = None if adapter is None else adapter.fingerprint
     if path.exists():
-        return _checked(path, read_jsonl(path, at_least=len(items) * samples), items, samples, student)
+        found = read_jsonl(path, ScoreRow, at_least=len(items) * samples)
+        return _checked(path, found, items, samples, student)
     part = path.with_name(path.name + PART)
     sampling = Sampling(config.evaluate.temperature, config.sampling.max_tokens)
-    rows = _checked(part, read_jsonl(part), items, samples, student)
+    rows = _checked(part, read_jsonl(part, ScoreRow), items, samples, student)
     batches = rollouts.parts(prompt, items, max(1, config.sampling.batch // samples), sampling.max_tokens)
     whole = sum(end * samples <= len(rows) for end in accumulate(map(len, batches)))
     done = samples * sum(map(len, batches[:whole]))
@@ -59,7 +60,7 @@ def evaluate(
     progress(len(rows), len(items) * samples)
     for batch in batches[whole:]:
         scored = rollouts.rows(prompt, batch, samples, sampling, "evaluate")
-        new = [{**row.as_dict(), "student": student} for row in scored]
+        new: list[ScoreRow] = [{**row.as_dict(), "student": student} for row in scored]
         append_jsonl(part, new)
         rows += new
         progress(len(rows), len(items) * samples)
@@ -69,8 +70,8 @@ def evaluate(
 
 
 def _checked(
-    path: Path, rows: list[dict[str, Any]], items: Sequence[Item], samples: int, student: str | None
-) -> list[dict[str, Any]]:
+    path: Path, rows: list[ScoreRow], items: Sequence[Item], samples: int, student: str | None
+) -> list[ScoreRow]:
     """The rows, which must be those of the first items in their order, and of this student."""
     if other := {row["student"] for row in rows} - {student}:
         raise damaged(

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gepa_loop.scores.records import DifferenceRecord, EstimateRecord, RatioRecord, ReplyRow
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -40,7 +42,7 @@ class Estimate:
     mean: float
     ci: tuple[float, float]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> EstimateRecord:
         return {"n": self.n, "mean": self.mean, "ci": list(self.ci)}
 
 
@@ -52,7 +54,7 @@ class Difference:
     ci: tuple[float, float]
     p: float
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> DifferenceRecord:
         return {"mean": self.mean, "ci": list(self.ci), "p": self.p}
 
 
@@ -63,12 +65,12 @@ class Ratio:
     mean: float
     ci: tuple[float, float]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> RatioRecord:
         return {"mean": self.mean, "ci": list(self.ci)}
 
 
-def item_scores(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Average the samples of each item; rows have `item` and `score`."""
+def item_scores(rows: Iterable[ReplyRow]) -> dict[str, float]:
+    """Average the samples of each item."""
     samples: dict[str, list[float]] = {}
     for row in rows:
         samples.setdefault(str(row["item"]), []).append(float(row["score"]))

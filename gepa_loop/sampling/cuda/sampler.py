@@ -17,7 +17,7 @@ from gepa_loop.model.base import Base
 from gepa_loop.model.capture import record
 from gepa_loop.model.fused.decoder import make_decoder
 from gepa_loop.model.lora.adapter import Adapter
-from gepa_loop.sampling.base import Completion, Sampling
+from gepa_loop.sampling.base import Completion, Sampling, SelfMeasured
 from gepa_loop.sampling.batches import shared_length
 from gepa_loop.sampling.cuda.buffers import Buffers, Writer, make_buffers
 from gepa_loop.sampling.cuda.draw import draw_rows
@@ -140,7 +140,7 @@ class CudaSampler:
             )
         return completions
 
-    def sleep(self) -> dict[str, float]:
+    def sleep(self) -> SelfMeasured:
         """The cache stays: the captured graphs hold its addresses."""
         return {}
 

@@ -26,7 +26,7 @@ from gepa_loop.errors import ConfigError, Diverged, ModelError
 from gepa_loop.model.lora.files import write_adapter
 from gepa_loop.model.lora.low_rank import check_fits
 from gepa_loop.run.files import disk_errors
-from gepa_loop.sampling.base import Completion, Sampling
+from gepa_loop.sampling.base import Completion, Sampling, SelfMeasured
 from gepa_loop.sampling.canary import SAMPLING, Canary
 from gepa_loop.sampling.vllm.options import (
     FIRST_RANK,
@@ -122,7 +122,7 @@ class VllmSampler:
         self._prepare()
         return self._complete(prompts, sampling, seeds)
 
-    def sleep(self) -> dict[str, float]:
+    def sleep(self) -> SelfMeasured:
         """On a GPU the engine's weights go to the host and its cache is dropped until the next `generate`.
 
         Level 1: the deeper sleep forgets the base's weights, which nothing sends again.
