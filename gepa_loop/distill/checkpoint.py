@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
 
 from gepa_loop.distill.checks import Check
+from gepa_loop.distill.records import StateRecord
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.model.lora.files import read_adapter, write_adapter
 from gepa_loop.model.origin import Origin
@@ -62,9 +62,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, base: Origin) -> None:
     for name, adapter in more.items():
         write_adapter(target / name, adapter, base)
     write_bytes(target / MOMENTS, save(dict(checkpoint.moments)))
-    state = {
+    state: StateRecord = {
         "step": checkpoint.step,
-        "checks": [asdict(check) for check in checkpoint.checks],
+        "checks": [check.as_dict() for check in checkpoint.checks],
         "rows": dict(checkpoint.rows),
         "more": list(more),
         "baseline": checkpoint.baseline,
@@ -77,7 +77,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, base: Origin) -> None:
         if not (old / "state.json").exists():
             shutil.rmtree(old)
         elif old != target and (old / MOMENTS).exists():
-            write_record(old / "state.json", read_json(old / "state.json"), "adapter")
+            write_record(old / "state.json", read_json(old / "state.json", StateRecord), "adapter")
             for name in others:
                 shutil.rmtree(old / name, ignore_errors=True)
             (old / MOMENTS).unlink()
@@ -92,7 +92,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     states = sorted(folder.glob("step_*/state.json"))
     if not states:
         return None
-    *_, state = [read_record(path, again=folder.parent) for path in states]
+    *_, state = [read_record(path, StateRecord, again=folder.parent) for path in states]
     target = states[-1].parent
     return Checkpoint(
         step=state["step"],
@@ -116,7 +116,7 @@ def adapter_at(folder: Path, step: int) -> Adapter:
         RunDirectoryError: It is not as it was written.
     """
     target = folder / f"step_{step:06d}"
-    read_record(target / "state.json", again=folder.parent)
+    read_record(target / "state.json", StateRecord, again=folder.parent)
     return read_adapter(target / "adapter")
 
 
@@ -129,7 +129,7 @@ def steps_saved(folder: Path) -> int:
 
 def optimizer_moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """A copy of the optimiser's per-parameter state as flat named tensors on the CPU."""
-    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+    state: dict[int, dict[str, object]] = optimizer.state_dict()["state"]
     return {
         f"{number}.{name}": torch.as_tensor(value).detach().cpu().clone()
         for number, entry in state.items()

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gepa_loop.distill.records import CheckRecord, ChoiceRecord
+
 CERTAIN = 3.0
 """Standard errors."""
 RISEN = 3.0
@@ -45,6 +47,15 @@ class Check:
         """Mean of `kl` over the items."""
         return _mean(self.kl)
 
+    def as_dict(self) -> CheckRecord:
+        return {
+            "step": self.step,
+            "scores": dict(self.scores),
+            "warm": self.warm,
+            "kl": dict(self.kl),
+            "warm_losses": list(self.warm_losses),
+        }
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -61,6 +72,17 @@ class Choice:
     standard_error: float
     """Of the difference, over the items."""
     reason: str
+
+    def as_dict(self) -> ChoiceRecord:
+        return {
+            "step": self.step,
+            "score": self.score,
+            "smoothed": self.smoothed,
+            "best": self.best,
+            "difference": self.difference,
+            "standard_error": self.standard_error,
+            "reason": self.reason,
+        }
 
 
 def choose(checks: Sequence[Check]) -> Choice:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gepa_loop.distill.records import ControlRecord
 from gepa_loop.model.lora.low_rank import Twin
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.scores.rollouts import mean_score
@@ -70,6 +71,9 @@ class Control:
     def loss(self) -> float:
         """The difference, without the rounding of floats: .8 to .7 is .1 and no more."""
         return round(self.before - self.after, 9)
+
+    def as_dict(self) -> ControlRecord:
+        return {"before": self.before, "after": self.after}
 
     def __str__(self) -> str:
         return f"control task: {self.before:.3f} before, {self.after:.3f} by the student"

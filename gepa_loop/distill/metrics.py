@@ -1,15 +1,16 @@
-"""What is written of each step: a row of metrics.jsonl and a few samples. Names, signs and units are in runs/README.md."""
+"""What is written of each step: a row of metrics.jsonl and a few samples."""
 
 from __future__ import annotations
 
 import math
 import resource
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from gepa_loop.distill.clock import Clock
 from gepa_loop.distill.objectives.base import LOG_RATIO_LIMIT, k3
+from gepa_loop.distill.records import SampleRow, StepMetrics
 from gepa_loop.scores.rollouts import Rollouts
 
 if TYPE_CHECKING:
@@ -23,35 +24,32 @@ SAMPLES_KEPT = 2
 
 def metrics(
     step: int, collected: Collected, done: Updated, lr: float, clock: Clock, device: torch.device
-) -> dict[str, Any]:
-    """One row of metrics.jsonl; a value that is not finite, or that the objective has none of, is null."""
+) -> StepMetrics:
+    """What a step says in metrics.jsonl."""
     batch, stats, found = collected.batch, done.stats, done.found
     counted_N = done.weight_N > 0
     own_N = batch.by_student_C[batch.owner_N]
     # Both at temperature 1, whatever the objective's ratios are made of.
     mismatch_N = (stats.logprob_N - batch.old_logprob_N).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)[own_N]
     tokens = len(batch.old_logprob_N)
-    row = {
-        "loss": done.loss,
-        "reverse_kl": float(_reverse_kl(done).mean()),
-        "teacher_likelihood": float(stats.logprob_N[~own_N].mean().exp()),
-        "reward_mean": float(batch.reward_C[collected.scored_C].mean()),
-        "advantage_std": float(done.advantage_N.std(correction=0)),
-        "trained_share": float(counted_N.float().mean()),
-        "ratio_masked_share": float(found.masked_N[counted_N].float().mean()),
-        "geo_ratio": float(found.geo_C[batch.by_student_C].mean()),
-        "mismatch_abs": float(mismatch_N.abs().mean()),
-        "mismatch_kl": float(k3(-mismatch_N, torch.zeros(len(mismatch_N))).mean()),
-        "entropy": float(stats.entropy_N.mean()),
-        "completion_tokens_mean": tokens / len(batch.lengths_C),
-        "truncated_share": float(batch.truncated_C.float().mean()),
-        "grad_norm": done.grad_norm,
-        "lr": lr,
-    }
     seconds = clock.seconds
     return {
         "step": step,
-        **{name: value if math.isfinite(value) else None for name, value in row.items()},
+        "loss": _finite(done.loss),
+        "reverse_kl": _finite(_reverse_kl(done).mean()),
+        "teacher_likelihood": _finite(stats.logprob_N[~own_N].mean().exp()),
+        "reward_mean": _finite(batch.reward_C[collected.scored_C].mean()),
+        "advantage_std": _finite(done.advantage_N.std(correction=0)),
+        "trained_share": _finite(counted_N.float().mean()),
+        "ratio_masked_share": _finite(found.masked_N[counted_N].float().mean()),
+        "geo_ratio": _finite(found.geo_C[batch.by_student_C].mean()),
+        "mismatch_abs": _finite(mismatch_N.abs().mean()),
+        "mismatch_kl": _finite(k3(-mismatch_N, torch.zeros(len(mismatch_N))).mean()),
+        "entropy": _finite(stats.entropy_N.mean()),
+        "completion_tokens_mean": _finite(tokens / len(batch.lengths_C)),
+        "truncated_share": _finite(batch.truncated_C.float().mean()),
+        "grad_norm": _finite(done.grad_norm),
+        "lr": _finite(lr),
         "seconds": seconds,
         "tokens_per_second": tokens / sum(seconds.values()),
         "micro_tokens": done.carried.passes.tokens,
@@ -60,16 +58,20 @@ def metrics(
     }
 
 
-def samples(step: int, collected: Collected, done: Updated, rollouts: Rollouts) -> list[dict[str, Any]]:
-    """The step's first completions with the log-probabilities of their tokens; no teacher's where none read.
+def _finite(value: float | torch.Tensor) -> float | None:
+    """A number as JSON has it; None for what is not finite: of no tokens, say, there is no mean."""
+    number = float(value)
+    return number if math.isfinite(number) else None
 
-    At the temperature of sampling where the objective compares the sampled tokens' log-probabilities, else at 1.
-    """
+
+def samples(step: int, collected: Collected, done: Updated, rollouts: Rollouts) -> list[SampleRow]:
+    """The step's rows of samples.jsonl: its first completions."""
     student_N, teacher_N = done.stats.policy_logprob_N, done.reference_logprob_N
     if teacher_N is None:
         student_N, teacher_N = done.stats.logprob_N, done.stats.teacher_logprob_N
     size = len(collected.drawn[0].completions)
-    rows, end = [], 0
+    rows: list[SampleRow] = []
+    end = 0
     for number, completion in enumerate(collected.completions[:SAMPLES_KEPT]):
         span = slice(end, end + len(completion.token_ids))
         end = span.stop

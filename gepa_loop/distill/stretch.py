@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gepa_loop.config.whole import Config
 from gepa_loop.distill.agreement import divergences, reply_groups
@@ -19,6 +19,7 @@ from gepa_loop.distill.collect import collect
 from gepa_loop.distill.metrics import metrics, samples
 from gepa_loop.distill.optimizer import learning_rate
 from gepa_loop.distill.passes import Passes
+from gepa_loop.distill.records import CheckMetrics, MetricsRow, SampleRow
 from gepa_loop.distill.update import Carried, Trainee, update
 from gepa_loop.distill.warm import Recorded, imitating
 from gepa_loop.errors import Diverged
@@ -38,8 +39,7 @@ if TYPE_CHECKING:
 
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 JOURNALS = METRICS, SAMPLES
-Row = dict[str, Any]
-Progress = Callable[[Row], None]
+Progress = Callable[[MetricsRow], None]
 FAILURES = 3
 """Steps in a row without a finite loss and gradient that end a stretch; one alone is left out and counted."""
 
@@ -102,11 +102,11 @@ class Training:
             load_teacher(self.model, checkpoint.teacher)
         if self.teacher is not None:
             self.teacher.restored()
-        for name in JOURNALS:
+        for name, kind in ((METRICS, MetricsRow), (SAMPLES, SampleRow)):
             count, path = checkpoint.rows[name], self.folder / name
-            write_jsonl(path, read_jsonl(path, count, again=self.folder)[:count])
+            write_jsonl(path, read_jsonl(path, kind, count, again=self.folder)[:count])
 
-    def stretch(self, start: Checkpoint, progress: Progress) -> tuple[Checkpoint, Row]:
+    def stretch(self, start: Checkpoint, progress: Progress) -> tuple[Checkpoint, MetricsRow]:
         """Train from a checkpoint, whose weights are in place, to the next held-out check.
 
         Args:
@@ -124,10 +124,10 @@ class Training:
         step, baseline, warm, failed = start.step, start.baseline, start.warm, start.failed
         written, checked, imitated = dict(start.rows), False, list[float]()
         check, adapter = start.checks[-1], start.adapter
-        row: Row = {}
+        row: MetricsRow | None = None
         try:
             while not checked:
-                if row:
+                if row is not None:
                     progress(row)
                 clock = Clock(self.lab.base.device)
                 # 1. The student answers, or the teacher does.
@@ -149,8 +149,13 @@ class Training:
                     raise Diverged(f"the loss or its gradient was not finite in {FAILURES} steps in a row")
                 step, baseline = step + 1, done.carried.baseline
                 rate = learning_rate(config.distill, carried.updates)
-                row = metrics(step, collected, done, rate, clock, self.lab.base.device) | measured
-                row |= {"warm": warm, "skipped": not finite, "halved": start.halved}
+                row = {
+                    **metrics(step, collected, done, rate, clock, self.lab.base.device),
+                    **measured,
+                    "warm": warm,
+                    "skipped": not finite,
+                    "halved": start.halved,
+                }
                 if warm and finite:
                     imitated.append(done.loss)
                 warm = warm and 2 * step < settings.steps and not (finite and done.loss <= self.warm_start)
@@ -163,7 +168,7 @@ class Training:
                     with self._averaged():
                         adapter = student_adapter(self.model)
                         check, found = self._check(step)
-                    row |= found
+                    row = {**row, **found}
                     clock.lap("check")
                     row["seconds"] = clock.seconds
                 append_jsonl(self.folder / METRICS, [row])
@@ -183,6 +188,7 @@ class Training:
             failed,
             start.halved,
         )
+        assert row is not None
         return reached, row
 
     @contextmanager
@@ -203,7 +209,7 @@ class Training:
         """The adapter of a teacher that follows the student."""
         return teacher_adapter(self.model) if self.teacher is not None and self.teacher.follows else None
 
-    def _check(self, step: int) -> tuple[Check, dict[str, float]]:
+    def _check(self, step: int) -> tuple[Check, CheckMetrics]:
         """What a check after `step` finds of the student, without a prompt.
 
         Returns:
@@ -216,7 +222,7 @@ class Training:
         samples = config.evaluate.samples
         completions = rollouts.completions(NO_PROMPT, items, samples, sampling, "evaluate")
         held_out = rollouts.scored(items, completions)
-        judged, found = item_means(held_out), {"held_out_score": mean_score(held_out)}
+        judged, found = item_means(held_out), CheckMetrics(held_out_score=mean_score(held_out))
         kl: Mapping[str, float] = {}
         # What grpo reads, if anything, is the base without a prompt.
         reads = config.objective.reads_teacher

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from gepa_loop.distill.checks import Choice, choose, settled, spoilt
 from gepa_loop.distill.forgetting import Control, control_scores, forgetting
 from gepa_loop.distill.optimizer import make_optimizer
 from gepa_loop.distill.passes import plan_passes
+from gepa_loop.distill.records import DistilledRecord, MetricsRow
 from gepa_loop.distill.stretch import JOURNALS, METRICS, Progress, Training
 from gepa_loop.distill.teacher.choose import open_teacher
 from gepa_loop.distill.update import Trainee
@@ -131,28 +132,23 @@ def distill(
     )
     control = control_scores(lab, whole, stack)
     write_adapter(folder / "adapter", adapter, base.origin)
-    write_record(
-        folder / "result.json",
-        {
-            "before": checkpoint.checks[0].score,
-            "last": {"step": last.step, "score": last.score},
-            "choice": asdict(kept),
-            "ended": ended,
-            "forgetting": forgetting(base, whole, stack),
-            "control": None if control is None else asdict(control),
-            "kl": _kl_at(kept.step, folder),
-            "mismatch": asdict(mismatch),
-            "stack": None if stack is None else stack.fingerprint,
-        },
-        "adapter",
-        *JOURNALS,
-        TEACHER_SAMPLES,
-    )
+    result: DistilledRecord = {
+        "before": checkpoint.checks[0].score,
+        "last": {"step": last.step, "score": last.score},
+        "choice": kept.as_dict(),
+        "ended": ended,
+        "forgetting": forgetting(base, whole, stack),
+        "control": None if control is None else control.as_dict(),
+        "kl": _kl_at(kept.step, folder),
+        "mismatch": {"nats": mismatch.nats, "effect": mismatch.effect},
+        "stack": None if stack is None else stack.fingerprint,
+    }
+    write_record(folder / "result.json", result, "adapter", *JOURNALS, TEACHER_SAMPLES)
     return _finished(folder, stack)
 
 
 def _finished(folder: Path, stack: Adapter | None) -> Distilled:
-    result = read_record(folder / "result.json")
+    result = read_record(folder / "result.json", DistilledRecord)
     check_below(folder / "result.json", result["stack"], None if stack is None else stack.fingerprint)
     # Also those that a process left which was killed just before.
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -205,7 +201,7 @@ def _ended(checkpoint: Checkpoint, settings: DistillConfig) -> str:
 
 def _kl_at(step: int, folder: Path) -> float | None:
     """What the check of a step found; None for the untrained student of step 0."""
-    rows = read_jsonl(folder / METRICS)
+    rows = read_jsonl(folder / METRICS, MetricsRow)
     return next((row.get("held_out_kl") for row in rows if row["step"] == step), None)
 
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 from gepa_loop.config.objectives import FullKL
 from gepa_loop.config.tables import SamplingConfig
 from gepa_loop.config.whole import Config
+from gepa_loop.distill.records import TeacherRow
 from gepa_loop.distill.teacher.base import Teacher
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.run.files import read_jsonl, write_jsonl
 from gepa_loop.sampling.base import Completion, Sampling
 from gepa_loop.scores.rollouts import Rollouts
+from gepa_loop.task.records import Item
 
 Recorded = Mapping[str, Sequence[Completion]]
 """Item id -> the teacher's completions of it."""
@@ -73,16 +74,19 @@ def recorded(
         prompts = [teacher.prompts[item.id] for item in items]
         with by_teacher(rollouts, teacher, stack, config.sampling) as answered:
             flat = answered.sample(prompts, items, samples, sampling, "teacher")
-        write_jsonl(
-            path,
-            [
-                {"item": item.id, **asdict(flat[samples * place + number])}
-                for place, item in enumerate(items)
-                for number in range(samples)
-            ],
-        )
+        owners = [item for item in items for _ in range(samples)]
+        write_jsonl(path, [_row(item, completion) for item, completion in zip(owners, flat, strict=True)])
     found: dict[str, list[Completion]] = {}
-    for row in read_jsonl(path, samples * len(items), again=folder):
+    for row in read_jsonl(path, TeacherRow, samples * len(items), again=folder):
         tokens, logprobs = tuple(row["token_ids"]), tuple(row["logprobs"])
         found.setdefault(row["item"], []).append(Completion(tokens, logprobs, row["finish_reason"]))
     return found
+
+
+def _row(item: Item, completion: Completion) -> TeacherRow:
+    return {
+        "item": item.id,
+        "token_ids": list(completion.token_ids),
+        "logprobs": list(completion.logprobs),
+        "finish_reason": completion.finish_reason,
+    }

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from gepa_loop.errors import ModelError
 from gepa_loop.outside.files import SETTINGS, parse_json, read_file
@@ -27,6 +27,15 @@ class Origin:
     """16 hex digits over the weights rounded to bfloat16, so that the type they are loaded in makes no difference."""
 
 
+class OriginRecord(TypedDict):
+    """Beside PEFT's files: which base model the adapter belongs to."""
+
+    name: str
+    """The base's name."""
+    weights: str
+    """Its fingerprint: 16 hex digits over the weights rounded to bfloat16."""
+
+
 def hash_weights(named: Iterable[tuple[str, Tensor]]) -> str:
     """`Origin.weights` of a model's parameters; its adapters are left out."""
     import torch
@@ -42,7 +51,8 @@ def hash_weights(named: Iterable[tuple[str, Tensor]]) -> str:
 
 def write_origin(folder: Path, base: Origin) -> None:
     """Write the file that `read_origin` reads."""
-    write_json(folder / _FILE, {"name": base.name, "weights": base.weights})
+    record: OriginRecord = {"name": base.name, "weights": base.weights}
+    write_json(folder / _FILE, record)
 
 
 def read_origin(folder: Path) -> Origin | None:
