@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gepa_loop.config.whole import Config, iteration_rollouts
 from gepa_loop.errors import BudgetReached
+from gepa_loop.optimize.records import SpentRecord
 
 IDLE_ITERATIONS = 20
 """Iterations without a rollout after which a search ends: every minibatch is perfect, or every proposal refused."""
@@ -19,6 +20,14 @@ class Spent:
     proposals: int = 0
     usd: float = 0.0
     seconds: float = 0.0
+
+    def as_dict(self) -> SpentRecord:
+        return {
+            "rollouts": self.rollouts,
+            "proposals": self.proposals,
+            "usd": self.usd,
+            "seconds": self.seconds,
+        }
 
 
 @dataclass(frozen=True)

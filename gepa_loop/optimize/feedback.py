@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from gepa_loop.optimize.propose.base import Example
 from gepa_loop.scores.rollouts import Row
 from gepa_loop.task.items import Item
 
@@ -44,7 +44,7 @@ class Excerpt:
         return f"{first}\n[{len(ids) - self.tokens} tokens left out]\n{last}"
 
 
-def reflective_record(item: Item, rows: Sequence[Row], excerpt: Excerpt) -> dict[str, Any]:
+def reflective_record(item: Item, rows: Sequence[Row], excerpt: Excerpt) -> Example:
     """One item in DSPy's form (Inputs, Generated Outputs, Feedback), and the kind of failure.
 
     The feedback is the task's: whether the answer was right, which one was expected, which one was read, that

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from gepa.gepa_utils import find_dominator_programs
 
 from gepa_loop.optimize.acceptance import leaders, posterior_means
+from gepa_loop.optimize.records import Why
 
-Why = Literal["best mean", "seed", "front"]
 Kind = Literal["instance", "objective", "hybrid", "cartesian"]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ from gepa_loop.optimize.acceptance import shortfall
 from gepa_loop.optimize.adapter import COMPONENT, disable_caches, example
 from gepa_loop.optimize.budget import Progress, Spent, reason_to_stop
 from gepa_loop.optimize.frontier import Measured, best_at, undominated
-from gepa_loop.optimize.journal import Journal
+from gepa_loop.optimize.journal import Journal, Proposed
 from gepa_loop.optimize.programs import Aids, BatchedAdapter, no_instruction, useless
+from gepa_loop.optimize.records import CandidateRow, Status
 from gepa_loop.run.seeds import derive_seed
+from gepa_loop.scores.records import ObjectivesRecord
 from gepa_loop.scores.rollouts import Rollouts
 from gepa_loop.task.items import Item
 from gepa_loop.task.prompts import Candidate
@@ -36,7 +38,7 @@ from gepa_loop.task.prompts import Candidate
 class Found:
     """Where a search ended."""
 
-    rows: tuple[dict[str, Any], ...]
+    rows: tuple[CandidateRow, ...]
     """Rows of candidates.jsonl of the finalists: the seed, then the best of the front on `pareto`, best first; `max_front`
     at most."""
     stopped_by: str
@@ -118,26 +120,16 @@ class _Search:
         entry = journal.proposals[number - 1] if number else None
         if entry is None:
             assert accepted is not None
-            prompt, status, reason = Candidate(accepted), "accepted", None
-        else:
-            prompt = Candidate(entry["text"])
-            status, reason = (
-                ("accepted", None)
-                if accepted is not None
-                else ("failed", entry["failed"])
-                if entry["failed"]
-                else ("refused", entry["refused"])
-                if entry["refused"]
-                else ("rejected", self._shortfall)
-            )
+        prompt = Candidate(str(accepted) if entry is None else entry["text"])
+        status, reason = self._fate(entry, accepted)
         minibatch = self._minibatch if entry and status in ("accepted", "rejected") else []
         if number < len(journal.decided):
             parents = [] if entry is None else [entry["parent"]]
             self._continue_from(journal.decided[number], prompt, status, parents, minibatch)
             return
-        spent = asdict(adapter.spent)
-        scores = journal.scores
-        row = {
+        spent, before, scores = adapter.spent.as_dict(), self._before, journal.scores
+        measured = adapter.measured(prompt, self.pareto) if status == "accepted" else None
+        row: CandidateRow = {
             "number": number,
             "id": prompt.id,
             "text": prompt.text,
@@ -152,39 +144,47 @@ class _Search:
             if entry is None
             else {i.id: scores[entry["parent"], i.id] for i in minibatch},
             "train_scores": {i.id: scores[prompt.id, i.id] for i in minibatch},
-            **self._on_pareto(prompt if status == "accepted" else None),
+            "pareto_scores": {} if measured is None else {i.id: scores[prompt.id, i.id] for i in self.pareto},
+            "pareto_tokens": {} if measured is None else dict(measured.completion_tokens),
+            "pareto_mean": None if measured is None else measured.mean,
+            "objectives": None if measured is None else self._objectives(prompt, measured),
             "cost": {
-                "rollouts": spent["rollouts"] - self._before.rollouts,
-                **{key: entry[key] if entry else 0 for key in ("usd", "input_tokens", "output_tokens")},
-                "seconds": spent["seconds"] - self._before.seconds,
+                "rollouts": spent["rollouts"] - before.rollouts,
+                "usd": entry["usd"] if entry else 0,
+                "input_tokens": entry["input_tokens"] if entry else 0,
+                "output_tokens": entry["output_tokens"] if entry else 0,
+                "seconds": spent["seconds"] - before.seconds,
             },
             "spent": spent,
             "quote_usd": self.quote,
         }
         journal.decide(row)
 
-    def _on_pareto(self, prompt: Candidate | None) -> dict[str, Any]:
-        if prompt is None:
-            return {"pareto_scores": {}, "pareto_tokens": {}, "pareto_mean": None, "objectives": None}
-        measured = self.adapter.measured(prompt, self.pareto)
+    def _fate(self, entry: Proposed | None, accepted: str | None) -> tuple[Status, str | None]:
+        """What became of a proposal, or of the seed, and why it is not accepted."""
+        if entry is None or accepted is not None:
+            return "accepted", None
+        if entry["failed"]:
+            return "failed", entry["failed"]
+        if entry["refused"]:
+            return "refused", entry["refused"]
+        return "rejected", self._shortfall
+
+    def _objectives(self, prompt: Candidate, measured: Measured) -> ObjectivesRecord:
         tokens = measured.completion_tokens
-        return {
-            "pareto_scores": {i.id: self.adapter.journal.scores[prompt.id, i.id] for i in self.pareto},
-            "pareto_tokens": dict(tokens),
-            "pareto_mean": measured.mean,
-            "objectives": {
-                "score": measured.mean,
-                "prompt_tokens": measured.prompt_tokens,
-                "completion_tokens": sum(tokens.values()) / len(tokens),
-                **self.adapter.journal.probes.get(prompt.id, {}),
-            },
+        found: ObjectivesRecord = {
+            "score": measured.mean,
+            "prompt_tokens": measured.prompt_tokens,
+            "completion_tokens": sum(tokens.values()) / len(tokens),
         }
+        probed = self.adapter.journal.probes.get(prompt.id)
+        return found if probed is None else {**found, **probed}
 
     def _continue_from(
         self,
-        row: Mapping[str, Any],
+        row: CandidateRow,
         prompt: Candidate,
-        status: str,
+        status: Status,
         parents: Sequence[str],
         minibatch: Sequence[Item],
     ) -> None:

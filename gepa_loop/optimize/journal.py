@@ -10,10 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from gepa_loop.optimize.records import (
+    CandidateRow,
+    DistillabilityRecord,
+    EvaluationRow,
+    ProbeRow,
+    ProposalRow,
+)
 from gepa_loop.run.files import append_jsonl, read_jsonl
 from gepa_loop.scores.rollouts import Row
+
+
+class Proposed(ProposalRow, total=False):
+    """A row of proposals.jsonl, and once it is judged what came of it."""
+
+    id: str
+    tokens: int
+    refused: str | None
 
 
 class Journal:
@@ -22,9 +36,9 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.candidates = folder / "candidates.jsonl"
         self.cache = folder / "gepa"
-        self.decided: list[dict[str, Any]] = read_jsonl(self.candidates)
+        self.decided = read_jsonl(self.candidates, CandidateRow)
         """Rows of candidates.jsonl, by number; the seed is 0."""
-        self.proposals: list[dict[str, Any]] = [_proposal(row) for row in self.decided[1:]]
+        self.proposals: list[Proposed] = [_proposal(row) for row in self.decided[1:]]
         """Every call of the proposer, in order; the last one may be undecided, and is unjudged then: no `refused` yet."""
         self.scores: dict[tuple[str, str], list[float]] = {}
         """(candidate, item) -> score of each sample."""
@@ -34,40 +48,46 @@ class Journal:
         """(candidate, item) -> mean length of its completions, of items that rows or candidates.jsonl tell."""
         self.seconds: dict[tuple[str, str], float] = {}
         """(candidate, item) -> what its completions took."""
-        self.probes: dict[str, dict[str, float]] = {}
+        self.probes: dict[str, DistillabilityRecord] = {}
         """candidate -> its distillability."""
         for row in self.decided:
             parent = row["parents"][0] if row["parents"] else row["id"]
             self._know(row["id"], row["pareto_scores"] | row["train_scores"])
             self._know(parent, row["parent_scores"])
             self.tokens |= {(row["id"], item): tokens for item, tokens in row["pareto_tokens"].items()}
-            if row["objectives"] and "divergence" in row["objectives"]:
-                self.probes[row["id"]] = {key: row["objectives"][key] for key in ("divergence", "gain")}
-        for entry in read_jsonl(self.cache / "proposals.jsonl"):
-            if entry["number"] == len(self.proposals):
-                self.proposals.append(entry)
-        for entry in read_jsonl(self.cache / "evaluations.jsonl"):
-            self._add(entry["candidate"], [Row(**row) for row in entry["rows"]], entry["seconds"])
-        for entry in read_jsonl(self.cache / "probes.jsonl"):
-            self.probes[entry["candidate"]] = entry["probe"]
+            measured = row["objectives"]
+            if measured and "divergence" in measured:
+                self.probes[row["id"]] = {"divergence": measured["divergence"], "gain": measured["gain"]}
+        for proposal in read_jsonl(self.cache / "proposals.jsonl", Proposed):
+            if proposal["number"] == len(self.proposals):
+                self.proposals.append(proposal)
+        for scored in read_jsonl(self.cache / "evaluations.jsonl", EvaluationRow):
+            self._add(scored["candidate"], [Row(**row) for row in scored["rows"]], scored["seconds"])
+        for probed in read_jsonl(self.cache / "probes.jsonl", ProbeRow):
+            self.probes[probed["candidate"]] = probed["probe"]
 
     def add_rows(self, candidate: str, rows: list[Row], seconds: float) -> None:
         """Completions of one candidate: whole items, all samples of each."""
-        entry = {"candidate": candidate, "seconds": seconds, "rows": [row.as_dict() for row in rows]}
+        entry: EvaluationRow = {
+            "candidate": candidate,
+            "seconds": seconds,
+            "rows": [row.as_dict() for row in rows],
+        }
         append_jsonl(self.cache / "evaluations.jsonl", [entry])
         self._add(candidate, rows, seconds)
 
-    def add_proposal(self, entry: dict[str, Any]) -> None:
+    def add_proposal(self, entry: Proposed) -> None:
         """What the proposer said, or why it failed, and what that cost: before it is judged, so that none is paid twice."""
         append_jsonl(self.cache / "proposals.jsonl", [entry])
-        self.proposals.append(dict(entry))
+        self.proposals.append(entry)
 
-    def add_probe(self, candidate: str, probe: Mapping[str, float]) -> None:
+    def add_probe(self, candidate: str, probe: DistillabilityRecord) -> None:
         """How distillable a candidate was found to be."""
-        append_jsonl(self.cache / "probes.jsonl", [{"candidate": candidate, "probe": dict(probe)}])
-        self.probes[candidate] = dict(probe)
+        row: ProbeRow = {"candidate": candidate, "probe": probe}
+        append_jsonl(self.cache / "probes.jsonl", [row])
+        self.probes[candidate] = probe
 
-    def decide(self, row: dict[str, Any]) -> None:
+    def decide(self, row: CandidateRow) -> None:
         """Write the next row of candidates.jsonl."""
         append_jsonl(self.candidates, [row])
         self.decided.append(row)
@@ -89,15 +109,23 @@ class Journal:
             self.seconds[key] = seconds * len(own) / len(rows)
 
 
-def _proposal(row: Mapping[str, Any]) -> dict[str, Any]:
+def _proposal(row: CandidateRow) -> Proposed:
     """What a row of candidates.jsonl says of its proposal."""
     status = row["status"]
     return {
-        **{key: row[key] for key in ("id", "text", "tokens", "proposer", "how", "reply")},
+        "id": row["id"],
+        "text": row["text"],
+        "tokens": row["tokens"],
+        "proposer": row["proposer"],
+        "how": row["how"],
+        "reply": row["reply"],
+        "cut": False,
         "number": row["number"] - 1,
         "parent": row["parents"][0],
         "refused": row["reason"] if status == "refused" else None,
         "failed": row["reason"] if status == "failed" else None,
         "usd": row["cost"]["usd"],
+        "input_tokens": row["cost"]["input_tokens"],
+        "output_tokens": row["cost"]["output_tokens"],
         "seconds": 0.0,
     }

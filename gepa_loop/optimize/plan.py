@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError
-from gepa_loop.optimize.propose.base import Proposer, Quote
+from gepa_loop.optimize.propose.base import Example, Proposer, Quote
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.sampling.batches import shared_length
 from gepa_loop.scores.rollouts import Rollouts
@@ -173,7 +172,7 @@ def dearest_proposal(
     return quote
 
 
-def _examples(questions: Sequence[str], tokens: int) -> list[Mapping[str, Any]]:
+def _examples(questions: Sequence[str], tokens: int) -> list[Example]:
     return [
         {
             "Inputs": {"question": question},

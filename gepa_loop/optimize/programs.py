@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
@@ -18,10 +18,11 @@ from gepa_loop.optimize.adapter import COMPONENT, program, prompt_of
 from gepa_loop.optimize.budget import Spent
 from gepa_loop.optimize.feedback import Excerpt, reflective_record
 from gepa_loop.optimize.frontier import Measured
-from gepa_loop.optimize.journal import Journal
-from gepa_loop.optimize.propose.base import Proposal, Proposer
+from gepa_loop.optimize.journal import Journal, Proposed
+from gepa_loop.optimize.propose.base import Example, Proposal, Proposer
 from gepa_loop.optimize.propose.refusal import CUT, UNREAD, CopyGuard, Rules
 from gepa_loop.optimize.propose.reply import shown, whole
+from gepa_loop.optimize.records import DistillabilityRecord
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.scores.rollouts import Rollouts
 from gepa_loop.task.items import SPLITS, Item
@@ -36,8 +37,8 @@ WINDOW = 20
 USELESS = 5
 """Replies in a row without a whole instruction that end a search."""
 
-Probe = Callable[[str], Mapping[str, float]]
-"""Prompt -> its distillability: `divergence` in nats per token, and the teacher's `gain`."""
+Probe = Callable[[str], DistillabilityRecord]
+"""Prompt -> its distillability."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
 
     def make_reflective_dataset(
         self, candidate: dict[str, str], eval_batch: EvaluationBatch, components_to_update: list[str]
-    ) -> dict[str, list[dict[str, Any]]]:
+    ) -> dict[str, list[Example]]:
         """What the reflection reads: DSPy's records with our feedback. Empty where the proposal is known already."""
         if self.spent.proposals < len(self.journal.proposals):
             return {component: [] for component in components_to_update}
@@ -159,7 +160,7 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
     def propose_new_texts(
         self,
         candidate: dict[str, str],
-        reflective_dataset: dict[str, list[dict[str, Any]]],
+        reflective_dataset: dict[str, list[Example]],
         components_to_update: list[str],  # noqa: ARG002 (the signature is DSPy's)
     ) -> dict[str, str]:
         """The next proposal, from the journal or from the proposer; {} when it is refused."""
@@ -194,7 +195,7 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
             divergence,
         )
 
-    def _ask(self, parent: str, examples: Sequence[Mapping[str, Any]], number: int) -> dict[str, Any]:
+    def _ask(self, parent: str, examples: Sequence[Example], number: int) -> Proposed:
         """What the proposer says, or why it says nothing, and what that cost."""
         begun = time.perf_counter()
         try:
@@ -205,11 +206,18 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
             "number": number,
             "parent": Candidate(parent).id,
             "proposer": self.aids.proposer.name,
-            **{key: whole(said) if isinstance(said, str) else said for key, said in asdict(made).items()},
+            "text": whole(made.text),
+            "usd": made.usd,
+            "how": whole(made.how),
+            "cut": made.cut,
+            "failed": None if made.failed is None else whole(made.failed),
+            "reply": whole(made.reply),
+            "input_tokens": made.input_tokens,
+            "output_tokens": made.output_tokens,
             "seconds": time.perf_counter() - begun,
         }
 
-    def _judged(self, number: int) -> dict[str, Any]:
+    def _judged(self, number: int) -> Proposed:
         """A proposal of the journal with its text as a candidate's and why it is refused, of which a decided one tells."""
         entry = self.journal.proposals[number]
         if "refused" not in entry:
@@ -270,12 +278,12 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def useless(entry: Mapping[str, Any]) -> bool:
+def useless(entry: Proposed) -> bool:
     """Whether a proposal's reply held no whole instruction, or there was none."""
     return bool(entry["failed"]) or str(entry["refused"]).startswith((CUT, UNREAD))
 
 
-def no_instruction(model: str, entries: Sequence[Mapping[str, Any]]) -> ProviderError:
+def no_instruction(model: str, entries: Sequence[Proposed]) -> ProviderError:
     """The error of a model whose replies hold no instruction."""
     first = entries[0]
     return ProviderError(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gepa_loop.config.search import OptimizeConfig
 from gepa_loop.optimize.adapter import save_program
 from gepa_loop.optimize.frontier import Measured, final_front
 from gepa_loop.optimize.gepa import Found
+from gepa_loop.optimize.records import CandidateRow, ChosenRecord, FrontRow, SearchRecord, SpentRecord, Why
 from gepa_loop.run.files import read_jsonl, read_record, write_jsonl, write_record, write_text
 from gepa_loop.run.marks import check_below
+from gepa_loop.scores.records import ReplyRow
 from gepa_loop.task.prompts import Candidate
 
 
@@ -21,7 +22,7 @@ class Front:
     """The prompts that a search hands on, the best mean on `select` first."""
 
     candidates: tuple[Candidate, ...]
-    rows: tuple[Mapping[str, Any], ...]
+    rows: tuple[FrontRow, ...]
     """front.jsonl: each candidate's scores with intervals, and its difference from the seed."""
     winner: str | None
     """The best of those that are significantly better than the seed prompt."""
@@ -29,17 +30,16 @@ class Front:
     finalists: int
     """Candidates that were scored on `select`; not all are handed on."""
     stopped_by: str
-    spent: Mapping[str, Any]
-    """The search's rollouts, proposals, usd and seconds."""
+    spent: SpentRecord
 
 
 def choose(
     settings: OptimizeConfig,
     found: Found,
-    select: Mapping[str, Sequence[Mapping[str, Any]]],
+    select: Mapping[str, Sequence[ReplyRow]],
     samples: int,
     winner: str | None,
-) -> list[dict[str, Any]]:
+) -> list[ChosenRecord]:
     """Rows of front.jsonl but for what is said of the differences.
 
     Args:
@@ -53,11 +53,25 @@ def choose(
     ids = [row["id"] for row in found.rows]
     first = None if winner is None else ids.index(winner)
     kept = final_front(settings.frontier_type, pool, samples, first)
-    fields = ("id", "text", "tokens", "parents", "how", "pareto_mean", "objectives")
-    return [{**{key: found.rows[n][key] for key in fields}, "kept": why} for n, why in kept]
+    return [_chosen(found.rows[n], why) for n, why in kept]
 
 
-def _measured(row: Mapping[str, Any], select: Sequence[Mapping[str, Any]], distillability: bool) -> Measured:
+def _chosen(row: CandidateRow, why: Why) -> ChosenRecord:
+    mean, objectives = row["pareto_mean"], row["objectives"]
+    assert mean is not None and objectives is not None, "finalists were accepted"
+    return {
+        "id": row["id"],
+        "text": row["text"],
+        "tokens": row["tokens"],
+        "parents": row["parents"],
+        "how": row["how"],
+        "pareto_mean": mean,
+        "objectives": objectives,
+        "kept": why,
+    }
+
+
+def _measured(row: CandidateRow, select: Sequence[ReplyRow], distillability: bool) -> Measured:
     scores: dict[str, list[float]] = {}
     tokens: dict[str, list[float]] = {}
     for one in select:
@@ -67,14 +81,14 @@ def _measured(row: Mapping[str, Any], select: Sequence[Mapping[str, Any]], disti
         {item: sum(own) / len(own) for item, own in scores.items()},
         {item: sum(own) / len(own) for item, own in tokens.items()},
         row["tokens"],
-        row["objectives"]["divergence"] if distillability else None,
+        row["objectives"]["divergence"] if distillability and row["objectives"] else None,
     )
 
 
 def write_front(
     folder: Path,
     found: Found,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[FrontRow],
     winner: str | None,
     reason: str,
     stack: str | None,
@@ -88,22 +102,16 @@ def write_front(
         write_text(folder / "prompts" / f"{prompt.id}.txt", prompt.text)
         save_program(folder / "programs" / f"{prompt.id}.json", prompt)
     write_jsonl(folder / "front.jsonl", rows)
-    write_record(
-        folder / "result.json",
-        {
-            "winner": winner,
-            "reason": reason,
-            "stack": stack,
-            "stopped_by": found.stopped_by,
-            "spent": asdict(found.spent),
-            "refused": found.refused,
-            "finalists": [row["id"] for row in found.rows],
-        },
-        "candidates.jsonl",
-        "front.jsonl",
-        "prompts",
-        "programs",
-    )
+    result: SearchRecord = {
+        "winner": winner,
+        "reason": reason,
+        "stack": stack,
+        "stopped_by": found.stopped_by,
+        "spent": found.spent.as_dict(),
+        "refused": found.refused,
+        "finalists": [row["id"] for row in found.rows],
+    }
+    write_record(folder / "result.json", result, "candidates.jsonl", "front.jsonl", "prompts", "programs")
     return read_front(folder, stack)
 
 
@@ -113,7 +121,8 @@ def read_front(folder: Path, stack: str | None) -> Front:
     Raises:
         RunDirectoryError: A file is not as it was written, or the search was for another stack.
     """
-    result, rows = read_record(folder / "result.json"), read_jsonl(folder / "front.jsonl")
+    result = read_record(folder / "result.json", SearchRecord)
+    rows = read_jsonl(folder / "front.jsonl", FrontRow)
     check_below(folder / "result.json", result["stack"], stack)
     return Front(
         tuple(Candidate(row["text"]) for row in rows),

@@ -5,11 +5,36 @@ All read the same reflective dataset (inputs, outputs, feedback) and return a te
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import NotRequired, Protocol, TypedDict
 
 OFFLINE = "offline"
+
+
+class Question(TypedDict):
+    """What a program was asked."""
+
+    question: str
+
+
+class Answer(TypedDict):
+    """What it said."""
+
+    answer: str
+
+
+Example = TypedDict(
+    "Example",
+    {
+        "Inputs": Question,
+        "Generated Outputs": Answer,
+        "Feedback": str,
+        "Failure": NotRequired[str | None],
+    },
+)
+"""One item of the reflective dataset, in DSPy's form. `Failure` is what went wrong (see `feedback.failure_of`), for the offline
+proposer."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +77,7 @@ class Proposer(Protocol):
         ...
 
     def propose(
-        self, parent: str, examples: Sequence[Mapping[str, Any]], number: int, known: Collection[str]
+        self, parent: str, examples: Sequence[Example], number: int, known: Collection[str]
     ) -> Proposal:
         """The `number`-th proposal of the search, from the parent's reflective dataset; not one of the `known` texts.
 
@@ -70,11 +95,18 @@ class Proposer(Protocol):
         """
         ...
 
-    def quote(self, parent: str, examples: Sequence[Mapping[str, Any]]) -> Quote | None:
+    def quote(self, parent: str, examples: Sequence[Example]) -> Quote | None:
         """The dearest that `propose` of the same may be; None where it costs nothing."""
         ...
 
 
-def without_kinds(examples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def without_kinds(examples: Sequence[Example]) -> list[Example]:
     """What the model reads of the examples: the kind of failure is for the offline proposer."""
-    return [{key: value for key, value in example.items() if key != "Failure"} for example in examples]
+    return [
+        {
+            "Inputs": example["Inputs"],
+            "Generated Outputs": example["Generated Outputs"],
+            "Feedback": example["Feedback"],
+        }
+        for example in examples
+    ]

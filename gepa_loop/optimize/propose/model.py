@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from gepa_loop.lm.clients import usd_of
 from gepa_loop.lm.faults import check_reply
 from gepa_loop.lm.remote import LONGEST_REPLY, RemoteModel, reply_of
 from gepa_loop.optimize.adapter import COMPONENT
-from gepa_loop.optimize.propose.base import OFFLINE, Proposal, Quote, without_kinds
+from gepa_loop.optimize.propose.base import OFFLINE, Example, Proposal, Quote, without_kinds
 from gepa_loop.optimize.propose.reply import instruction, kept, shown
 from gepa_loop.outside.redact import redacted
 
@@ -58,7 +58,7 @@ class LMProposer:
         """Find out, before anything is spent, whether the model can be asked; raises as `RemoteModel.check` does."""
         self.remote.check()
 
-    def quote(self, parent: str, examples: Sequence[Mapping[str, Any]]) -> Quote:
+    def quote(self, parent: str, examples: Sequence[Example]) -> Quote:
         """The dearest that `propose` of the same parent and examples may be."""
         proposer, remote = self._proposer(), self.remote
         inputs = {
@@ -73,7 +73,7 @@ class LMProposer:
     def propose(
         self,
         parent: str,
-        examples: Sequence[Mapping[str, Any]],
+        examples: Sequence[Example],
         number: int,
         known: Collection[str] = (),  # noqa: ARG002 (the model is not told what there is already)
     ) -> Proposal:

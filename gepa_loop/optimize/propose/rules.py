@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from gepa_loop.config.search import PromptSection
-from gepa_loop.optimize.propose.base import OFFLINE, Proposal
+from gepa_loop.optimize.propose.base import OFFLINE, Example, Proposal
 from gepa_loop.run.seeds import derive_seed
 from gepa_loop.task.items import Item
 
@@ -37,7 +36,7 @@ class OfflineProposer:
         return text if self.sections else text + none
 
     def propose(
-        self, parent: str, examples: Sequence[Mapping[str, Any]], number: int, known: Collection[str]
+        self, parent: str, examples: Sequence[Example], number: int, known: Collection[str]
     ) -> Proposal:
         rng = random.Random(derive_seed(self.seed, "offline", number))
         paragraphs = parent.split("\n\n")
@@ -51,7 +50,7 @@ class OfflineProposer:
     def check(self) -> None:
         """There is nothing that could be missing."""
 
-    def quote(self, parent: str, examples: Sequence[Mapping[str, Any]]) -> None:
+    def quote(self, parent: str, examples: Sequence[Example]) -> None:
         """It costs nothing."""
 
     def _edits(self, paragraphs: list[str], wanted: str, rng: random.Random) -> list[tuple[str, str]]:
