@@ -52,7 +52,7 @@ class Lab:
         """What chat templates take for today."""
         return self.rollouts.renderer.chat.day
 
-    def identity(self, **more: str) -> dict[str, Any]:
+    def identity(self, **more: str) -> dict[str, object]:
         """What results depend on, as flat values; a run continues only where all of them are equal.
 
         `without_limits` says what is not among them.
@@ -188,7 +188,7 @@ class Lab:
             f"prompt {prompt.id} from {source}: {shown!r}{' and more lines' if more else ''}, {tokens} tokens"
         )
 
-    def data_facts(self) -> dict[str, Any]:
+    def data_facts(self) -> dict[str, object]:
         """What is known of the data before a run starts, for its journal."""
         answer, share = self.task.commonest
         return {
@@ -255,7 +255,7 @@ def open_lab(config: Config, day: str | None = None) -> Lab:
     return Lab(config, base, task, rollouts, engine)
 
 
-def without_limits(resolved: Mapping[str, Any]) -> dict[str, Any]:
+def without_limits(resolved: Mapping[str, Any]) -> dict[str, object]:
     """A configuration without what no result of a run depends on: how many rounds there are, and how long and how dear a
     judge may be. Those can be changed in a run."""
     task, judge = resolved["task"], resolved["task"]["judge"]

@@ -7,10 +7,10 @@ its output file exists, so the same command continues a run wherever it stopped.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gepa_loop.config.recipe import reads_prompt
 from gepa_loop.config.tables import LoopConfig
@@ -24,8 +24,9 @@ from gepa_loop.run.files import read_json, read_record, write_json, write_record
 from gepa_loop.scores.card import WAYS, Replies, Way, decides
 from gepa_loop.scores.decision import Contender, Verdict, decide, level_of_round
 from gepa_loop.scores.ledger import begin_look
-from gepa_loop.scores.outcome import details, gains, summary
+from gepa_loop.scores.outcome import details, gains, lengths, summary
 from gepa_loop.scores.prediction import Fit, Prediction, fit, predict
+from gepa_loop.scores.results import DecisionRecord, LoopRecord, RoundRecord, RoundTest, WholeTest
 from gepa_loop.scores.statistics import ItemScores, internalisation, item_scores, mean_difference
 from gepa_loop.stages.distillation import distil
 from gepa_loop.stages.observer import Observer
@@ -65,13 +66,13 @@ class RoundOutcome:
     """Where that stack lies."""
     best_prompt: Candidate
     """The winner's prompt; without a winner the one that prompts best."""
-    summary: Mapping[str, Any]
+    summary: RoundRecord
     """This round's part of result.json."""
     predictions: tuple[Prediction, ...]
     """Of this round's students; none where the objective reads no prompt."""
 
 
-def run_loop(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer) -> dict[str, Any]:
+def run_loop(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer) -> LoopRecord:
     """Run all rounds, score `test`, and write result.json; returns its content.
 
     A finished run with fewer rounds than are asked for is continued: of `test` only what the further rounds made is scored.
@@ -86,7 +87,7 @@ def run_loop(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer) -> 
             f"Ask for {done} or more to see or continue it, or choose another --run-name.",
         )
     if done == lab.config.loop.rounds:
-        return read_record(run.path / "result.json")
+        return read_record(run.path / "result.json", LoopRecord)
     outcomes: list[RoundOutcome] = []
     stack, adapter = None, None
     for number in range(lab.config.loop.rounds):
@@ -99,7 +100,7 @@ def run_loop(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer) -> 
         stack, adapter = outcome.stack, outcome.adapter
     last = next((o for o in reversed(outcomes) if o.verdict.winner), outcomes[-1])
     seen = run_test(lab, run, observer, outcomes)
-    result = {
+    result: LoopRecord = {
         "status": "done" if stack else "null",
         "seed": lab.config.seed,
         "adapter": None if adapter is None else os.path.relpath(adapter, run.path),
@@ -107,16 +108,16 @@ def run_loop(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer) -> 
         "rounds": [{**outcome.summary, **seen.rounds[outcome.number]} for outcome in outcomes],
         **seen.whole,
     }
-    kept = [result["prompt"], *([] if adapter is None else [result["adapter"]])]
+    kept = filter(None, (result["prompt"], result["adapter"]))
     write_record(run.path / "result.json", result, *kept)
     run.event("done", status=result["status"])
-    return read_record(run.path / "result.json")
+    return read_record(run.path / "result.json", LoopRecord)
 
 
 def rounds_done(path: Path) -> int:
     """Rounds of a finished run; 0 where it is not."""
     file = path / "result.json"
-    return len(read_json(file)["rounds"]) if file.exists() else 0
+    return len(read_json(file, LoopRecord)["rounds"]) if file.exists() else 0
 
 
 def run_round(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer, ground: Ground) -> RoundOutcome:
@@ -188,7 +189,8 @@ def run_round(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer, gr
     )
     said = summary(number, verdict, contenders, config.seed)
     more = details(verdict, base, predictions, earlier, config.seed)
-    write_json(folder / "decision.json", {**said, "level": level, **more})
+    decision: DecisionRecord = {**said, "level": level, **more}
+    write_json(folder / "decision.json", decision)
     prompt = next(c for c in front.candidates if c.id == best)
     return RoundOutcome(number, verdict, ground.stack, stack, adapter_path, prompt, said, predictions)
 
@@ -223,10 +225,10 @@ def _forgets(limits: LoopConfig, student: Distilled) -> str | None:
 class Tested(NamedTuple):
     """What `test` said."""
 
-    whole: dict[str, Any]
+    whole: WholeTest
     """The end of result.json."""
-    rounds: list[dict[str, Any]]
-    """Each round's part: of one with a winner its student's gain, and the share of its prompt's gain in it."""
+    rounds: list[RoundTest]
+    """Each round's part."""
 
 
 def run_test(lab: Lab, run: Run, observer: Observer, outcomes: Sequence[RoundOutcome]) -> Tested:
@@ -253,7 +255,7 @@ def run_test(lab: Lab, run: Run, observer: Observer, outcomes: Sequence[RoundOut
 
     base = before = scored("base", NO_PROMPT, None)
     won = [outcome for outcome in outcomes if outcome.verdict.winner]
-    rounds: list[dict[str, Any]] = [{"test": None, "internalisation": None} for _ in outcomes]
+    rounds: list[RoundTest] = [{"test": None, "internalisation": None} for _ in outcomes]
     student: dict[Way, Replies] | None = None
     for outcome in won or outcomes[-1:]:
         name, prompt = f"round_{outcome.number:02d}", outcome.best_prompt.text
@@ -268,14 +270,16 @@ def run_test(lab: Lab, run: Run, observer: Observer, outcomes: Sequence[RoundOut
             }
             before = student
     ratio_of_last = rounds[won[-1].number]["internalisation"] if won else None
-    both = {str(w): gains(base[w], prompted[w], None if student is None else student[w], seed) for w in WAYS}
-    cards = {key: both[way][key] for key in ("base", "prompted", "student") if both[way][key]}
-    tokens = {
-        "prompt": count(prompt, first),
-        "bare": count(NO_PROMPT, first),
-        **{key: card["tokens"] for key, card in cards.items()},
+    both = {w: gains(base[w], prompted[w], None if student is None else student[w], seed) for w in WAYS}
+    test = both[way]
+    whole: WholeTest = {
+        "decides": way,
+        "test": test,
+        "greedy": both["greedy"],
+        "sampled": both["sampled"],
+        "tokens": lengths(count(prompt, first), count(NO_PROMPT, first), test),
+        "internalisation": ratio_of_last,
     }
-    whole = {"decides": way, "test": both[way], **both, "tokens": tokens, "internalisation": ratio_of_last}
     return Tested(whole, rounds)
 
 

@@ -163,11 +163,7 @@ def _begun(path: Path) -> str | None:
     """The day on which the run in a folder began; None where there is none."""
     from gepa_loop.run.identity import read_manifest
 
-    day = (
-        read_manifest(path).get("identity", {}).get("model.date")
-        if (path / "manifest.json").exists()
-        else None
-    )
+    day = read_manifest(path)["identity"].get("model.date") if (path / "manifest.json").exists() else None
     return day if isinstance(day, str) else None
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from gepa_loop.config.grids import Grid, cell_of
 from gepa_loop.config.whole import Config
@@ -17,6 +17,7 @@ from gepa_loop.run.directory import Run, open_run
 from gepa_loop.run.files import read_record, write_json, write_record
 from gepa_loop.run.identity import fingerprint
 from gepa_loop.scores.over_seeds import SeedScores, over_seeds, seed_difference
+from gepa_loop.scores.records import EstimateRecord, OverSeedsRecord
 from gepa_loop.scores.statistics import ItemScores, estimate, holm, item_scores
 from gepa_loop.stages.distillation import distil_alone
 from gepa_loop.stages.observer import Observer
@@ -25,6 +26,51 @@ from gepa_loop.stages.score import scores
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
 
 SPLIT = "select"
+
+
+class UntrainedRecord(TypedDict):
+    """The model that cells with the same model and sampling begin with."""
+
+    cells: list[str]
+    """Those cells."""
+    base: EstimateRecord
+    """Without the prompt, over the items of all seeds."""
+    prompted: EstimateRecord
+    """With it."""
+
+
+class CellRecord(TypedDict):
+    """A cell of the grid."""
+
+    cell: str
+    """Its name."""
+    sets: list[str]
+    """What it sets."""
+    student: OverSeedsRecord
+    """Its students' scores without a prompt, by seed."""
+    difference: OverSeedsRecord | None
+    """Less the baseline's, paired by seed; p after Holm's correction over the other cells; null for the baseline."""
+    adapters: list[str]
+    """Where the students lie, by seed."""
+
+
+class SweepRecord(TypedDict):
+    """The outcome of a sweep."""
+
+    grid: str
+    """The grid's name."""
+    split: str
+    """Whose items were scored."""
+    items: int
+    """Of all seeds together."""
+    seeds: list[int]
+    """Training seeds."""
+    untrained: list[UntrainedRecord]
+    """The models that were trained."""
+    baseline: str
+    """The cell that the others are compared with."""
+    cells: list[CellRecord]
+    """In the grid's order."""
 
 
 def check_cells(
@@ -47,13 +93,13 @@ def run_sweep(
     teacher: Candidate,
     run: Run,
     observer: Observer,
-) -> dict[str, Any]:
+) -> SweepRecord:
     """Distil `teacher` under every config, score the students on `select`, and write result.json.
 
     Cells are paired by seed and by the items of each seed: another seed draws other items.
     """
     if (run.path / "result.json").exists():
-        return read_record(run.path / "result.json")
+        return read_record(run.path / "result.json", SweepRecord)
     views: dict[str, list[str]] = {}
     """Cells whose untrained model is scored in the same way."""
     scored: set[Path] = set()
@@ -82,7 +128,7 @@ def run_sweep(
             students[name][seed] = item_scores(rows)
             adapters[name].append(f"{folder}/distill/{teacher.id}/adapter")
     first = min(seed for _, seed in configs)
-    result = {
+    result: SweepRecord = {
         "grid": grid.name,
         "split": SPLIT,
         "items": sum(map(len, students[grid.baseline].values())),
@@ -99,7 +145,7 @@ def run_sweep(
         "cells": _compared(grid, students, adapters),
     }
     write_record(run.path / "result.json", result, *(place for own in adapters.values() for place in own))
-    return read_record(run.path / "result.json")
+    return read_record(run.path / "result.json", SweepRecord)
 
 
 def _view(config: Config) -> str:
@@ -115,7 +161,7 @@ def _by_seed(seed: int, found: ItemScores) -> dict[str, float]:
 
 def _compared(
     grid: Grid, students: Mapping[str, SeedScores], adapters: Mapping[str, list[str]]
-) -> list[dict[str, Any]]:
+) -> list[CellRecord]:
     """Each cell's score and its paired difference from the baseline's over seeds; p after Holm over the other cells."""
     others = [name for name in grid.cells if name != grid.baseline]
     gaps = {name: seed_difference(students[name], students[grid.baseline]) for name in others}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gepa_loop.config.recipe import reads_prompt
 from gepa_loop.lab import Lab
@@ -16,6 +16,7 @@ from gepa_loop.stages.score import scores
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
 
 if TYPE_CHECKING:
+    from gepa_loop.distill.records import MetricsRow
     from gepa_loop.distill.trainer import Distilled
 
 
@@ -44,7 +45,7 @@ def distil(
     observer.progress(begun, settings.steps)
     still, warm, halved = 0, False, ""
 
-    def progress(row: Mapping[str, Any]) -> None:
+    def progress(row: MetricsRow) -> None:
         nonlocal still, warm, halved
         if row["halved"] != halved:
             halved = row["halved"]

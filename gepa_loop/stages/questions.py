@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import CallFailed, ConfigError, TaskError
@@ -14,6 +12,7 @@ from gepa_loop.lab import Lab
 from gepa_loop.run.directory import Run
 from gepa_loop.run.files import append_jsonl, read_jsonl, read_record, write_jsonl, write_record
 from gepa_loop.stages.observer import Observer
+from gepa_loop.stages.records import CallRow, QuestionRow, QuestionsRecord
 from gepa_loop.stages.search import proposer_name
 from gepa_loop.task.prompts import Candidate
 from gepa_loop.writing.sieve import ID, Kind, kind_of, normal
@@ -116,15 +115,15 @@ def with_questions(lab: Lab, teacher: Candidate, run: Run, observer: Observer) -
     if not (folder / "result.json").exists():
         observer.stage("questions")
         result, questions = _write(open_writer(lab, teacher), kind, lab.config, folder, observer)
-        rows = [
+        rows: list[QuestionRow] = [
             {"id": f"{ID}{number}", "question": text, "by": result["by"]}
             for number, text in enumerate(questions)
         ]
         write_jsonl(folder / WRITTEN, rows)
         write_record(folder / "result.json", result, WRITTEN)
         run.event("questions", **result)
-    result = read_record(folder / "result.json")
-    items = [kind.item(row["id"], row["question"]) for row in read_jsonl(folder / WRITTEN)]
+    result = read_record(folder / "result.json", QuestionsRecord)
+    items = [kind.item(row["id"], row["question"]) for row in read_jsonl(folder / WRITTEN, QuestionRow)]
     task = lab.task.with_written(items)
     if len(items) < result["asked"]:
         observer.note(f"only {_told(result)}")
@@ -136,10 +135,10 @@ def with_questions(lab: Lab, teacher: Candidate, run: Run, observer: Observer) -
 
 def _write(
     writer: Writer, kind: Kind, config: Config, folder: Path, observer: Observer
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[QuestionsRecord, list[str]]:
     """(content of result.json, questions). A call that an earlier process made is read from calls.jsonl, not made again."""
     wanted, limit = config.distill.questions, config.optimize.max_usd
-    made = [_call(row) for row in read_jsonl(folder / CALLS)]
+    made = [_call(row) for row in read_jsonl(folder / CALLS, CallRow)]
     kept: dict[str, str] = {}
     dropped: Counter[str] = Counter()
     usd, idle, number, ended = 0.0, 0, 0, ""
@@ -168,7 +167,7 @@ def _write(
         elif (answered := sum(not one.failed for one in made[:number])) >= writer.calls:
             ended = f"{answered} calls were made, and no more are"
         observer.progress(len(kept), wanted)
-    result = {
+    result: QuestionsRecord = {
         "asked": wanted,
         "written": len(kept),
         "by": writer.name,
@@ -191,13 +190,23 @@ def _ask(writer: Writer, number: int, path: Path) -> Call:
     try:
         call = writer.ask(number)
     except CallFailed as error:
-        append_jsonl(path, [{"call": number, "by": writer.name, **asdict(Call((), error.usd, str(error)))}])
+        append_jsonl(path, [_row(writer, number, Call((), error.usd, str(error)))])
         raise
-    append_jsonl(path, [{"call": number, "by": writer.name, **asdict(call)}])
+    append_jsonl(path, [_row(writer, number, call)])
     return call
 
 
-def _call(row: dict[str, Any]) -> Call:
+def _row(writer: Writer, number: int, call: Call) -> CallRow:
+    return {
+        "call": number,
+        "by": writer.name,
+        "replies": [{"text": one.text, "ended": one.ended} for one in call.replies],
+        "usd": call.usd,
+        "failed": call.failed,
+    }
+
+
+def _call(row: CallRow) -> Call:
     replies = tuple(Reply(one["text"], one["ended"]) for one in row["replies"])
     return Call(replies, row["usd"], row["failed"])
 
@@ -209,7 +218,7 @@ def _kind(lab: Lab, teacher: Candidate) -> Kind:
     return kind_of(lab.task, renderer, teacher.text, room)
 
 
-def _told(result: dict[str, Any]) -> str:
+def _told(result: QuestionsRecord) -> str:
     """How many there are, of how many, and what became of the others."""
     counts = ", ".join(f"{count} {why}" for why, count in result["dropped"].items())
     dropped = f"; dropped: {counts}" if counts else ""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from gepa_loop.config.recipe import reads_prompt
 from gepa_loop.lab import Lab
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.run.directory import Run
 from gepa_loop.run.files import write_json
-from gepa_loop.scores.card import WAYS, Replies, Way, decides
+from gepa_loop.scores.card import Replies, Way, decides
 from gepa_loop.scores.ledger import begin_look
 from gepa_loop.scores.statistics import ItemScores, difference, internalisation
 from gepa_loop.stages.observer import Observer
+from gepa_loop.stages.records import ChangesRecord, ExampleRecord, RetainedRecord, RetentionRecord
 from gepa_loop.stages.score import note_look, replies
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
 
@@ -23,7 +23,7 @@ SHOWN = 3
 """Items whose replies are shown side by side."""
 
 
-def measure(lab: Lab, teacher: Candidate, student: Adapter, run: Run, observer: Observer) -> dict[str, Any]:
+def measure(lab: Lab, teacher: Candidate, student: Adapter, run: Run, observer: Observer) -> RetentionRecord:
     """Score the bare model, the prompted one, the student, and the student with the prompt, greedily and sampled.
 
     Rows go to test/<subject>.jsonl, and what comes of them to result.json.
@@ -53,13 +53,16 @@ def measure(lab: Lab, teacher: Candidate, student: Adapter, run: Run, observer: 
             lab, "test", text, student if name.startswith("student") else None, path, observer
         )
 
-    def one(way: Way) -> dict[str, Any]:
+    def one(way: Way) -> RetainedRecord:
         base, prompted, mine = (found[name][way] for name in SUBJECTS[:3])
         ratio = None
         if reads_prompt(lab.config.distill, lab.config.objective):
             ratio = internalisation(mine.scores, base.scores, prompted.scores, seed)
         return {
-            **{name: found[name][way].card(seed) for name in SUBJECTS},
+            "base": found["base"][way].card(seed),
+            "prompted": found["prompted"][way].card(seed),
+            "student": found["student"][way].card(seed),
+            "student_prompted": found["student_prompted"][way].card(seed),
             "prompted_minus_base": difference(prompted.scores, base.scores, seed).as_dict(),
             "student_minus_base": difference(mine.scores, base.scores, seed).as_dict(),
             "student_minus_prompted": difference(mine.scores, prompted.scores, seed).as_dict(),
@@ -68,11 +71,12 @@ def measure(lab: Lab, teacher: Candidate, student: Adapter, run: Run, observer: 
         }
 
     first = lab.task.splits["test"][0]
-    result = {
+    result: RetentionRecord = {
         "decides": decides(lab.config.evaluate),
         "answers": lab.task.answers,
         "train": {"items": len(lab.task.splits["train"]), "written": lab.task.written},
-        **{str(way): one(way) for way in WAYS},
+        "greedy": one("greedy"),
+        "sampled": one("sampled"),
         "tokens": {"prompt": count(teacher.text, first), "bare": count(NO_PROMPT, first)},
         "examples": _examples(lab, {name: found[name]["greedy"] for name in SUBJECTS[:3]}),
     }
@@ -80,14 +84,8 @@ def measure(lab: Lab, teacher: Candidate, student: Adapter, run: Run, observer: 
     return result
 
 
-def changes(base: ItemScores, prompted: ItemScores, student: ItemScores) -> dict[str, float | None]:
-    """What became of single items, each as far as its score went.
-
-    Returns:
-        kept: Of what the prompt gains on items, the share that the student gains on the same ones; None where it gains none.
-        beyond: What the student has above both the prompted and the bare model, the mean over items.
-        broke: What the bare model has and the student lacks, the mean over items.
-    """
+def changes(base: ItemScores, prompted: ItemScores, student: ItemScores) -> ChangesRecord:
+    """What became of single items, each as far as its score went."""
     gained = {item: max(0.0, prompted[item] - base[item]) for item in base}
     kept = sum(min(gain, max(0.0, student[item] - base[item])) for item, gain in gained.items())
     beyond = sum(max(0.0, student[item] - max(prompted[item], base[item])) for item in base)
@@ -100,17 +98,19 @@ def changes(base: ItemScores, prompted: ItemScores, student: ItemScores) -> dict
     }
 
 
-def _examples(lab: Lab, found: Mapping[str, Replies]) -> list[dict[str, Any]]:
+def _examples(lab: Lab, found: Mapping[str, Replies]) -> list[ExampleRecord]:
     """The first items whose prompted reply differs from the bare one, with all replies; any where there are none."""
-    rows: dict[str, Sequence[Mapping[str, Any]]] = {name: own.rows for name, own in found.items()}
+    base, prompted, student = (found[name].rows for name in SUBJECTS[:3])
     questions = {item.id: item.messages[-1][1] for item in lab.task.splits["test"]}
-    places = range(len(rows["base"]))
-    differ = [n for n in places if rows["base"][n]["completion"] != rows["prompted"][n]["completion"]]
+    places = range(len(base))
+    differ = [n for n in places if base[n]["completion"] != prompted[n]["completion"]]
     return [
         {
-            "item": rows["base"][n]["item"],
-            "question": questions[rows["base"][n]["item"]],
-            **{name: own[n]["completion"] for name, own in rows.items()},
+            "item": base[n]["item"],
+            "question": questions[base[n]["item"]],
+            "base": base[n]["completion"],
+            "prompted": prompted[n]["completion"],
+            "student": student[n]["completion"],
         }
         for n in (differ or places)[:SHOWN]
     ]

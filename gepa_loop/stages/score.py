@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from gepa_loop.lab import Lab
 from gepa_loop.model.lora.adapter import Adapter
@@ -14,18 +13,17 @@ from gepa_loop.run.directory import Run
 from gepa_loop.run.files import write_json
 from gepa_loop.scores.card import WAYS, Replies, Way, decides, ways
 from gepa_loop.scores.ledger import Ledger, begin_look
+from gepa_loop.scores.records import ScoreRow
 from gepa_loop.scores.split import evaluate
 from gepa_loop.scores.statistics import difference
 from gepa_loop.stages.observer import Observer
+from gepa_loop.stages.records import ComparedRecord, EvaluatedRecord, SubjectRecord
 from gepa_loop.task.prompts import NO_PROMPT, Candidate, read_prompt
-
-if TYPE_CHECKING:
-    pass
 
 
 def scores(
     lab: Lab, split: str, prompt: str, adapter: Adapter | None, path: Path, observer: Observer
-) -> list[dict[str, Any]]:
+) -> list[ScoreRow]:
     """The rows of a prompt and an adapter on a split, which `path` holds afterwards."""
     return evaluate(lab.config, lab.rollouts.by(adapter), split, prompt, path, observer.progress)
 
@@ -80,7 +78,7 @@ def subject(prompt: Path | None, adapter: Path | None) -> Subject:
 
 def compare(
     lab: Lab, subjects: Sequence[Subject], split: str, run: Run, observer: Observer
-) -> dict[str, Any]:
+) -> EvaluatedRecord:
     """Score subjects on a split, greedily and sampled, and the first against the second where there are two.
 
     Returns:
@@ -103,14 +101,22 @@ def compare(
             note_look(ledger, one.id, path, observer)
         found.append(replies(lab, split, text, one.adapter, path, observer))
 
-    def both(way: Way) -> dict[str, Any]:
+    def compared(way: Way) -> ComparedRecord:
         first, *rest = (own[way] for own in found)
         gap = difference(first.scores, rest[0].scores, seed) if rest else None
-        cards = [{"id": one.id, **own[way].card(seed)} for one, own in zip(subjects, found, strict=True)]
+        cards: list[SubjectRecord] = [
+            {"id": one.id, **own[way].card(seed)} for one, own in zip(subjects, found, strict=True)
+        ]
         return {"subjects": cards, "difference": None if gap is None else gap.as_dict()}
 
-    shown: dict[Way, dict[str, Any]] = {way: both(way) for way in WAYS}
-    decided = decides(lab.config.evaluate)
-    result = {"split": split, "decides": decided, **shown[decided], **{str(way): shown[way] for way in WAYS}}
+    shown = {way: compared(way) for way in WAYS}
+    way = decides(lab.config.evaluate)
+    result: EvaluatedRecord = {
+        "split": split,
+        "decides": way,
+        **shown[way],
+        "greedy": shown["greedy"],
+        "sampled": shown["sampled"],
+    }
     write_json(run.path / "result.json", result)
     return result

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from gepa_loop.optimize.gepa import Found
     from gepa_loop.optimize.propose.base import Proposer
     from gepa_loop.optimize.record import Front
+    from gepa_loop.optimize.records import DistillabilityRecord, FrontRow
 
 
 def search(
@@ -53,8 +52,9 @@ def search(
         observer.note(f"litellm knows no price of {proposer.name}: optimize.max_usd cannot be kept")
     measure = open_probe(lab, stack)
 
-    def probe(prompt: str) -> Mapping[str, float]:
-        return asdict(measure(prompt))
+    def probe(prompt: str) -> DistillabilityRecord:
+        found = measure(prompt)
+        return {"divergence": found.divergence, "gain": found.gain}
 
     def progress(spent: Spent) -> None:
         observer.progress(
@@ -84,7 +84,7 @@ def _judge(
     first, *others = by_item
     level = level_of_round(config.loop.alpha, number)
     verdict = best_prompt(by_item[first], {id_: by_item[id_] for id_ in others}, level, config.seed)
-    front = [
+    front: list[FrontRow] = [
         {
             **row,
             "select": estimate(by_item[row["id"]], config.seed).as_dict(),

@@ -6,13 +6,13 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from gepa_loop.lab import Lab
 from gepa_loop.run.directory import Run
 from gepa_loop.run.files import read_json, write_json
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.scores.numbers import decimal
+from gepa_loop.stages.records import JudgeRecord, SpreadRecord
 from gepa_loop.task.answers import extract
 from gepa_loop.task.judge import JUDGEMENTS, KEY, REPLIES, Judge, dollars, mark_of
 from gepa_loop.task.prompts import NO_PROMPT
@@ -68,24 +68,24 @@ def measure_spread(lab: Lab, run: Run) -> Spread | None:
         return None
     if not path.exists():
         found = _measured(judge, _readings(lab))
-        write_json(path, {"spread": found})
+        record: JudgeRecord = {"spread": found}
+        write_json(path, record)
         run.event("judge", **found)
-    return Spread(**read_json(path)["spread"])
+    return Spread(**read_json(path, JudgeRecord)["spread"])
 
 
-def _measured(judge: Judge, readings: Sequence[Reading]) -> dict[str, Any]:
+def _measured(judge: Judge, readings: Sequence[Reading]) -> SpreadRecord:
     judge.judge([(one, n) for one in readings for n in range(JUDGEMENTS)])
     record = judge.record
     scores = [[record.verdicts[mark_of(one), n][0] for n in range(JUDGEMENTS)] for one in readings]
-    found = Spread(
-        model=judge.settings.model,
-        deviation=deviation(scores),
-        replies=len(readings),
-        judgements=JUDGEMENTS,
-        usd=record.usd / record.calls,
-        priced=judge.remote.usd(1, 1) is not None,
-    )
-    return dict(vars(found))
+    return {
+        "model": judge.settings.model,
+        "deviation": deviation(scores),
+        "replies": len(readings),
+        "judgements": JUDGEMENTS,
+        "usd": record.usd / record.calls,
+        "priced": judge.remote.usd(1, 1) is not None,
+    }
 
 
 def deviation(scores: Sequence[Sequence[float]]) -> float:

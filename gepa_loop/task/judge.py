@@ -6,12 +6,12 @@ Each reply to an item is judged once in a run. What the judge says is on record 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gepa_loop.config.tables import JudgeConfig
 from gepa_loop.errors import BudgetReached, CallFailed, ProviderError
@@ -20,6 +20,7 @@ from gepa_loop.run.files import append_jsonl, read_jsonl
 from gepa_loop.run.identity import fingerprint
 from gepa_loop.task.records import short
 from gepa_loop.task.scorers import SAID, Reading, json_objects
+from gepa_loop.task.verdicts import JudgementRow
 
 if TYPE_CHECKING:
     from gepa_loop.lm.remote import RemoteModel
@@ -103,16 +104,16 @@ class Record:
         """(mark of item and reply, repetition) -> score and reason; repetition 0 is what counts."""
         self.usd = 0.0
         self.calls = 0
-        for row in [] if path is None else read_jsonl(path):
+        for row in [] if path is None else read_jsonl(path, JudgementRow):
             self._know(row)
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: JudgementRow) -> None:
         """One judgement, or one that failed and was paid."""
         if self.path is not None:
             append_jsonl(self.path, [row])
         self._know(row)
 
-    def _know(self, row: Mapping[str, Any]) -> None:
+    def _know(self, row: JudgementRow) -> None:
         if row["score"] is not None:
             self.verdicts[row["mark"], row["repetition"]] = row["score"], row["why"]
         self.usd += row["usd"]
@@ -173,17 +174,19 @@ class Judge:
 
     def _ask(
         self, remote: RemoteModel, reading: Reading, repetition: int
-    ) -> tuple[dict[str, Any], ProviderError | None]:
+    ) -> tuple[JudgementRow, ProviderError | None]:
         """A row of the record, and why it has no score where it has none."""
         what = f"reply to {reading.item.id}"
-        row: dict[str, Any] = {
+        row: JudgementRow = {
             "mark": mark_of(reading),
             "repetition": repetition,
             "item": reading.item.id,
             "reply": short(reading.read or ""),
             "score": None,
             "why": "",
-            **dict.fromkeys(("calls", "input_tokens", "output_tokens"), 0),
+            "calls": 0,
+            "input_tokens": 0,
+            "output_tokens": 0,
             "usd": 0.0,
         }
         said, cut = "", False
@@ -194,8 +197,9 @@ class Judge:
                 row["usd"] += error.usd if isinstance(error, CallFailed) else 0.0
                 return {**row, "why": str(error)}, error
             row["calls"] += 1
-            for key in ("usd", "input_tokens", "output_tokens"):
-                row[key] += getattr(reply, key)
+            row["usd"] += reply.usd
+            row["input_tokens"] += reply.input_tokens
+            row["output_tokens"] += reply.output_tokens
             if (verdict := read_verdict(reply.text)) is not None:
                 return {**row, "score": verdict[0], "why": verdict[1]}, None
             cut = reply.ended == "length"
