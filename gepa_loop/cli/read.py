@@ -56,7 +56,7 @@ def prompts_show(
     search = read_search(name, number)
     chosen = pick(search, candidate)
     if text:
-        typer.echo(chosen.text.encode())
+        typer.echo(chosen["text"].encode())
     else:
         print_candidate(search, chosen, out)
 

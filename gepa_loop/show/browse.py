@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gepa_loop.optimize.records import CandidateRow, CostRecord, FrontRow, SearchRecord, SpentRecord, Status
 from gepa_loop.scores.numbers import decimal, p_sentence, p_text
-from gepa_loop.show.searches import Finalist, Scores, Search, Tried, accepted, lineage
+from gepa_loop.scores.records import DifferenceRecord
+from gepa_loop.show.searches import Search, accepted, lineage
 from gepa_loop.show.tables import estimate_text
 from gepa_loop.show.textdiff import print_diff
 
 LEAST, ROOMY = 80, 100
 """Columns from which a terminal keeps tables within its edge, and from which the front says how each was made."""
-STYLES = {"accepted": "green", "rejected": "yellow", "refused": "red", "failed": "red"}
+STYLES: dict[Status, str] = {"accepted": "green", "rejected": "yellow", "refused": "red", "failed": "red"}
 RIGHT = {"#", "tokens", "pareto", "p"}
 """Columns of numbers."""
 
@@ -33,7 +34,9 @@ def print_front(search: Search, console: Console) -> None:
             _print_tried(accepted(search), console)
         _print_ending(search, console)
         return
-    sizes = f"{len(search.tried[0].pareto_scores)} items of pareto, {search.front[0].select['n']} of select"
+    sizes = (
+        f"{len(search.tried[0]['pareto_scores'])} items of pareto, {search.front[0]['select']['n']} of select"
+    )
     title = f"front of {search.name}, best first: {sizes}; 95 % intervals; p after Holm's correction"
     title += "; the first was chosen on these items of select, so its score there is on the high side"
     console.print(Text(title, "bold"))
@@ -49,11 +52,11 @@ def print_front(search: Search, console: Console) -> None:
     _print_ending(search, console)
 
 
-def _front_row(row: Finalist, result: Mapping[str, Any] | None) -> list[str]:
-    p = "-" if row.adjusted_p is None else p_text(row.adjusted_p)
-    select, mean = " ".join(estimate_text(row.select)), decimal(row.pareto_mean)
-    how = f"{row.how} (winner)" if result and result["winner"] == row.id else row.how
-    return [row.id, str(row.tokens), mean, select, _gain(row.against_seed), p, _line(how)]
+def _front_row(row: FrontRow, result: SearchRecord | None) -> list[str]:
+    p = "-" if row["adjusted_p"] is None else p_text(row["adjusted_p"])
+    select, mean = " ".join(estimate_text(row["select"])), decimal(row["pareto_mean"])
+    how = f"{row['how']} (winner)" if result and result["winner"] == row["id"] else row["how"]
+    return [row["id"], str(row["tokens"]), mean, select, _gain(row["against_seed"]), p, _line(how)]
 
 
 def print_all(search: Search, console: Console) -> None:
@@ -63,12 +66,12 @@ def print_all(search: Search, console: Console) -> None:
     _print_ending(search, console)
 
 
-def print_candidate(search: Search, row: Tried, console: Console) -> None:
+def print_candidate(search: Search, row: CandidateRow, console: Console) -> None:
     """Where a candidate came from, its scores and costs, and its text as it is."""
-    console.print(Text(f"candidate {row.id} of {search.name}: {row.status}", "bold"))
+    console.print(Text(f"candidate {row['id']} of {search.name}: {row['status']}", "bold"))
     names = ["#", "id", "made from", "tokens", "pareto", "status", "how it was made"]
     steps: list[list[str | Text]] = [
-        [str(one.number), one.id, " ".join(one.parents) or "-", *_standing(one), _line(one.how)]
+        [str(one["number"]), one["id"], " ".join(one["parents"]) or "-", *_standing(one), _line(one["how"])]
         for one in lineage(search, row)
     ]
     _print_table(names, steps, console)
@@ -76,42 +79,46 @@ def print_candidate(search: Search, row: Tried, console: Console) -> None:
     for name, fact in _facts(search, row):
         console.print(Text.assemble((f"{name:<12}", "dim"), fact))
     console.print(Text("\ntext", "bold"))
-    console.file.write(row.text + "\n")
+    console.file.write(row["text"] + "\n")
 
 
-def print_comparison(old: Tried, new: Tried, console: Console) -> None:
+def print_comparison(old: CandidateRow, new: CandidateRow, console: Console) -> None:
     """What changed from one candidate's text to another's."""
-    print_diff(old.text, new.text, (_title(old), _title(new)), console)
+    print_diff(old["text"], new["text"], (_title(old), _title(new)), console)
 
 
-def _title(row: Tried) -> str:
-    mean = row.status if row.pareto_mean is None else f"{decimal(row.pareto_mean)} on pareto"
-    return f"{row.id}  {row.tokens} tokens, {mean}"
+def _title(row: CandidateRow) -> str:
+    mean = row["status"] if row["pareto_mean"] is None else f"{decimal(row['pareto_mean'])} on pareto"
+    return f"{row['id']}  {row['tokens']} tokens, {mean}"
 
 
-def _facts(search: Search, row: Tried) -> Iterator[tuple[str, str]]:
-    if row.reason:
-        yield "reason", _line(row.reason)
-    if row.pareto_mean is not None:
-        yield "pareto", f"{decimal(row.pareto_mean)} on {len(row.pareto_scores)} items"
-    for final in (final for final in search.front if final.id == row.id):
-        yield "select", f"{' '.join(estimate_text(final.select))} on {final.select['n']} items"
-        if final.against_seed is not None:
-            p = "" if final.adjusted_p is None else f", {p_text(final.adjusted_p)} after Holm's correction"
+def _facts(search: Search, row: CandidateRow) -> Iterator[tuple[str, str]]:
+    if row["reason"]:
+        yield "reason", _line(row["reason"])
+    if row["pareto_mean"] is not None:
+        yield "pareto", f"{decimal(row['pareto_mean'])} on {len(row['pareto_scores'])} items"
+    for final in (final for final in search.front if final["id"] == row["id"]):
+        yield "select", f"{' '.join(estimate_text(final['select']))} on {final['select']['n']} items"
+        if final["against_seed"] is not None:
+            p = (
+                ""
+                if final["adjusted_p"] is None
+                else f", {p_text(final['adjusted_p'])} after Holm's correction"
+            )
             yield (
                 "",
-                f"{_gain(final.against_seed)} against the seed, {p_sentence(final.against_seed['p'])}{p}",
+                f"{_gain(final['against_seed'])} against the seed, {p_sentence(final['against_seed']['p'])}{p}",
             )
-    if row.train_scores:
+    if row["train_scores"]:
         yield "minibatch", _minibatch(row)
-    if row.objectives:
-        named = (f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.objectives.items())
+    if row["objectives"]:
+        named = (f"{name.replace('_', ' ')} {value:.4g}" for name, value in row["objectives"].items())
         yield "objectives", ", ".join(named)
-    yield "cost", f"{_costs(row.cost)}; the search up to here {_costs(row.spent)}"
+    yield "cost", f"{_costs(row['cost'])}; the search up to here {_costs(row['spent'])}"
 
 
-def _minibatch(row: Tried) -> str:
-    mine, parents = _means(row.train_scores), _means(row.parent_scores)
+def _minibatch(row: CandidateRow) -> str:
+    mine, parents = _means(row["train_scores"]), _means(row["parent_scores"])
     text = f"{decimal(sum(mine.values()) / len(mine))} on {len(mine)} items"
     both = mine.keys() & parents.keys()
     if not both:
@@ -121,23 +128,24 @@ def _minibatch(row: Tried) -> str:
     return f"{text}, its parent {decimal(parent)}: {better} better, {worse} worse"
 
 
-def _means(scores: Scores) -> dict[str, float]:
+def _means(scores: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {item: sum(samples) / len(samples) for item, samples in scores.items()}
 
 
-def _print_tried(rows: Sequence[Tried], console: Console) -> None:
+def _print_tried(rows: Sequence[CandidateRow], console: Console) -> None:
     names = ["#", "id", "tokens", "pareto", "status", "how it was made; why it was not accepted"]
-    hows = (f"{row.how}; {row.reason}" if row.reason else row.how for row in rows)
+    hows = (f"{row['how']}; {row['reason']}" if row["reason"] else row["how"] for row in rows)
     cells: list[list[str | Text]] = [
-        [str(row.number), row.id, *_standing(row), _line(how)] for row, how in zip(rows, hows, strict=True)
+        [str(row["number"]), row["id"], *_standing(row), _line(how)]
+        for row, how in zip(rows, hows, strict=True)
     ]
     _print_table(names, cells, console)
 
 
-def _standing(row: Tried) -> tuple[str, str, Text]:
+def _standing(row: CandidateRow) -> tuple[str, str, Text]:
     """Tokens, mean on pareto, status."""
-    mean = "-" if row.pareto_mean is None else decimal(row.pareto_mean)
-    return str(row.tokens), mean, Text(row.status, STYLES.get(row.status, ""))
+    mean = "-" if row["pareto_mean"] is None else decimal(row["pareto_mean"])
+    return str(row["tokens"]), mean, Text(row["status"], STYLES.get(row["status"], ""))
 
 
 def _print_ending(search: Search, console: Console) -> None:
@@ -145,9 +153,9 @@ def _print_ending(search: Search, console: Console) -> None:
     if not search.tried:
         return
     result = search.result
-    spent = _costs(search.tried[-1].spent if result is None else result["spent"])
+    spent = _costs(search.tried[-1]["spent"] if result is None else result["spent"])
     ended = " so far" if result is None else f"; stopped by {result['stopped_by']}\n{result['reason']}"
-    made = Counter(row.status for row in search.tried[1:])
+    made = Counter(row["status"] for row in search.tried[1:])
     fates = ", ".join(f"{made[status]} {status}" for status in STYLES if made[status])
     console.print(Text(f"\n{made.total()} proposals ({fates or 'none'}), {spent}{ended}"))
 
@@ -173,13 +181,13 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _gain(gain: Mapping[str, Any] | None) -> str:
+def _gain(gain: DifferenceRecord | None) -> str:
     if gain is None:
         return "-"
     low, high = gain["ci"]
     return f"{decimal(gain['mean'], '+')} [{decimal(low, '+')}, {decimal(high, '+')}]"
 
 
-def _costs(cost: Mapping[str, float]) -> str:
+def _costs(cost: CostRecord | SpentRecord) -> str:
     usd = f"${cost['usd']:.4f}, " if cost["usd"] else ""
     return f"{cost['rollouts']:,} rollouts, {usd}{cost['seconds']:.0f} s"

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypedDict
 
+from gepa_loop.distill.records import ChoiceRecord, DistilledRecord, MetricsRow
+from gepa_loop.optimize.records import CandidateRow, FrontRow, SearchRecord
 from gepa_loop.run.files import read_json, read_jsonl, read_record, write_text
+from gepa_loop.run.records import EventRow
 from gepa_loop.scores.ledger import read_looks
 from gepa_loop.scores.numbers import p_sentence
 from gepa_loop.scores.outcome import ground
 from gepa_loop.scores.prediction import Fit
+from gepa_loop.scores.records import EstimateRecord, RatioRecord
+from gepa_loop.scores.results import DecisionRecord, FitRecord, LoopRecord, RoundResult
 
 WIDTH, HEIGHT, MARGIN = 420, 120, 24
 """Of a chart, in pixels."""
+CHARTED: tuple[Literal["held_out_score", "reverse_kl"], ...] = ("held_out_score", "reverse_kl")
 
 
 def write_report(run: Path) -> Path:
@@ -33,13 +38,13 @@ def write_report(run: Path) -> Path:
     environment.filters["score"] = _score
     environment.filters["interval"] = _interval
     environment.filters["p"] = p_sentence
-    result = read_record(run / "result.json")
+    result = read_record(run / "result.json", LoopRecord)
     page = environment.from_string(source).render(
         name=run.name,
         result=result,
         looks=read_looks(run),
         prompt=(run / result["prompt"]).read_text("utf-8"),
-        facts=read_jsonl(run / "events.jsonl")[0],
+        facts=read_jsonl(run / "events.jsonl", EventRow)[0],
         ground=ground(result["rounds"]),
         rounds=[
             _round(run / f"round_{r['round']:02d}", r) | {"ground": ground(result["rounds"], r["round"])}
@@ -51,11 +56,11 @@ def write_report(run: Path) -> Path:
     return run / "report.html"
 
 
-def _round(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
-    read_record(folder / "optimize" / "result.json")
-    texts = {row["id"]: row["text"] for row in read_jsonl(folder / "optimize" / "front.jsonl")}
-    proposed = read_jsonl(folder / "optimize" / "candidates.jsonl")
-    decision = read_json(folder / "decision.json")
+def _round(folder: Path, summary: RoundResult) -> dict[str, object]:
+    read_record(folder / "optimize" / "result.json", SearchRecord)
+    texts = {row["id"]: row["text"] for row in read_jsonl(folder / "optimize" / "front.jsonl", FrontRow)}
+    proposed = read_jsonl(folder / "optimize" / "candidates.jsonl", CandidateRow)
+    decision = read_json(folder / "decision.json", DecisionRecord)
     expected = {row["id"]: row for row in decision["predictions"]}
     candidates = [
         {
@@ -66,19 +71,49 @@ def _round(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
         }
         for c in summary["candidates"]
     ]
-    told = {key: summary[key] for key in ("test", "internalisation")}
-    earlier = decision["earlier_fit"] and Fit(**decision["earlier_fit"])
-    return {**decision, **told, "earlier_fit": earlier, "candidates": candidates, "proposed": proposed}
+    earlier = decision["earlier_fit"]
+    return {
+        **decision,
+        "test": summary["test"],
+        "internalisation": summary["internalisation"],
+        "earlier_fit": None if earlier is None else _fit(earlier),
+        "candidates": candidates,
+        "proposed": proposed,
+    }
 
 
-def _chart(folder: Path) -> dict[str, Any]:
+def _fit(record: FitRecord) -> Fit:
+    low, high = record["gaps"]
+    return Fit(record["n"], record["rate"], (low, high), record["error"], record["r"])
+
+
+class Line(TypedDict):
+    """A line of a chart, in pixels, and the value of its highest point."""
+
+    points: str
+    dots: list[tuple[float, float]]
+    top: float
+
+
+class Chart(TypedDict):
+    """What a page draws of a distillation."""
+
+    lines: dict[str, Line]
+    kept: ChoiceRecord
+    steps: int
+    width: int
+    height: int
+    margin: int
+
+
+def _chart(folder: Path) -> Chart:
     """Points of a distillation's held-out score and KL by step, each scaled to its own largest value."""
-    kept = read_record(folder / "result.json")["choice"]
-    metrics = read_jsonl(folder / "metrics.jsonl")
+    kept = read_record(folder / "result.json", DistilledRecord)["choice"]
+    metrics = read_jsonl(folder / "metrics.jsonl", MetricsRow)
     last = metrics[-1]["step"]
-    lines = {}
-    for key in ("held_out_score", "reverse_kl"):
-        known = [(row["step"], row[key]) for row in metrics if row.get(key) is not None]
+    lines: dict[str, Line] = {}
+    for key in CHARTED:
+        known = [(row["step"], value) for row in metrics if (value := row.get(key)) is not None]
         top = max((value for _, value in known), default=0.0) or 1.0
         points = [
             (
@@ -95,6 +130,6 @@ def _score(value: float) -> str:
     return f"{value:z.3f}"
 
 
-def _interval(estimate: Mapping[str, Any]) -> str:
+def _interval(estimate: EstimateRecord | RatioRecord) -> str:
     low, high = estimate["ci"]
     return f"[{low:z.3f}, {high:z.3f}]"

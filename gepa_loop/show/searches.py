@@ -6,51 +6,15 @@ Nothing is locked and nothing is written, so a search can be read while another 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from gepa_loop.errors import ConfigError, RunDirectoryError
+from gepa_loop.optimize.records import CandidateRow, FrontRow, SearchRecord
 from gepa_loop.outside.files import found_at
 from gepa_loop.run.files import read_jsonl, read_record
-
-Scores = Mapping[str, Sequence[float]]
-"""Each item's score by sample."""
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A row of candidates.jsonl: a proposed prompt and what became of it."""
-
-    number: int
-    id: str
-    text: str
-    tokens: int
-    parents: Sequence[str]
-    how: str
-    status: str
-    reason: str | None
-    parent_scores: Scores
-    train_scores: Scores
-    pareto_scores: Scores
-    pareto_mean: float | None
-    objectives: Mapping[str, float] | None
-    cost: Mapping[str, float]
-    spent: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Finalist:
-    """A row of front.jsonl: a prompt of the front with its score on `select`."""
-
-    id: str
-    tokens: int
-    how: str
-    pareto_mean: float
-    select: Mapping[str, Any]
-    against_seed: Mapping[str, Any] | None
-    adjusted_p: float | None
 
 
 @dataclass(frozen=True)
@@ -58,17 +22,17 @@ class Search:
     """What a search has written so far."""
 
     name: str
-    tried: Sequence[Tried]
-    front: Sequence[Finalist]
+    tried: Sequence[CandidateRow]
+    front: Sequence[FrontRow]
     """Best first; empty until the search has ended."""
-    result: Mapping[str, Any] | None
+    result: SearchRecord | None
 
     @property
-    def own(self) -> dict[str, Tried]:
+    def own(self) -> dict[str, CandidateRow]:
         """Each text's own row, in order of making; the same text proposed again is refused in a later one."""
-        judged = sorted(self.tried, key=lambda row: row.status not in ("accepted", "rejected"))
-        first = {row.id: row for row in reversed(judged)}
-        return {row.id: first[row.id] for row in self.tried}
+        judged = sorted(self.tried, key=lambda row: row["status"] not in ("accepted", "rejected"))
+        first = {row["id"]: row for row in reversed(judged)}
+        return {row["id"]: first[row["id"]] for row in self.tried}
 
 
 def read_search(run: str, number: int | None = None) -> Search:
@@ -93,9 +57,9 @@ def read_search(run: str, number: int | None = None) -> Search:
     last = list(found)[-1] if number is None else number
     path, name = found[last], folder.resolve().name
     # The last written is read first: whatever a file names is then in the files read after it.
-    result = read_record(path / "result.json") if (path / "result.json").exists() else None
-    front = _rows(Finalist, path / "front.jsonl")
-    tried = _rows(Tried, path / "candidates.jsonl")
+    result = read_record(path / "result.json", SearchRecord) if (path / "result.json").exists() else None
+    front = _rows(FrontRow, path / "front.jsonl")
+    tried = _rows(CandidateRow, path / "candidates.jsonl")
     return Search(name if last is None else f"{name}, round {last}", tried, front, result)
 
 
@@ -122,20 +86,21 @@ def _known_runs() -> str:
     return f"Runs with a search: {names}." if names else "`gepa-loop optimize` and `gepa-loop loop` make one."
 
 
-Row = TypeVar("Row", Tried, Finalist)
+Row = TypeVar("Row", CandidateRow, FrontRow)
 
 
-def _rows(kind: type[Row], path: Path) -> tuple[Row, ...]:
-    names = [field.name for field in fields(kind)]
-    try:
-        return tuple(kind(**{name: row[name] for name in names}) for row in read_jsonl(path))
-    except KeyError as key:
-        raise RunDirectoryError(
-            f"{path}: a row has no {key}", "Another version of gepa-loop wrote it; search again with --fresh."
-        ) from None
+def _rows(kind: type[Row], path: Path) -> list[Row]:
+    rows = read_jsonl(path, kind)
+    for key in kind.__annotations__:
+        if any(key not in row for row in rows):
+            raise RunDirectoryError(
+                f"{path}: a row has no {key!r}",
+                "Another version of gepa-loop wrote it; search again with --fresh.",
+            )
+    return rows
 
 
-def pick(search: Search, word: str) -> Tried:
+def pick(search: Search, word: str) -> CandidateRow:
     """The candidate that `word` means: `seed`, `best`, or the beginning of an id.
 
     `best` is the winner, without one the first of the front, before there is a front the best on pareto so far.
@@ -155,7 +120,7 @@ def pick(search: Search, word: str) -> Tried:
     found = [row for id_, row in own.items() if word and id_.startswith(word.lower())]
     if len(found) == 1:
         return found[0]
-    listed = ", ".join(f"{row.id} ({row.status})" for row in found or accepted(search))
+    listed = ", ".join(f"{row['id']} ({row['status']})" for row in found or accepted(search))
     if found:
         raise ConfigError(
             f"{word}: {len(found)} candidates of {search.name} begin with it", f"They are {listed}."
@@ -166,26 +131,26 @@ def pick(search: Search, word: str) -> Tried:
     )
 
 
-def _best(search: Search) -> Tried:
+def _best(search: Search) -> CandidateRow:
     if search.result is not None and search.result["winner"] is not None:
         return search.own[search.result["winner"]]
     if search.front:
-        return search.own[search.front[0].id]
+        return search.own[search.front[0]["id"]]
     return (accepted(search) or search.tried)[0]
 
 
-def accepted(search: Search) -> list[Tried]:
+def accepted(search: Search) -> list[CandidateRow]:
     """The candidates that were accepted so far, the best mean on `pareto` first."""
-    rows = (row for row in search.tried if row.status == "accepted")
-    return sorted(rows, key=lambda row: -(row.pareto_mean or 0.0))
+    rows = (row for row in search.tried if row["status"] == "accepted")
+    return sorted(rows, key=lambda row: -(row["pareto_mean"] or 0.0))
 
 
-def lineage(search: Search, row: Tried) -> list[Tried]:
+def lineage(search: Search, row: CandidateRow) -> list[CandidateRow]:
     """The candidate and all it descends from, in order of making."""
-    own, found, owed = search.own, {row.id: row}, list(row.parents)
+    own, found, owed = search.own, {row["id"]: row}, list(row["parents"])
     while owed:
         parent = own.get(owed.pop())
-        if parent is not None and parent.id not in found:
-            found[parent.id] = parent
-            owed += parent.parents
-    return sorted(found.values(), key=lambda one: one.number)
+        if parent is not None and parent["id"] not in found:
+            found[parent["id"]] = parent
+            owed += parent["parents"]
+    return sorted(found.values(), key=lambda one: one["number"])

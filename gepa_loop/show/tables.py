@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -13,15 +13,29 @@ from gepa_loop.scores.card import WAYS, Way
 from gepa_loop.scores.numbers import decimal, p_sentence, p_text
 from gepa_loop.scores.outcome import ground
 from gepa_loop.scores.over_seeds import LEAST
+from gepa_loop.scores.records import CardRecord, DifferenceRecord, EstimateRecord, RatioRecord
+from gepa_loop.scores.results import LoopRecord
+
+if TYPE_CHECKING:
+    from gepa_loop.stages.records import EvaluatedRecord, RetentionRecord
+    from gepa_loop.sweep import SweepRecord
 
 
-def estimate_text(estimate: Mapping[str, Any]) -> tuple[str, str]:
+Subject = Literal["base", "prompted", "student"]
+SUBJECTS: tuple[Subject, ...] = ("base", "prompted", "student")
+
+
+def estimate_text(estimate: EstimateRecord | RatioRecord) -> tuple[str, str]:
     """Mean and interval of a SCORE or DIFF."""
-    low, high = estimate["ci"]
-    return decimal(estimate["mean"]), f"[{decimal(low)}, {decimal(high)}]"
+    return decimal(estimate["mean"]), _interval(estimate["ci"])
 
 
-def _gain_text(gain: Mapping[str, Any]) -> str:
+def _interval(ci: Sequence[float]) -> str:
+    low, high = ci
+    return f"[{decimal(low)}, {decimal(high)}]"
+
+
+def _gain_text(gain: DifferenceRecord) -> str:
     """Mean with interval of a DIFF."""
     low, high = gain["ci"]
     return f"{decimal(gain['mean'], '+')} [{decimal(low, '+')}, {decimal(high, '+')}]"
@@ -31,11 +45,15 @@ def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
 
 
-def result_table(result: Mapping[str, Any]) -> Table:
+def result_table(result: LoopRecord) -> Table:
     """The end of a run: base, base + prompt and student on `test`, greedily and sampled, and what the student gained."""
     tokens = result["tokens"]
-    table = _card_table("test", result, result["sampled"]["base"], "system")
-    names = {"base": "base", "prompted": f"{ground(result['rounds'])} + prompt", "student": "student"}
+    table = _card_table("test", result["decides"], result["sampled"]["base"], "system")
+    names: dict[Subject, str] = {
+        "base": "base",
+        "prompted": f"{ground(result['rounds'])} + prompt",
+        "student": "student",
+    }
     for key, name in names.items():
         system = str(tokens["prompt"] if key == "prompted" else tokens.get("bare", 0))
         _add_cards(table, name, {way: result[way][key] for way in WAYS}, system)
@@ -45,10 +63,10 @@ def result_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
-def retention_table(result: Mapping[str, Any]) -> Table:
+def retention_table(result: RetentionRecord) -> Table:
     """The end of a distillation: the bare model, the prompted one, the student, and the student with the prompt."""
-    table = _card_table("test", result, result["sampled"]["base"], "system")
-    names = {
+    table = _card_table("test", result["decides"], result["sampled"]["base"], "system")
+    names: dict[Literal["base", "prompted", "student", "student_prompted"], str] = {
         "base": "base",
         "prompted": "base + prompt",
         "student": "student",
@@ -61,7 +79,7 @@ def retention_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
-def retention_lines(result: Mapping[str, Any]) -> Iterator[str]:
+def retention_lines(result: RetentionRecord) -> Iterator[str]:
     """How much of the prompt's effect the student has, what it lost, and the tokens that are saved at every call."""
     for way in WAYS:
         one = result[way]
@@ -96,11 +114,11 @@ def retention_lines(result: Mapping[str, Any]) -> Iterator[str]:
     yield f"saved at every call: {saved:,} tokens of the prompt"
 
 
-def reply_lines(result: Mapping[str, Any]) -> Iterator[str]:
+def reply_lines(result: RetentionRecord) -> Iterator[str]:
     """A few questions with the greedy replies of the bare model, the prompted one and the student."""
     for one in result["examples"]:
         yield f"\n{_one_line(one['question'])}"
-        for name in ("base", "prompted", "student"):
+        for name in SUBJECTS:
             yield f"  {name:<9} {_one_line(one[name])}"
 
 
@@ -109,12 +127,14 @@ def _one_line(text: str) -> str:
     return flat if len(flat) <= 150 else f"{flat[:147]}..."
 
 
-def round_lines(result: Mapping[str, Any]) -> Iterator[str]:
+def round_lines(result: LoopRecord) -> Iterator[str]:
     """What each round with a winner gained on `test` over the model it found, and how much of its prompt's gain that is."""
     for one in result["rounds"]:
         if one["test"] is not None:
-            gain, prompt = (_gain_text(one["test"][f"{who}_minus_base"]) for who in ("student", "prompted"))
-            p = p_sentence(one["test"]["student_minus_base"]["p"])
+            student = one["test"]["student_minus_base"]
+            assert student is not None, "a round that was tested has a winner"
+            gain, prompt = _gain_text(student), _gain_text(one["test"]["prompted_minus_base"])
+            p = p_sentence(student["p"])
             kept = one["internalisation"]
             share = (
                 "" if kept is None else f"; internalised {' '.join(estimate_text(kept))} of the prompt's gain"
@@ -123,19 +143,19 @@ def round_lines(result: Mapping[str, Any]) -> Iterator[str]:
             yield f"round {one['round']} on test: {found} + prompt {prompt}, student {gain}, {p}{share}"
 
 
-def compare_table(result: Mapping[str, Any], labels: Sequence[str]) -> Table:
+def compare_table(result: EvaluatedRecord, labels: Sequence[str]) -> Table:
     """Subjects on a split, greedily and sampled, and the first against the second where there are two."""
-    table = _card_table(result["split"], result, result["sampled"]["subjects"][0])
+    table = _card_table(result["split"], result["decides"], result["sampled"]["subjects"][0])
     for number, label in enumerate(labels):
         _add_cards(table, label, {way: result[way]["subjects"][number] for way in WAYS})
     _add_gaps(table, "difference", {way: result[way]["difference"] for way in WAYS})
     return table
 
 
-def _card_table(split: str, result: Mapping[str, Any], sampled: Mapping[str, Any], *more: str) -> Table:
+def _card_table(split: str, decides: Way, sampled: CardRecord, *more: str) -> Table:
     """A table for `_add_cards`; `sampled` is a card of sampled replies, `more` are further columns."""
     table = _table(
-        f"{split}, {sampled['n']} items; sampled: {sampled['samples']} replies an item; {result['decides']} scores decide"
+        f"{split}, {sampled['n']} items; sampled: {sampled['samples']} replies an item; {decides} scores decide"
     )
     table.caption_justify = "left"
     table.add_column(overflow="fold")
@@ -144,7 +164,7 @@ def _card_table(split: str, result: Mapping[str, Any], sampled: Mapping[str, Any
     return table
 
 
-def _add_cards(table: Table, name: str, cards: Mapping[Way, Mapping[str, Any] | None], *more: str) -> None:
+def _add_cards(table: Table, name: str, cards: Mapping[Way, CardRecord | None], *more: str) -> None:
     """A subject's rows, where it has cards."""
     for way, card in cards.items():
         if card is not None:
@@ -153,7 +173,7 @@ def _add_cards(table: Table, name: str, cards: Mapping[Way, Mapping[str, Any] | 
             table.add_row(Text(name if way == WAYS[0] else ""), way, *estimate_text(card), *rest)
 
 
-def _add_gaps(table: Table, name: str, gaps: Mapping[Way, Mapping[str, Any] | None]) -> None:
+def _add_gaps(table: Table, name: str, gaps: Mapping[Way, DifferenceRecord | None]) -> None:
     """Lines below the table: a difference, each way, where there is one."""
     lines = [
         f"{name}, {way}: {_gain_text(gap)}, {p_sentence(gap['p'])}, paired by item"
@@ -163,7 +183,7 @@ def _add_gaps(table: Table, name: str, gaps: Mapping[Way, Mapping[str, Any] | No
     table.caption = Text("\n".join(lines)) if lines else None
 
 
-def sweep_table(result: Mapping[str, Any]) -> Table:
+def sweep_table(result: SweepRecord) -> Table:
     """The end of a sweep: every cell's student on `select`, against the baseline cell, over seeds."""
     seeds = len(result["seeds"])
     tested = (
@@ -188,7 +208,7 @@ def sweep_table(result: Mapping[str, Any]) -> Table:
         table.add_row(Text(f"base + prompt{of}", "dim"), *estimate_text(one["prompted"]))
     for cell in result["cells"]:
         student, gap = cell["student"], cell["difference"]
-        interval = "" if student["ci"] is None else estimate_text(student)[1]
+        interval = "" if student["ci"] is None else _interval(student["ci"])
         by_seed = " ".join(decimal(value) for value in student["by_seed"])
         against = "" if gap is None else f"{decimal(gap['mean'], '+')} {_signed_interval(gap['ci'])}".rstrip()
         p = "" if gap is None else "-" if gap["p"] is None else p_text(gap["p"])

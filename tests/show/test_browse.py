@@ -37,15 +37,18 @@ def row(number: int, id_: str, text: str, parents: list[str], **more: Any) -> di
         "parents": parents,
         "proposer": "offline",
         "how": "add a rule from the failures of 3 items",
+        "reply": "",
         "status": "accepted",
         "reason": None,
         "parent_scores": {"t:train:1": [0.0, 0.0], "t:train:2": [1.0, 1.0], "t:train:3": [0.0, 1.0]},
         "train_scores": {"t:train:1": [1.0, 1.0], "t:train:2": [1.0, 0.0], "t:train:3": [0.0, 1.0]},
         "pareto_scores": {"t:pareto:1": [0.0], "t:pareto:2": [1.0]},
+        "pareto_tokens": {"t:pareto:1": 88.0, "t:pareto:2": 88.5},
         "pareto_mean": 0.5,
         "objectives": {"score": 0.5, "prompt_tokens": 10.0, "completion_tokens": 88.25, "gain": 0.125},
         "cost": {"rollouts": 10, "usd": 0.0123, "seconds": 4.4},
         "spent": {"rollouts": 1000 + 10 * number, "usd": 0.05, "seconds": 60.0},
+        "quote_usd": 0.0,
         **more,
     }
 
@@ -89,6 +92,7 @@ def finalist(id_: str, text: str, mean: float, **more: Any) -> dict[str, Any]:
             "tokens": 12,
             "how": "add a rule from the failures of 3 items",
             "pareto_mean": 0.75,
+            "objectives": {"score": 0.75, "prompt_tokens": 12, "completion_tokens": 88.25},
         }
         | seedless
         | more
@@ -417,5 +421,5 @@ def test_what_a_search_writes_can_be_read(
     assert kept in written.values()
     for id_ in written:
         assert "\nselect  " in prompts("show", "o", id_)
-    rejected = next(row for row in read_search("o").tried if row.status == "rejected")
-    assert "its parent" in prompts("show", "o", rejected.id)
+    rejected = next(row for row in read_search("o").tried if row["status"] == "rejected")
+    assert "its parent" in prompts("show", "o", rejected["id"])
