@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import runs_readme
 from places import ROOT
 
 PAGES = [
@@ -53,3 +54,10 @@ def test_links_lead_somewhere() -> None:
             assert path.exists(), f"{page.name}: {target}"
             if anchor:
                 assert anchor in anchors(path), f"{page.name}: {target}"
+
+
+def test_the_tables_of_runs_are_made_from_the_records() -> None:
+    text = runs_readme.README.read_text("utf-8")
+    assert runs_readme.page(text) == text, (
+        f"runs/README.md is not as the records say; run {runs_readme.COMMAND}"
+    )

@@ -11,6 +11,7 @@ from typing import Any
 import anthropic_api as fake
 import pytest
 from anthropic_api import KEY, MODEL, AnthropicAPI, Behaviour
+from recorded import recorded
 
 from gepa_loop.cli import run
 from gepa_loop.config.grids import Grid, cell_configs
@@ -463,6 +464,8 @@ def test_a_killed_or_failed_run_pays_for_no_reply_twice(serve: Serve, tmp_path: 
     assert len(api.messages) == 1 and told.task.written == 10
     assert read_json(tmp_path / "r" / "questions" / "result.json")["usd"] == pytest.approx(2 * USD)
     assert not any(KEY in file.read_text() for file in (tmp_path / "r" / "questions").iterdir())
+    names = {"questions/calls.jsonl", "questions/written.jsonl", "questions/result.json"}
+    assert recorded(tmp_path / "r") == {"manifest.json", "events.jsonl", *names}
 
 
 def test_an_outage_takes_none_of_the_calls(serve: Serve, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from openai_api import KEY, READ, WRITTEN, Answer, OpenAIAPI, openai_api
+from recorded import recorded
 
 from gepa_loop.cli import run
 from gepa_loop.config.load import load_config
@@ -178,6 +179,7 @@ def test_verdicts_that_stay_unreadable_are_a_fault_and_are_paid(
     assert caught.value.hint.startswith("Choose a model that keeps to a form")
     [row] = read_jsonl(tmp_path / "judge.jsonl")
     assert row["score"] is None and row["usd"] == pytest.approx(2 * USD)
+    assert recorded(tmp_path) == {"judge.jsonl"}
     # It is no verdict.
     with openai_api(monkeypatch, by_length) as api:
         again = judge(tmp_path / "judge.jsonl")
@@ -459,6 +461,7 @@ def test_the_spread_is_measured_before_the_run_and_once(command: Runs) -> None:
     assert line in command.shown and command.api.asked == []
     [event] = [row for row in read_jsonl(command.folder / "events.jsonl") if row["event"] == "judge"]
     assert event["deviation"] == found["deviation"]
+    assert {"judge.jsonl", "judge.json"} <= recorded(command.folder)
 
 
 def test_a_dry_run_and_a_plan_ask_nobody(command: Runs) -> None:
