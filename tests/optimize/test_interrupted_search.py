@@ -11,6 +11,7 @@ import pytest
 from anthropic_api import MODEL, anthropic_api
 from coin import COMMAND
 from processes import GEPA_LOOP, by_request, killed_when, start
+from recorded import recorded
 
 from gepa_loop.run.files import read_jsonl, read_record
 
@@ -71,6 +72,7 @@ def test_kill_9_with_a_language_model_asks_for_no_recorded_reply_again(
         for place in (0.3, 0.6):
             killed_when(lambda: written(cwd) >= place * size, cwd, *COMMAND, *more)  # noqa: B023 (called in this pass)
         assert finish(cwd, *more) == expected
+    assert "gepa/proposals.jsonl" in recorded(cwd / "runs")
     assert asked <= len(api.messages) <= asked + 2
 
 
