@@ -74,7 +74,7 @@ class SweepRecord(TypedDict):
 
 
 def check_cells(
-    lab: Lab, grid: Grid, configs: Mapping[tuple[str, int], Config], teacher: Candidate, source: str
+    lab: Lab, grid: Grid, configs: Mapping[tuple[str, int], Config], candidate: Candidate, source: str
 ) -> None:
     """Check the prompt and the teacher of each cell, under its first seed, before anything is spent."""
     first = min(seed for _, seed in configs)
@@ -82,15 +82,15 @@ def check_cells(
         with cell_of(grid, name):
             refuse_questions(configs[name, first], "sweep")
             cell = lab.under(configs[name, first])
-            cell.check_prompt(teacher, source)
-            check_teacher(cell, teacher.text)
+            cell.check_prompt(candidate, source)
+            check_teacher(cell, candidate.text)
 
 
 def run_sweep(
     lab: Lab,
     grid: Grid,
     configs: Mapping[tuple[str, int], Config],
-    teacher: Candidate,
+    candidate: Candidate,
     run: Run,
     observer: Observer,
 ) -> SweepRecord:
@@ -112,21 +112,21 @@ def run_sweep(
         view, folder = _view(config), f"{name}_seed{seed}"
         if name not in views.setdefault(view, []):
             views[view].append(name)
-        for label, text, into in (("base", NO_PROMPT, base), ("prompted", teacher.text, prompted)):
+        for label, text, into in (("base", NO_PROMPT, base), ("prompted", candidate.text, prompted)):
             path = run.path / "evaluate" / f"{label}_{view}_seed{seed}.jsonl"
             if path not in scored:
                 observer.stage(label, candidate=f"seed {seed}")
                 found = item_scores(scores(lab, SPLIT, text, None, path, observer))
                 into.setdefault(view, {}).update(_by_seed(seed, found))
                 scored.add(path)
-        with open_run(run.path / folder, lab.identity(command="sweep", prompts=teacher.id)) as cell:
+        with open_run(run.path / folder, lab.identity(command="sweep", prompts=candidate.id)) as cell:
             write_json(cell.path / "config.json", config.model_dump(mode="json"))
-            done = distil_alone(lab, teacher, cell, observer, label=f"{name}, seed {seed}")
+            done = distil_alone(lab, candidate, cell, observer, label=f"{name}, seed {seed}")
             observer.stage("student", candidate=f"{name}, seed {seed}")
-            path = cell.path / "evaluate" / f"{teacher.id}.jsonl"
+            path = cell.path / "evaluate" / f"{candidate.id}.jsonl"
             rows = scores(lab, SPLIT, NO_PROMPT, done.adapter, path, observer)
             students[name][seed] = item_scores(rows)
-            adapters[name].append(f"{folder}/distill/{teacher.id}/adapter")
+            adapters[name].append(f"{folder}/distill/{candidate.id}/adapter")
     first = min(seed for _, seed in configs)
     result: SweepRecord = {
         "grid": grid.name,

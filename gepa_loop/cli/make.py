@@ -68,9 +68,9 @@ def distill(
     """Distil one prompt into a LoRA adapter."""
     from gepa_loop.task.prompts import read_prompt
 
-    teacher, sets = read_prompt(prompt), _with(sets, "distill.questions", questions)
+    candidate, sets = read_prompt(prompt), _with(sets, "distill.questions", questions)
     flags = Flags(config, sets, run_name, dry_run, fresh)
-    with open_session(DISTILL, flags, Inputs({str(prompt): teacher})) as opened:
+    with open_session(DISTILL, flags, Inputs({str(prompt): candidate})) as opened:
         from gepa_loop.scores.ledger import read_looks
         from gepa_loop.stages.distillation import distil_alone
         from gepa_loop.stages.questions import with_questions
@@ -78,10 +78,10 @@ def distill(
         from gepa_loop.stages.retention import measure
 
         lab, run, view = opened
-        lab = with_questions(lab, teacher, run, view)
-        lab = with_references(lab, teacher, run, view)
-        done = distil_alone(lab, teacher, run, view)
-        result = measure(lab, teacher, done.adapter, run, view)
+        lab = with_questions(lab, candidate, run, view)
+        lab = with_references(lab, candidate, run, view)
+        done = distil_alone(lab, candidate, run, view)
+        result = measure(lab, candidate, done.adapter, run, view)
     from gepa_loop.scores.numbers import decimal
     from gepa_loop.show.tables import reply_lines, retention_lines, retention_table
 
@@ -96,7 +96,7 @@ def distill(
         out.print(f"KL(student || teacher) on held-out replies: {done.kl:.3f} nats a token", highlight=False)
     out.print(
         f"{judged} without a prompt, of the items that chose the step: {decimal(done.before)} before, "
-        f"{decimal(kept.score)} at step {kept.step} (kept: {kept.reason}){later}\nadapter: {shown(run.path / 'distill' / teacher.id / 'adapter')}",
+        f"{decimal(kept.score)} at step {kept.step} (kept: {kept.reason}){later}\nadapter: {shown(run.path / 'distill' / candidate.id / 'adapter')}",
         highlight=False,
     )
 
@@ -214,20 +214,20 @@ def sweep(
     from gepa_loop.sweep import check_cells, run_sweep
     from gepa_loop.task.prompts import read_prompt
 
-    grid, teacher = load_grid(preset), read_prompt(prompt)
+    grid, candidate = load_grid(preset), read_prompt(prompt)
     configs = cell_configs(grid, config, sets or (), seeds)
     more = {"seeds": str(seeds), "baseline": grid.baseline}
     more |= {f"cells.{name}": " ".join(own) for name, own in grid.cells.items()}
 
     def check(lab: Lab) -> None:
-        check_cells(lab, grid, configs, teacher, str(prompt))
+        check_cells(lab, grid, configs, candidate, str(prompt))
 
     facts = [f"cell {name}, seed {seed}: {' '.join(grid.cells[name])}" for name, seed in configs]
-    inputs = Inputs({str(prompt): teacher}, more=more, check=check, facts=facts)
+    inputs = Inputs({str(prompt): candidate}, more=more, check=check, facts=facts)
     flags = Flags(grid_source(grid, config), sets or (), run_name, dry_run, fresh)
     with open_session(SWEEP, flags, inputs) as opened:
         lab, run, view = opened
-        result = run_sweep(lab, grid, configs, teacher, run, view)
+        result = run_sweep(lab, grid, configs, candidate, run, view)
     from gepa_loop.show.tables import sweep_table
 
     out.print()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def distil(
     lab: Lab,
-    teacher: Candidate,
+    candidate: Candidate,
     folder: Path,
     observer: Observer,
     stack: Adapter | None,
@@ -62,7 +62,7 @@ def distil(
             row["step"], settings.steps, kl=row["reverse_kl"], held_out=row.get("held_out_score")
         )
 
-    done = distill(lab, teacher, folder, stack=stack, before=before, progress=progress)
+    done = distill(lab, candidate, folder, stack=stack, before=before, progress=progress)
     observer.note(f"ended {done.ended}; kept step {done.kept.step}: {done.kept.reason}")
     if still:
         observer.note(
@@ -78,12 +78,12 @@ def distil(
 
 
 def distil_alone(
-    lab: Lab, teacher: Candidate, run: Run, observer: Observer, label: str | None = None
+    lab: Lab, candidate: Candidate, run: Run, observer: Observer, label: str | None = None
 ) -> Distilled:
     """The `distill` command: the held-out score without a prompt, then the distillation; `label` is shown."""
-    label = label or teacher.id
+    label = label or candidate.id
     observer.stage("baseline", candidate=label)
     rows = scores(lab, "pareto", NO_PROMPT, None, run.path / "baseline" / "pareto.jsonl", observer)
-    folder = run.path / "distill" / teacher.id
-    observer.stage("distill", candidate=label or teacher.id)
-    return distil(lab, teacher, folder, observer, None, item_scores(rows))
+    folder = run.path / "distill" / candidate.id
+    observer.stage("distill", candidate=label or candidate.id)
+    return distil(lab, candidate, folder, observer, None, item_scores(rows))

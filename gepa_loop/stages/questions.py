@@ -39,7 +39,7 @@ def refuse_questions(config: Config, command: str) -> None:
         )
 
 
-def check_writer(lab: Lab, teacher: Candidate) -> str:
+def check_writer(lab: Lab, candidate: Candidate) -> str:
     """Find out, before anything is spent, whether the questions can be written; a line that says what it may take.
 
     Raises:
@@ -48,7 +48,7 @@ def check_writer(lab: Lab, teacher: Candidate) -> str:
         TaskError: As `kind_of` and `OwnModel.examples` do.
     """
     config, wanted = lab.config, lab.config.distill.questions
-    writer = open_writer(lab, teacher)
+    writer = open_writer(lab, candidate)
     head = f"questions: {wanted:,} for train, to be written by {_by(writer.name)}"
     if isinstance(writer, OwnModel):
         most, long = writer.calls * writer.rows, writer.sampling.max_tokens
@@ -67,7 +67,7 @@ def check_writer(lab: Lab, teacher: Candidate) -> str:
     return f"{head} in up to {writer.calls} calls of up to ${usd:.2f}, ending before they pass optimize.max_usd = {limit:g}"
 
 
-def open_writer(lab: Lab, teacher: Candidate) -> OwnModel | ReflectionModel:
+def open_writer(lab: Lab, candidate: Candidate) -> OwnModel | ReflectionModel:
     """Who writes, as `distill.writer` says.
 
     Raises:
@@ -75,9 +75,9 @@ def open_writer(lab: Lab, teacher: Candidate) -> OwnModel | ReflectionModel:
         TaskError: As `kind_of` and `OwnModel.examples` do.
     """
     config, wanted = lab.config, lab.config.distill.questions
-    kind = _kind(lab, teacher)
+    kind = _kind(lab, candidate)
     if config.distill.writer == "model":
-        writer = OwnModel(lab.rollouts, teacher.text, kind.before, wanted, kind.lines)
+        writer = OwnModel(lab.rollouts, candidate.text, kind.before, wanted, kind.lines)
         writer.examples  # noqa: B018 (it is found out here)
         return writer
     from gepa_loop.lm.remote import RemoteModel
@@ -90,15 +90,15 @@ def open_writer(lab: Lab, teacher: Candidate) -> OwnModel | ReflectionModel:
             "Name one in optimize.reflection.model, or set ANTHROPIC_API_KEY; distill.writer = 'model' needs none.",
         )
     remote = RemoteModel(name, config.optimize.reflection, "optimize.reflection")
-    return ReflectionModel(remote, lab.task.splits["train"], teacher.text, wanted, config.seed)
+    return ReflectionModel(remote, lab.task.splits["train"], candidate.text, wanted, config.seed)
 
 
-def with_questions(lab: Lab, teacher: Candidate, run: Run, observer: Observer) -> Lab:
+def with_questions(lab: Lab, candidate: Candidate, run: Run, observer: Observer) -> Lab:
     """The lab whose `train` has the questions of `distill.questions` besides; the lab as it is where that is 0.
 
     Args:
         lab: Of the run, from `Lab.for_training`.
-        teacher: The prompt that is distilled.
+        candidate: The prompt that is distilled.
         run: Its directory; questions/ there has each call (calls.jsonl), the questions (written.jsonl) and, when all are
             written, result.json.
         observer: Sees how many there are.
@@ -111,10 +111,10 @@ def with_questions(lab: Lab, teacher: Candidate, run: Run, observer: Observer) -
     """
     if not lab.config.distill.questions:
         return lab
-    folder, kind = run.path / FOLDER, _kind(lab, teacher)
+    folder, kind = run.path / FOLDER, _kind(lab, candidate)
     if not (folder / "result.json").exists():
         observer.stage("questions")
-        result, questions = _write(open_writer(lab, teacher), kind, lab.config, folder, observer)
+        result, questions = _write(open_writer(lab, candidate), kind, lab.config, folder, observer)
         rows: list[QuestionRow] = [
             {"id": f"{ID}{number}", "question": text, "by": result["by"]}
             for number, text in enumerate(questions)
@@ -211,11 +211,11 @@ def _call(row: CallRow) -> Call:
     return Call(replies, row["usd"], row["failed"])
 
 
-def _kind(lab: Lab, teacher: Candidate) -> Kind:
+def _kind(lab: Lab, candidate: Candidate) -> Kind:
     config, renderer = lab.config, lab.rollouts.renderer
     context = min(renderer.context, lab.teacher.context if lab.teacher else renderer.context)
     room = context - config.distill.longest(config.sampling.max_tokens)
-    return kind_of(lab.task, renderer, teacher.text, room)
+    return kind_of(lab.task, renderer, candidate.text, room)
 
 
 def _told(result: QuestionsRecord) -> str:

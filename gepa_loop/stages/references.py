@@ -39,14 +39,14 @@ def check_references(lab: Lab) -> None:
         )
 
 
-def with_references(lab: Lab, teacher: Candidate, run: Run, observer: Observer) -> Lab:
+def with_references(lab: Lab, candidate: Candidate, run: Run, observer: Observer) -> Lab:
     """The lab as it is, or, where its task has no answers, with the prompted model's greedy replies in their place.
 
     Their rows go to references/<split>.jsonl.
 
     Args:
         lab: Of the run.
-        teacher: The prompt that is distilled.
+        candidate: The prompt that is distilled.
         run: Its directory.
         observer: Sees each split's progress.
     """
@@ -58,6 +58,6 @@ def with_references(lab: Lab, teacher: Candidate, run: Run, observer: Observer) 
     for split in SPLITS:
         observer.stage(f"the prompted model's replies: {split}")
         path = run.path / "references" / f"{split}.jsonl"
-        rows = evaluate(config, mute, split, teacher.text, path, observer.progress)
+        rows = evaluate(config, mute, split, candidate.text, path, observer.progress)
         replies |= {row["item"]: row["completion"] for row in rows}
     return lab.with_task(lab.task.with_references(replies))

@@ -23,14 +23,16 @@ SHOWN = 3
 """Items whose replies are shown side by side."""
 
 
-def measure(lab: Lab, teacher: Candidate, student: Adapter, run: Run, observer: Observer) -> RetentionRecord:
+def measure(
+    lab: Lab, candidate: Candidate, student: Adapter, run: Run, observer: Observer
+) -> RetentionRecord:
     """Score the bare model, the prompted one, the student, and the student with the prompt, greedily and sampled.
 
     Rows go to test/<subject>.jsonl, and what comes of them to result.json.
 
     Args:
         lab: Of the run.
-        teacher: The prompt that was distilled.
+        candidate: The prompt that was distilled.
         student: Its student.
         run: Its directory.
         observer: Sees each subject's progress.
@@ -46,7 +48,7 @@ def measure(lab: Lab, teacher: Candidate, student: Adapter, run: Run, observer: 
     found: dict[str, dict[Way, Replies]] = {}
     for name in SUBJECTS:
         observer.stage(f"test: {name.replace('_', ' ')}")
-        text = teacher.text if name.endswith("prompted") else NO_PROMPT
+        text = candidate.text if name.endswith("prompted") else NO_PROMPT
         path = run.path / "test" / f"{name}.jsonl"
         note_look(ledger, name, path, observer)
         found[name] = replies(
@@ -77,7 +79,7 @@ def measure(lab: Lab, teacher: Candidate, student: Adapter, run: Run, observer: 
         "train": {"items": len(lab.task.splits["train"]), "written": lab.task.written},
         "greedy": one("greedy"),
         "sampled": one("sampled"),
-        "tokens": {"prompt": count(teacher.text, first), "bare": count(NO_PROMPT, first)},
+        "tokens": {"prompt": count(candidate.text, first), "bare": count(NO_PROMPT, first)},
         "examples": _examples(lab, {name: found[name]["greedy"] for name in SUBJECTS[:3]}),
     }
     write_json(run.path / "result.json", result)
