@@ -118,9 +118,9 @@ class _Search:
         adapter, journal = self.adapter, self.adapter.journal
         number = adapter.spent.proposals
         entry = journal.proposals[number - 1] if number else None
-        if entry is None:
-            assert accepted is not None
-        prompt = Candidate(str(accepted) if entry is None else entry["text"])
+        text = accepted if entry is None else entry["text"]
+        assert text is not None, "the seed is accepted first of all"
+        prompt = Candidate(text)
         status, reason = self._fate(entry, accepted)
         minibatch = self._minibatch if entry and status in ("accepted", "rejected") else []
         if number < len(journal.decided):
