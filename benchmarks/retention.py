@@ -36,7 +36,7 @@ GEPA_LOOP = [sys.executable, "-m", "gepa_loop"]
 
 @dataclass(frozen=True)
 class Side:
-    """A way to distil: settings of ours, or a trainer of TRL's with arguments of its config."""
+    """A way to distill: settings of ours, or a trainer of TRL's with arguments of its config."""
 
     name: str
     settings: tuple[str, ...] = ()
@@ -103,7 +103,7 @@ class Bench:
             raise SystemExit(f"{shlex.join(argv)}: exit code {done.returncode}\n{done.stderr[-2000:]}")
         return done.stdout
 
-    def distil(self, side: Side, task: str, seed: int, name: str) -> tuple[Path, dict[str, Any]]:
+    def distill(self, side: Side, task: str, seed: int, name: str) -> tuple[Path, dict[str, Any]]:
         """A student's adapter, and what its making took."""
         prompt = ROOT / "prompts" / task / "good.txt"
         if side.trl is None:
@@ -145,7 +145,7 @@ class Bench:
             name = "-".join(
                 ("tune", side.trl or "", task, how.replace(" ", "_").replace(",", "").replace("'", ""))
             )
-            adapter, _ = self.distil(Side(how, trl=side.trl, own=own), task, seed, name)
+            adapter, _ = self.distill(Side(how, trl=side.trl, own=own), task, seed, name)
             found = self.scores(adapter, task, seed, "select", name)
             value = sum(sum(scores.values()) / len(scores) for scores in found.values()) / len(found)
             print(f"{task}, {side.trl}, {how}: {value:.3f}", flush=True)
@@ -172,7 +172,7 @@ class Bench:
         name = f"{slug(side.name)}-{task}-{seed}"
         how = side.own.get("how")
         own = {key: value for key, value in side.own.items() if key != "how"}
-        adapter, took = self.distil(Side(side.name, side.settings, side.trl, own), task, seed, name)
+        adapter, took = self.distill(Side(side.name, side.settings, side.trl, own), task, seed, name)
         ours = self.folder / "runs" / name / "test" / "student.jsonl"
         found = by_way(ours) if side.trl is None else self.scores(adapter, task, seed, "test", name)
         row = {"side": side.name, "task": task, "seed": seed, "how": how, **took}

@@ -1,4 +1,4 @@
-"""TRL's SDFTTrainer or DistillationTrainer distils a prompt, for retention.py, in a process of its own.
+"""TRL's SDFTTrainer or DistillationTrainer distills a prompt, for retention.py, in a process of its own.
 
 Both get what ours gets: the same questions as ours renders them, the teacher's prompt as system turn, rollouts a step, completions
 of one item, longest completion and LoRA; everything else is TRL's default or given. The learning rate falls to 0 over the

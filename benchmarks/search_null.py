@@ -138,7 +138,7 @@ def null(sides: Sequence[str], trials: int, budget: int, folder: Path) -> Iterat
 
 
 def would_distil(lab: Lab, folder: Path) -> bool:
-    """Whether a loop would distil a prompt that the search found: its mean on `select` is above the bare model's."""
+    """Whether a loop would distill a prompt that the search found: its mean on `select` is above the bare model's."""
     path = folder / "evaluate" / "bare.jsonl"
     bare = item_scores(scores(lab, "select", NO_PROMPT, None, path, Silent()))
     least = sum(bare.values()) / len(bare) + lab.config.loop.min_gap

@@ -1,4 +1,4 @@
-"""The loop: search prompts, distil each, score the students without a prompt, keep the best, go on.
+"""The loop: search prompts, distill each, score the students without a prompt, keep the best, go on.
 
 Each round writes one directory and is a function of what the round before returned. Every stage is done when
 its output file exists, so the same command continues a run wherever it stopped.
@@ -28,7 +28,7 @@ from gepa_loop.scores.outcome import details, gains, lengths, summary
 from gepa_loop.scores.prediction import Fit, Prediction, fit, predict
 from gepa_loop.scores.results import DecisionRecord, LoopRecord, RoundRecord, RoundTest, WholeTest
 from gepa_loop.scores.statistics import ItemScores, internalisation, item_scores, mean_difference
-from gepa_loop.stages.distillation import distil
+from gepa_loop.stages.distillation import distill_candidate
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.score import note_look, replies, scores
 from gepa_loop.stages.search import search
@@ -121,7 +121,7 @@ def rounds_done(path: Path) -> int:
 
 
 def run_round(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer, ground: Ground) -> RoundOutcome:
-    """One round on top of the earlier rounds' adapters: baseline, search, distil, evaluate, decide.
+    """One round on top of the earlier rounds' adapters: baseline, search, distill, evaluate, decide.
 
     Args:
         lab: That of the round.
@@ -159,7 +159,7 @@ def run_round(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer, gr
             continue
         target = folder / "distill" / candidate.id
         observer.stage("distill", round=number, candidate=candidate.id)
-        distilled = distil(lab, candidate, target, observer, stack, held_out)
+        distilled = distill_candidate(lab, candidate, target, observer, stack, held_out)
         students[candidate.id] = distilled.adapter
         if (why := _forgets(config.loop, distilled)) is not None:
             contenders.append(Contender(candidate.id, prompted, None, why))

@@ -19,7 +19,7 @@ from gepa_loop.run.identity import fingerprint
 from gepa_loop.scores.over_seeds import SeedScores, over_seeds, seed_difference
 from gepa_loop.scores.records import EstimateRecord, OverSeedsRecord
 from gepa_loop.scores.statistics import ItemScores, estimate, holm, item_scores
-from gepa_loop.stages.distillation import distil_alone
+from gepa_loop.stages.distillation import distill_alone
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.questions import refuse_questions
 from gepa_loop.stages.score import scores
@@ -94,7 +94,7 @@ def run_sweep(
     run: Run,
     observer: Observer,
 ) -> SweepRecord:
-    """Distil `teacher` under every config, score the students on `select`, and write result.json.
+    """Distill `teacher` under every config, score the students on `select`, and write result.json.
 
     Cells are paired by seed and by the items of each seed: another seed draws other items.
     """
@@ -121,7 +121,7 @@ def run_sweep(
                 scored.add(path)
         with open_run(run.path / folder, lab.identity(command="sweep", prompts=candidate.id)) as cell:
             write_json(cell.path / "config.json", config.model_dump(mode="json"))
-            done = distil_alone(lab, candidate, cell, observer, label=f"{name}, seed {seed}")
+            done = distill_alone(lab, candidate, cell, observer, label=f"{name}, seed {seed}")
             observer.stage("student", candidate=f"{name}, seed {seed}")
             path = cell.path / "evaluate" / f"{candidate.id}.jsonl"
             rows = scores(lab, SPLIT, NO_PROMPT, done.adapter, path, observer)

@@ -33,7 +33,7 @@ from gepa_loop.scores.card import Replies
 from gepa_loop.scores.decision import Verdict
 from gepa_loop.scores.outcome import gains
 from gepa_loop.scores.statistics import internalisation
-from gepa_loop.stages.distillation import distil
+from gepa_loop.stages.distillation import distill_candidate
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
 from gepa_loop.task.scorers import each
 
@@ -382,7 +382,7 @@ def test_students_of_two_prompts_are_one_where_none_is_read(
         for text in ("One.", "Two."):
             folder = tmp_path / type_ / text
             before = dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0)
-            distil(lab, Candidate(text), folder, Silent(), None, before)
+            distill_candidate(lab, Candidate(text), folder, Silent(), None, before)
             found.append(read_jsonl(folder / "metrics.jsonl")[0]["grad_norm"])
         assert all(found)
         assert (found[0] == found[1]) == equal

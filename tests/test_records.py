@@ -16,7 +16,7 @@ from gepa_loop.cli import run
 from gepa_loop.config.load import load_config
 from gepa_loop.lab import open_lab
 from gepa_loop.run.directory import open_run
-from gepa_loop.stages.distillation import distil_alone
+from gepa_loop.stages.distillation import distill_alone
 from gepa_loop.task.prompts import Candidate
 
 ELSEWHERE = {
@@ -78,7 +78,7 @@ class Stops:
 def test_a_checkpoint_is_as_its_record_says(tmp_path: Path) -> None:
     lab = open_lab(load_config("smoke", ("distill.average=0.5",), env={})).for_training()
     with pytest.raises(KeyboardInterrupt), open_run(tmp_path / "r", lab.identity()) as opened:
-        distil_alone(lab, Candidate("Answer with one number."), opened, Stops())
+        distill_alone(lab, Candidate("Answer with one number."), opened, Stops())
     assert "checkpoints/step_N/state.json" in recorded(tmp_path)
 
 

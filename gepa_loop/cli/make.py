@@ -65,14 +65,14 @@ def distill(
     dry_run: DryOption = False,
     fresh: FreshOption = False,
 ) -> None:
-    """Distil one prompt into a LoRA adapter."""
+    """Distill one prompt into a LoRA adapter."""
     from gepa_loop.task.prompts import read_prompt
 
     candidate, sets = read_prompt(prompt), _with(sets, "distill.questions", questions)
     flags = Flags(config, sets, run_name, dry_run, fresh)
     with open_session(DISTILL, flags, Inputs({str(prompt): candidate})) as opened:
         from gepa_loop.scores.ledger import read_looks
-        from gepa_loop.stages.distillation import distil_alone
+        from gepa_loop.stages.distillation import distill_alone
         from gepa_loop.stages.questions import with_questions
         from gepa_loop.stages.references import with_references
         from gepa_loop.stages.retention import measure
@@ -80,7 +80,7 @@ def distill(
         lab, run, view = opened
         lab = with_questions(lab, candidate, run, view)
         lab = with_references(lab, candidate, run, view)
-        done = distil_alone(lab, candidate, run, view)
+        done = distill_alone(lab, candidate, run, view)
         result = measure(lab, candidate, done.adapter, run, view)
     from gepa_loop.scores.numbers import decimal
     from gepa_loop.show.tables import reply_lines, retention_lines, retention_table
@@ -168,7 +168,7 @@ def loop(
     dry_run: DryOption = False,
     fresh: FreshOption = False,
 ) -> None:
-    """Search prompts, distil each, keep the best student, and go on from it."""
+    """Search prompts, distill each, keep the best student, and go on from it."""
     flags = Flags(config, _with(sets, "loop.rounds", rounds), run_name, dry_run, fresh)
     with open_session(LOOP, flags) as opened:
         from gepa_loop.lab import seed_prompt
@@ -209,7 +209,7 @@ def sweep(
     dry_run: DryOption = False,
     fresh: FreshOption = False,
 ) -> None:
-    """Distil one prompt under every cell of a grid and compare the students with the baseline's."""
+    """Distill one prompt under every cell of a grid and compare the students with the baseline's."""
     from gepa_loop.config.grids import cell_configs, grid_source, load_grid
     from gepa_loop.sweep import check_cells, run_sweep
     from gepa_loop.task.prompts import read_prompt

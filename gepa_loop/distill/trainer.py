@@ -72,7 +72,7 @@ def distill(
     before: Mapping[str, float],
     progress: Progress,
 ) -> Distilled:
-    """Distil one prompt into a new adapter on top of base + stack.
+    """Distill one prompt into a new adapter on top of base + stack.
 
     Args:
         lab: From `Lab.for_training`. Its base is unchanged afterwards; its sampler holds base + stack + student while

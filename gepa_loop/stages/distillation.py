@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gepa_loop.distill.trainer import Distilled
 
 
-def distil(
+def distill_candidate(
     lab: Lab,
     candidate: Candidate,
     folder: Path,
@@ -28,7 +28,7 @@ def distil(
     stack: Adapter | None,
     before: Mapping[str, float],
 ) -> Distilled:
-    """Distil one prompt on top of `stack`; `before` holds its held-out scores without a prompt.
+    """Distill one prompt on top of `stack`; `before` holds its held-out scores without a prompt.
 
     Items and random numbers are those of the lab's round.
     """
@@ -77,7 +77,7 @@ def distil(
     return done
 
 
-def distil_alone(
+def distill_alone(
     lab: Lab, candidate: Candidate, run: Run, observer: Observer, label: str | None = None
 ) -> Distilled:
     """The `distill` command: the held-out score without a prompt, then the distillation; `label` is shown."""
@@ -86,4 +86,4 @@ def distil_alone(
     rows = scores(lab, "pareto", NO_PROMPT, None, run.path / "baseline" / "pareto.jsonl", observer)
     folder = run.path / "distill" / candidate.id
     observer.stage("distill", candidate=label or candidate.id)
-    return distil(lab, candidate, folder, observer, None, item_scores(rows))
+    return distill_candidate(lab, candidate, folder, observer, None, item_scores(rows))

@@ -139,7 +139,7 @@ def plan(lab: Lab, command: Command) -> list[str]:
         first = f", {student.recorded:,} samples of the teacher before them" if student.recorded else ""
         again = " and groups drawn again" if student.trained > settings.steps * settings.rollouts else ""
         lines.append(
-            f"distil: {settings.steps} steps of {settings.rollouts} rollouts{again}{first}, up to {student.tokens:,} tokens to "
+            f"distill: {settings.steps} steps of {settings.rollouts} rollouts{again}{first}, up to {student.tokens:,} tokens to "
             f"write, and up to {student.checks:,} rollouts of checks, for {each}"
         )
     if command.students == "one" and lab.task.answers == "none":

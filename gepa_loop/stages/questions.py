@@ -35,7 +35,7 @@ def refuse_questions(config: Config, command: str) -> None:
     if config.distill.questions:
         raise ConfigError(
             f"distill.questions = {config.distill.questions}: `{command}` writes no questions, only `distill` does",
-            "Set it to 0, or distil one prompt with `gepa-loop distill`.",
+            "Set it to 0, or distill one prompt with `gepa-loop distill`.",
         )
 
 

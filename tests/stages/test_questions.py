@@ -27,7 +27,7 @@ from gepa_loop.run.directory import open_run
 from gepa_loop.run.files import read_json, read_jsonl
 from gepa_loop.sampling.base import Completion, Sampler, Sampling
 from gepa_loop.show.tables import retention_lines
-from gepa_loop.stages.distillation import distil_alone
+from gepa_loop.stages.distillation import distill_alone
 from gepa_loop.stages.plan import distillation
 from gepa_loop.stages.questions import check_writer, open_writer, with_questions
 from gepa_loop.stages.references import check_references, with_references
@@ -272,7 +272,7 @@ def test_the_teacher_answers_them_and_nothing_scores_them(lab: Lab, tmp_path: Pa
     told = write_in(tmp_path / "r", own)
     with open_run(tmp_path / "r", own.identity()) as opened:
         told = with_references(told, PROMPT, opened, Watch())
-        done = distil_alone(told, PROMPT, opened, Watch())
+        done = distill_alone(told, PROMPT, opened, Watch())
         result = measure(told, PROMPT, done.adapter, opened, Watch())
     assert result["train"] == {"items": 26, "written": 10}
     assert "trained on 26 questions, 10 of them written for it" in list(retention_lines(result))

@@ -27,7 +27,7 @@ from gepa_loop.run.directory import open_run
 from gepa_loop.run.files import read_json, read_jsonl
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.show.tables import retention_lines
-from gepa_loop.stages.distillation import distil_alone
+from gepa_loop.stages.distillation import distill_alone
 from gepa_loop.stages.references import check_references, with_references
 from gepa_loop.stages.retention import measure
 from gepa_loop.task.items import load_task
@@ -115,7 +115,7 @@ def test_references_are_the_prompted_models_greedy_replies(lab: Lab, tmp_path: P
 def test_a_student_is_kept_by_its_divergence_and_judged_by_equal_replies(lab: Lab, tmp_path: Path) -> None:
     with open_run(tmp_path / "r", lab.identity()) as run:
         told = with_references(lab, PROMPT, run, Watch())
-        done = distil_alone(told, PROMPT, run, Watch())
+        done = distill_alone(told, PROMPT, run, Watch())
         result = measure(told, PROMPT, done.adapter, run, Watch())
     folder = tmp_path / "r" / "distill" / PROMPT.id
     rows = read_jsonl(folder / METRICS)
@@ -186,7 +186,7 @@ def test_a_run_that_is_killed_anywhere_ends_the_same(lab: Lab, tmp_path: Path) -
     def run_in(folder: Path, watch: Watch) -> Any:
         with open_run(folder, lab.identity()) as run:
             told = with_references(lab, PROMPT, run, watch)
-            done = distil_alone(told, PROMPT, run, watch)
+            done = distill_alone(told, PROMPT, run, watch)
             return done.adapter.fingerprint, measure(told, PROMPT, done.adapter, run, watch)
 
     whole = run_in(tmp_path / "whole", Watch())

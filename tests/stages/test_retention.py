@@ -13,7 +13,7 @@ from gepa_loop.lab import Lab, open_lab
 from gepa_loop.run.directory import open_run
 from gepa_loop.run.files import read_json, read_jsonl
 from gepa_loop.show.tables import reply_lines, retention_lines, retention_table
-from gepa_loop.stages.distillation import distil_alone
+from gepa_loop.stages.distillation import distill_alone
 from gepa_loop.stages.retention import SUBJECTS, changes, measure
 from gepa_loop.task.prompts import Candidate
 from gepa_loop.task.scorers import Reading, each
@@ -64,7 +64,7 @@ def lab() -> Lab:
 def test_four_subjects_are_scored_on_test_and_none_twice(lab: Lab, tmp_path: Path) -> None:
     watch = Watch()
     with open_run(tmp_path / "r", lab.identity()) as run:
-        done = distil_alone(lab, PROMPT, run, watch)
+        done = distill_alone(lab, PROMPT, run, watch)
         result = measure(lab, PROMPT, done.adapter, run, watch)
     assert read_json(tmp_path / "r" / "result.json") | {"schema_version": 1} == result | {"schema_version": 1}
     assert watch.stages[-4:] == [f"test: {name.replace('_', ' ')}" for name in SUBJECTS]
@@ -91,7 +91,7 @@ def test_four_subjects_are_scored_on_test_and_none_twice(lab: Lab, tmp_path: Pat
 
     again = Watch()
     with open_run(tmp_path / "r", lab.identity()) as run:
-        assert measure(lab, PROMPT, distil_alone(lab, PROMPT, run, again).adapter, run, again) == result
+        assert measure(lab, PROMPT, distill_alone(lab, PROMPT, run, again).adapter, run, again) == result
     assert again.done == 0, "nothing is sampled again"
 
     lines = [*retention_lines(result), *reply_lines(result)]
