@@ -54,14 +54,13 @@ class Stage:
     trained: list[Any]
     collected: Collected
 
-    def update(self) -> Updated:
+    def update(self, updates: int = 0) -> Updated:
         config, base = self.config, self.lab.base
         forward, passes = open_forward(base.model, self.trained), plan_passes(config.distill, base, 0)
         optimizer = make_optimizer(config.distill, self.trained)
         clock = Clock(base.device)
-        return update(
-            config, Trainee(base, forward, optimizer, self.teacher), self.collected, Carried(passes), clock
-        )
+        trainee = Trainee(base, forward, optimizer, self.teacher)
+        return update(config, trainee, self.collected, Carried(passes, updates), clock)
 
     def gradient(self) -> Tensor:
         return torch.cat([p.grad.flatten() for p in self.trained])
@@ -276,6 +275,21 @@ def test_a_following_teacher_moves_once_a_step(stage: Callable[..., Stage]) -> N
     for name, tensor in after.items():
         torch.testing.assert_close(tensor, 0.25 * student[name] + 0.75 * before[name])
     assert any(not torch.equal(tensor, before[name]) for name, tensor in after.items())
+
+
+def test_the_rate_goes_on_where_the_steps_before_ended(stage: Callable[..., Stage]) -> None:
+    """The first step of a fresh AdamW is as long as its rate is high; in a warm-up the fifth is five times the first."""
+    here, lengths = stage("distill.warmup=10"), []
+    before = [p.detach().clone() for p in here.trained]
+    for taken in (0, 4):
+        done = here.update(taken)
+        assert done.carried.updates == taken + 1
+        moves = [p.detach() - old for p, old in zip(here.trained, before, strict=True)]
+        lengths.append(float(torch.cat([move.flatten() for move in moves]).norm()))
+        with torch.no_grad():
+            for parameter, old in zip(here.trained, before, strict=True):
+                parameter.copy_(old)
+    assert lengths[1] == pytest.approx(5 * lengths[0], rel=1e-3)
 
 
 def test_a_live_teacher_is_the_student_of_this_update(stage: Callable[..., Stage]) -> None:
