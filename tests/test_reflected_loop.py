@@ -12,6 +12,7 @@ from gepa_loop.run.files import read_json, read_jsonl
 
 SETS = [
     *ladder.SETS,
+    "seed=3",
     "optimize.max_rollouts=50",
     "distill.rollouts=32",
     "distill.group=8",

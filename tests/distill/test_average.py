@@ -161,7 +161,7 @@ def test_who_reads_with_the_student_s_weights_is_told_when_the_average_is_in_pla
             self.seen.append(weight.item())
 
     rest: dict[str, Any] = dict.fromkeys(field.name for field in fields(Training))
-    trainee: Any = SimpleNamespace(reader=Reader())
+    trainee: Any = SimpleNamespace(teacher=Reader())
     with Training(**rest | {"trainee": trainee, "average": average})._averaged():
         assert Reader.seen == [1.0]
     assert Reader.seen == [1.0, 2.0]
