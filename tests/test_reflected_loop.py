@@ -12,7 +12,8 @@ from gepa_loop.run.files import read_json, read_jsonl
 
 SETS = [
     *ladder.SETS,
-    "seed=3",
+    "seed=2",
+    "loop.alpha=0.5",
     "optimize.max_rollouts=50",
     "distill.rollouts=32",
     "distill.group=8",
