@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,12 @@ from gepa_loop.config.kinds import Above0, Bounds, Positive, Section, Share, Wei
 class Objective(Section):
     """What the objectives share."""
 
+    reads_before: ClassVar[bool] = False
+    """Somebody's log-probabilities of the sampled tokens are read before the student's own forward."""
+    reward_alone: ClassVar[bool] = False
+    """There is no teacher to choose: the task's reward is all there is."""
+    imitates: ClassVar[bool] = False
+    """It trains on what the teacher wrote, whatever that is worth."""
     adv_tau: Weight = 0.0
     """Weight of the task reward's advantage: the reward minus its group's mean."""
     reward_std: bool = False
@@ -49,23 +55,8 @@ class Objective(Section):
         return True
 
     @property
-    def reads_before(self) -> bool:
-        """Somebody's log-probabilities of the sampled tokens are read before the student's own forward."""
-        return False
-
-    @property
-    def reward_alone(self) -> bool:
-        """There is no teacher to choose: the task's reward is all there is."""
-        return False
-
-    @property
     def anchored(self) -> bool:
         """The base without a prompt is read, which the student is held to."""
-        return False
-
-    @property
-    def imitates(self) -> bool:
-        """It trains on what the teacher wrote, whatever that is worth."""
         return False
 
     @property
@@ -143,6 +134,7 @@ class FullKL(Objective):
 class TokenKL(Objective):
     """The sampled token's log-ratio as its advantage (Thinking Machines, SkyRL, MiniLLM)."""
 
+    reads_before = True
     type: Literal["token_kl"] = "token_kl"
     teacher_tau: Weight = 1.0
     student_tau: Weight = 1.0
@@ -184,14 +176,11 @@ class TokenKL(Objective):
             )
         return self
 
-    @property
-    def reads_before(self) -> bool:
-        return True
-
 
 class SequenceKL(Objective):
     """One reward for each completion, from the sums of log-probabilities (the prime-rl fork)."""
 
+    reads_before = True
     type: Literal["sequence_kl"] = "sequence_kl"
     teacher_tau: Weight = 1.0
     student_tau: Weight = 1.0
@@ -227,14 +216,12 @@ class SequenceKL(Objective):
             raise ValueError("kl_std = true needs use_full_reward_baseline = true")
         return self
 
-    @property
-    def reads_before(self) -> bool:
-        return True
-
 
 class GRPO(Objective):
     """The task reward alone (GRPO, DAPO)."""
 
+    reward_alone = True
+    reads_before = True
     type: Literal["grpo"] = "grpo"
     adv_tau: Weight = 1.0
     reward_std: bool = True
@@ -257,10 +244,6 @@ class GRPO(Objective):
         return False
 
     @property
-    def reward_alone(self) -> bool:
-        return True
-
-    @property
     def anchored(self) -> bool:
         return self.kl_tau > 0
 
@@ -281,10 +264,6 @@ class GRPO(Objective):
         return self
 
     @property
-    def reads_before(self) -> bool:
-        return True
-
-    @property
     def redraws(self) -> int:
         return self.redraw
 
@@ -293,15 +272,12 @@ class SFT(Objective):
     """The teacher samples with the prompt, at `sampling.temperature`; the student, at temperature 1, imitates what it
     wrote without the prompt (context distillation)."""
 
+    imitates = True
     type: Literal["sft"] = "sft"
     loss: Literal["cross_entropy", "forward_kl"] = "cross_entropy"
     """Of the teacher's tokens, or of its whole distribution at each."""
     only_correct: bool = False
     """Rejection sampling: train only completions with a full score."""
-
-    @property
-    def imitates(self) -> bool:
-        return True
 
     @property
     def reads_score(self) -> str:
