@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gepa_loop.config.load import load_config
 from gepa_loop.config.recipe import on_policy_share
+from gepa_loop.config.tables import SamplingConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.distill.collect import collect, items_of_step
 from gepa_loop.distill.teacher.choose import open_teacher
 from gepa_loop.distill.trainer import distill
-from gepa_loop.distill.warm import imitating
+from gepa_loop.distill.warm import by_teacher, imitating
 from gepa_loop.errors import ConfigError, Diverged, RunDirectoryError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.lora.training import remove_lora, student_adapter, with_lora
@@ -214,3 +216,24 @@ def test_the_likelihood_of_the_teachers_replies_is_the_geometric_mean(lab: Lab, 
     assert row["teacher_likelihood"] == pytest.approx(math.exp(sum(shown) / len(shown)), rel=1e-3)
     [own] = train(lab, tmp_path / "own", "distill.steps=1")
     assert own["teacher_likelihood"] is None
+
+
+def test_where_another_sampler_draws_for_the_teacher_one_of_the_two_sleeps() -> None:
+    """Both in memory would be one engine too many on a card."""
+    seen: list[str] = []
+
+    def sampler(name: str) -> Any:
+        return SimpleNamespace(sleep=lambda: seen.append(name))
+
+    def awake(own: Any, theirs: Any) -> list[str]:
+        seen.clear()
+        teacher: Any = SimpleNamespace(answers=lambda *_: SimpleNamespace(sampler=theirs))
+        rollouts: Any = SimpleNamespace(sampler=own)
+        with by_teacher(rollouts, teacher, None, SamplingConfig()) as answered:
+            seen.append("draws")
+        assert answered.sampler is theirs
+        return list(seen)
+
+    own, other = sampler("own"), sampler("other")
+    assert awake(own, own) == ["draws"]
+    assert awake(own, other) == ["own", "draws", "other"]
