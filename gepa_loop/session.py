@@ -17,6 +17,7 @@ from gepa_loop.show.terminal import out
 from gepa_loop.signals import interruptible
 
 if TYPE_CHECKING:
+    from gepa_loop.config.tables import LoopConfig
     from gepa_loop.config.whole import Config
     from gepa_loop.lab import Lab
     from gepa_loop.run.directory import Run
@@ -72,7 +73,7 @@ def open_session(command: Command, flags: Flags, inputs: Inputs = NOTHING) -> It
     if flags.dry_run:
         _print_plan(lab, command, path, inputs.facts)
         raise typer.Exit
-    if command.searches and (flags.fresh or not _searched(command, settings, path)):
+    if command.searches and (flags.fresh or not _searched(command, settings.loop, path)):
         from gepa_loop.stages.search import check_search
 
         check_search(lab, seed_prompt(settings.optimize))
@@ -115,12 +116,12 @@ def _print_plan(lab: Lab, command: Command, path: Path, facts: Sequence[str]) ->
         out.print(line, highlight=False)
 
 
-def _searched(command: Command, settings: Config, path: Path) -> bool:
+def _searched(command: Command, settings: LoopConfig, path: Path) -> bool:
     """Whether nothing is left for a reflection model to be asked."""
     if command.students == "front":
         from gepa_loop.loop import rounds_done
 
-        return rounds_done(path) >= settings.loop.rounds
+        return rounds_done(path) >= settings.rounds
     return (path / "optimize" / "result.json").exists()
 
 
@@ -180,7 +181,7 @@ def _checked_lab(
     from gepa_loop.task.sources import code_of
 
     if command.students == "front":
-        refuse_questions(settings, command.name)
+        refuse_questions(settings.distill, command.name)
     for task in filter(None, (settings.task, settings.distill.control)):
         for file in code_of(task):
             out.print(f"task {task.name} runs {file}", highlight=False)

@@ -80,7 +80,7 @@ def check_cells(
     first = min(seed for _, seed in configs)
     for name in grid.cells:
         with cell_of(grid, name):
-            refuse_questions(configs[name, first], "sweep")
+            refuse_questions(configs[name, first].distill, "sweep")
             cell = lab.under(configs[name, first])
             cell.check_prompt(candidate, source)
             check_teacher(cell, candidate.text)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gepa_loop.config.search import OptimizeConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError
 from gepa_loop.optimize.propose.base import Example, Proposer, Quote
@@ -54,9 +55,8 @@ class Plan:
     def seconds(self) -> float:
         return self.rollouts * self.seconds_each
 
-    def lines(self, config: Config) -> list[str]:
+    def lines(self, settings: OptimizeConfig) -> list[str]:
         """The plan for a person."""
-        settings = config.optimize
         read = round(self.rollouts * (self.question_tokens + self.prompt_tokens))
         longest = round(self.rollouts * (self.question_tokens + settings.max_prompt_tokens))
         lines = [
@@ -97,7 +97,7 @@ def plan_search(config: Config, rollouts: Rollouts, proposer: Proposer, seed_pro
     items = rollouts.task.splits["pareto"]
     full = rollouts.renderer.all_tokens(seed_prompt.text, items)
     prompt = rollouts.renderer.system_tokens(seed_prompt.text, items[0])
-    quote = dearest_proposal(config, rollouts, proposer, seed_prompt)
+    quote = dearest_proposal(settings, rollouts, proposer, seed_prompt)
     left = settings.max_rollouts - splits.pareto * settings.samples
     judged = 2 * settings.minibatch * settings.samples
     accepted = judged + splits.pareto * settings.samples
@@ -150,7 +150,7 @@ def sample_of(rollouts: Rollouts, prompt: Candidate, rows: int) -> list[Item]:
 
 
 def dearest_proposal(
-    config: Config, rollouts: Rollouts, proposer: Proposer, seed_prompt: Candidate
+    settings: OptimizeConfig, rollouts: Rollouts, proposer: Proposer, seed_prompt: Candidate
 ) -> Quote | None:
     """The dearest that a proposal may be: the longest prompt and questions, with excerpts of full length.
 
@@ -158,7 +158,6 @@ def dearest_proposal(
         ConfigError: It is more than `max_usd`.
         ProviderError: The reflection model cannot be used.
     """
-    settings = config.optimize
     longest = sorted((item.question for item in rollouts.task.splits["train"]), key=len)
     longest_prompt = max(seed_prompt.text, "word " * settings.max_prompt_tokens, key=len)
     quote = proposer.quote(longest_prompt, _examples(longest[-settings.minibatch :], settings.excerpt_tokens))

@@ -128,7 +128,7 @@ def plan(lab: Lab, command: Command) -> list[str]:
         proposer.check()
         found = plan_search(config, lab.rollouts, proposer, seed_prompt(config.optimize))
         searched = found.rollouts
-        lines += [f"reflection: {proposer.about}", *found.lines(config)]
+        lines += [f"reflection: {proposer.about}", *found.lines(config.optimize)]
     if command.students in ("one", "front"):
         if command.students == "one":
             each = "the prompt"

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
+from gepa_loop.config.recipe import DistillConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import CallFailed, ConfigError, TaskError
 from gepa_loop.lab import Lab
@@ -26,15 +27,15 @@ def writer_name(config: Config) -> str:
     return "model" if config.distill.writer == "model" else proposer_name(config.optimize.reflection)
 
 
-def refuse_questions(config: Config, command: str) -> None:
+def refuse_questions(settings: DistillConfig, command: str) -> None:
     """Refuse to run a command without the questions that its config asks for.
 
     Raises:
         ConfigError: `distill.questions` is above 0.
     """
-    if config.distill.questions:
+    if settings.questions:
         raise ConfigError(
-            f"distill.questions = {config.distill.questions}: `{command}` writes no questions, only `distill` does",
+            f"distill.questions = {settings.questions}: `{command}` writes no questions, only `distill` does",
             "Set it to 0, or distill one prompt with `gepa-loop distill`.",
         )
 

@@ -47,7 +47,7 @@ def search(
     observer.stage("optimize", round=number)
     proposer = open_proposer(lab, number)
     observer.note(f"reflection: {proposer.about}")
-    quote = dearest_proposal(lab.config, lab.rollouts, proposer, seed_prompt)
+    quote = dearest_proposal(lab.config.optimize, lab.rollouts, proposer, seed_prompt)
     if quote is not None and quote.usd is None:
         observer.note(f"litellm knows no price of {proposer.name}: optimize.max_usd cannot be kept")
     measure = open_probe(lab, stack)
@@ -115,7 +115,7 @@ def check_search(lab: Lab, seed_prompt: Candidate) -> None:
         )
     proposer = open_proposer(lab, 0)
     proposer.check()
-    dearest_proposal(lab.config, lab.rollouts, proposer, seed_prompt)
+    dearest_proposal(lab.config.optimize, lab.rollouts, proposer, seed_prompt)
 
 
 def open_proposer(lab: Lab, number: int) -> Proposer:
