@@ -121,6 +121,8 @@ def update(config: Config, trainee: Trainee, collected: Collected, carried: Carr
         for group in trainee.optimizer.param_groups:
             group["lr"] = learning_rate(config.distill, carried.updates + number)
         total = float(value)
+        # Clipping has multiplied every gradient by max_norm / norm, so a norm of NaN or infinity spoils them all. And a step in
+        # which no token counts would move the weights all the same, by AdamW's momentum and decay.
         if math.isfinite(norm) and math.isfinite(total) and bool(counted):
             trainee.optimizer.step()
             moved = True
@@ -134,6 +136,7 @@ def update(config: Config, trainee: Trainee, collected: Collected, carried: Carr
         teacher.follow()
     return Updated(
         loss=sum(losses) / len(losses),
+        # `max` passes over NaN or not depending on where it stands.
         grad_norm=max(norms, key=lambda norm: math.inf if math.isnan(norm) else norm),
         stats=TokenStats(*(torch.cat(values).cpu() for values in zip(*(s for s, _ in seen), strict=True))),
         found=Ratios(*(torch.cat(values).cpu() for values in zip(*(f for _, f in seen), strict=True))),
@@ -170,6 +173,7 @@ def _gradient(
     """
     trainee = fixed.trainee
     while True:
+        # The gradients stay where they are: captured graphs add to these addresses, and all lie in one tensor.
         trainee.optimizer.zero_grad(set_to_none=False)
         start, values, counts, seen = tokens.start, [], [], []
         try:
@@ -180,6 +184,7 @@ def _gradient(
                 value, stats, found = _pass(fixed, part, here, weights, passes.recompute, clock)
                 start = here.stop
                 values.append(value)
+                # On the device: `bool` here would wait for it once a pass.
                 counts.append((weights * ~found.masked_N).any())
                 seen.append((stats, found))
             return torch.stack(values).sum(), torch.stack(counts).any(), seen, passes
@@ -265,7 +270,8 @@ def _shares(collected: Collected, updates: int) -> list[tuple[tuple[Group, ...],
 def _slice(batch: Completions, tokens: slice, rollouts: slice) -> Completions:
     return Completions(
         batch.lengths_C[rollouts],
-        batch.groups_C[rollouts] - batch.groups_C[rollouts][0],
+        batch.groups_C[rollouts]
+        - batch.groups_C[rollouts][0],  # counted from 0, as sums over groups want them
         batch.reward_C[rollouts],
         batch.truncated_C[rollouts],
         batch.old_logprob_N[tokens],

@@ -1,4 +1,4 @@
-"""LoRA adapters as values, and on disk in PEFT's format. In training they are in `lora_training`."""
+"""LoRA adapters as values."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from gepa_loop.model.origin import Origin, hash_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_PREFIX, LORA_A, LORA_B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
-
-_WEIGHTS_FILE, _CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
-
-
-T = TypeVar("T")
+PREFIX, LORA_A, LORA_B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+"""Around a module's name in the tensors' names, as PEFT writes them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +42,7 @@ class Adapter:
 
     def pair(self, module: str) -> tuple[Tensor, Tensor]:
         """A [rank, in] and B [out, rank] of one module."""
-        return self.tensors[f"{_PREFIX}{module}{LORA_A}"], self.tensors[f"{_PREFIX}{module}{LORA_B}"]
+        return self.tensors[f"{PREFIX}{module}{LORA_A}"], self.tensors[f"{PREFIX}{module}{LORA_B}"]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -58,7 +54,7 @@ class Adapter:
 
 def module_of(tensor: str) -> str:
     """The name of the linear layer that a tensor belongs to."""
-    return tensor.removeprefix(_PREFIX).removesuffix(LORA_A).removesuffix(LORA_B)
+    return tensor.removeprefix(PREFIX).removesuffix(LORA_A).removesuffix(LORA_B)
 
 
 def stack_adapters(adapters: Sequence[Adapter]) -> Adapter:
@@ -84,8 +80,9 @@ def stack_adapters(adapters: Sequence[Adapter]) -> Adapter:
             else:
                 a, b = one.new_zeros(adapter.rank, one.shape[1]), two.new_zeros(two.shape[0], adapter.rank)
             parts_A.append(a)
+            # Exact where alpha / rank is a power of two, as in all presets: then scaling changes exponents alone.
             parts_B.append(b * adapter.scale)
-        tensors[f"{_PREFIX}{module}{LORA_A}"] = torch.cat(parts_A, 0)
-        tensors[f"{_PREFIX}{module}{LORA_B}"] = torch.cat(parts_B, 1)
+        tensors[f"{PREFIX}{module}{LORA_A}"] = torch.cat(parts_A, 0)
+        tensors[f"{PREFIX}{module}{LORA_B}"] = torch.cat(parts_B, 1)
     targets = sorted({target for adapter in adapters for target in adapter.targets})
     return Adapter(rank, float(rank), tuple(targets), tensors)

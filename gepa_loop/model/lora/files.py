@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gepa_loop.errors import ModelError
-from gepa_loop.model.lora.adapter import Adapter, T, module_of
+from gepa_loop.model.lora.adapter import LORA_A, LORA_B, PREFIX, Adapter, module_of
 from gepa_loop.model.origin import Origin, read_origin, write_origin
 from gepa_loop.outside.files import SETTINGS, parse_json, read_file
 from gepa_loop.run.files import disk_errors, write_bytes, write_text
@@ -19,9 +19,9 @@ from gepa_loop.run.files import disk_errors, write_bytes, write_text
 if TYPE_CHECKING:
     from torch import Tensor
 
-_PREFIX, LORA_A, LORA_B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
-
 _WEIGHTS_FILE, _CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
+
+T = TypeVar("T")
 
 _PLAIN = {
     "auto_mapping",
@@ -134,8 +134,8 @@ class _Scaling:
         for module in adapter.modules:
             (a, b), rank = adapter.pair(module), self.rank_of(module)
             scale = self._own(module, self.alphas, self.alpha) / (math.sqrt(rank) if by_root else rank)
-            tensors[f"{_PREFIX}{module}{LORA_A}"] = pad(a, (0, 0, 0, most - rank))
-            tensors[f"{_PREFIX}{module}{LORA_B}"] = pad(b * scale, (0, most - rank))
+            tensors[f"{PREFIX}{module}{LORA_A}"] = pad(a, (0, 0, 0, most - rank))
+            tensors[f"{PREFIX}{module}{LORA_B}"] = pad(b * scale, (0, most - rank))
         return replace(adapter, rank=most, alpha=float(most), tensors=tensors)
 
     def _own(self, module: str, patterns: Mapping[str, T], other: T) -> T:
@@ -161,7 +161,7 @@ def _is_pattern(value: object) -> bool:
 def _check_tensor(file: Path, name: str, tensor: Tensor, tensors: Mapping[str, Tensor], rank: int) -> None:
     side, other = (LORA_A, LORA_B) if name.endswith(LORA_A) else (LORA_B, LORA_A)
     partner = name.removesuffix(side) + other
-    if not (name.startswith(_PREFIX) and name.endswith(side)) or partner not in tensors:
+    if not (name.startswith(PREFIX) and name.endswith(side)) or partner not in tensors:
         raise ModelError(f"{file}: {name} is not one of a pair of LoRA tensors")
     axis = 0 if side == LORA_A else 1
     if tensor.ndim != 2 or tensor.shape[axis] != rank or not tensor.is_floating_point():
@@ -215,6 +215,7 @@ def write_adapter(folder: Path, adapter: Adapter, base: Origin) -> None:
         "target_modules": list(adapter.targets),
         "bias": "none",
     }
+    # First of all, or a process killed in between leaves new weights beside an old configuration.
     with disk_errors(folder):
         (folder / _CONFIG_FILE).unlink(missing_ok=True)
     write_bytes(folder / _WEIGHTS_FILE, save(dict(adapter.tensors), {"format": "pt"}))
