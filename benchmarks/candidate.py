@@ -151,7 +151,9 @@ class Scored:
     """Of each completion, with its stop token; empty where nobody counted."""
 
 
-Side = Callable[[Setting], Callable[[Candidate], Scored]]
+Judged = Callable[[Candidate], Scored]
+
+Side = Callable[[Setting], Judged]
 """Makes a side of the comparison: a function that scores a candidate."""
 
 

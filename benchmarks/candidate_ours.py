@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.candidate import Scored, Setting, measure_side
+from benchmarks.candidate import Judged, Scored, Setting, measure_side
 from gepa_loop.optimize.adapter import COMPONENT, disable_caches, example
 from gepa_loop.optimize.journal import Journal
 from gepa_loop.optimize.programs import Aids, BatchedAdapter
@@ -16,7 +16,7 @@ from gepa_loop.task.items import SPLITS
 from gepa_loop.task.prompts import Candidate
 
 
-def open_ours(setting: Setting):
+def open_ours(setting: Setting) -> Judged:
     disable_caches()
     config = setting.config
     folder, count = tempfile.TemporaryDirectory(), itertools.count()
@@ -24,7 +24,7 @@ def open_ours(setting: Setting):
     proposer = make_proposer(settings.reflection, "offline", setting.train, settings.max_prompt_tokens, 0)
     # The task of random letters has items in one split only, and the search looks at all four.
     task = setting.rollouts.task
-    task = replace(task, splits={**dict.fromkeys(SPLITS, ()), **task.splits})
+    task = replace(task, splits={**task.splits, **{name: () for name in SPLITS if name not in task.splits}})
     rollouts = replace(setting.rollouts, task=task)
     batch = [example(item) for item in setting.items]
 

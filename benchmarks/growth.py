@@ -51,7 +51,7 @@ SMALL = (
 """For a CPU."""
 
 
-def sizes_of(case: Case, override: dict[str, int]) -> dict[str, Any]:
+def sizes_of(case: Case, override: dict[str, Any]) -> dict[str, Any]:
     found = dataclasses.asdict(dataclasses.replace(case, **override))
     return {name: value for name, value in found.items() if name not in ("name", "device")}
 

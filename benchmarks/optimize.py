@@ -12,6 +12,7 @@ import dataclasses
 import datetime
 import json
 import os
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -87,7 +88,7 @@ def alike(ours: dict[str, Any], theirs: dict[str, Any], which: str) -> float:
     pairs = [
         list(zip(side[which]["completions"], side[which]["scores"], strict=True)) for side in (ours, theirs)
     ]
-    return sum(a == b for a, b in zip(*pairs, strict=True)) / len(pairs[0])
+    return statistics.fmean(a == b for a, b in zip(*pairs, strict=True))
 
 
 def compare(case: Scoring, peers: list[str], given: argparse.Namespace, console: Console) -> bool:

@@ -24,11 +24,12 @@ from gepa_loop.distill.update import Carried, Trainee, update
 from gepa_loop.lab import Lab
 from gepa_loop.model.graphs import open_forward
 from gepa_loop.model.lora.training import student_adapter, with_lora
-from gepa_loop.sampling.base import Completion, Sampling
+from gepa_loop.sampling.base import Completion, Sampling, SelfMeasured
 from gepa_loop.sampling.choose import open_sampler
 from gepa_loop.scores.rollouts import Rollouts
 from gepa_loop.task.items import Item, Task
 from gepa_loop.task.prompts import Renderer
+from gepa_loop.task.scorers import each
 
 
 class Fixed:
@@ -43,6 +44,9 @@ class Fixed:
             tokens = fixed_completion(self.case, self.vocabulary, list(prompt), number % self.case.group)
             out.append(Completion(tuple(tokens), (0.0,) * len(tokens), "length"))
         return out
+
+    def sleep(self) -> SelfMeasured:
+        return {}
 
 
 def configure(case: Case, sets: list[str]) -> Config:
@@ -65,7 +69,9 @@ def run(case: Case, steps: int, warmup: int, sets: list[str]) -> dict[str, Any]:
     config = configure(case, sets)
     context, questions = make_texts(case)
     items = tuple(Item(f"q{n}", (("user", text),), "", {}) for n, text in enumerate(questions))
-    task = Task("bench", "whole", {"train": items, "pareto": ()}, 1, 1, ("", 0.0), "", lambda *_: (0.0, ""))
+    task = Task(
+        "bench", "whole", {"train": items, "pareto": ()}, 1, 1, ("", 0.0), "", each(lambda _: (0.0, ""))
+    )
     sampler, engine = open_sampler(base, config.sampling)
     renderer = Renderer(base.tokenizer, base.context)
     lab = Lab(config, base, task, Rollouts(sampler, renderer, task, 0), engine)

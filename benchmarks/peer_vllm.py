@@ -30,8 +30,8 @@ from gepa_loop.sampling.base import Sampling
 from gepa_loop.sampling.vllm.options import (
     capture_sizes,
     installed_version,
-    room,
     sampling_options,
+    served_rank,
     set_environment,
 )
 from gepa_loop.task.items import Item
@@ -86,7 +86,7 @@ def start(case: Case, folder: Path, how: str) -> tuple[Any, str]:
         "max_num_seqs": case.rollouts,
         "enable_prefix_caching": True,
         "enable_lora": True,
-        "max_lora_rank": room(case.rank),
+        "max_lora_rank": served_rank(case.rank),
         "seed": 0,
     }
     if case.device == "cpu":

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.step import versions
+from gepa_loop.distill.records import MetricsRow
 from gepa_loop.run.files import read_jsonl
 from gepa_loop.scores.statistics import internalisation, item_scores
 
@@ -112,7 +113,7 @@ class Bench:
                 argv = [*GEPA_LOOP, "distill", "--config", task, "--prompt", str(prompt), "--run-name", name]
                 self.call([*argv, *self.sets(seed, *side.settings)], name)
             (folder,) = (run / "distill").iterdir()
-            rows = read_jsonl(folder / "metrics.jsonl")
+            rows = read_jsonl(folder / "metrics.jsonl", MetricsRow)
             steps = sum(sum(row["seconds"].values()) for row in rows)
             return folder / "adapter", {"steps": len(rows), "seconds": steps}
         out, done = self.folder / f"{name}-adapter", self.folder / f"{name}.json"

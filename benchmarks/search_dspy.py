@@ -23,7 +23,7 @@ from gepa_loop.lab import Lab, seed_prompt
 from gepa_loop.optimize.adapter import FieldAdapter, disable_caches, example, program, prompt_of
 from gepa_loop.optimize.feedback import failure_of
 from gepa_loop.optimize.gepa import trainset
-from gepa_loop.optimize.propose.base import Proposer
+from gepa_loop.optimize.propose.base import Example, Proposer
 from gepa_loop.run.seeds import derive_seed
 from gepa_loop.sampling.base import Completion
 from gepa_loop.stages.search import open_proposer
@@ -78,10 +78,15 @@ class Proposals:
         return made
 
 
-def shown(record: Mapping[str, Any]) -> dict[str, Any]:
+def shown(record: Mapping[str, Any]) -> Example:
     """A record of DSPy's reflective dataset as our proposers read it."""
     kind, _, feedback = record["Feedback"].partition("\n")
-    return {**record, "Feedback": feedback, "Failure": kind or None}
+    return {
+        "Inputs": record["Inputs"],
+        "Generated Outputs": record["Generated Outputs"],
+        "Feedback": feedback,
+        "Failure": kind or None,
+    }
 
 
 def search_stock(lab: Lab, budget: int, threads: int) -> Outcome:

@@ -19,14 +19,16 @@ from gepa_loop.lab import Lab, seed_prompt
 from gepa_loop.model.base import Base, load_base
 from gepa_loop.model.bundled import TINY
 from gepa_loop.model.lora.adapter import Adapter
+from gepa_loop.optimize.records import FrontRow
 from gepa_loop.run.files import read_jsonl
 from gepa_loop.run.seeds import derive_seed
-from gepa_loop.sampling.base import Completion, Sampling
+from gepa_loop.sampling.base import Completion, Sampling, SelfMeasured
 from gepa_loop.scores.rollouts import Rollouts
 from gepa_loop.scores.statistics import item_scores, wilson
 from gepa_loop.stages.score import scores
 from gepa_loop.task.items import SPLITS, Item, Task
 from gepa_loop.task.prompts import NO_PROMPT, Renderer
+from gepa_loop.task.scorers import each
 
 RIGHT, WRONG = "right", "wrong"
 
@@ -57,7 +59,7 @@ class Coin:
         self.asked: Counter[str] = Counter()
         """Prompt and question as one text -> how often they were asked."""
 
-    def sleep(self) -> dict[str, float]:
+    def sleep(self) -> SelfMeasured:
         return {}
 
     def generate(
@@ -110,7 +112,7 @@ def null_lab(base: Base, config: Config, coin: type[Coin] = Coin) -> Lab:
         len(chances),
         (RIGHT, 1.0),
         "",
-        lambda i, e, _: (float(e == RIGHT), ""),
+        each(lambda reading: (float(reading.read == RIGHT), "")),
     )
     sampler = coin(base, chances, derive_seed(config.seed, "coin"))
     rollouts = Rollouts(sampler, Renderer(base.tokenizer, CONTEXT), task, config.seed)
@@ -120,7 +122,13 @@ def null_lab(base: Base, config: Config, coin: type[Coin] = Coin) -> Lab:
 def expected(lab: Lab, split: str) -> float:
     """The score that every prompt has on a split in the mean."""
     items = lab.task.splits[split]
-    return sum(lab.rollouts.sampler.chances[item.question] for item in items) / len(items)  # type: ignore[attr-defined]
+    return statistics.fmean(coin_of(lab).chances[item.question] for item in items)
+
+
+def coin_of(lab: Lab) -> Coin:
+    """The sampler of `null_lab`."""
+    assert isinstance(lab.rollouts.sampler, Coin)
+    return lab.rollouts.sampler
 
 
 def null(sides: Sequence[str], trials: int, budget: int, folder: Path) -> Iterator[dict[str, Any]]:
@@ -142,7 +150,8 @@ def would_distil(lab: Lab, folder: Path) -> bool:
     path = folder / "evaluate" / "bare.jsonl"
     bare = item_scores(scores(lab, "select", NO_PROMPT, None, path, Silent()))
     least = sum(bare.values()) / len(bare) + lab.config.loop.min_gap
-    front, seed = read_jsonl(folder / "optimize" / "front.jsonl"), seed_prompt(lab.config.optimize)
+    front = read_jsonl(folder / "optimize" / "front.jsonl", FrontRow)
+    seed = seed_prompt(lab.config.optimize)
     return any(row["select"]["mean"] > least for row in front if row["id"] != seed.id)
 
 

@@ -16,6 +16,7 @@ from scipy.stats import t as student_t
 from gepa_loop.config.load import load_config
 from gepa_loop.config.whole import Config
 from gepa_loop.lab import Lab, seed_prompt
+from gepa_loop.optimize.records import CandidateRow, SearchRecord
 from gepa_loop.run.files import read_json, read_jsonl
 from gepa_loop.stages.search import search
 from gepa_loop.task.prompts import Candidate
@@ -110,8 +111,8 @@ def search_ours(lab: Lab, folder: Path) -> Outcome:
     candidates = {c.id: c for c in front.candidates}
     chosen = candidates[front.winner] if front.winner else seed_prompt(lab.config.optimize)
     rows = {row["id"]: row for row in front.rows}
-    finalists = read_json(folder / "optimize" / "result.json")["finalists"]
-    decided = read_jsonl(folder / "optimize" / "candidates.jsonl")[1:]
+    finalists = read_json(folder / "optimize" / "result.json", SearchRecord)["finalists"]
+    decided = read_jsonl(folder / "optimize" / "candidates.jsonl", CandidateRow)[1:]
     judged = len(finalists) * len(lab.task.splits["select"]) * lab.config.evaluate.samples
     return Outcome(
         chosen=chosen,

@@ -213,7 +213,7 @@ def compare(case: Case, peers: list[str], given: argparse.Namespace, console: Co
         )
 
     row(ours["name"], ours["seconds"], ours["peak_gib"], None, ours["fixed_loss"])
-    complete, measured = True, {}
+    complete, measured = True, dict[str, Any]()
     for peer in sorted(peers, key=lambda peer: peer == "vllm"):  # which needs TRL's training time
         if peer == "vllm":
             start = "--start", given.vllm_start

@@ -71,11 +71,12 @@ def both(lab: Lab, config: Config, peer: Any) -> tuple[Outcome, Outcome]:
         with torch.no_grad():
             for name, parameter in trained.items():
                 parameter.copy_(start[name])
-        optimizer.zero_grad()
+        # The parameters' gradients are parts of the optimiser's one, and would stay if that were dropped.
+        optimizer.zero_grad(set_to_none=False)
         student = padded_logits(lab, collected, NO_PROMPT)
         with torch.no_grad(), as_teacher(model):
-            teacher = padded_logits(lab, collected, PROMPT)
-        loss = peer(student, teacher, collected)
+            prompted = padded_logits(lab, collected, PROMPT)
+        loss = peer(student, prompted, collected)
         loss.backward()
         theirs = Outcome(loss.item(), {n: p.grad.clone() for n, p in trained.items() if p.grad is not None})
     finally:

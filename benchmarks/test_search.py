@@ -14,7 +14,7 @@ from benchmarks.candidate import SCORINGS, Setting, open_setting
 from benchmarks.search import compact, gain_table
 from benchmarks.search_dspy import Recording, quiet, search_stock, shown
 from benchmarks.search_gain import gain, gains
-from benchmarks.search_null import Coin, expected, false_winners, null_config, null_lab
+from benchmarks.search_null import Coin, coin_of, expected, false_winners, null_config, null_lab
 from benchmarks.search_ours import NUMBER, SIDES, STOCK, VARIANTS, Outcome, configure, search_ours
 from gepa_loop.config.tables import ModelConfig
 from gepa_loop.lab import Lab, open_lab, seed_prompt
@@ -22,6 +22,7 @@ from gepa_loop.model.base import Base, load_base
 from gepa_loop.model.bundled import TINY
 from gepa_loop.optimize.adapter import COMPONENT, FieldAdapter, example, program
 from gepa_loop.optimize.feedback import Excerpt, reflective_record
+from gepa_loop.optimize.propose.base import Example
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.stages.search import open_proposer
 
@@ -48,7 +49,7 @@ def test_the_coin_reads_no_prompt_and_shares_no_random_numbers(base: Base) -> No
     config = null_config(BUDGET, 0, "task.splits.train=4000")
     lab = null_lab(base, config)
     first, other, again = replies(lab, "Text 1."), replies(lab, "Text 2."), replies(lab, "Text 1.")
-    chances = [lab.rollouts.sampler.chances[item.question] for item in lab.task.splits["train"]]
+    chances = [coin_of(lab).chances[item.question] for item in lab.task.splits["train"]]
     # Uniform chances: two independent replies to an item are equal in p^2 + (1 - p)^2 of cases, 2/3 in the mean; the
     # standard deviations are .0079 of a mean and .0075 of an agreement.
     for one in (first, other, again):
@@ -67,7 +68,7 @@ def test_a_null_search_keeps_its_budget_and_repeats(base: Base, run: Run, tmp_pa
     config = null_config(BUDGET, 3)
     lab = null_lab(base, config)
     found = run(lab, tmp_path / "first")
-    assert found.rollouts == lab.rollouts.sampler.asked.total()
+    assert found.rollouts == coin_of(lab).asked.total()
     # GEPA looks at its budget between two iterations.
     slack = 2 * config.optimize.minibatch + config.task.splits.pareto if run is stock else 0
     assert BUDGET - 250 < found.rollouts <= BUDGET + slack
@@ -84,7 +85,13 @@ def test_both_sides_ask_the_same_proposer(base: Base, tmp_path: Path) -> None:
     seed = seed_prompt(lab.config.optimize).text
     proposer = open_proposer(lab, NUMBER)
     # Its first proposal depends on how many of 8 items failed, and on nothing else here.
-    failed = [[{"Failure": "content"}] * count for count in range(9)]
+    one: Example = {
+        "Inputs": {"question": ""},
+        "Generated Outputs": {"answer": ""},
+        "Feedback": "",
+        "Failure": "content",
+    }
+    failed = [[one] * count for count in range(9)]
     could = {proposer.propose(seed, examples, 0, {seed}).text for examples in failed}
     assert len(could) < 9
     for run in (stock, search_ours):
@@ -97,7 +104,7 @@ def test_stock_reports_its_candidates_mean_on_pareto(base: Base) -> None:
     lab = null_lab(base, null_config(BUDGET, 4))
     found = stock(lab, Path())
     assert found.winner
-    sampler, items = lab.rollouts.sampler, lab.task.splits["pareto"]
+    sampler, items = coin_of(lab), lab.task.splits["pareto"]
     texts = {
         prompt: [lab.rollouts.renderer.text(prompt, item) for item in items]
         for prompt in (seed_prompt(lab.config.optimize).text, *found.proposals)
