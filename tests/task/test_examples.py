@@ -19,8 +19,7 @@ from gepa_loop.task.scorers import RULES
 
 SIZES = {"train": 256, "pareto": 100, "select": 100, "test": 200}
 PROMPTS = ROOT / "prompts"
-GOOD = {name: PROMPTS / name / "good.txt" for name in examples.NAMES} | {"desk": PROMPTS / "prog2.txt"}
-"""The default preset's task has prog0 to prog2, of which the last is the good one."""
+GOOD = {name: PROMPTS / name / "good.txt" for name in examples.NAMES}
 SCORERS = {
     "router": "json",
     "extract": "json",
@@ -42,6 +41,10 @@ def test_items_are_many_and_depend_on_the_seed_alone(name: str) -> None:
     assert len({question for question, _ in items}) == sum(SIZES.values()) > 600
     assert items == example(name)
     assert not {question for question, _ in items} <= {question for question, _ in example(name, 1)}
+
+
+def test_the_default_tasks_last_program_is_the_good_prompt_of_the_desk() -> None:
+    assert GOOD["desk"].read_bytes() == (PROMPTS / "prog2.txt").read_bytes()
 
 
 @pytest.mark.parametrize("name", examples.NAMES)
