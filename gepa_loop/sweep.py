@@ -94,7 +94,7 @@ def run_sweep(
     run: Run,
     observer: Observer,
 ) -> SweepRecord:
-    """Distill `teacher` under every config, score the students on `select`, and write result.json.
+    """Distill `candidate` under every config, score the students on `select`, and write result.json.
 
     Cells are paired by seed and by the items of each seed: another seed draws other items.
     """

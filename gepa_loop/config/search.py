@@ -77,7 +77,7 @@ class OptimizeConfig(Section):
     max_prompt_tokens: Positive = 1024
     """Longest prompt a proposal may have."""
     max_copied: Positive = 8
-    """Words in a row by which a proposal is found to copy an item; see `optimize.refusal.CopyGuard`."""
+    """Words in a row by which a proposal is found to copy an item; see `optimize.propose.refusal.CopyGuard`."""
     excerpt_tokens: Positive = 256
     """Tokens of a completion that the reflection reads, from its head and its tail."""
     reflection: ReflectionConfig = ReflectionConfig()

@@ -198,12 +198,12 @@ class LoopConfig(Section):
     alpha: Annotated[float, Field(ge=0.001, le=0.5)] = 0.05
     """Chance that a run finds a false winner, at most, of however many rounds. The r-th round, from 1, tests at
     2 alpha / (r (r + 1)), two-sided and after Holm's correction over all prompts that were scored on `select`: see
-    `select.level_of_round`."""
+    `scores.decision.level_of_round`."""
     min_gap: Annotated[float, Field(ge=-1, le=1)] = 0.0
     """A candidate whose prompt gains no more than this over no prompt on `select` is not distilled. An objective that reads
     no prompt (`grpo`, or a `teacher_tau` of 0) has one student a round, whatever the prompts gain."""
     max_forgetting: Annotated[float, Field(gt=0)] | None = None
     """A student that is further than this from the model of its round on texts that have nothing to do with the task cannot win:
-    KL(model || student) in nats a token, see `distill.forgetting`. None: no limit."""
+    KL(model || student) in nats a token; the texts are in the module `distill.forgetting`. None: no limit."""
     max_control_loss: Annotated[float, Field(ge=0, le=1)] | None = None
     """A student that scores lower than the model of its round by more than this, on `distill.control`, cannot win. None: no limit."""

@@ -59,7 +59,7 @@ def deal(config: TaskConfig, seed: int, rounds: int) -> Dealt:
     """Items for every split and round.
 
     Raises:
-        TaskError: As `task.load_task` has it.
+        TaskError: As `items.load_task` has it.
     """
     match config.kind:
         case "reasoning_gym":

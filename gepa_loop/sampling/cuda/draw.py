@@ -98,7 +98,7 @@ def _draw(
 
 
 def draw_rows(logits_BV: Tensor, temperature: float, stops_K: Tensor, rows: Rows, drawn: Drawn) -> None:
-    """Draw each row's next token by inverting its cumulative distribution, as `torch.draw` does; lengths grow by 1.
+    """Draw each row's next token by inverting its cumulative distribution, as `plain.draw` does; lengths grow by 1.
 
     Args:
         logits_BV: Of the next token.
