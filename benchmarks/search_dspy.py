@@ -112,7 +112,7 @@ def search_stock(lab: Lab, budget: int, threads: int) -> Outcome:
         clock = Clock()
         found = stock.compile(
             program(seed),
-            trainset=trainset(config, lab.rollouts),
+            trainset=trainset(config.optimize, config.task.splits, lab.rollouts),
             valset=[example(item) for item in splits["pareto"]],
         )
         spent = clock.seconds()

@@ -17,7 +17,9 @@ from gepa_loop.show.terminal import out
 from gepa_loop.signals import interruptible
 
 if TYPE_CHECKING:
-    from gepa_loop.config.tables import LoopConfig
+    from gepa_loop.config.recipe import DistillConfig
+    from gepa_loop.config.search import OptimizeConfig
+    from gepa_loop.config.tables import LoopConfig, SplitSizes
     from gepa_loop.config.whole import Config
     from gepa_loop.lab import Lab
     from gepa_loop.run.directory import Run
@@ -58,7 +60,7 @@ def open_session(command: Command, flags: Flags, inputs: Inputs = NOTHING) -> It
         "command": command.name,
         "prompts": " ".join(p.id for p in prompts.values()),
         **inputs.more,
-        **_writers(command, settings),
+        **_writers(command, settings.optimize, settings.distill, settings.task.splits),
     }
     label = Path(flags.config).stem if flags.config else "default"
     identity = [without_limits(settings.model_dump(mode="json")), extra]
@@ -81,7 +83,9 @@ def open_session(command: Command, flags: Flags, inputs: Inputs = NOTHING) -> It
         yield session
 
 
-def _writers(command: Command, settings: Config) -> dict[str, str]:
+def _writers(
+    command: Command, optimize: OptimizeConfig, distill: DistillConfig, splits: SplitSizes
+) -> dict[str, str]:
     """Who writes prompts and questions: what `auto` means depends on the environment, and a run goes on with whom it began."""
     from gepa_loop.stages.questions import writer_name
     from gepa_loop.stages.search import proposer_name
@@ -90,10 +94,10 @@ def _writers(command: Command, settings: Config) -> dict[str, str]:
     if command.searches:
         from gepa_loop.config.whole import check_budget
 
-        check_budget(settings)
-        found["reflection"] = proposer_name(settings.optimize.reflection)
-    if command.students == "one" and settings.distill.questions:
-        found["writer"] = writer_name(settings)
+        check_budget(optimize, splits)
+        found["reflection"] = proposer_name(optimize.reflection)
+    if command.students == "one" and distill.questions:
+        found["writer"] = writer_name(distill, optimize.reflection)
     return found
 
 

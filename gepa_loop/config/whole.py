@@ -16,6 +16,7 @@ from gepa_loop.config.tables import (
     LoraConfig,
     ModelConfig,
     SamplingConfig,
+    SplitSizes,
     TaskConfig,
 )
 from gepa_loop.config.teachers import BaseTeacher, TeacherConfig
@@ -58,33 +59,34 @@ class Config(Section):
         return self
 
 
-def set_aside(config: Config) -> int:
+def set_aside(settings: OptimizeConfig, splits: SplitSizes) -> int:
     """How many of the first items of `train` worked examples are made of; the search never scores those."""
-    return min(EXAMPLE_POOL, config.task.splits.train // 4) if config.optimize.reflection.examples else 0
+    return min(EXAMPLE_POOL, splits.train // 4) if settings.reflection.examples else 0
 
 
-def iteration_rollouts(config: Config) -> int:
+def iteration_rollouts(settings: OptimizeConfig, splits: SplitSizes) -> int:
     """Most completions that one GEPA iteration samples: parent and child on a minibatch, the child on `pareto`."""
-    return (2 * config.optimize.minibatch + config.task.splits.pareto) * config.optimize.samples
+    return (2 * settings.minibatch + splits.pareto) * settings.samples
 
 
-def check_budget(config: Config) -> None:
+def check_budget(settings: OptimizeConfig, splits: SplitSizes) -> None:
     """Refuse a rollout budget that is spent before the first proposal is judged, and a minibatch that `train` cannot fill.
 
     Raises:
         ConfigError: Names the smallest budget, or the largest minibatch, that works.
     """
-    left = config.task.splits.train - set_aside(config)
-    if config.optimize.minibatch > left:
+    aside = set_aside(settings, splits)
+    left = splits.train - aside
+    if settings.minibatch > left:
         raise ConfigError(
-            f"optimize.minibatch = {config.optimize.minibatch}: task.splits.train = {config.task.splits.train} leaves "
-            f"{left} items to draw from, as {set_aside(config)} are set aside for worked examples",
+            f"optimize.minibatch = {settings.minibatch}: task.splits.train = {splits.train} leaves "
+            f"{left} items to draw from, as {aside} are set aside for worked examples",
             "Raise task.splits.train, or lower optimize.minibatch.",
         )
-    least = config.task.splits.pareto * config.optimize.samples + iteration_rollouts(config)
-    if config.optimize.max_rollouts < least:
+    least = splits.pareto * settings.samples + iteration_rollouts(settings, splits)
+    if settings.max_rollouts < least:
         raise ConfigError(
-            f"optimize.max_rollouts = {config.optimize.max_rollouts} allows no proposal: the seed prompt and one "
+            f"optimize.max_rollouts = {settings.max_rollouts} allows no proposal: the seed prompt and one "
             f"candidate take up to {least}",
             f"Raise it to {least} or more, or lower optimize.samples, optimize.minibatch or task.splits.pareto.",
         )

@@ -9,7 +9,7 @@ from itertools import islice
 
 import torch
 
-from gepa_loop.config.objectives import Objective
+from gepa_loop.config.objectives import Objective, ObjectiveConfig
 from gepa_loop.config.recipe import on_policy_share
 from gepa_loop.config.whole import Config
 from gepa_loop.distill.batch import Group
@@ -139,7 +139,7 @@ def collect(
         fresh = _other_items(train, drawn, len(dull), rollouts.derived("redraw", step, attempt))
         for n, one in zip(dull, draw(fresh, True, f"train/{step}/{attempt}"), strict=False):
             drawn[n] = one
-    return _as_tensors(config, teacher, drawn, horizon)
+    return _as_tensors(objective, size, teacher, drawn, horizon)
 
 
 def _replayed(completions: Sequence[Completion], size: int, epoch: int) -> list[Completion]:
@@ -182,8 +182,11 @@ def _scores(
     return found
 
 
-def _as_tensors(config: Config, teacher: Teacher | None, drawn: Sequence[Drawn], horizon: int) -> Collected:
-    rule, size = rule_of(config.objective), config.distill.group
+def _as_tensors(
+    objective: ObjectiveConfig, size: int, teacher: Teacher | None, drawn: Sequence[Drawn], horizon: int
+) -> Collected:
+    """The rollouts of groups of `size` completions."""
+    rule = rule_of(objective)
     completions = [completion for one in drawn for completion in one.completions]
     lengths_C = torch.tensor([len(c.token_ids) for c in completions])
     truncated_C = torch.tensor([c.finish_reason == "length" for c in completions])

@@ -174,7 +174,7 @@ def _open(lab: Lab, model: PeftModel, candidate: Candidate, stack: Adapter | Non
     record, nats = None, warm_start(config.distill, config.objective, config.teacher)
     if nats:
         assert teacher is not None
-        record = recorded(config, rollouts, teacher, stack, folder)
+        record = recorded(config.distill, config.sampling, rollouts, teacher, stack, folder)
     rollouts.sampler.sleep()  # what it gives back counts as free
     optimizer = make_optimizer(config.distill, trained)
     return Training(

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gepa_loop.config.objectives import FullKL
+from gepa_loop.config.recipe import DistillConfig
 from gepa_loop.config.tables import SamplingConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.distill.records import TeacherRow
@@ -53,12 +54,18 @@ def by_teacher(
 
 
 def recorded(
-    config: Config, rollouts: Rollouts, teacher: Teacher, stack: Adapter | None, folder: Path
+    settings: DistillConfig,
+    sampling: SamplingConfig,
+    rollouts: Rollouts,
+    teacher: Teacher,
+    stack: Adapter | None,
+    folder: Path,
 ) -> Recorded:
     """The teacher's completions of all items of `train`, `distill.teacher_samples` each.
 
     Args:
-        config: The run's configuration.
+        settings: How many, and how long they may be.
+        sampling: How they are drawn.
         rollouts: Of the round.
         teacher: Reads the prompt.
         stack: Adapter of the earlier rounds, part of the teacher.
@@ -67,13 +74,13 @@ def recorded(
     Raises:
         RunDirectoryError: The file is not as it was written.
     """
-    items, samples = rollouts.task.splits["train"], config.distill.teacher_samples
+    items, samples = rollouts.task.splits["train"], settings.teacher_samples
     path = folder / TEACHER_SAMPLES
     if not path.exists():
-        sampling = Sampling(config.sampling.temperature, config.distill.longest(config.sampling.max_tokens))
+        drawn = Sampling(sampling.temperature, settings.longest(sampling.max_tokens))
         prompts = [teacher.prompts[item.id] for item in items]
-        with by_teacher(rollouts, teacher, stack, config.sampling) as answered:
-            flat = answered.sample(prompts, items, samples, sampling, "teacher")
+        with by_teacher(rollouts, teacher, stack, sampling) as answered:
+            flat = answered.sample(prompts, items, samples, drawn, "teacher")
         owners = [item for item in items for _ in range(samples)]
         write_jsonl(path, [_row(item, completion) for item, completion in zip(owners, flat, strict=True)])
     found: dict[str, list[Completion]] = {}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gepa_loop.config.whole import Config, iteration_rollouts
+from gepa_loop.config.search import OptimizeConfig
+from gepa_loop.config.tables import SplitSizes
+from gepa_loop.config.whole import iteration_rollouts
 from gepa_loop.errors import BudgetReached
 from gepa_loop.optimize.records import SpentRecord
 
@@ -50,11 +52,14 @@ class Progress:
         )
 
 
-def reason_to_stop(config: Config, spent: Spent, progress: Progress, dearest: float) -> str | None:
+def reason_to_stop(
+    settings: OptimizeConfig, splits: SplitSizes, spent: Spent, progress: Progress, dearest: float
+) -> str | None:
     """Which cap is reached, before an iteration that could pass it; None to go on.
 
     Args:
-        config: The run's configuration.
+        settings: The caps, and what an iteration takes of them.
+        splits: Sizes of the task's splits.
         spent: What the search has used.
         progress: What its iterations brought.
         dearest: US dollars that the next proposal may cost.
@@ -62,9 +67,9 @@ def reason_to_stop(config: Config, spent: Spent, progress: Progress, dearest: fl
     Raises:
         BudgetReached: `max_minutes` is reached and nothing was proposed.
     """
-    settings = config.optimize
-    if spent.rollouts + iteration_rollouts(config) > settings.max_rollouts:
-        return f"rollouts: {spent.rollouts} of {settings.max_rollouts}, and an iteration may take {iteration_rollouts(config)}"
+    most = iteration_rollouts(settings, splits)
+    if spent.rollouts + most > settings.max_rollouts:
+        return f"rollouts: {spent.rollouts} of {settings.max_rollouts}, and an iteration may take {most}"
     if dearest and spent.usd + dearest > settings.max_usd:
         return f"usd: {spent.usd:.2f} of {settings.max_usd:.2f}, and a proposal may cost {dearest:.2f}"
     if spent.seconds >= settings.max_minutes * 60:

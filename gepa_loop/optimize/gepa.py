@@ -18,6 +18,8 @@ import gepa
 from dspy.teleprompt.gepa.gepa_utils import LoggerAdapter
 from gepa.gepa_utils import select_program_candidate_from_pareto_front
 
+from gepa_loop.config.search import OptimizeConfig
+from gepa_loop.config.tables import SplitSizes
 from gepa_loop.config.whole import Config, check_budget, set_aside
 from gepa_loop.errors import RunDirectoryError
 from gepa_loop.optimize.acceptance import shortfall
@@ -50,12 +52,15 @@ class Found:
 class _Search:
     """GEPA's three decisions (who is a parent, who is accepted, when to stop), and the record of each iteration."""
 
-    def __init__(self, config: Config, adapter: BatchedAdapter, seed: int, quote: float) -> None:
-        self.config = config
+    def __init__(
+        self, settings: OptimizeConfig, splits: SplitSizes, adapter: BatchedAdapter, seed: int, quote: float
+    ) -> None:
+        self.settings = settings
+        self.splits = splits
         decided = adapter.journal.decided
         self.quote = decided[0]["quote_usd"] if decided else quote
         self.adapter = adapter
-        self.train = [entry.item for entry in trainset(config, adapter.rollouts)]
+        self.train = [entry.item for entry in trainset(settings, splits, adapter.rollouts)]
         self.pareto = adapter.rollouts.task.splits["pareto"]
         self.random = random.Random(derive_seed(seed, "parents"))
         self.progress = Progress()
@@ -68,8 +73,7 @@ class _Search:
     def select_candidate_idx(self, state: Any) -> int:
         """The parent: a candidate of the front by posterior means, the likelier the more keys it leads."""
         pool = self._pool(state)
-        settings = self.config.optimize
-        fronts = best_at(settings.frontier_type, pool, settings.samples)
+        fronts = best_at(self.settings.frontier_type, pool, self.settings.samples)
         chosen: int = select_program_candidate_from_pareto_front(
             fronts, [one.mean for one in pool], self.random
         )
@@ -85,7 +89,7 @@ class _Search:
         by_item = dict(zip(proposal.subsample_indices, scores, strict=True))
         self._minibatch = [self.train[n] for n in by_item]
         child, before = zip(*by_item.values(), strict=True)
-        self._shortfall = shortfall(self.config.optimize, child, before, more)
+        self._shortfall = shortfall(self.settings, child, before, more)
         return self._shortfall is None
 
     def reject_reason(self, *_: Any) -> str:
@@ -107,7 +111,7 @@ class _Search:
         self._accepted, self._before = accepted, Spent(**asdict(spent))
         journal = self.adapter.journal
         dearest = max([self.quote, *(entry["usd"] for entry in journal.proposals[: spent.proposals])])
-        self.stopped_by = reason_to_stop(self.config, spent, self.progress, dearest) or ""
+        self.stopped_by = reason_to_stop(self.settings, self.splits, spent, self.progress, dearest) or ""
         return bool(self.stopped_by)
 
     def _pool(self, state: Any) -> list[Measured]:
@@ -224,20 +228,21 @@ def optimize(
         ProviderError: The reflection model cannot be used, failed too often, or none of its replies held an instruction.
         RunDirectoryError: candidates.jsonl is not of this search.
     """
-    check_budget(config)
+    settings, splits = config.optimize, config.task.splits
+    check_budget(settings, splits)
     disable_caches()
     journal = Journal(folder)
     adapter = BatchedAdapter(config, rollouts, aids, journal, seed_prompt.text)
-    search = _Search(config, adapter, seed, aids.quote_usd)
+    search = _Search(settings, splits, adapter, seed, aids.quote_usd)
     gepa.optimize(
         seed_candidate={COMPONENT: seed_prompt.text},
-        trainset=trainset(config, rollouts),
+        trainset=trainset(settings, splits, rollouts),
         valset=[example(item) for item in rollouts.task.splits["pareto"]],
         adapter=adapter,
         candidate_selection_strategy=search,
         acceptance_criterion=search,
-        frontier_type=config.optimize.frontier_type,
-        reflection_minibatch_size=config.optimize.minibatch,
+        frontier_type=settings.frontier_type,
+        reflection_minibatch_size=settings.minibatch,
         stop_callbacks=[search],
         logger=LoggerAdapter(logging.getLogger("gepa_loop.optimize")),
         track_best_outputs=False,
@@ -246,7 +251,6 @@ def optimize(
     if journal.proposals and all(map(useless, journal.proposals)):
         raise no_instruction(aids.proposer.name, journal.proposals)
     accepted = [row for row in journal.decided if row["status"] == "accepted"]
-    settings = config.optimize
     pool = [adapter.measured(Candidate(row["text"]), search.pareto) for row in accepted]
     front = undominated(settings.frontier_type, pool, settings.samples)
     best = max(range(len(pool)), key=lambda n: (pool[n].mean, -n))
@@ -259,7 +263,7 @@ def optimize(
     )
 
 
-def trainset(config: Config, rollouts: Rollouts) -> list[Any]:
+def trainset(settings: OptimizeConfig, splits: SplitSizes, rollouts: Rollouts) -> list[Any]:
     """The items of `train` that minibatches are drawn from: all but those set aside for worked examples."""
     items = rollouts.task.splits["train"]
-    return [example(item) for item in items[set_aside(config) :]]
+    return [example(item) for item in items[set_aside(settings, splits) :]]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gepa_loop.config.search import OptimizeConfig
+from gepa_loop.config.tables import SamplingConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError
 from gepa_loop.optimize.propose.base import Example, Proposer, Quote
@@ -103,7 +104,7 @@ def plan_search(config: Config, rollouts: Rollouts, proposer: Proposer, seed_pro
     accepted = judged + splits.pareto * settings.samples
     calls = max(1, left // accepted), max(1, left // judged)
     front = settings.max_front * splits.select * config.evaluate.samples
-    each = seconds_a_rollout(config, rollouts, seed_prompt)
+    each = seconds_a_rollout(settings, config.sampling, rollouts, seed_prompt)
     least = each * (splits.pareto + 2 * settings.minibatch) * settings.samples / 60
     if least > settings.max_minutes:
         raise ConfigError(
@@ -123,18 +124,20 @@ def plan_search(config: Config, rollouts: Rollouts, proposer: Proposer, seed_pro
     )
 
 
-def seconds_a_rollout(config: Config, rollouts: Rollouts, prompt: Candidate) -> float:
+def seconds_a_rollout(
+    settings: OptimizeConfig, sampling: SamplingConfig, rollouts: Rollouts, prompt: Candidate
+) -> float:
     """Seconds that one completion of full length takes in a batch, from a timed sample after a warm-up."""
-    tokens = min(SAMPLE_TOKENS, config.sampling.max_tokens)
-    sampling = Sampling(config.optimize.temperature, tokens)
-    items = sample_of(rollouts, prompt, config.sampling.batch)
-    rollouts.completions(prompt.text, items, 1, Sampling(config.optimize.temperature, min(2, tokens)), "plan")
+    tokens = min(SAMPLE_TOKENS, sampling.max_tokens)
+    warm_up, timed = (Sampling(settings.temperature, most) for most in (min(2, tokens), tokens))
+    items = sample_of(rollouts, prompt, sampling.batch)
+    rollouts.completions(prompt.text, items, 1, warm_up, "plan")
     begun = time.perf_counter()
-    found = rollouts.completions(prompt.text, items, 1, sampling, "plan")
+    found = rollouts.completions(prompt.text, items, 1, timed, "plan")
     seconds = time.perf_counter() - begun
     # Where all replies end early, they are taken to do so in the search as well.
     whole = all(one.finish_reason == "stop" for one in found)
-    return seconds / len(items) * (1.0 if whole else config.sampling.max_tokens / tokens)
+    return seconds / len(items) * (1.0 if whole else sampling.max_tokens / tokens)
 
 
 def sample_of(rollouts: Rollouts, prompt: Candidate, rows: int) -> list[Item]:

@@ -12,6 +12,7 @@ from dspy import Prediction
 from dspy.teleprompt.gepa.gepa_utils import DspyAdapter
 from gepa.core.adapter import EvaluationBatch
 
+from gepa_loop.config.search import OptimizeConfig
 from gepa_loop.config.whole import Config, set_aside
 from gepa_loop.errors import CallFailed, PromptError, ProviderError
 from gepa_loop.optimize.adapter import COMPONENT, program, prompt_of
@@ -74,9 +75,9 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         journal: Journal,
         seed_prompt: str = "",
     ) -> None:
-        self.settings = config.optimize
-        self.sampling = Sampling(config.optimize.temperature, config.sampling.max_tokens)
-        self.items_per_call = max(1, config.sampling.batch // config.optimize.samples)
+        settings = self.settings = config.optimize
+        self.sampling = Sampling(settings.temperature, config.sampling.max_tokens)
+        self.items_per_call = max(1, config.sampling.batch // settings.samples)
         self.rollouts = rollouts
         self.aids = aids
         self.journal = journal
@@ -84,8 +85,9 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         self.known: set[str] = set()
         self.failure: Exception | None = None
         """What GEPA would swallow; raised again between two iterations."""
-        self.excerpt = Excerpt(rollouts.renderer.tokenizer, config.optimize.excerpt_tokens)
-        self.rules = _rules(config, rollouts, seed_prompt)
+        self.excerpt = Excerpt(rollouts.renderer.tokenizer, settings.excerpt_tokens)
+        shown = rollouts.task.splits["train"][: set_aside(settings, config.task.splits)]
+        self.rules = _rules(settings, shown, self.sampling.max_tokens, rollouts, seed_prompt)
         self._pareto = {item.id for item in rollouts.task.splits["pareto"]}
         self._used: set[tuple[str, str]] = set()
         super().__init__(
@@ -254,22 +256,24 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         return rows[0].completion if rows else ""
 
 
-def _rules(config: Config, rollouts: Rollouts, seed_prompt: str) -> Rules:
+def _rules(
+    settings: OptimizeConfig, shown: Sequence[Item], max_tokens: int, rollouts: Rollouts, seed_prompt: str
+) -> Rules:
+    """What a proposal must keep to; worked examples show the items `shown`, which it may quote."""
     splits, renderer = rollouts.task.splits, rollouts.renderer
-    shown = splits["train"][: set_aside(config)]
     items = [item for name in SPLITS for item in splits[name] if item not in shown]
     longest = max(items, key=lambda item: sum(len(content) for _, content in item.messages))
 
     def fits(text: str) -> str | None:
         try:
-            renderer.check(text, [longest], config.sampling.max_tokens, "unusable")
+            renderer.check(text, [longest], max_tokens, "unusable")
         except PromptError as error:
             return str(error)
         return None
 
     return Rules(
-        config.optimize.max_prompt_tokens,
-        CopyGuard(items, config.optimize.max_copied, (seed_prompt, *(item.question for item in shown))),
+        settings.max_prompt_tokens,
+        CopyGuard(items, settings.max_copied, (seed_prompt, *(item.question for item in shown))),
         fits,
     )
 

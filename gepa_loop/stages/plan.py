@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gepa_loop.command import Command
 from gepa_loop.config.recipe import on_policy_share, reads_prompt, warm_start
+from gepa_loop.config.tables import EvaluateConfig, SplitSizes
 from gepa_loop.config.whole import Config
 from gepa_loop.distill.probe import probe_size
 from gepa_loop.lab import Lab, seed_prompt
@@ -82,7 +83,7 @@ def judged(config: Config, command: Command, search: int = 0) -> int | None:
     if command.students == "front":
         most = loop_rollouts(config, search) - config.loop.rounds * students_a_round(config) * unread
     elif command.students == "one":
-        most = splits.pareto * samples + student.rollouts - unread + tested(config)
+        most = splits.pareto * samples + student.rollouts - unread + tested(config.evaluate, splits)
     elif command.searches:
         most = search + probe
     else:
@@ -90,9 +91,9 @@ def judged(config: Config, command: Command, search: int = 0) -> int | None:
     return most + REPLIES * JUDGEMENTS
 
 
-def tested(config: Config) -> int:
+def tested(settings: EvaluateConfig, splits: SplitSizes) -> int:
     """Rollouts of `distill`'s last table."""
-    return 4 * config.task.splits.test * sum(one.samples for one in ways(config.evaluate).values())
+    return 4 * splits.test * sum(one.samples for one in ways(settings).values())
 
 
 def judge_lines(lab: Lab, most: int | None) -> list[str]:
@@ -149,7 +150,7 @@ def plan(lab: Lab, command: Command) -> list[str]:
         )
     if command.students == "one":
         lines.append(
-            f"test: up to {tested(config):,} rollouts of the base and the student, with and without the prompt"
+            f"test: up to {tested(config.evaluate, config.task.splits):,} rollouts of the base and the student, with and without the prompt"
         )
     if command.students == "front":
         rounds, total = config.loop.rounds, loop_rollouts(config, found.rollouts)

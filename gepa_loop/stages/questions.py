@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from gepa_loop.config.recipe import DistillConfig
-from gepa_loop.config.whole import Config
+from gepa_loop.config.search import ReflectionConfig
 from gepa_loop.errors import CallFailed, ConfigError, TaskError
 from gepa_loop.lab import Lab
 from gepa_loop.run.directory import Run
@@ -22,9 +22,9 @@ from gepa_loop.writing.writers import PATIENCE, Call, OwnModel, ReflectionModel,
 FOLDER, CALLS, WRITTEN = "questions", "calls.jsonl", "written.jsonl"
 
 
-def writer_name(config: Config) -> str:
+def writer_name(settings: DistillConfig, reflection: ReflectionConfig) -> str:
     """Who writes: `model`, or the reflection model as `proposer_name` resolves it."""
-    return "model" if config.distill.writer == "model" else proposer_name(config.optimize.reflection)
+    return "model" if settings.writer == "model" else proposer_name(reflection)
 
 
 def refuse_questions(settings: DistillConfig, command: str) -> None:
@@ -84,7 +84,7 @@ def open_writer(lab: Lab, candidate: Candidate) -> OwnModel | ReflectionModel:
     from gepa_loop.lm.remote import RemoteModel
     from gepa_loop.optimize.propose.base import OFFLINE
 
-    name = writer_name(config)
+    name = writer_name(config.distill, config.optimize.reflection)
     if name == OFFLINE:
         raise ConfigError(
             "distill.writer = 'reflection': there is no reflection model",
@@ -110,12 +110,15 @@ def with_questions(lab: Lab, candidate: Candidate, run: Run, observer: Observer)
         CallFailed: A call failed; another process goes on behind it.
         RunDirectoryError: A file is not as it was written.
     """
-    if not lab.config.distill.questions:
+    wanted = lab.config.distill.questions
+    if not wanted:
         return lab
     folder, kind = run.path / FOLDER, _kind(lab, candidate)
     if not (folder / "result.json").exists():
         observer.stage("questions")
-        result, questions = _write(open_writer(lab, candidate), kind, lab.config, folder, observer)
+        result, questions = _write(
+            open_writer(lab, candidate), kind, wanted, lab.config.optimize.max_usd, folder, observer
+        )
         rows: list[QuestionRow] = [
             {"id": f"{ID}{number}", "question": text, "by": result["by"]}
             for number, text in enumerate(questions)
@@ -135,10 +138,9 @@ def with_questions(lab: Lab, candidate: Candidate, run: Run, observer: Observer)
 
 
 def _write(
-    writer: Writer, kind: Kind, config: Config, folder: Path, observer: Observer
+    writer: Writer, kind: Kind, wanted: int, max_usd: float, folder: Path, observer: Observer
 ) -> tuple[QuestionsRecord, list[str]]:
     """(content of result.json, questions). A call that an earlier process made is read from calls.jsonl, not made again."""
-    wanted, limit = config.distill.questions, config.optimize.max_usd
     made = [_call(row) for row in read_jsonl(folder / CALLS, CallRow)]
     kept: dict[str, str] = {}
     dropped: Counter[str] = Counter()
@@ -146,8 +148,8 @@ def _write(
     while len(kept) < wanted and not ended:
         if number < len(made):
             call = made[number]
-        elif usd + (writer.usd(number) or 0.0) > limit:
-            ended = f"the next call could pass optimize.max_usd = {limit:g}"
+        elif usd + (writer.usd(number) or 0.0) > max_usd:
+            ended = f"the next call could pass optimize.max_usd = {max_usd:g}"
             break
         else:
             call = _ask(writer, number, folder / CALLS)

@@ -125,9 +125,13 @@ def open_proposer(lab: Lab, number: int) -> Proposer:
     settings = lab.config.optimize
     return make_proposer(
         settings.reflection,
-        proposer_name(lab.config.optimize.reflection),
+        proposer_name(settings.reflection),
         # A worked example shows an answer, which a task with a judge may lack.
-        tuple(item for item in lab.task.splits["train"][: set_aside(lab.config)] if item.answer),
+        tuple(
+            item
+            for item in lab.task.splits["train"][: set_aside(settings, lab.config.task.splits)]
+            if item.answer
+        ),
         settings.max_prompt_tokens,
         derive_seed(lab.config.seed, "optimize", number),
     )

@@ -10,7 +10,9 @@ import dspy
 import pytest
 
 from gepa_loop.config.load import load_config
-from gepa_loop.config.whole import Config, check_budget, set_aside
+from gepa_loop.config.search import OptimizeConfig
+from gepa_loop.config.tables import SplitSizes
+from gepa_loop.config.whole import check_budget, set_aside
 from gepa_loop.errors import BudgetReached, CallFailed, ConfigError, ProviderError, RunDirectoryError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.optimize.adapter import FieldAdapter, example, program, save_program
@@ -43,8 +45,14 @@ def lab(plain: Lab) -> Lab:
     return replace(plain, task=task, rollouts=replace(plain.rollouts, task=task))
 
 
+def sections(*sets: str, preset: str = "smoke") -> tuple[OptimizeConfig, SplitSizes]:
+    """What a search's numbers are made of."""
+    config = load_config(preset, sets, env={})
+    return config.optimize, config.task.splits
+
+
 def proposer(lab: Lab) -> Any:
-    shown = lab.task.splits["train"][: set_aside(lab.config)]
+    shown = lab.task.splits["train"][: set_aside(lab.config.optimize, lab.config.task.splits)]
     return make_proposer(lab.config.optimize.reflection, "offline", shown, 1024, 0)
 
 
@@ -258,10 +266,10 @@ def test_no_gain_in_n_iterations_ends_the_search_with_what_it_has(lab: Lab, tmp_
 
 
 def test_reasons_to_stop() -> None:
-    config = load_config("smoke", ["optimize.patience=3", "optimize.max_rollouts=100"], env={})
+    settings, splits = sections("optimize.patience=3", "optimize.max_rollouts=100")
 
     def reason(progress: Progress, dearest: float = 0.0, **spent: Any) -> str | None:
-        return reason_to_stop(config, Spent(**{"proposals": 1, **spent}), progress, dearest)
+        return reason_to_stop(settings, splits, Spent(**{"proposals": 1, **spent}), progress, dearest)
 
     going = Progress().after(True, 0.5)
     assert reason(going) is None
@@ -280,16 +288,15 @@ def test_reasons_to_stop() -> None:
 
 
 def test_a_budget_without_a_proposal_names_the_least(lab: Lab) -> None:
-    config: Config = load_config("smoke", ["optimize.max_rollouts=19"], env={})
     with pytest.raises(ConfigError, match=r"max_rollouts = 19 allows no proposal: .* take up to 20"):
-        check_budget(config)
-    check_budget(load_config("smoke", ["optimize.max_rollouts=20"], env={}))
+        check_budget(*sections("optimize.max_rollouts=19"))
+    check_budget(*sections("optimize.max_rollouts=20"))
 
 
 def test_a_minibatch_must_fit_and_be_able_to_show_something(lab: Lab) -> None:
-    check_budget(load_config("smoke", ["optimize.minibatch=12"], env={}))
+    check_budget(*sections("optimize.minibatch=12"))
     with pytest.raises(ConfigError, match=r"minibatch = 13: task.splits.train = 16 leaves 12 items"):
-        check_budget(load_config("smoke", ["optimize.minibatch=13"], env={}))
+        check_budget(*sections("optimize.minibatch=13"))
     with pytest.raises(
         ConfigError, match=r"accept_level = 0.25 cannot be reached: .* minibatch = 1 items is 0.5"
     ):
@@ -419,7 +426,9 @@ def test_candidates_hold_lineage_costs_and_scores_by_item_and_sample(lab: Lab, t
     rows = read_jsonl(tmp_path / "candidates.jsonl")
     own = {row["id"]: row for row in rows if row["status"] in ("accepted", "rejected")}
     pareto, train = ({item.id for item in lab.task.splits[name]} for name in ("pareto", "train"))
-    shown = {item.id for item in lab.task.splits["train"][: set_aside(lab.config)]}
+    shown = {
+        item.id for item in lab.task.splits["train"][: set_aside(lab.config.optimize, lab.config.task.splits)]
+    }
     assert rows[0]["proposer"] == "seed" and rows[0]["id"] == SEED.id
     assert {row["status"] for row in rows} >= {"accepted", "rejected"}
     for row in rows[1:]:
@@ -498,9 +507,9 @@ def test_worked_examples_come_from_items_that_are_set_aside() -> None:
         line.removeprefix("Example: ") for text in made for line in text.splitlines() if "Example" in line
     }
     assert shown == {"q0", "q1"}
-    assert set_aside(load_config("smoke", env={})) == 4
-    assert set_aside(load_config("sums", env={})) == 16
-    assert set_aside(load_config("smoke", ["optimize.reflection.examples=0"], env={})) == 0
+    assert set_aside(*sections()) == 4
+    assert set_aside(*sections(preset="sums")) == 16
+    assert set_aside(*sections("optimize.reflection.examples=0")) == 0
 
 
 def test_minutes_that_end_before_a_proposal_are_an_error(lab: Lab, tmp_path: Path) -> None:
