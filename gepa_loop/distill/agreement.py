@@ -38,7 +38,7 @@ def reply_groups(
     return [
         Group(
             tuple(question),
-            teacher.rest(item),
+            teacher.after_prefix(item),
             tuple(c.token_ids for c in completions[each * place : each * (place + 1)]),
         )
         for place, (item, question) in enumerate(zip(items, questions, strict=True))

@@ -196,7 +196,7 @@ def _as_tensors(
     groups = [
         Group(
             one.prompt,
-            () if teacher is None else teacher.rest(one.item),
+            () if teacher is None else teacher.after_prefix(one.item),
             tuple(c.token_ids for c in one.completions),
         )
         for one in drawn

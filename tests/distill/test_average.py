@@ -154,17 +154,17 @@ def test_who_reads_with_the_student_s_weights_is_told_when_the_average_is_in_pla
     weight.data.fill_(2.0)
     average.add(2)
 
-    class Reader:
+    class Teacher:
         seen: ClassVar[list[float]] = []
 
         def moved(self) -> None:
             self.seen.append(weight.item())
 
     rest: dict[str, Any] = dict.fromkeys(field.name for field in fields(Training))
-    trainee: Any = SimpleNamespace(teacher=Reader())
+    trainee: Any = SimpleNamespace(teacher=Teacher())
     with Training(**rest | {"trainee": trainee, "average": average})._averaged():
-        assert Reader.seen == [1.0]
-    assert Reader.seen == [1.0, 2.0]
+        assert Teacher.seen == [1.0]
+    assert Teacher.seen == [1.0, 2.0]
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_average(lab: Lab, tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ class Teacher(Protocol):
         """It has an adapter of its own that follows the student's."""
         ...
 
-    def rest(self, item: Item) -> tuple[int, ...]:
-        """An item's prompt without the part that is computed once."""
+    def after_prefix(self, item: Item) -> tuple[int, ...]:
+        """An item's prompt without the prefix that is computed once for all items; the whole of it where nothing is."""
         ...
 
     def read(self, groups: Sequence[Group], device: torch.device) -> Dense | TopK:

@@ -67,7 +67,7 @@ class LocalTeacher:
     def follows(self) -> bool:
         return self.rate > 0
 
-    def rest(self, item: Item) -> tuple[int, ...]:
+    def after_prefix(self, item: Item) -> tuple[int, ...]:
         return self.prompts[item.id][self.shared :]
 
     @torch.no_grad()

@@ -43,7 +43,7 @@ class ServedTeacher:
     client: httpx.Client
     follows: bool = False
 
-    def rest(self, item: Item) -> tuple[int, ...]:
+    def after_prefix(self, item: Item) -> tuple[int, ...]:
         return self.prompts[item.id]
 
     def read(self, groups: Sequence[Group], device: torch.device) -> TopK:

@@ -78,7 +78,7 @@ class Projection:
         return x_XN
 
     def reserve(self, rank: int) -> None:
-        """Room for adapters of this rank; what was there of an earlier one is gone."""
+        """Capacity for adapters of this rank; what was there of an earlier one is gone."""
         inputs, total = self.inputs, rank * len(self.modules)
         wide_OX = self.weight_OX.new_zeros(len(self.weight_OX), inputs + total)
         wide_OX[:, :inputs] = self.weight_OX[:, :inputs]

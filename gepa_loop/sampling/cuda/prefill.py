@@ -21,18 +21,18 @@ PREFILL_TOKENS = 16_384
 """Prompt tokens that are read together."""
 PREFILL_KEYS = 2**17
 """Keys of all rows that are read together, what is shared counted for each: .5 GB in a layer of a 4B model."""
-READERS = 32
-"""Captured shapes of prompts that are kept; each holds its hidden states."""
+GRAPHS = 32
+"""Captured graphs that are kept, one for each shape of prompts; each holds its hidden states."""
 GRAPH_TOKENS = 4_096
 """Prompt tokens up to which their forward is captured: above, the GPU takes longer than launching does."""
 
 
 @dataclass(frozen=True, eq=False)
-class Reader:
-    """Reads the prompts whose tokens were copied to `ids_UP`; `read` gives their hidden states."""
+class PromptForward:
+    """The forward of prompts of one shape: their tokens are copied to `ids_UP`, and `run` gives their hidden states [U, P, H]."""
 
     ids_UP: Tensor
-    read: Callable[[], Tensor]
+    run: Callable[[], Tensor]
 
 
 class Prefill:
@@ -46,11 +46,11 @@ class Prefill:
 
     def __init__(self, decoder: Decoder, device: torch.device, pool: Any) -> None:
         self._decoder, self._device, self._pool = decoder, device, pool
-        self._readers: dict[tuple[int, ...], Reader] = {}
+        self._captured: dict[tuple[int, ...], PromptForward] = {}
 
     def clear(self) -> None:
         """Forget what was captured: matrices or buffers have moved."""
-        self._readers.clear()
+        self._captured.clear()
 
     def shared(self, tokens: Sequence[int], buffers: Buffers) -> None:
         """Read what all prompts begin with."""
@@ -77,44 +77,44 @@ class Prefill:
             ids = np.zeros((len(part), width), np.int64)
             for row, prompt in enumerate(part):
                 ids[row, : len(prompt)] = prompt
-            reader = self._reader(slice(done, done + len(part)), width, shared, skip, buffers)
-            reader.ids_UP.copy_(torch.from_numpy(ids))
-            x_UPH = reader.read()
+            forward = self._forward(slice(done, done + len(part)), width, shared, skip, buffers)
+            forward.ids_UP.copy_(torch.from_numpy(ids))
+            x_UPH = forward.run()
             ends = torch.tensor([len(p) - 1 for p in part], device=x_UPH.device)
             last.append(x_UPH[torch.arange(len(part), device=x_UPH.device), ends])
             done += len(part)
         return self._decoder.logits(torch.cat(last))
 
-    def _reader(
+    def _forward(
         self,
         here: slice,
         length: int,
         shared: tuple[list[Tensor], list[Tensor]] | None,
         skip: int,
         buffers: Buffers,
-    ) -> Reader:
-        """What reads prompts into their places `here` of the cache: a graph where launching would take longer."""
+    ) -> PromptForward:
+        """The forward that writes prompts into their places `here` of the cache: a graph where launching would take longer."""
         count = here.stop - here.start
         key = here.start, count, length
-        if skip or key not in self._readers:
+        if skip or key not in self._captured:
             keys, values = (
                 [past.prompt_UGPD[here] for past in side] for side in (buffers.keys, buffers.values)
             )
             ids_UP = torch.zeros(count, length, dtype=torch.long, device=self._device)
 
-            def read() -> Tensor:
+            def run() -> Tensor:
                 return self._decoder.prefill(ids_UP, keys, values, shared, skip)
 
             # What is shared is a candidate's prompt, whose length seldom comes again.
             if skip or self._device.type == "cpu" or count * length > GRAPH_TOKENS:
-                return Reader(ids_UP, read)
-            if len(self._readers) == READERS:
-                self._readers.clear()
-            graph, out_UPH = record(read, self._pool)
+                return PromptForward(ids_UP, run)
+            if len(self._captured) == GRAPHS:
+                self._captured.clear()
+            graph, out_UPH = record(run, self._pool)
 
             def replay(graph: torch.cuda.CUDAGraph = graph, out_UPH: Tensor = out_UPH) -> Tensor:
                 graph.replay()
                 return out_UPH
 
-            self._readers[key] = Reader(ids_UP, replay)
-        return self._readers[key]
+            self._captured[key] = PromptForward(ids_UP, replay)
+        return self._captured[key]

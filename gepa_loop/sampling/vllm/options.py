@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM serves."""
 FIRST_RANK = 16
-"""Room of an engine that starts before there is an adapter: a larger one needs another engine, hence another minute."""
+"""Capacity of an engine that starts before there is an adapter: one of a higher rank needs another engine, hence another minute."""
 
 
 def missing(device: torch.device) -> str | None:
