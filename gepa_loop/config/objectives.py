@@ -18,6 +18,8 @@ class Objective(Section):
     """There is no teacher to choose: the task's reward is all there is."""
     imitates: ClassVar[bool] = False
     """It trains on what the teacher wrote, whatever that is worth."""
+    mixes: ClassVar[bool] = False
+    """Completions of the student and of the teacher can be trained together, as nothing depends on who sampled a token."""
     adv_tau: Weight = 0.0
     """Weight of the task reward's advantage: the reward minus its group's mean."""
     reward_std: bool = False
@@ -103,6 +105,7 @@ class FullKL(Objective):
     `sampling.temperature` decides only where it is measured: no gradient goes through the sampling, so none is biased.
     """
 
+    mixes = True
     type: Literal["full_kl"] = "full_kl"
     divergence: Literal["reverse_kl", "forward_kl", "jsd"] = "reverse_kl"
     """KL(student || teacher), KL(teacher || student), or the generalised Jensen-Shannon divergence of GKD."""

@@ -117,16 +117,18 @@ def check_recipe(
     if taus and not any(taus.values()) and not objective.imitates:
         raise ValueError(f"objective.{' = objective.'.join(taus)} = 0: nothing is trained")
     if objective.imitates and objective.adv_tau > 0:
-        raise ValueError("objective.adv_tau: sft imitates and takes no reward; only_correct rejects by it")
+        raise ValueError(
+            f"objective.adv_tau: {objective.type} imitates and takes no reward; only_correct rejects by it"
+        )
     if distill.warm_start and (objective.reward_alone or teacher.kind in ("live", "ema", "server")):
         who = (
-            "objective grpo reads no teacher"
+            f"objective {objective.type} reads no teacher"
             if objective.reward_alone
             else f"teacher.kind = {teacher.kind!r}"
         )
         raise ValueError(f"distill.warm_start = {distill.warm_start:g}: its samples are made once, and {who}")
     if objective.reward_alone and teacher.kind != "base":
-        raise ValueError(f"teacher.kind = {teacher.kind!r}: objective grpo reads no teacher")
+        raise ValueError(f"teacher.kind = {teacher.kind!r}: objective {objective.type} reads no teacher")
     if teacher.kind == "server" and share < 1:
         raise ValueError(f"teacher.kind = 'server' does not sample, but distill.on_policy is {share:g}")
     if teacher.kind == "server" and objective.outcomes:
@@ -179,9 +181,7 @@ def warm_start(distill: DistillConfig, objective: ObjectiveConfig, teacher: Teac
     if distill.warm_start is not None:
         return distill.warm_start
     stays, samples = teacher.kind in ("base", "adapter", "model"), distill.on_policy != 0
-    return (
-        WARM_START if objective.type == "full_kl" and objective.reads_teacher and stays and samples else 0.0
-    )
+    return WARM_START if objective.mixes and objective.reads_teacher and stays and samples else 0.0
 
 
 def averaging(distill: DistillConfig, objective: ObjectiveConfig, teacher: TeacherConfig) -> float:
@@ -199,9 +199,9 @@ def on_policy_share(distill: DistillConfig, objective: ObjectiveConfig, teacher:
     """
     natural = 0.0 if objective.imitates else 1.0
     if distill.on_policy is None:
-        mixes = objective.type == "full_kl" and not objective.adv_tau
+        mixes = objective.mixes and not objective.adv_tau
         return AFTER_WARM_START if mixes and warm_start(distill, objective, teacher) > 0 else natural
-    if distill.on_policy != natural and objective.type != "full_kl":
+    if distill.on_policy != natural and not objective.mixes:
         raise ValueError(
             f"distill.on_policy = {distill.on_policy}: objective {objective.type} needs {natural:g}"
         )

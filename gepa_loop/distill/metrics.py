@@ -36,7 +36,7 @@ def metrics(
     return {
         "step": step,
         "loss": _finite(done.loss),
-        "reverse_kl": _finite(_reverse_kl(done).mean()),
+        "reverse_kl": _finite(done.reverse_kl_N.mean()),
         "teacher_likelihood": _finite(stats.logprob_N[~own_N].mean().exp()),
         "reward_mean": _finite(batch.reward_C[collected.scored_C].mean()),
         "advantage_std": _finite(done.advantage_N.std(correction=0)),
@@ -92,13 +92,6 @@ def samples(step: int, collected: Collected, done: Updated, rollouts: Rollouts) 
             }
         )
     return rows
-
-
-def _reverse_kl(done: Updated) -> torch.Tensor:
-    """KL(student || teacher) of each token; estimated from the sampled tokens where the distribution is not read."""
-    if done.reference_logprob_N is None or not done.stats.reverse_kl_N.isnan().any():
-        return done.stats.reverse_kl_N
-    return k3(done.stats.policy_logprob_N, done.reference_logprob_N)
 
 
 def peak_memory_gib(device: torch.device) -> float:

@@ -62,6 +62,8 @@ class Updated:
     grad_norm: float
     """Before clipping; the largest of the updates."""
     stats: TokenStats
+    reverse_kl_N: Tensor
+    """From `Rule.reverse_kl`."""
     found: Ratios
     advantage_N: Tensor
     reference_logprob_N: Tensor | None
@@ -134,11 +136,13 @@ def update(config: Config, trainee: Trainee, collected: Collected, carried: Carr
         weights.append(weight_N)
     if moved and teacher is not None:
         teacher.follow()
+    stats = TokenStats(*(torch.cat(values).cpu() for values in zip(*(s for s, _ in seen), strict=True)))
     return Updated(
         loss=sum(losses) / len(losses),
         # `max` passes over NaN or not depending on where it stands.
         grad_norm=max(norms, key=lambda norm: math.inf if math.isnan(norm) else norm),
-        stats=TokenStats(*(torch.cat(values).cpu() for values in zip(*(s for s, _ in seen), strict=True))),
+        stats=stats,
+        reverse_kl_N=rule_of(objective).reverse_kl(stats, reference_N),
         found=Ratios(*(torch.cat(values).cpu() for values in zip(*(f for _, f in seen), strict=True))),
         advantage_N=advantage_N,
         reference_logprob_N=reference_N,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gepa_loop.config.objectives import Objective
-from gepa_loop.distill.head.chunked import Divergence
+from gepa_loop.distill.head.chunked import Divergence, TokenStats
 
 LOG_RATIO_LIMIT = 20.0
 """Log-ratios are cut here before they are exponentiated."""
@@ -133,6 +133,15 @@ class Rule(ABC, Generic[S]):
         """
         del teacher_logprob_N
         return self.task_advantage(batch)[batch.owner_N], baseline
+
+    def reverse_kl(self, stats: TokenStats, reference_logprob_N: Tensor | None) -> Tensor:
+        """KL(student || teacher) of each token, [N], for the step's log.
+
+        That of the whole distributions where the objective reads them, else `k3` of the sampled token.
+        """
+        if self.asks(1.0) is not None or reference_logprob_N is None:
+            return stats.reverse_kl_N
+        return k3(stats.policy_logprob_N, reference_logprob_N)
 
     def task_advantage(self, batch: Completions) -> Tensor:
         """`adv_tau` times the reward's advantage, [C]."""
