@@ -111,7 +111,7 @@ def run_loop(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer) -> 
     kept = filter(None, (result["prompt"], result["adapter"]))
     write_record(run.path / "result.json", result, *kept)
     run.event("done", status=result["status"])
-    return read_record(run.path / "result.json", LoopRecord)
+    return result
 
 
 def rounds_done(path: Path) -> int:

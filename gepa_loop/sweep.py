@@ -145,7 +145,7 @@ def run_sweep(
         "cells": _compared(grid, students, adapters),
     }
     write_record(run.path / "result.json", result, *(place for own in adapters.values() for place in own))
-    return read_record(run.path / "result.json", SweepRecord)
+    return result
 
 
 def _view(config: Config) -> str:

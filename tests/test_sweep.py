@@ -102,6 +102,7 @@ def test_a_sweep_goes_on_where_it_stopped(lab: Lab, tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             sweep(lab, file, tmp_path / "torn", Silent(stop))
     assert sweep(lab, file, tmp_path / "torn", Silent()) == whole
+    assert sweep(lab, file, tmp_path / "whole", Silent(1)) == whole  # read, and no stage begins
 
     assert whole["seeds"] == [0, 1] and whole["items"] == 32
     low, high = whole["cells"]

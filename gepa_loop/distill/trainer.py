@@ -124,7 +124,8 @@ def distill(
         remove_lora(model)
 
     kept, last = choose(checkpoint.checks), checkpoint.checks[-1]
-    adapter = adapter_at(folder / "checkpoints", kept.step)
+    # Read, and found to be whole: any check may be the one that is kept, and memory holds the last one's student alone.
+    adapter = adapter_at(checkpoints, kept.step)
     # Before the record: a sampler that fails is asked again by the next run, and never scores this student.
     whole = adapter if stack is None else stack_adapters([stack, adapter])
     mismatch = check_sampler(
@@ -144,16 +145,22 @@ def distill(
         "stack": None if stack is None else stack.fingerprint,
     }
     write_record(folder / "result.json", result, "adapter", *JOURNALS, TEACHER_SAMPLES)
-    return _finished(folder, stack)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return _distilled(result, adapter)
 
 
 def _finished(folder: Path, stack: Adapter | None) -> Distilled:
+    """What an earlier process ended with."""
     result = read_record(folder / "result.json", DistilledRecord)
     check_below(folder / "result.json", result["stack"], None if stack is None else stack.fingerprint)
-    # Also those that a process left which was killed just before.
+    # Those that a process left which was killed just before.
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return _distilled(result, read_adapter(folder / "adapter"))
+
+
+def _distilled(result: DistilledRecord, adapter: Adapter) -> Distilled:
     return Distilled(
-        read_adapter(folder / "adapter"),
+        adapter,
         Choice(**result["choice"]),
         result["last"]["step"],
         result["last"]["score"],
@@ -201,6 +208,7 @@ def _ended(checkpoint: Checkpoint, settings: DistillConfig) -> str:
 
 def _kl_at(step: int, folder: Path) -> float | None:
     """What the check of a step found; None for the untrained student of step 0."""
+    # The step may be an earlier process's, and a checkpoint holds the KL of those checks alone that are judged by it.
     rows = read_jsonl(folder / METRICS, MetricsRow)
     return next((row.get("held_out_kl") for row in rows if row["step"] == step), None)
 

@@ -76,15 +76,18 @@ def recorded(
     """
     items, samples = rollouts.task.splits["train"], settings.teacher_samples
     path = folder / TEACHER_SAMPLES
-    if not path.exists():
+    if path.exists():
+        rows = read_jsonl(path, TeacherRow, samples * len(items), again=folder)
+    else:
         drawn = Sampling(sampling.temperature, settings.longest(sampling.max_tokens))
         prompts = [teacher.prompts[item.id] for item in items]
         with by_teacher(rollouts, teacher, stack, sampling) as answered:
             flat = answered.sample(prompts, items, samples, drawn, "teacher")
         owners = [item for item in items for _ in range(samples)]
-        write_jsonl(path, [_row(item, completion) for item, completion in zip(owners, flat, strict=True)])
+        rows = [_row(item, completion) for item, completion in zip(owners, flat, strict=True)]
+        write_jsonl(path, rows)
     found: dict[str, list[Completion]] = {}
-    for row in read_jsonl(path, TeacherRow, samples * len(items), again=folder):
+    for row in rows:
         tokens, logprobs = tuple(row["token_ids"]), tuple(row["logprobs"])
         found.setdefault(row["item"], []).append(Completion(tokens, logprobs, row["finish_reason"]))
     return found

@@ -112,11 +112,11 @@ def write_front(
         "finalists": [row["id"] for row in found.rows],
     }
     write_record(folder / "result.json", result, "candidates.jsonl", "front.jsonl", "prompts", "programs")
-    return read_front(folder, stack)
+    return _front(result, rows)
 
 
 def read_front(folder: Path, stack: str | None) -> Front:
-    """What `write_front` wrote.
+    """What `write_front` returned when an earlier process wrote it.
 
     Raises:
         RunDirectoryError: A file is not as it was written, or the search was for another stack.
@@ -124,6 +124,10 @@ def read_front(folder: Path, stack: str | None) -> Front:
     result = read_record(folder / "result.json", SearchRecord)
     rows = read_jsonl(folder / "front.jsonl", FrontRow)
     check_below(folder / "result.json", result["stack"], stack)
+    return _front(result, rows)
+
+
+def _front(result: SearchRecord, rows: Sequence[FrontRow]) -> Front:
     return Front(
         tuple(Candidate(row["text"]) for row in rows),
         tuple(rows),

@@ -79,7 +79,7 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
 
 
 def read_json(path: Path, kind: type[R] | None = None) -> R:  # noqa: ARG001 (for the type alone)
-    """Read what `write_json` wrote, a `kind`.
+    """The value that `write_json` was given, a `kind`.
 
     Raises:
         RunDirectoryError: The file is missing, is not as it was written, or has another schema version.
@@ -91,7 +91,7 @@ def read_json(path: Path, kind: type[R] | None = None) -> R:  # noqa: ARG001 (fo
         raise unreadable(path, error) from None
     except ValueError as error:
         raise damaged(path, str(error)) from None
-    if (found := value.get("schema_version")) != SCHEMA_VERSION:
+    if (found := value.pop("schema_version", None)) != SCHEMA_VERSION:
         raise damaged(path, f"schema_version is {found!r}, not {SCHEMA_VERSION}")
     return cast("R", value)
 
@@ -102,13 +102,13 @@ def write_record(path: Path, value: Mapping[str, object], *places: str) -> None:
 
 
 def read_record(path: Path, kind: type[R] | None = None, again: Path | None = None) -> R:  # noqa: ARG001 (for the type alone)
-    """Read what `write_record` wrote, a `kind`.
+    """The value that `write_record` was given, a `kind`.
 
     Raises:
         RunDirectoryError: It, or one of its files, is not as it was written; `again` is as in `damaged`.
     """
     value = read_json(path, dict[str, object])
-    if not isinstance(sums := value.get("files"), dict):
+    if not isinstance(sums := value.pop("files", None), dict):
         raise damaged(path, "it lists no files")
     check_files(path.parent, sums, again)
     return cast("R", value)

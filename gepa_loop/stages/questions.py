@@ -114,20 +114,22 @@ def with_questions(lab: Lab, candidate: Candidate, run: Run, observer: Observer)
     if not wanted:
         return lab
     folder, kind = run.path / FOLDER, _kind(lab, candidate)
-    if not (folder / "result.json").exists():
+    if (folder / "result.json").exists():
+        result = read_record(folder / "result.json", QuestionsRecord)
+        rows = read_jsonl(folder / WRITTEN, QuestionRow)
+    else:
         observer.stage("questions")
         result, questions = _write(
             open_writer(lab, candidate), kind, wanted, lab.config.optimize.max_usd, folder, observer
         )
-        rows: list[QuestionRow] = [
+        rows = [
             {"id": f"{ID}{number}", "question": text, "by": result["by"]}
             for number, text in enumerate(questions)
         ]
         write_jsonl(folder / WRITTEN, rows)
         write_record(folder / "result.json", result, WRITTEN)
         run.event("questions", **result)
-    result = read_record(folder / "result.json", QuestionsRecord)
-    items = [kind.item(row["id"], row["question"]) for row in read_jsonl(folder / WRITTEN, QuestionRow)]
+    items = [kind.item(row["id"], row["question"]) for row in rows]
     task = lab.task.with_written(items)
     if len(items) < result["asked"]:
         observer.note(f"only {_told(result)}")

@@ -66,12 +66,13 @@ def measure_spread(lab: Lab, run: Run) -> Spread | None:
     judge, path = lab.task.judge, run.path / FILE
     if judge is None:
         return None
-    if not path.exists():
-        found = _measured(judge, _readings(lab))
-        record: JudgeRecord = {"spread": found}
-        write_json(path, record)
-        run.event("judge", **found)
-    return Spread(**read_json(path, JudgeRecord)["spread"])
+    if path.exists():
+        return Spread(**read_json(path, JudgeRecord)["spread"])
+    found = _measured(judge, _readings(lab))
+    record: JudgeRecord = {"spread": found}
+    write_json(path, record)
+    run.event("judge", **found)
+    return Spread(**found)
 
 
 def _measured(judge: Judge, readings: Sequence[Reading]) -> SpreadRecord:

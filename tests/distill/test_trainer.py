@@ -203,9 +203,14 @@ def test_every_checks_student_can_still_be_kept(scored: Lab, tmp_path: Path) -> 
     assert done.adapter.fingerprint == adapters[done.kept.step]
     assert result["choice"] == asdict(done.kept)
     assert done.kept.score == rows[done.kept.step - 1]["held_out_score"]
+    assert not (tmp_path / "a" / "checkpoints").exists()
+    again = train(scored, tmp_path / "a", *sets, progress=watch)
+    assert replace(again, adapter=done.adapter) == done
+    assert again.adapter.fingerprint == done.adapter.fingerprint
+    assert (again.adapter.targets, again.adapter.origin) == (done.adapter.targets, done.adapter.origin)
     # Each of its fields is read when the stage is finished; the rest is what every record has.
     own = {"before", "last", "choice", "ended", "forgetting", "control", "kl", "mismatch", "stack"}
-    assert set(result) == own | {"schema_version", "files"}
+    assert set(result) == own | {"files"}
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(lab: Lab, tmp_path: Path) -> None:

@@ -24,7 +24,6 @@ def finish(cwd: Path, *more: str) -> tuple[list[Any], list[Any], dict[str, Any]]
     folder = cwd / "runs" / "r" / "optimize"
     candidates, front = read_jsonl(folder / "candidates.jsonl"), read_jsonl(folder / "front.jsonl")
     result = read_record(folder / "result.json")
-    del result["files"]  # candidates.jsonl holds times
     for row in [*(r["cost"] for r in candidates), *(r["spent"] for r in candidates), result["spent"]]:
         del row["seconds"]
     return candidates, front, result

@@ -127,6 +127,8 @@ def test_a_loop_takes_no_more_than_what_is_counted(tmp_path: Path, sets: tuple[s
     unused += (students_a_round(lab.config) - len(students)) * each
     assert result["status"] == "null"
     unused += 16 * 5
+    with open_run(tmp_path / "r", lab.identity()) as opened:
+        assert run_loop(lab, prompt, opened, Silent()) == result  # read, and nothing is sampled
     assert sampler.rollouts == planned - unused + len(TEXTS) * students_a_round(lab.config)
 
 
