@@ -1,4 +1,4 @@
-"""What the vLLM sampler asks for, reads and checks, without vLLM; with it: test_engine.py."""
+"""What the vLLM sampler asks for, reads and checks, without vLLM; with it: test_sampler.py."""
 
 from __future__ import annotations
 

@@ -266,7 +266,7 @@ import weakref
 class Early: pass
 early = Early()
 weakref.finalize(early, int)
-from test_engine import PROMPTS, SETTINGS, Sampling, VllmSampler, make_base
+from test_sampler import PROMPTS, SETTINGS, Sampling, VllmSampler, make_base
 if __name__ == "__main__":
     sampler = VllmSampler(make_base(0), SETTINGS)
     sampler.generate(PROMPTS, Sampling(1.0, 2), list(range(8)), None)
