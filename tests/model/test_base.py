@@ -1,3 +1,5 @@
+"""Base models: what is converted and loaded against the model itself, and what is refused in one sentence."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Adapters: their files against PEFT's, stacks and sums, and a student's weights on a base that stays as it was."""
+
 from __future__ import annotations
 
 import copy

@@ -1,3 +1,5 @@
+"""Proposals of a language model: a real HTTP server on loopback that answers, fails, drips and refuses as providers do."""
+
 from __future__ import annotations
 
 import json
