@@ -75,8 +75,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, base: Origin) -> None:
     write_record(target / "state.json", state, "adapter", *more, MOMENTS)
     for old in folder.glob("step_*"):
         if not (old / "state.json").exists():
+            # Its process was killed: state.json is written last.
             shutil.rmtree(old)
         elif old != target and (old / MOMENTS).exists():
+            # First the record, then the files: wherever a kill falls, no record lists what is gone.
             write_record(old / "state.json", read_json(old / "state.json", StateRecord), "adapter")
             for name in others:
                 shutil.rmtree(old / name, ignore_errors=True)
@@ -92,6 +94,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     states = sorted(folder.glob("step_*/state.json"))
     if not states:
         return None
+    # All of them: a damaged one before the last would else be met when it turns out to be the best, after all steps.
     *_, state = [read_record(path, StateRecord, again=folder.parent) for path in states]
     target = states[-1].parent
     return Checkpoint(
@@ -130,6 +133,7 @@ def steps_saved(folder: Path) -> int:
 def optimizer_moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """A copy of the optimiser's per-parameter state as flat named tensors on the CPU."""
     state: dict[int, dict[str, object]] = optimizer.state_dict()["state"]
+    # Cloned: on the CPU these are the tensors that AdamW goes on writing into.
     return {
         f"{number}.{name}": torch.as_tensor(value).detach().cpu().clone()
         for number, entry in state.items()

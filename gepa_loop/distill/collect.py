@@ -90,6 +90,7 @@ def collect(
     train = rollouts.task.splits["train"]
     items = items_of_step(train, begun + step, count, rollouts.seed)
     share = on_policy_share(settings, objective, config.teacher)
+    # Counted on over steps, so that a quarter of two groups is one group of the student's in every second step.
     by_student = [
         int((place + 1) * share) > int(place * share) for place in range(step * count, (step + 1) * count)
     ]
@@ -152,6 +153,7 @@ def items_of_step(items: Sequence[Item], step: int, count: int, seed: int) -> li
     picked = []
     for place in range(step * count, (step + 1) * count):
         epoch, index = divmod(place, len(items))
+        # Shuffled again for each place: a step asks nothing of those before it, and a run that is continued has the same items.
         order = list(range(len(items)))
         random.Random(derive_seed(seed, "epoch", epoch)).shuffle(order)
         picked.append(items[order[index]])

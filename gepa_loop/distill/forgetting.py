@@ -50,6 +50,8 @@ def forgetting(base: Base, adapter: Adapter, below: Adapter | None) -> float:
         adapter: The whole student's.
         below: What the student stands on: the adapter of the earlier rounds.
     """
+    # The task does not show it: at lr 2e-3 two students kept their prompt's effect (.996 and 1.038 of it) and were 2.1 nats
+    # away here, at 3e-4 .09 (benchmarks/NOTES.md).
     twin, kl = Twin(base.model), []
     for text in NEUTRAL:
         ids_1T = torch.tensor([base.tokenizer(text)["input_ids"]], device=base.device)

@@ -60,6 +60,7 @@ def open_probe(lab: Lab, stack: Adapter | None) -> Callable[[str], Distillabilit
         probe_size(config.optimize.probe_rollouts) // PER_ITEM,
         config.seed,
     )
+    # Greedily an item's completions would be one and the same, and nothing could be preferred.
     sampling = Sampling(config.sampling.temperature or 1.0, config.sampling.max_tokens)
     bare = [tuple(tokens) for tokens in rollouts.renderer.all_tokens(NO_PROMPT, items)]
     drawn: list[tuple[tuple[int, ...], ...]] = []
@@ -72,6 +73,7 @@ def open_probe(lab: Lab, stack: Adapter | None) -> Callable[[str], Distillabilit
                 tuple(c.token_ids for c in flat[n : n + PER_ITEM]) for n in range(0, len(flat), PER_ITEM)
             )
             scores.extend(row.score for row in rollouts.scored(items, flat))
+        # What follows are forward passes of the size of training, which need the memory.
         rollouts.sampler.sleep()
         prompted = [tuple(tokens) for tokens in rollouts.renderer.all_tokens(prompt, items)]
         shared = shared_length(prompted)
@@ -96,6 +98,7 @@ def likelihood_gain(ratio_C: Tensor, score_C: Tensor, group: int) -> float:
         score_C: Its score.
         group: Completions of each item, one after the other.
     """
+    # Importance weights normalised over the few completions of an item: no more than the best of them can be gained.
     weight_IG = ratio_C.view(-1, group).softmax(-1)
     score_IG = score_C.view(-1, group)
     return float(((weight_IG * score_IG).sum(-1) - score_IG.mean(-1)).mean())
@@ -130,6 +133,7 @@ def _stacked(lab: Lab, stack: Adapter | None) -> Iterator[None]:
     if stack is None:
         yield
         return
+    # Any seed: `as_teacher` leaves the new student out.
     model = with_lora(lab.base, lab.config.lora, 0, stack)
     try:
         with as_teacher(model):

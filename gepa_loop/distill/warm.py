@@ -31,6 +31,8 @@ TEACHER_SAMPLES = "teacher.jsonl"
 
 def imitating(config: Config) -> Config:
     """The configuration of a step on the teacher's samples."""
+    # A router with 10 codes, .53 to .56 with the prompt: under the reverse KL alone its student had .00 after 24 steps of 64,
+    # with cross-entropy on the teacher's samples .31 after 60 (Qwen2.5-Coder-0.5B).
     return config.model_copy(
         update={
             "distill": config.distill.model_copy(update={"on_policy": 0.0}),
@@ -48,6 +50,7 @@ def by_teacher(
     if answered.sampler is rollouts.sampler:
         yield answered
         return
+    # Another model's: two caches and two sets of weights need not fit on one device.
     rollouts.sampler.sleep()
     yield answered
     answered.sampler.sleep()
@@ -77,6 +80,7 @@ def recorded(
     items, samples = rollouts.task.splits["train"], settings.teacher_samples
     path = folder / TEACHER_SAMPLES
     if path.exists():
+        # A row that is not as it was written takes the whole distillation with it: steps were trained on what it said.
         rows = read_jsonl(path, TeacherRow, samples * len(items), again=folder)
     else:
         drawn = Sampling(sampling.temperature, settings.longest(sampling.max_tokens))

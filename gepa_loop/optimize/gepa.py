@@ -58,6 +58,7 @@ class _Search:
         self.settings = settings
         self.splits = splits
         decided = adapter.journal.decided
+        # The first process's: at another price a replay would stop where the record goes on.
         self.quote = decided[0]["quote_usd"] if decided else quote
         self.adapter = adapter
         self.train = [entry.item for entry in trainset(settings, splits, adapter.rollouts)]
@@ -110,6 +111,7 @@ class _Search:
         self.progress = self.progress.after(spent.rollouts > self._before.rollouts, best)
         self._accepted, self._before = accepted, Spent(**asdict(spent))
         journal = self.adapter.journal
+        # Of the proposals that this search has come to; the journal may hold later ones, and a replay must stop where it did.
         dearest = max([self.quote, *(entry["usd"] for entry in journal.proposals[: spent.proposals])])
         self.stopped_by = reason_to_stop(self.settings, self.splits, spent, self.progress, dearest) or ""
         return bool(self.stopped_by)
@@ -234,6 +236,8 @@ def optimize(
     journal = Journal(folder)
     adapter = BatchedAdapter(config, rollouts, aids, journal, seed_prompt.text)
     search = _Search(settings, splits, adapter, seed, aids.quote_usd)
+    # What is decided is written down by the stopper: an exception of a callback is logged and lost (gepa 0.1.4). And not its
+    # `cache_evaluation`, which knows items by their places, so that those of train and val are taken for each other.
     gepa.optimize(
         seed_candidate={COMPONENT: seed_prompt.text},
         trainset=trainset(settings, splits, rollouts),

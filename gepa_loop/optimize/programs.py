@@ -90,6 +90,7 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         self.rules = _rules(settings, shown, self.sampling.max_tokens, rollouts, seed_prompt)
         self._pareto = {item.id for item in rollouts.task.splits["pareto"]}
         self._used: set[tuple[str, str]] = set()
+        # DSPy's adapter builds programs here; what it would score them with is never called.
         super().__init__(
             student_module=program(Candidate("unused")), metric_fn=lambda *_: 0.0, feedback_map={}
         )
@@ -234,6 +235,7 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         proposals = self.journal.proposals
         calls = [entry["failed"] for entry in proposals[-WINDOW:]]
         failures = [cause for cause in calls if cause]
+        # Not after a call that went well: a search that is continued begins with the failures that ended it in its window.
         if calls[-1] and len(failures) > 0.05 * WINDOW:
             raise ProviderError(
                 f"{len(failures)} of the last {len(calls)} calls of {self.aids.proposer.name} failed; "

@@ -60,6 +60,7 @@ class TorchSampler:
             self._network.write(adapter)
             self._adapter = adapter
         skip = shared_length(prompts)
+        # Read and attended to apart, a chat template's few tokens made it 107 ms a token instead of 92 (135M, a CPU).
         if skip * (len(set(map(tuple, prompts))) - 1) < self.share_from:
             skip = 0
         shared = self._network.prefill(list(prompts[0][:skip]))
@@ -86,6 +87,7 @@ class TorchSampler:
         unique = list(dict.fromkeys(tuple(p[skip:]) for p in prompts))
         row_of = {suffix: n for n, suffix in enumerate(unique)}
         index_B = torch.tensor([row_of[tuple(p[skip:])] for p in prompts], device=device)
+        # Drawn at once: a row's numbers must not depend on which others have ended.
         uniforms_BT = torch.from_numpy(np.stack([uniforms(s, sampling.max_tokens) for s in seeds])).to(device)
 
         logits_UV, past, valid_US = self._prefill(unique, shared, skip)
@@ -115,6 +117,7 @@ class TorchSampler:
             going = [n for n, row in enumerate(alive_B.tolist()) if not stopped[row]]
             if not going or position + 1 == sampling.max_tokens:
                 break
+            # Leaving rows out copies the cache of those that go on, so it waits until a quarter has ended.
             if len(going) <= 0.75 * len(alive_B):
                 keep = torch.tensor(going, device=device)
                 past, alive_B, token_B = past.rows(keep, capacity), alive_B[keep], token_B[keep]

@@ -46,6 +46,7 @@ def check_reading(base: Base) -> None:
     except FAULTS as error:
         reason = str(error).strip().partition("\n")[0]
         raise _refusal(base, f"{type(error).__name__}: {reason}") from error
+    # A window of 3 changes what comes of 8 to 13 tokens, unless the model leaves it out.
     if _distance(narrow_RV, wide_RV) < 1e-6:
         raise _refusal(base, "its sliding window is not the one of its config")
 
@@ -54,10 +55,12 @@ def check_reading(base: Base) -> None:
 def _compare(base: Base) -> Tensor:
     """The model's own logits [5, V], from which those of the sampler's network must not differ."""
     ids = _spread(base.model.get_input_embeddings().weight.shape[0], 17)
+    # The start is longer than `NARROW`; prompts of 5 and of 1 token, so that one row is padded; then a pair of completions.
     start, one, other, first, second, new = (
         ids[a:b] for a, b in itertools.pairwise((0, 6, 11, 12, 14, 16, 17))
     )
     plain = twin(base.model)
+    # A model's own definition of its attention, of which `sdpa` does not know all: Gemma 2's cap on scores, for one.
     plain.set_attn_implementation("eager")
     texts = one + new, other + new, one + second
     own = [
@@ -72,6 +75,7 @@ def _compare(base: Base) -> Tensor:
         ]
     ).float()
     gap = _distance(found_RV, expected_RV)
+    # Not `gap > ...`, which is False of NaN.
     if not gap <= SAME[base.model.dtype]:
         raise _refusal(base, f"logits differ by {gap:.1g} of their size")
     return expected_RV
@@ -118,6 +122,7 @@ def _packed(
 
 def _spread(vocabulary: int, count: int) -> list[int]:
     """Some tokens from all over the vocabulary."""
+    # Of a prime: none comes twice, unless the vocabulary is its multiple.
     return [7919 * (n + 1) % vocabulary for n in range(count)]
 
 

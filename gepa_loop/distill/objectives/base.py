@@ -19,7 +19,7 @@ from gepa_loop.config.objectives import Objective
 from gepa_loop.distill.head.chunked import Divergence, TokenStats
 
 LOG_RATIO_LIMIT = 20.0
-"""Log-ratios are cut here before they are exponentiated."""
+"""Log-ratios are cut here before they are exponentiated, as in verl: exp(20) is 5e8, and float32 ends at exp(88)."""
 
 S = TypeVar("S", bound=Objective)
 
@@ -162,6 +162,7 @@ class Rule(ABC, Generic[S]):
         """
         own = self.settings
         log_N = (logprob_N.detach().float() - old_logprob_N).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+        # The student drew none of the teacher's tokens, so that there is no probability of its own to correct for.
         log_N = torch.where(by_student_N, log_N, 0.0)
         count = int(owner_N.max()) + 1
         sums_C = sums(log_N, owner_N, count)
@@ -199,6 +200,7 @@ def reward_advantage(reward_C: Tensor, groups_C: Tensor, std: bool) -> Tensor:
         return centred_C
     sizes_C = torch.bincount(groups_C)[groups_C]
     variance_C = group_mean(centred_C**2, groups_C) * sizes_C / (sizes_C - 1).clamp(min=1)
+    # 1e-4 and n - 1 as in TRL's GRPOTrainer: a group of equal rewards gives 0, not 0 / 0.
     return centred_C / (variance_C.sqrt() + 1e-4)
 
 
@@ -214,6 +216,7 @@ def token_weights(objective: Objective, batch: Completions, trained_C: Tensor) -
     if objective.normalise == "token":
         return counted_N / counted_N.sum().clamp(min=1)
     sizes_C = sums(counted_N, batch.owner_N, len(batch.lengths_C))
+    # The mean is over completions that count for something: those that are masked whole do not thin it out.
     return counted_N / sizes_C.clamp(min=1)[batch.owner_N] / (sizes_C > 0).sum().clamp(min=1)
 
 

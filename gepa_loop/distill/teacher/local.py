@@ -79,6 +79,7 @@ class LocalTeacher:
             if self._prefix is None:
                 self._prefix = read_prefix(self.base.model, first)
             elif self._stale:
+                # In place, as the graphs of `_forward` hold its address.
                 renew_prefix(self.base.model, first, self._prefix)
             self._stale = False
             packed = pack(
@@ -106,6 +107,7 @@ class LocalTeacher:
         return token_logprobs(*dense, completion_tokens(groups, device), temperature)
 
     def moved(self) -> None:
+        # Between two updates of a step only a teacher that is the student itself has moved; an EMA waits for `follow`.
         self._stale |= STUDENT in self.adapters
 
     def restored(self) -> None:
@@ -124,6 +126,7 @@ class LocalTeacher:
         if self.model is None:
             if self._sampler is None:
                 self._sampler, _ = open_sampler(self.base, settings)
+            # The run's adapters fit the student's model alone.
             return replace(rollouts, sampler=self._sampler, adapter=None)
         values = {STUDENT: student_adapter, TEACHER: teacher_adapter}
         parts = [stack if name == STACK else values[name](self.model) for name in self.adapters]

@@ -41,6 +41,7 @@ def unsupported(model: PreTrainedModel) -> str | None:
     if rotary in ("dynamic", "longrope"):
         return f"no fused decoder for {rotary} rotary angles, which depend on the length"
     width = _width(config)
+    # Triton's `arange` takes powers of 2, and its `dot` 16 at least.
     if width < 16 or width & (width - 1):
         return f"no fused decoder for heads of {width}"
     return None
@@ -121,6 +122,7 @@ class Decoder:
                     rank = len(a)
                     down_RI[:rank] = a
                     torch.mul(b, scale, out=up_OR[:, :rank])
+                # What an adapter of a higher rank left, and columns that only fill up.
                 down_RI[rank:] = up_OR[:, rank:] = 0
 
     def prefill(
@@ -237,6 +239,7 @@ def make_decoder(model: PreTrainedModel) -> Decoder:
             )
         )
     positions = torch.arange(config.max_position_embeddings, device=model.device)[None]
+    # Of the first argument only type and device are read. It gives each angle twice, once for either half of a head.
     cos, sin = decoder.rotary_emb(torch.empty(0, dtype=model.dtype, device=model.device), positions)
     width = _width(config)
     return Decoder(

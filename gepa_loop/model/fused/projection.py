@@ -53,6 +53,7 @@ class Projection:
             launch = Launch(tiles, self.counters_T)
             return adapted_product(x_NX, self.weight_OX, self.down_RI, self.bias_O, sizes, launch)
         if self.rank:
+            # Written into columns that are free already: joining [x, A x] would copy x.
             torch.mm(x_NX[:, : self.inputs], self.down_RI.T, out=x_NX[:, self.inputs :])
         return linear(x_NX, self.weight_OX, self.bias_O)
 
@@ -62,6 +63,8 @@ class Projection:
             return None
         from gepa_loop.model.fused.product import ROWS, tiling
 
+        # Two launches win from 256 rows on for the widest products of 0.5B, and from 128 on at 4B (a layer: 127 us, in one
+        # 144; H100), which `tiling` knows by their cost.
         if len(x_NX) > ROWS:
             return None
         sizes = tuple(self.modules.values())
@@ -69,6 +72,7 @@ class Projection:
 
     def columns(self, x_XN: Tensor) -> Tensor:
         """`__call__` of columns without the bias: inputs [in + rank, N], outputs [out, N]."""
+        # On a CPU .53 ms for 16 columns and weights of 576 x 3,072, and 1.06 for 16 rows times the transpose.
         return self.weight_OX @ self.lowered(x_XN)
 
     def lowered(self, x_XN: Tensor) -> Tensor:
@@ -80,6 +84,7 @@ class Projection:
     def reserve(self, rank: int) -> None:
         """Capacity for adapters of this rank; what was there of an earlier one is gone."""
         inputs, total = self.inputs, rank * len(self.modules)
+        # Zeros, since off the diagonal of s B nothing is ever written.
         wide_OX = self.weight_OX.new_zeros(len(self.weight_OX), inputs + total)
         wide_OX[:, :inputs] = self.weight_OX[:, :inputs]
         self.weight_OX, self.down_RI = wide_OX, self.down_RI.new_zeros(total, inputs)
