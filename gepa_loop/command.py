@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gepa_loop.lab import Lab
@@ -19,19 +19,27 @@ class Command:
     name: str
     searches: bool = False
     """GEPA evolves prompts."""
-    students: Literal["none", "one", "front", "cells"] = "none"
-    """Who is distilled: nobody, one prompt, a round's front, or one prompt under each cell of a grid."""
-
-    @property
-    def trains(self) -> bool:
-        return self.students != "none"
+    trains: bool = False
+    """Prompts are distilled."""
+    rounds: bool = False
+    """It searches and trains `loop.rounds` times, each time on top of what won before."""
+    cells: bool = False
+    """What it trains is said by the cells of a grid, which are configs of their own; its config alone does not tell."""
+    writes_questions: bool = False
+    """`distill.questions` are written before it trains."""
+    makes_references: bool = False
+    """Where a task has no answers, the prompted model's replies stand for them; else it needs a task with answers."""
+    measures_retention: bool = False
+    """At its end the base and the student are scored on `test`, with and without the prompt."""
 
 
 OPTIMIZE = Command("optimize", searches=True)
-DISTILL = Command("distill", students="one")
+DISTILL = Command(
+    "distill", trains=True, writes_questions=True, makes_references=True, measures_retention=True
+)
 EVALUATE = Command("evaluate")
-LOOP = Command("loop", searches=True, students="front")
-SWEEP = Command("sweep", students="cells")
+LOOP = Command("loop", searches=True, trains=True, rounds=True)
+SWEEP = Command("sweep", trains=True, cells=True)
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def open_session(command: Command, flags: Flags, inputs: Inputs = NOTHING) -> It
         check_origin(adapter.origin, lab.base.origin, source) for source, adapter in inputs.adapters.items()
     ]
     _print_facts(lab, prompts, notes)
-    if command.students == "one":
+    if command.writes_questions:
         _check_questions(lab, prompts, path, flags)
     if flags.dry_run:
         _print_plan(lab, command, path, inputs.facts)
@@ -96,7 +96,7 @@ def _writers(
 
         check_budget(optimize, splits)
         found["reflection"] = proposer_name(optimize.reflection)
-    if command.students == "one" and distill.questions:
+    if command.writes_questions and distill.questions:
         found["writer"] = writer_name(distill, optimize.reflection)
     return found
 
@@ -122,7 +122,7 @@ def _print_plan(lab: Lab, command: Command, path: Path, facts: Sequence[str]) ->
 
 def _searched(command: Command, settings: LoopConfig, path: Path) -> bool:
     """Whether nothing is left for a reflection model to be asked."""
-    if command.students == "front":
+    if command.rounds:
         from gepa_loop.loop import rounds_done
 
         return rounds_done(path) >= settings.rounds
@@ -184,14 +184,14 @@ def _checked_lab(
     from gepa_loop.stages.references import check_references
     from gepa_loop.task.sources import code_of
 
-    if command.students == "front":
+    if command.trains and not (command.writes_questions or command.cells):
         refuse_questions(settings.distill, command.name)
     for task in filter(None, (settings.task, settings.distill.control)):
         for file in code_of(task):
             out.print(f"task {task.name} runs {file}", highlight=False)
     lab = open_lab(settings, day)
     if lab.task.answers == "none":
-        if command.students != "one":
+        if not command.makes_references:
             raise TaskError(
                 f"task {lab.task.name} has no answers: `{command.name}` has nothing to score replies by",
                 "`distill` does without: it compares with the prompted model's own replies.",

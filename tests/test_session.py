@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
-from gepa_loop.command import LOOP, OPTIMIZE
+import pytest
+
+from gepa_loop.command import EVALUATE, LOOP, OPTIMIZE, Command, Flags
 from gepa_loop.config.load import load_config
+from gepa_loop.errors import ConfigError
 from gepa_loop.run.files import write_json
-from gepa_loop.session import _searched
+from gepa_loop.session import _checked_lab, _searched, open_session
 
 
 def test_a_reflection_model_is_asked_only_where_something_is_left_to_search(tmp_path: Path) -> None:
@@ -16,3 +19,16 @@ def test_a_reflection_model_is_asked_only_where_something_is_left_to_search(tmp_
     assert not _searched(OPTIMIZE, two, tmp_path)
     write_json(tmp_path / "optimize" / "result.json", {})
     assert _searched(OPTIMIZE, two, tmp_path)
+
+
+def test_what_trains_by_its_config_and_writes_no_questions_refuses_to_be_asked_for_them() -> None:
+    flags = Flags("smoke", ["distill.questions=4"], dry_run=True)
+    with (
+        pytest.raises(ConfigError, match=r"distill.questions = 4: `new` writes no questions"),
+        open_session(Command("new", trains=True), flags),
+    ):
+        pass
+    config = load_config("smoke", ["distill.questions=4"], env={})
+    # Cells have configs of their own, and what does not train asks for nothing.
+    for command in (Command("new", trains=True, cells=True), OPTIMIZE, EVALUATE):
+        _checked_lab(command, config, {}, lambda lab: None, None)

@@ -80,14 +80,14 @@ def judged(config: Config, command: Command, search: int = 0) -> int | None:
     splits, samples, student = config.task.splits, config.evaluate.samples, distillation(config)
     unread = 0 if config.objective.reads_score else student.recorded + student.trained
     probe = config.optimize.probe_rollouts and probe_size(config.optimize.probe_rollouts)
-    if command.students == "front":
-        most = loop_rollouts(config, search) - config.loop.rounds * students_a_round(config) * unread
-    elif command.students == "one":
-        most = splits.pareto * samples + student.rollouts - unread + tested(config.evaluate, splits)
-    elif command.searches:
-        most = search + probe
-    else:
+    if command.cells or not (command.searches or command.trains):
         return None
+    if command.rounds:
+        most = loop_rollouts(config, search) - config.loop.rounds * students_a_round(config) * unread
+    else:
+        most = command.searches * (search + probe)
+        most += command.trains * (splits.pareto * samples + student.rollouts - unread)
+        most += command.measures_retention * tested(config.evaluate, splits)
     return most + REPLIES * JUDGEMENTS
 
 
@@ -130,8 +130,8 @@ def plan(lab: Lab, command: Command) -> list[str]:
         found = plan_search(config, lab.rollouts, proposer, seed_prompt(config.optimize))
         searched = found.rollouts
         lines += [f"reflection: {proposer.about}", *found.lines(config.optimize)]
-    if command.students in ("one", "front"):
-        if command.students == "one":
+    if command.trains and not command.cells:
+        if not command.rounds:
             each = "the prompt"
         elif reads_prompt(settings, config.objective):
             each = f"each of up to {config.optimize.max_front} prompts"
@@ -143,16 +143,16 @@ def plan(lab: Lab, command: Command) -> list[str]:
             f"distill: {settings.steps} steps of {settings.rollouts} rollouts{again}{first}, up to {student.tokens:,} tokens to "
             f"write, and up to {student.checks:,} rollouts of checks, for {each}"
         )
-    if command.students == "one" and lab.task.answers == "none":
+    if command.makes_references and lab.task.answers == "none":
         splits = config.task.splits
         lines.append(
             f"references: {splits.pareto + splits.test:,} rollouts of the prompted model, as the task has no answers"
         )
-    if command.students == "one":
+    if command.measures_retention:
         lines.append(
             f"test: up to {tested(config.evaluate, config.task.splits):,} rollouts of the base and the student, with and without the prompt"
         )
-    if command.students == "front":
+    if command.rounds:
         rounds, total = config.loop.rounds, loop_rollouts(config, found.rollouts)
         # A horizon of their own makes rollouts of steps shorter or longer than those that were timed.
         longer = student.tokens / config.sampling.max_tokens - student.trained - student.recorded

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gepa_loop.cli import run
+from gepa_loop.command import DISTILL, EVALUATE, LOOP, OPTIMIZE, SWEEP, Command
 from gepa_loop.config.load import load_config
 from gepa_loop.lab import Lab, open_lab, seed_prompt
 from gepa_loop.loop import run_loop
@@ -17,8 +18,9 @@ from gepa_loop.run.files import read_json
 from gepa_loop.sampling.base import Completion, Sampler, Sampling
 from gepa_loop.sampling.canary import TEXTS
 from gepa_loop.stages.distillation import distill_candidate
-from gepa_loop.stages.plan import distillation, loop_rollouts, students_a_round
+from gepa_loop.stages.plan import distillation, judged, loop_rollouts, students_a_round
 from gepa_loop.stages.search import open_proposer
+from gepa_loop.task.judge import JUDGEMENTS, REPLIES
 from gepa_loop.task.prompts import Candidate
 
 
@@ -145,3 +147,20 @@ def test_the_plan_names_what_is_counted(
     ) in shown
     total = 4 * 24 + 48 + 128 + 32 + (72 + 112 + 64) + 3 * 16 * 5
     assert f"up to {total} rollouts" in shown
+
+
+def test_what_a_judge_reads_is_made_of_what_a_command_does() -> None:
+    config = load_config("smoke", env={})
+    spread, student = REPLIES * JUDGEMENTS, distillation(config)
+    trained = config.task.splits.pareto * config.evaluate.samples + student.checks
+    test = 4 * 16 * (4 + 1)  # subjects, items, and replies sampled and greedy
+    assert judged(config, Command("new", trains=True)) == trained + spread
+    assert judged(config, Command("new", trains=True, measures_retention=True)) == trained + test + spread
+    assert judged(config, DISTILL) == trained + test + spread
+    searched = judged(config, OPTIMIZE, 100)
+    assert searched is not None and searched >= 100 + spread
+    both = Command("new", searches=True, trains=True)
+    assert judged(config, both, 100) == searched + trained
+    unread = students_a_round(config) * (student.trained + student.recorded)
+    assert judged(config, LOOP, 100) == loop_rollouts(config, 100) - unread + spread
+    assert judged(config, SWEEP) is None and judged(config, EVALUATE) is None
