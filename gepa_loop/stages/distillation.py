@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gepa_loop.config.recipe import reads_prompt
+from gepa_loop.distill.records import MetricsRow
 from gepa_loop.lab import Lab
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.run.directory import Run
+from gepa_loop.run.files import read_jsonl
 from gepa_loop.scores.statistics import item_scores
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.score import scores
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
 
 if TYPE_CHECKING:
-    from gepa_loop.distill.records import MetricsRow
     from gepa_loop.distill.trainer import Distilled
 
 
@@ -33,6 +34,7 @@ def distill_candidate(
     Items and random numbers are those of the lab's round.
     """
     from gepa_loop.distill.checkpoint import steps_saved
+    from gepa_loop.distill.stretch import METRICS
     from gepa_loop.distill.trainer import distill
 
     settings = lab.config.distill
@@ -43,10 +45,10 @@ def distill_candidate(
     if begun := settings.steps if (folder / "result.json").exists() else steps_saved(folder / "checkpoints"):
         observer.note("finished earlier" if begun == settings.steps else f"continuing after step {begun}")
     observer.progress(begun, settings.steps)
-    still, warm, halved = 0, False, ""
+    warm, halved = False, ""
 
     def progress(row: MetricsRow) -> None:
-        nonlocal still, warm, halved
+        nonlocal warm, halved
         if row["halved"] != halved:
             halved = row["halved"]
             observer.note(f"{halved}: back at step {row['step'] - 1}, with half of distill.lr from here on")
@@ -57,17 +59,14 @@ def distill_candidate(
                 observer.note(f"{likely}: beginning with the teacher's samples")
             else:
                 observer.note(f"from step {row['step']} on as the objective says")
-        still += row["grad_norm"] == 0
         observer.progress(
             row["step"], settings.steps, kl=row["reverse_kl"], held_out=row.get("held_out_score")
         )
 
     done = distill(lab, candidate, folder, stack=stack, before=before, progress=progress)
     observer.note(f"ended {done.ended}; kept step {done.kept.step}: {done.kept.reason}")
-    if still:
-        observer.note(
-            f"{still} of {done.last_step} steps had no gradient: no trained token had an advantage or a divergence"
-        )
+    for note in _idle(read_jsonl(folder / METRICS, MetricsRow)):
+        observer.note(note)
     observer.note(
         f"on texts that have nothing to do with the task: {done.forgetting:.2g} nats a token from the model"
     )
@@ -75,6 +74,19 @@ def distill_candidate(
         observer.note(str(done.control))
     observer.note(str(done.mismatch))
     return done
+
+
+def _idle(steps: Sequence[MetricsRow]) -> Iterator[str]:
+    """How many steps of a whole distillation moved nothing, and why.
+
+    They are counted in metrics.jsonl, which has those of earlier processes as well, and none that was taken back.
+    """
+    still = sum(step["grad_norm"] == 0 for step in steps)
+    if still:
+        yield f"{still} of {len(steps)} steps had no gradient: no trained token had an advantage or a divergence"
+    skipped = sum(step["skipped"] for step in steps)
+    if skipped:
+        yield f"{skipped} of {len(steps)} steps were left out: their loss or gradient was not finite"
 
 
 def distill_alone(
