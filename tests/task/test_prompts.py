@@ -116,7 +116,7 @@ def test_check_refuses_what_cannot_be_read(renderer: Renderer) -> None:
 
 def test_shipped_prompts_are_in_normal_form() -> None:
     files = sorted((ROOT / "prompts").rglob("*.txt"))
-    assert len(files) == 10 + 3 * len(examples.NAMES)  # the good one of desk is prog2
+    assert len(files) == 10 + 3 * len(examples.NAMES)
     for file in files:
         assert file.read_text() == read_prompt(file).text + "\n"
 
