@@ -349,6 +349,15 @@ def test_failed_calls_count_over_restarts_and_none_is_made_twice(lab: Lab, tmp_p
     assert found.spent.usd == 0.25 * (len(rows) - 1 - 3) + 0.5 * 3 <= 6
 
 
+def test_a_proposal_may_quote_worked_examples_and_no_other_item(lab: Lab, tmp_path: Path) -> None:
+    guard = BatchedAdapter(lab.config, lab.rollouts, Aids(Scripted("Fine.")), Journal(tmp_path)).rules.guard
+    train, aside = lab.task.splits["train"], set_aside(*sections())
+    assert [guard.copied(item.question) for item in train] == [
+        *[None] * aside,
+        *(item.id for item in train[aside:]),
+    ]
+
+
 def test_a_reply_is_kept_though_judging_it_fails(lab: Lab, tmp_path: Path) -> None:
     journal, how = Journal(tmp_path), Scripted("Fine.")
     adapter = BatchedAdapter(lab.config, lab.rollouts, Aids(how), journal)
