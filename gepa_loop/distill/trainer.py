@@ -90,18 +90,37 @@ def distill(
     """
     if (folder / "result.json").exists():
         return _finished(folder, stack)
-    config, base, settings = lab.config, lab.base, lab.config.distill
-    checkpoints = folder / "checkpoints"
-    model = with_lora(base, config.lora, lab.rollouts.derived("lora"), stack)
+    reached = train(lab, candidate, folder, stack=stack, before=before, progress=progress)
+    return _finish(lab, reached, folder, stack)
+
+
+def train(
+    lab: Lab,
+    candidate: Candidate,
+    folder: Path,
+    *,
+    stack: Adapter | None,
+    before: Mapping[str, float],
+    progress: Progress,
+    until: int | None = None,
+) -> Checkpoint:
+    """Train a student from its last checkpoint, if it has one, to the first held-out check at or after `until` steps, or to its end.
+
+    Where it rests, and how often, changes nothing of what it becomes. Arguments and errors as of `distill`, which also
+    chooses the check that is kept.
+    """
+    base, settings, checkpoints = lab.base, lab.config.distill, folder / "checkpoints"
+    if (rests := load_checkpoint(checkpoints)) is not None and _rests(rests, settings, until):
+        return rests
+    model = with_lora(base, lab.config.lora, lab.rollouts.derived("lora"), stack)
     try:
         training = _open(lab, model, candidate, stack, folder)
-        checkpoint = load_checkpoint(checkpoints)
+        checkpoint = rests
         if checkpoint is None:
             checkpoint = training.beginning(before)
             save_checkpoint(checkpoints, checkpoint, base.origin)
         training.go_to(checkpoint)
-        ended = ""
-        while not (ended := _ended(checkpoint, settings)):
+        while not _rests(checkpoint, settings, until):
             try:
                 found, row = training.stretch(checkpoint, progress)
                 harm = spoilt(found.checks)
@@ -120,9 +139,18 @@ def distill(
             checkpoint = found
             save_checkpoint(checkpoints, checkpoint, base.origin)
             progress(row)
+        return checkpoint
     finally:
         remove_lora(model)
 
+
+def _rests(checkpoint: Checkpoint, settings: DistillConfig, until: int | None) -> bool:
+    return bool(_ended(checkpoint, settings)) or (until is not None and checkpoint.step >= until)
+
+
+def _finish(lab: Lab, checkpoint: Checkpoint, folder: Path, stack: Adapter | None) -> Distilled:
+    """Choose the check that is kept, look at its student, and write what the distillation ends with."""
+    config, base, checkpoints = lab.config, lab.base, folder / "checkpoints"
     kept, last = choose(checkpoint.checks), checkpoint.checks[-1]
     # Read, and found to be whole: any check may be the one that is kept, and memory holds the last one's student alone.
     adapter = adapter_at(checkpoints, kept.step)
@@ -137,7 +165,7 @@ def distill(
         "before": checkpoint.checks[0].score,
         "last": {"step": last.step, "score": last.score},
         "choice": kept.as_dict(),
-        "ended": ended,
+        "ended": _ended(checkpoint, config.distill),
         "forgetting": forgetting(base, whole, stack),
         "control": None if control is None else control.as_dict(),
         "kl": _kl_at(kept.step, folder),

@@ -16,6 +16,7 @@ from gepa_loop.distill.collect import collect
 from gepa_loop.distill.optimizer import learning_rate
 from gepa_loop.distill.teacher.choose import open_teacher
 from gepa_loop.distill.trainer import distill
+from gepa_loop.distill.trainer import train as train_until
 from gepa_loop.errors import ConfigError, Diverged, ModelError, RunDirectoryError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.base import Base
@@ -175,6 +176,30 @@ def test_resume_equals_an_uninterrupted_run_to_the_byte(lab: Lab, tmp_path: Path
     assert kls[0] == kls[1] and len(kls[0]) == 5
     weights = "adapter/adapter_model.safetensors"
     assert (tmp_path / "torn" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+
+
+def test_a_student_that_rested_at_checks_is_the_same_to_the_byte(lab: Lab, tmp_path: Path) -> None:
+    sets = "distill.steps=6", "distill.check_every=2", "distill.lr=0.05", "distill.patience=0"
+    whole = train(lab, tmp_path / "whole", *sets)
+    given: dict[str, Any] = {
+        "stack": None,
+        "before": dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0),
+        "progress": lambda row: None,
+    }
+    own, prompt, folder = lab.under(smoke(*sets)), Candidate("Answer with one number."), tmp_path / "raced"
+    first = train_until(own, prompt, folder, **given, until=1)
+    assert (first.step, len(first.checks)) == (2, 2)
+    between = train_until(own, Candidate("Another prompt."), tmp_path / "other", **given, until=2)
+    assert between.adapter.fingerprint != first.adapter.fingerprint
+    again = train_until(own, prompt, folder, **given, until=2)
+    assert again.step == 2 and again.adapter.fingerprint == first.adapter.fingerprint
+    assert train_until(own, prompt, folder, **given, until=4).step == 4
+    assert not (folder / "result.json").exists()
+    rested = train(lab, folder, *sets)
+    assert (rested.kept, rested.last) == (whole.kept, whole.last)
+    for name in ("adapter/adapter_model.safetensors", "samples.jsonl"):
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert steady(folder) == steady(tmp_path / "whole")
 
 
 def test_every_checks_student_can_still_be_kept(scored: Lab, tmp_path: Path) -> None:
