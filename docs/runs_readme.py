@@ -54,10 +54,17 @@ FILES = (
     File("result.json of `evaluate`", stages.EvaluatedRecord, ("result.json",), "evaluate"),
     File("result.json of `sweep`", sweep.SweepRecord, ("result.json",), "sweep"),
     File("decision.json", results.DecisionRecord, ("round_*/decision.json",)),
+    File("race/NNNNNN.json", results.RungRecord, ("round_*/race/*.json",)),
     File(
         "Score rows",
         scores.ScoreRow,
-        ("*baseline/*.jsonl", "*evaluate/*.jsonl", "test/*.jsonl", "references/*.jsonl"),
+        (
+            "*baseline/*.jsonl",
+            "*evaluate/*.jsonl",
+            "round_*/race/*.jsonl",
+            "test/*.jsonl",
+            "references/*.jsonl",
+        ),
     ),
     File("candidates.jsonl", optimize.CandidateRow, ("*optimize/candidates.jsonl",)),
     File("front.jsonl", optimize.FrontRow, ("*optimize/front.jsonl",)),
@@ -143,7 +150,8 @@ def shown(hint: Any) -> str:
     }
     if is_typeddict(hint):
         title = title_of(hint)
-        return f"[{title}](#{title.replace(' ', '-')})"
+        place = next((file.title for file in FILES if file.record is hint), title)
+        return f"[{title}](#{re.sub(r'[^a-z -]', '', place.lower()).replace(' ', '-')})"
     arguments = get_args(hint)
     match get_origin(hint):
         case origin if origin in (Union, UnionType):

@@ -28,8 +28,9 @@ from gepa_loop.scores.outcome import details, gains, lengths, summary
 from gepa_loop.scores.prediction import Fit, Prediction, fit, predict
 from gepa_loop.scores.results import DecisionRecord, LoopRecord, RoundRecord, RoundTest, WholeTest
 from gepa_loop.scores.statistics import ItemScores, internalisation, item_scores, mean_difference
-from gepa_loop.stages.distillation import distill_candidate
+from gepa_loop.stages.distillation import Below, distill_candidate
 from gepa_loop.stages.observer import Observer
+from gepa_loop.stages.race import race
 from gepa_loop.stages.score import note_look, replies, scores
 from gepa_loop.stages.search import search
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
@@ -147,28 +148,34 @@ def run_round(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer, gr
     if earlier is not None:
         observer.note(str(earlier))
 
-    # 3. Each prompt's effect, moved into an adapter.
-    contenders: list[Contender] = []
-    students: dict[str, Adapter] = {}
+    # 3. Each prompt's effect, moved into an adapter; who is behind at a rung is dropped.
+    prompted, why = dict[str, ItemScores](), dict[str, str]()
     for candidate in front.candidates:
         # The search has scored it.
-        prompted = scored(f"evaluate/{candidate.id}_prompted", "select", candidate.text, stack)
-        if (why := _no_student(config, prompted, base, list(students))) is not None:
-            contenders.append(Contender(candidate.id, prompted, None, why))
-            observer.note(f"{candidate.id} is skipped: {why}")
+        prompted[candidate.id] = scored(f"evaluate/{candidate.id}_prompted", "select", candidate.text, stack)
+        racing = [id_ for id_ in prompted if id_ not in why and id_ != candidate.id]
+        if (reason := _no_student(config, prompted[candidate.id], base, racing)) is not None:
+            why[candidate.id] = reason
+            observer.note(f"{candidate.id} is skipped: {reason}")
+    below = Below(stack, held_out)
+    raced = race(lab, [c for c in front.candidates if c.id not in why], folder, observer, below)
+    why |= raced.dropped
+    students, scores_of = dict[str, Adapter](), dict[str, ItemScores]()
+    for candidate in front.candidates:
+        if candidate.id in why:
             continue
         target = folder / "distill" / candidate.id
         observer.stage("distill", round=number, candidate=candidate.id)
-        distilled = distill_candidate(lab, candidate, target, observer, stack, held_out)
+        distilled = distill_candidate(lab, candidate, target, observer, below)
         students[candidate.id] = distilled.adapter
-        if (why := _forgets(config.loop, distilled)) is not None:
-            contenders.append(Contender(candidate.id, prompted, None, why))
-            observer.note(f"{candidate.id} cannot win: {why}")
+        if (reason := _forgets(config.loop, distilled)) is not None:
+            why[candidate.id] = reason
+            observer.note(f"{candidate.id} cannot win: {reason}")
             continue
         observer.stage("student", round=number, candidate=candidate.id)
         whole = _stacked(stack, distilled.adapter)
-        student = scored(f"evaluate/{candidate.id}", "select", NO_PROMPT, whole)
-        contenders.append(Contender(candidate.id, prompted, student, None))
+        scores_of[candidate.id] = scored(f"evaluate/{candidate.id}", "select", NO_PROMPT, whole)
+    contenders = [Contender(id_, own, scores_of.get(id_), why.get(id_)) for id_, own in prompted.items()]
 
     # 4. The decision, and the stack with the winner on top.
     level = level_of_round(config.loop.alpha, number)
@@ -189,7 +196,7 @@ def run_round(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer, gr
     )
     said = summary(number, verdict, contenders, config.seed)
     more = details(verdict, base, predictions, earlier, config.seed)
-    decision: DecisionRecord = {**said, "level": level, **more}
+    decision: DecisionRecord = {**said, "level": level, **more, "race": list(raced.rungs)}
     write_json(folder / "decision.json", decision)
     prompt = next(c for c in front.candidates if c.id == best)
     return RoundOutcome(number, verdict, ground.stack, stack, adapter_path, prompt, said, predictions)

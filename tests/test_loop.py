@@ -33,7 +33,7 @@ from gepa_loop.scores.card import Replies
 from gepa_loop.scores.decision import Verdict
 from gepa_loop.scores.outcome import gains
 from gepa_loop.scores.statistics import internalisation
-from gepa_loop.stages.distillation import distill_candidate
+from gepa_loop.stages.distillation import Below, distill_candidate
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
 from gepa_loop.task.scorers import each
 
@@ -335,15 +335,17 @@ def test_nothing_of_a_prompt_is_internalised_where_none_is_read(tmp_path: Path, 
     assert (found.rounds[0]["internalisation"] is None) == (objective == "grpo")
 
 
-def decision(folder: Path, sets: Sequence[str]) -> Mapping[str, Any]:
-    """decision.json of a round of the smoke preset, whose search has handed on two of its three finalists."""
+def decision(
+    folder: Path, sets: Sequence[str], texts: Sequence[str] = ("One.", "Two.", "Three."), handed: int = 2
+) -> Mapping[str, Any]:
+    """decision.json of a round of the smoke preset, whose search has handed on the first of its finalists."""
     lab = open_lab(load_config("smoke", ["distill.steps=1", *sets], env={})).for_training()
-    prompts = [Candidate(text) for text in ("One.", "Two.", "Three.")]
+    prompts = [Candidate(text) for text in texts]
     rows = [{"id": p.id, "text": p.text, "objectives": {}} for p in prompts]
     with open_run(folder, lab.identity()) as opened:
         place = opened.path / "round_00" / "optimize"
         write_jsonl(place / "candidates.jsonl", rows)
-        write_front(place, Found(tuple(rows), "", Spent(), 0), rows[:2], None, "", None)
+        write_front(place, Found(tuple(rows), "", Spent(), 0), rows[:handed], None, "", None)
         run_round(lab, prompts[0], opened, Silent(), Ground())
     return read_json(folder / "round_00" / "decision.json")
 
@@ -352,6 +354,27 @@ def test_holm_counts_all_that_was_scored_on_select(tmp_path: Path) -> None:
     found = decision(tmp_path / "r", ["loop.min_gap=-1"])
     assert [one["skipped"] for one in found["candidates"]] == [None, None]
     assert "after Holm over 3 candidates" in found["reason"]
+
+
+def test_students_race_and_those_behind_are_no_contenders(tmp_path: Path) -> None:
+    texts = "One.", "Two.", "Three.", "Four.", "Five."
+    own = "loop.min_gap=-1", "distill.steps=3", "distill.check_every=1", "race.rungs=[0.3, 0.6]"
+    found = decision(tmp_path / "r", own, texts, 5)
+    first, second = found["race"]
+    assert (first["step"], second["step"]) == (1, 2) and first["split"] == "race"
+    assert list(first["scores"]) == [one["id"] for one in found["candidates"]]
+    dropped = {one["id"]: one["reason"] for rung in found["race"] for one in rung["dropped"]}
+    assert len(dropped) == 3 and set(found["ranking"]) == set(second["living"])
+    for one in found["candidates"]:
+        assert one["skipped"] == dropped.get(one["id"]) and (one["student"] is None) == (one["id"] in dropped)
+    folder = tmp_path / "r" / "round_00"
+    scored = {path.stem for path in (folder / "evaluate").iterdir() if "_prompted" not in path.stem}
+    assert scored == set(second["living"])
+    every = decision(tmp_path / "all", [*own, "race.on=false"], texts, 5)
+    assert every["race"] == [] and len(every["ranking"]) == 5
+    students = {one["id"]: one["student"] for one in every["candidates"]}
+    for one in found["candidates"]:
+        assert one["student"] in (None, students[one["id"]])
 
 
 @pytest.mark.parametrize("objective", ["type=grpo", "adv_tau=1"])
@@ -382,7 +405,7 @@ def test_students_of_two_prompts_are_one_where_none_is_read(
         for text in ("One.", "Two."):
             folder = tmp_path / type_ / text
             before = dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0)
-            distill_candidate(lab, Candidate(text), folder, Silent(), None, before)
+            distill_candidate(lab, Candidate(text), folder, Silent(), Below(None, before))
             found.append(read_jsonl(folder / "metrics.jsonl")[0]["grad_norm"])
         assert all(found)
         assert (found[0] == found[1]) == equal

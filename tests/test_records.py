@@ -25,6 +25,7 @@ ELSEWHERE = {
     "questions/result.json",
     "judge.jsonl",
     "judge.json",
+    "race/NNNNNN.json",
 }
 """Checked where their writers are faked."""
 

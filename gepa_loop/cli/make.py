@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gepa_loop.cli.options import ConfigOption, DryOption, FreshOption, NameOption, RoundsOption, SetOption
+from gepa_loop.cli.options import (
+    ConfigOption,
+    DryOption,
+    FreshOption,
+    NameOption,
+    RaceOption,
+    RoundsOption,
+    SetOption,
+    Switch,
+)
 from gepa_loop.command import DISTILL, EVALUATE, LOOP, OPTIMIZE, SWEEP, Flags, Inputs
 from gepa_loop.errors import ConfigError, NoGain
 from gepa_loop.session import open_session, shown
@@ -108,7 +117,7 @@ def evaluate(
     adapter: Annotated[
         Path | None, typer.Option("--adapter", metavar="DIR", help="A student; without it, the base.")
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="train, pareto, select or test.")] = "select",
+    split: Annotated[str, typer.Option("--split", help="train, pareto, race, select or test.")] = "select",
     against: Annotated[
         str | None,
         typer.Option(
@@ -158,6 +167,7 @@ def evaluate(
 
 def loop(
     rounds: RoundsOption = None,
+    race: RaceOption = None,
     require_gain: Annotated[
         bool,
         typer.Option("--require-gain", help="Exit with 5 when no student is significantly better on test."),
@@ -169,6 +179,7 @@ def loop(
     fresh: FreshOption = False,
 ) -> None:
     """Search prompts, distill each, keep the best student, and go on from it."""
+    sets = _with(sets, "race.on", None if race is None else str(race is Switch.ON).lower())
     flags = Flags(config, _with(sets, "loop.rounds", rounds), run_name, dry_run, fresh)
     with open_session(LOOP, flags) as opened:
         from gepa_loop.lab import seed_prompt
@@ -235,6 +246,6 @@ def sweep(
     out.print(f"rows and adapters: {shown(run.path)}", highlight=False)
 
 
-def _with(sets: list[str] | None, key: str, value: int | None) -> list[str]:
+def _with(sets: list[str] | None, key: str, value: int | str | None) -> list[str]:
     """Settings with a flag's value after them, where it is given."""
     return [*(sets or []), *([] if value is None else [f"{key}={value}"])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -28,6 +29,22 @@ NameOption = Annotated[
 ]
 RoundsOption = Annotated[
     int | None, typer.Option("--rounds", min=1, help="Rounds; the same as --set loop.rounds=N.")
+]
+
+
+class Switch(StrEnum):
+    """Of a flag that names what it is set to."""
+
+    ON = "on"
+    OFF = "off"
+
+
+RaceOption = Annotated[
+    Switch | None,
+    typer.Option(
+        "--race",
+        help="Whether students that are behind on the way are dropped; off distills all to their end. The same as --set race.on=...",
+    ),
 ]
 DryOption = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, print what would run, and stop.")

@@ -46,6 +46,9 @@ class SplitSizes(Section):
     """Feeds the reflection and the distillation's rollouts."""
     pareto: Positive = 64
     """GEPA's validation set, and the held-out checks that say which step's student is kept."""
+    race: Positive | None = None
+    """Says at each rung of a loop's race which students are dropped. Each round takes as many items of its own, as of `select`.
+    None: 64 where the task makes its items, if it has so many; of a file none is spent on it, and `pareto` says who is dropped."""
     select: Positive = 128
     """Ranks the prompts of the front and their students. Each round takes as many items of its own, so that none decides twice;
     a JSONL file must hold them for all rounds."""
@@ -191,6 +194,19 @@ class EvaluateConfig(Section):
     def _samples_differ(self) -> EvaluateConfig:
         refuse_equal_samples(self.samples, self.temperature)
         return self
+
+
+class RaceConfig(Section):
+    """How the students of a round race (`gepa-loop loop`): all are trained to a rung, and those that are behind there are dropped."""
+
+    on: bool = True
+    """Whether they do; else all are distilled to their end."""
+    rungs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.1, 0.2, 0.4)
+    """Shares of `distill.steps`. A rung is the first held-out check at or after one."""
+    behind: Annotated[float, Field(gt=0)] = 2.0
+    """A student is dropped that is behind the leader, paired by item, by more than so many standard errors."""
+    keep: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """And so are the last ones beyond this share of those before the rung; two stay in any case."""
 
 
 class LoopConfig(Section):

@@ -15,6 +15,7 @@ from gepa_loop.config.tables import (
     LoopConfig,
     LoraConfig,
     ModelConfig,
+    RaceConfig,
     SamplingConfig,
     SplitSizes,
     TaskConfig,
@@ -42,6 +43,7 @@ class Config(Section):
     objective: ObjectiveConfig = FullKL()
     teacher: TeacherConfig = BaseTeacher()
     evaluate: EvaluateConfig = EvaluateConfig()
+    race: RaceConfig = RaceConfig()
     loop: LoopConfig = LoopConfig()
 
     @model_validator(mode="after")

@@ -55,6 +55,34 @@ class FitRecord(TypedDict):
     """Correlation of predicted and actual gain; null for fewer than three or equal values."""
 
 
+class DroppedRecord(TypedDict):
+    """A student whose race ended at a rung."""
+
+    id: str
+    """Of its prompt."""
+    behind: float
+    """0 to 1: mean over items of the leader's score less its own."""
+    error: float
+    """Standard error of that mean."""
+    reason: str
+    """In words and numbers."""
+
+
+class RungRecord(TypedDict):
+    """A rung of a round's race: students without a prompt, on the same items."""
+
+    step: int
+    """After which they were looked at."""
+    split: str
+    """`race`, or `pareto` where that has no items."""
+    scores: dict[str, float]
+    """Prompt -> its student's mean."""
+    living: list[str]
+    """Who trained on, best first."""
+    dropped: list[DroppedRecord]
+    """Who did not."""
+
+
 class RoundRecord(TypedDict):
     """Who won a round and why."""
 
@@ -92,6 +120,8 @@ class DecisionRecord(RoundRecord, VerdictRecord):
 
     level: float
     """Of the test."""
+    race: list[RungRecord]
+    """Its rungs, in order; none where there were no more students than are tested."""
 
 
 class GainsRecord(TypedDict):

@@ -121,6 +121,16 @@ def mean_difference(a: ItemScores, b: ItemScores) -> float:
     return mean(_paired(a, b))
 
 
+def standard_error(a: ItemScores, b: ItemScores) -> float:
+    """Of the mean of a - b over items; 0 for a single item.
+
+    Raises:
+        ValueError: As `difference` does.
+    """
+    d = _paired(a, b)
+    return float(d.std(ddof=1)) / math.sqrt(d.size) if d.size > 1 else 0.0
+
+
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """Holm's adjusted p, in the order given: the smallest of n times n, the next times n - 1, none below one before it."""
     import numpy as np

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,24 +19,56 @@ from gepa_loop.stages.score import scores
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
 
 if TYPE_CHECKING:
+    from gepa_loop.distill.stretch import Progress
     from gepa_loop.distill.trainer import Distilled
 
 
-def distill_candidate(
-    lab: Lab,
-    candidate: Candidate,
-    folder: Path,
-    observer: Observer,
-    stack: Adapter | None,
-    before: Mapping[str, float],
-) -> Distilled:
-    """Distill one prompt on top of `stack`; `before` holds its held-out scores without a prompt.
+@dataclass(frozen=True)
+class Below:
+    """The model that students are trained on."""
 
-    Items and random numbers are those of the lab's round.
-    """
-    from gepa_loop.distill.checkpoint import steps_saved
+    stack: Adapter | None
+    """The earlier rounds' adapters, as one."""
+    held_out: Mapping[str, float]
+    """Its held-out scores without a prompt, item by item."""
+
+
+def distill_candidate(
+    lab: Lab, candidate: Candidate, folder: Path, observer: Observer, below: Below
+) -> Distilled:
+    """Distill one prompt; items and random numbers are those of the lab's round."""
     from gepa_loop.distill.stretch import METRICS
     from gepa_loop.distill.trainer import distill
+
+    progress = _begin(lab, folder, observer)
+    done = distill(lab, candidate, folder, stack=below.stack, before=below.held_out, progress=progress)
+    observer.note(f"ended {done.ended}; kept step {done.kept.step}: {done.kept.reason}")
+    for note in _idle(read_jsonl(folder / METRICS, MetricsRow)):
+        observer.note(note)
+    observer.note(
+        f"on texts that have nothing to do with the task: {done.forgetting:.2g} nats a token from the model"
+    )
+    if done.control is not None:
+        observer.note(str(done.control))
+    observer.note(str(done.mismatch))
+    return done
+
+
+def train_candidate(
+    lab: Lab, candidate: Candidate, folder: Path, observer: Observer, below: Below, until: int
+) -> Adapter:
+    """The student of the first held-out check at or after `until` steps; it is kept in `folder`, and goes on from there."""
+    from gepa_loop.distill.trainer import train
+
+    progress = _begin(lab, folder, observer)
+    return train(
+        lab, candidate, folder, stack=below.stack, before=below.held_out, progress=progress, until=until
+    ).adapter
+
+
+def _begin(lab: Lab, folder: Path, observer: Observer) -> Progress:
+    """Say where a distillation begins; what shows its steps."""
+    from gepa_loop.distill.checkpoint import steps_saved
 
     settings = lab.config.distill
     if not reads_prompt(settings, lab.config.objective):
@@ -63,17 +96,7 @@ def distill_candidate(
             row["step"], settings.steps, kl=row["reverse_kl"], held_out=row.get("held_out_score")
         )
 
-    done = distill(lab, candidate, folder, stack=stack, before=before, progress=progress)
-    observer.note(f"ended {done.ended}; kept step {done.kept.step}: {done.kept.reason}")
-    for note in _idle(read_jsonl(folder / METRICS, MetricsRow)):
-        observer.note(note)
-    observer.note(
-        f"on texts that have nothing to do with the task: {done.forgetting:.2g} nats a token from the model"
-    )
-    if done.control is not None:
-        observer.note(str(done.control))
-    observer.note(str(done.mismatch))
-    return done
+    return progress
 
 
 def _idle(steps: Sequence[MetricsRow]) -> Iterator[str]:
@@ -98,4 +121,4 @@ def distill_alone(
     rows = scores(lab, "pareto", NO_PROMPT, None, run.path / "baseline" / "pareto.jsonl", observer)
     folder = run.path / "distill" / candidate.id
     observer.stage("distill", candidate=label or candidate.id)
-    return distill_candidate(lab, candidate, folder, observer, None, item_scores(rows))
+    return distill_candidate(lab, candidate, folder, observer, Below(None, item_scores(rows)))

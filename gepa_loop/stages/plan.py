@@ -11,9 +11,11 @@ from gepa_loop.config.whole import Config
 from gepa_loop.distill.probe import probe_size
 from gepa_loop.lab import Lab, seed_prompt
 from gepa_loop.scores.card import ways
+from gepa_loop.stages.race import most_looks, rung_steps
 from gepa_loop.stages.search import open_proposer
 from gepa_loop.task.judge import JUDGEMENTS, REPLIES, dollars, messages_for
 from gepa_loop.task.scorers import Reading
+from gepa_loop.task.sources import RACE
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,9 @@ def loop_rollouts(config: Config, search: int) -> int:
     splits, samples = config.task.splits, config.evaluate.samples
     students = students_a_round(config) * (distillation(config).rollouts + splits.select * samples)
     probe = config.optimize.probe_rollouts and probe_size(config.optimize.probe_rollouts)
-    a_round = (splits.select + splits.pareto) * samples + search + probe + students
+    looks = most_looks(students_a_round(config), config.race, config.distill)
+    raced = looks * (splits.race or max(RACE, splits.pareto)) * samples
+    a_round = (splits.select + splits.pareto) * samples + search + probe + students + raced
     # The bare model, and of each round its prompt and its student.
     scored = (1 + 2 * config.loop.rounds) * splits.test
     return config.loop.rounds * a_round + scored * sum(one.samples for one in ways(config.evaluate).values())
@@ -135,6 +139,9 @@ def plan(lab: Lab, command: Command) -> list[str]:
             each = "the prompt"
         elif reads_prompt(settings, config.objective):
             each = f"each of up to {config.optimize.max_front} prompts"
+            if (steps := rung_steps(settings, config.race.rungs)) and config.race.on:
+                rungs = " and ".join(map(str, steps))
+                each += f", of which a race drops those that are behind after step {rungs}"
         else:
             each = f"one student a round, as objective {config.objective.type} reads no prompt"
         first = f", {student.recorded:,} samples of the teacher before them" if student.recorded else ""

@@ -1,4 +1,4 @@
-"""Tasks: items in four splits that share no question, scores and textual feedback."""
+"""Tasks: items in five splits that share no question, scores and textual feedback."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from gepa_loop.task.judge import Judge
 from gepa_loop.task.records import Item as Item
 from gepa_loop.task.records import short
 from gepa_loop.task.scorers import Reading, Scorer, make_scorer, same_text, unanswered
+from gepa_loop.task.sources import FRESH, Dealt, deal
 from gepa_loop.task.sources import SPLITS as SPLITS
-from gepa_loop.task.sources import Dealt, deal
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Task:
     """What was found wrong with its answers."""
     answers: Literal["given", "none", "references"] = "given"
     """Whose: the task's (or its scorer needs none), nobody's, so that no reply can be scored, or those of `with_references`."""
-    later: tuple[tuple[Item, ...], ...] = ()
-    """Items of `select` for round 1, round 2 and so on: each round's decision is made on items that decided nothing before."""
+    later: tuple[Mapping[str, tuple[Item, ...]], ...] = ()
+    """Items of `race` and `select` for round 1, round 2 and so on: each round's decisions are made on items that decided nothing before."""
     written: int = 0
     """How many of `train`, the last ones, were written for this run; see `with_written`."""
     unscored: frozenset[str] = frozenset()
@@ -65,14 +65,12 @@ class Task:
     @property
     def items(self) -> tuple[Item, ...]:
         """Those of all splits and all rounds."""
-        parts = (*(self.splits[split] for split in SPLITS), *self.later)
-        return tuple(item for part in parts for item in part)
+        parts = (self.splits, *self.later)
+        return tuple(item for part in parts for split in SPLITS for item in part.get(split, ()))
 
     def in_round(self, number: int) -> Task:
-        """The task as round `number` meets it: its `select` is that round's own."""
-        return (
-            self if number == 0 else replace(self, splits={**self.splits, "select": self.later[number - 1]})
-        )
+        """The task as round `number` meets it: its `race` and `select` are that round's own."""
+        return self if number == 0 else replace(self, splits={**self.splits, **self.later[number - 1]})
 
     def with_references(self, replies: Mapping[str, str]) -> Task:
         """The task whose items have these replies for answers, by item id; a reply scores 1 where it is the same text.
@@ -177,10 +175,10 @@ class Task:
 
 
 def load_task(config: TaskConfig, seed: int, rounds: int = 1) -> Task:
-    """The task of a configuration, its items dealt out to the splits, and `select` once for each round.
+    """The task of a configuration, its items dealt out to the splits, `race` and `select` once for each round.
 
     The items are a function of (config, seed); `test` does not depend on the sizes of the other splits, and none on the
-    number of rounds, whose further items of `select` are taken when all splits are full. Only a
+    number of rounds, whose further items are taken when all splits are full. Only a
     few reasoning-gym tasks (`word_ladder`, `ransom_note` and others that iterate over sets) also depend on
     Python's PYTHONHASHSEED.
 
@@ -188,12 +186,12 @@ def load_task(config: TaskConfig, seed: int, rounds: int = 1) -> Task:
         TaskError: No such task, options it does not take, a malformed record, fewer distinct questions than the splits
             ask for, or answers of which nearly all could not score 1 if a reply gave them word for word.
     """
-    return _task(config, deal(config, seed, rounds))
+    return _task(config, deal(config, seed, rounds), rounds)
 
 
-def _task(config: TaskConfig, dealt: Dealt) -> Task:
+def _task(config: TaskConfig, dealt: Dealt, rounds: int) -> Task:
     ordered = {split: dealt.splits[split][0] for split in SPLITS}
-    later = dealt.splits["select"][1:]
+    later = tuple({split: dealt.splits[split][number] for split in FRESH} for number in range(1, rounds))
     answers = Counter(item.answer for items in ordered.values() for item in items)
     answer, count = answers.most_common(1)[0]
     content = {split: [[i.id, i.messages, i.answer] for i in items] for split, items in ordered.items()}
@@ -207,7 +205,7 @@ def _task(config: TaskConfig, dealt: Dealt) -> Task:
     }
     if config.judge is not None:
         scoring["judge"] = [config.judge.model, config.judge.max_tokens, config.judge.rubric]
-    every = [item for items in (*ordered.values(), *later) for item in items]
+    every = [item for part in (ordered, *later) for items in part.values() for item in items]
     known = dealt.records or every
     answered = bool(dealt.scorer or config.scorer) or any(item.answer for item in known)
     if config.judge is not None:

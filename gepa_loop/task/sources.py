@@ -26,9 +26,15 @@ from gepa_loop.task import examples
 from gepa_loop.task.records import MOST, Item, Messages, Record, bounded, item_of, json_lines
 from gepa_loop.task.scorers import Reading, Scorer, each, own_scorer
 
-SPLITS = ("train", "pareto", "select", "test")
-FILL_ORDER = ("test", "select", "pareto", "train")
+SPLITS = ("train", "pareto", "race", "select", "test")
+FILL_ORDER = ("test", "select", "pareto", "train", "race")
 """The test split comes first, so that no other split's size changes it."""
+FRESH = ("select", "race")
+"""Splits of which each round has items of its own."""
+RACE = 64
+"""Items of `race` where no number is asked for and items are made, if there are so many."""
+BLOCKS = ("test", "select", "pareto", "train", "probe", "race")
+"""Whose seeds a reasoning-gym task takes one after another; what comes last changes nobody's."""
 
 BLOCK = 10**7
 """Seeds between the first examples of two splits: reasoning-gym's example i is `Random(seed + i)`."""
@@ -45,7 +51,7 @@ class Dealt:
     """Items, dealt out."""
 
     splits: Mapping[str, tuple[tuple[Item, ...], ...]]
-    """Split -> its items; of `select` those of each round."""
+    """Split -> its items; of `FRESH` those of each round."""
     distinct: int
     """Distinct questions found in `drawn` examples."""
     drawn: int
@@ -83,10 +89,10 @@ def _reasoning_gym(config: TaskConfig, seed: int, rounds: int) -> Dealt:
             f"task.name = {name!r}: reasoning-gym has no such task", f"Nearest: {', '.join(near)}."
         )
     # numpy, which some tasks use, takes seeds below 2**32 only.
-    first = derive_seed(seed, "task") % (2**31 - (len(SPLITS) + 1) * BLOCK)
+    first = derive_seed(seed, "task") % (2**31 - 5 * BLOCK)
 
     def draws(split: str) -> Iterator[Item]:
-        start, size = first + BLOCK * (*FILL_ORDER, "probe").index(split), 64
+        start, size = first + BLOCK * BLOCKS.index(split), 64
         try:
             while True:
                 data = reasoning_gym.create_dataset(name, size=size, seed=start, **config.options)
@@ -157,11 +163,12 @@ def _fill(
     streams = {split: draws(split) for split in FILL_ORDER}
     seen: set[Messages] = set()
     drawn = 0
-    for split in (*FILL_ORDER, *["select"] * (rounds - 1)):
-        size: int = getattr(config.splits, split)
+    for split in (*FILL_ORDER, *FRESH * (rounds - 1)):
+        asked: int | None = getattr(config.splits, split)
+        size = (RACE if patience < math.inf else 0) if asked is None else asked
         chosen: list[Item] = []
         tried = repeats = 0
-        for item in streams[split]:
+        for item in streams[split] if size else ():
             tried += 1
             repeats = repeats + 1 if item.messages in seen else 0
             if not repeats:
@@ -170,7 +177,7 @@ def _fill(
             if len(chosen) == size or (repeats >= patience and tried >= 20 * size):
                 break
         drawn += tried
-        if len(chosen) < size:
+        if len(chosen) < size and asked is not None:
             number = len(splits[split])
             whom, lower = (f"round {number}", " or loop.rounds,") if number else ("it", "")
             rest = "none may be in two splits" + (" or decide two rounds" if number else "")

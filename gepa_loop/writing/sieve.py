@@ -99,7 +99,12 @@ def kind_of(task: Task, renderer: Renderer, prompt: str, room: int) -> Kind:
             "Questions can be written where all items begin with the same turns, or with none.",
         )
     # Those that judge come last: a question that is in two splits' words would be named as theirs.
-    known = {normal(item.question): "a later round's select" for items in task.later for item in items}
+    known = {
+        normal(item.question): f"a later round's {split}"
+        for part in task.later
+        for split, items in part.items()
+        for item in items
+    }
     known |= {normal(item.question): split for split in SPLITS for item in task.splits[split]}
     questions = [item.question for item in train]
     return Kind(

@@ -14,7 +14,7 @@ from gepa_loop.config.load import load_config
 from gepa_loop.distill.collect import items_of_step
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.run.files import read_jsonl
-from gepa_loop.stages.distillation import distill_candidate
+from gepa_loop.stages.distillation import Below, distill_candidate
 from gepa_loop.task.prompts import Candidate
 from gepa_loop.task.scorers import Reading, each
 
@@ -70,7 +70,7 @@ def scored(lab: Lab, broken: Set[int], equal: Set[int] = frozenset(), times: flo
 
 def told(lab: Lab, folder: Path, dies_at: int = -1) -> list[str]:
     watch, before = Watch(dies_at), dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0)
-    distill_candidate(lab, Candidate("Answer."), folder, watch, None, before)
+    distill_candidate(lab, Candidate("Answer."), folder, watch, Below(None, before))
     return watch.notes
 
 

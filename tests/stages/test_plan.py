@@ -17,7 +17,7 @@ from gepa_loop.run.directory import open_run
 from gepa_loop.run.files import read_json
 from gepa_loop.sampling.base import Completion, Sampler, Sampling
 from gepa_loop.sampling.canary import TEXTS
-from gepa_loop.stages.distillation import distill_candidate
+from gepa_loop.stages.distillation import Below, distill_candidate
 from gepa_loop.stages.plan import distillation, judged, loop_rollouts, students_a_round
 from gepa_loop.stages.search import open_proposer
 from gepa_loop.task.judge import JUDGEMENTS, REPLIES
@@ -87,7 +87,7 @@ CONTROL = (
 def test_a_distillation_takes_what_is_counted(tmp_path: Path, sets: tuple[str, ...]) -> None:
     lab, sampler = counted(*sets)
     before = dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0)
-    distill_candidate(lab, Candidate("Answer."), tmp_path / "d", Silent(), None, before)
+    distill_candidate(lab, Candidate("Answer."), tmp_path / "d", Silent(), Below(None, before))
     planned = distillation(lab.config)
     assert sampler.rollouts == planned.rollouts + len(TEXTS)
     checks = 2 * 8 * (4 + lab.config.distill.pass_at) + (4 * 5 * 4 if lab.control else 0)
@@ -103,7 +103,7 @@ def test_a_warm_start_takes_the_teachers_samples_and_saves_its_own_steps(tmp_pat
     warm start is, counts half of all four."""
     lab, sampler = counted("distill.warm_start=1e-6", "distill.teacher_samples=3", "distill.steps=4")
     before = dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0)
-    distill_candidate(lab, Candidate("Answer."), tmp_path / "d", Silent(), None, before)
+    distill_candidate(lab, Candidate("Answer."), tmp_path / "d", Silent(), Below(None, before))
     planned = distillation(lab.config)
     assert planned.recorded == 16 * 3
     assert planned.trained == 4 * 4

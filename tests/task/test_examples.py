@@ -17,7 +17,7 @@ from gepa_loop.task.examples import desk, policy, returns, router, style
 from gepa_loop.task.items import load_task
 from gepa_loop.task.scorers import RULES
 
-SIZES = {"train": 256, "pareto": 100, "select": 100, "test": 200}
+SIZES = {"train": 256, "pareto": 100, "race": 64, "select": 100, "test": 200}
 PROMPTS = ROOT / "prompts"
 GOOD = {name: PROMPTS / name / "good.txt" for name in examples.NAMES}
 SCORERS = {

@@ -16,9 +16,10 @@ import pytest
 from gepa_loop.config.tables import TaskConfig
 from gepa_loop.errors import EnvironmentFault, TaskError
 from gepa_loop.task.items import SPLITS, Item, Task, extract, load_task
-from gepa_loop.task.sources import code_of
+from gepa_loop.task.sources import FRESH, code_of
 
-SMALL = {"train": 40, "pareto": 10, "select": 20, "test": 30}
+FOUR = dict.fromkeys((split for split in SPLITS if split != "race"), 2)
+SMALL = {"train": 40, "pareto": 10, "race": 15, "select": 20, "test": 30}
 GYM = [
     ("lcm", {"min_numbers": 2, "max_numbers": 2, "min_value": 1, "max_value": 30}),
     ("chain_sum", {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}),
@@ -36,7 +37,7 @@ def _write(path: Path, records: Sequence[object]) -> Path:
 
 
 def _jsonl(path: Path, extract: str = "whole", **sizes: int) -> TaskConfig:
-    return TaskConfig(kind="jsonl", name=str(path), extract=extract, splits=sizes or dict.fromkeys(SPLITS, 2))
+    return TaskConfig(kind="jsonl", name=str(path), extract=extract, splits=sizes or FOUR)
 
 
 def _numbered(count: int) -> list[dict[str, Any]]:
@@ -107,13 +108,29 @@ def test_each_round_gets_items_of_select_of_its_own() -> None:
     one, three = load_task(_gym(), 0), load_task(_gym(), 0, rounds=3)
     # Rounds change nothing of what there was, so they can be added to a run.
     assert (one.splits, one.fingerprint) == (three.splits, three.fingerprint) and one.later == ()
-    parts = [three.in_round(n).splits["select"] for n in range(3)]
-    assert three.in_round(0) is three and parts[0] == one.splits["select"]
-    assert [len(part) for part in parts] == [len(parts[0])] * 3
-    assert parts[1:] == list(three.later) and parts[1] != parts[2]
+    assert three.in_round(0) is three
+    for split in FRESH:
+        parts = [three.in_round(n).splits[split] for n in range(3)]
+        assert parts[0] == one.splits[split] and [len(part) for part in parts] == [len(parts[0])] * 3
+        assert parts[1:] == [later[split] for later in three.later] and parts[1] != parts[2]
     questions = [item.messages for item in three.items]
-    assert len(set(questions)) == len(questions) == len(_all(three)) + 2 * len(parts[0])
-    assert {**three.in_round(2).splits, "select": ()} == {**three.splits, "select": ()}
+    fresh = sum(SMALL[split] for split in FRESH)
+    assert len(set(questions)) == len(questions) == len(_all(three)) + 2 * fresh
+    empty = dict.fromkeys(FRESH, ())
+    assert {**three.in_round(2).splits, **empty} == {**three.splits, **empty}
+
+
+def test_a_race_has_items_of_its_own_where_they_are_made_or_asked_for(tmp_path: Path) -> None:
+    sizes = {"train": 4, "pareto": 2, "select": 2, "test": 2}
+    assert len(load_task(TaskConfig(name="lcm", splits=sizes), 0).splits["race"]) == 64
+    # This one has 100 questions, of which 70 are left over, and then none for a second round.
+    few = TaskConfig(name="lcm", options={"max_value": 10}, splits={**sizes, "train": 60})
+    assert 0 < len(load_task(few, 0).splits["race"]) < 64
+    file = _write(tmp_path / "t.jsonl", _numbered(30))
+    assert load_task(_jsonl(file, **sizes), 0).splits["race"] == ()
+    assert len(load_task(_jsonl(file, **sizes, race=5), 0).splits["race"]) == 5
+    with pytest.raises(TaskError, match="race = 21: only 20 questions"):
+        load_task(_jsonl(file, **sizes, race=21), 0)
 
 
 @pytest.mark.parametrize("by_hand", [False, True])
@@ -130,7 +147,7 @@ def test_a_file_must_hold_select_for_each_round(tmp_path: Path, by_hand: bool) -
     assert "Lower task.splits.select or loop.rounds" in str(caught.value.hint)
     # A row that only a later round reads is part of the data, too.
     changed = [
-        {**record, "answer": "other"} if two.later[0][0].id == f"jsonl:{n}" else record
+        {**record, "answer": "other"} if two.later[0]["select"][0].id == f"jsonl:{n}" else record
         for n, record in enumerate(records, 1)
     ]
     _write(tmp_path / "t.jsonl", changed)
@@ -149,12 +166,12 @@ def test_a_pool_too_small_for_its_splits() -> None:
     assert "task.splits.train = 40: only 10 questions were found" in str(caught.value)
     assert "lcm gave 100 distinct questions" in str(caught.value)
     assert "Lower task.splits.train" in caught.value.hint
-    assert len(_all(load_task(_gym(options={"max_value": 10}, test=60, train=10), 0))) == 100
+    assert len(_all(load_task(_gym(options={"max_value": 10}, test=45, train=10), 0))) == 100
 
 
 def test_a_pool_whose_rare_questions_must_be_waited_for() -> None:
     # 900 ordered pairs of 1..30; the coprime ones are rare, so the last items need many draws.
-    task = load_task(_gym(options={"max_value": 30}, train=256, pareto=64, select=128, test=300), 0)
+    task = load_task(_gym(options={"max_value": 30}, train=256, pareto=64, select=128, test=285), 0)
     assert 748 < task.distinct <= 900
     assert task.drawn > 2748
     assert task.commonest[1] < 0.05
@@ -165,7 +182,7 @@ def test_a_pool_whose_rare_questions_must_be_waited_for() -> None:
 
 def test_a_large_pool_is_not_probed_and_not_warned_about() -> None:
     task = load_task(_gym("chain_sum", {"min_digits": 6, "max_digits": 8}), 0)
-    assert (task.distinct, task.drawn) == (100, 100)
+    assert (task.distinct, task.drawn) == (115, 115)
     assert task.warnings() == ()
 
 
@@ -173,7 +190,7 @@ def test_warning_about_the_commonest_answer() -> None:
     task = load_task(_gym("letter_counting", {"min_words": 1, "max_words": 3}, test=300), 0)
     answer, share = task.commonest
     assert answer == "1"
-    assert share == pytest.approx(sum(item.answer == "1" for item in _all(task)) / 370)
+    assert share == pytest.approx(sum(item.answer == "1" for item in _all(task)) / 385)
     assert 0.7 < share < 0.9
     (warning,) = task.warnings()
     assert f"{share:.0%} of the answers are '1'" in warning
@@ -375,7 +392,7 @@ def test_jsonl_with_too_few_questions(tmp_path: Path) -> None:
 
 
 def test_jsonl_with_splits_by_hand(tmp_path: Path) -> None:
-    records = [r | {"split": SPLITS[n % 4]} for n, r in enumerate(_numbered(12))]
+    records = [r | {"split": SPLITS[n % 5]} for n, r in enumerate(_numbered(15))]
     records.append({"question": "What is 3 + 0?", "answer": 3, "split": "train"})
     task = load_task(_jsonl(_write(tmp_path / "a.jsonl", records)), 0)
     assert all(item.entry["split"] == split for split in SPLITS for item in task.splits[split])
@@ -388,7 +405,10 @@ def test_jsonl_whose_rows_are_all_of_one_split(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"task\.splits\.\w+ = 2: only 0 questions .* for it;") as caught:
         load_task(_jsonl(_write(tmp_path / "a.jsonl", records)), 0)
     said = str(caught.value)
-    assert "12 of 'train', 0 of 'pareto', 0 of 'select', 0 of 'test'" in said and "distinct" not in said
+    assert (
+        "12 of 'train', 0 of 'pareto', 0 of 'race', 0 of 'select', 0 of 'test'" in said
+        and "distinct" not in said
+    )
     assert "records without `split` are dealt out" in caught.value.hint
 
 
@@ -398,7 +418,7 @@ def test_jsonl_with_half_given_or_unknown_splits(tmp_path: Path, second: dict[st
     path = _write(tmp_path / "a.jsonl", [one | {"split": "test"}, two | second])
     with pytest.raises(TaskError, match=r"a\.jsonl:2: split is") as caught:
         load_task(_jsonl(path), 0)
-    assert "train, pareto, select, test" in caught.value.hint
+    assert "train, pareto, race, select, test" in caught.value.hint
 
 
 def test_jsonl_keeps_all_turns(tmp_path: Path) -> None:
@@ -582,7 +602,7 @@ def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def _python(name: str, **options: Any) -> TaskConfig:
-    return TaskConfig(kind="python", name=name, options=options, splits=dict.fromkeys(SPLITS, 2))
+    return TaskConfig(kind="python", name=name, options=options, splits=FOUR)
 
 
 def test_python_factory_of_records(factories: str) -> None:

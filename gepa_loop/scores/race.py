@@ -1,0 +1,78 @@
+"""Which students of a race train on after a rung. Pure functions.
+
+The constants come from a simulation (`python -m benchmarks.race`) with the noise of real students.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gepa_loop.scores.numbers import decimal
+from gepa_loop.scores.results import DroppedRecord
+from gepa_loop.scores.statistics import ItemScores, mean_difference, standard_error
+
+FINALISTS = 2
+"""Students that a race ends with, if as many are left: they are tested on `select`."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A student whose race ended at a rung."""
+
+    id: str
+    behind: float
+    """Mean over items of the leader's score less its own; 0 or more."""
+    error: float
+    """Standard error of that mean."""
+    reason: str
+
+    def as_dict(self) -> DroppedRecord:
+        return {"id": self.id, "behind": self.behind, "error": self.error, "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class Rung:
+    """Who trains on, best first, and who does not."""
+
+    living: tuple[str, ...]
+    dropped: tuple[Dropped, ...]
+
+
+def rung(scores: Mapping[str, ItemScores], behind: float, keep: float) -> Rung:
+    """Drop students after a look at all of them on the same items.
+
+    Dropped are first those who are behind the leader by more than `behind` standard errors of the paired difference, then
+    the last ones beyond the share `keep`. Of those who are behind by luck alone none is dropped while not more than
+    `FINALISTS` live.
+
+    Args:
+        scores: Each student's, the likelier winner first, which breaks ties.
+        behind: Standard errors.
+        keep: Share of the students before the rung, of which the rounded-up number may stay.
+
+    Raises:
+        ValueError: No students, no items, different items, or a score outside [0, 1].
+    """
+    order = sorted(scores, key=lambda id_: -math.fsum(scores[id_].values()))
+    leader, most = order[0], most_living(len(order), keep)
+    living, dropped = [leader], list[Dropped]()
+    for id_ in order[1:]:
+        gap = mean_difference(scores[leader], scores[id_])
+        error = standard_error(scores[leader], scores[id_])
+        shown = f"{decimal(gap)} behind {leader} on {len(scores[leader])} items"
+        if gap > behind * error:
+            dropped.append(
+                Dropped(id_, gap, error, f"{shown}, more than {behind:g} standard errors of {decimal(error)}")
+            )
+        elif len(living) == most:
+            dropped.append(Dropped(id_, gap, error, f"{shown}, and {most} of {len(order)} train on"))
+        else:
+            living.append(id_)
+    return Rung(tuple(living), tuple(dropped))
+
+
+def most_living(students: int, keep: float) -> int:
+    """How many of so many students may train on."""
+    return max(FINALISTS, math.ceil(keep * students))

@@ -1,0 +1,109 @@
+"""The race of a round's students: from rung to rung, each on its own, until as few are left as can be tested."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gepa_loop.config.recipe import DistillConfig
+from gepa_loop.config.tables import RaceConfig
+from gepa_loop.lab import Lab
+from gepa_loop.model.lora.adapter import stack_adapters
+from gepa_loop.run.files import read_json, write_json
+from gepa_loop.scores.race import FINALISTS, Rung, most_living, rung
+from gepa_loop.scores.results import RungRecord
+from gepa_loop.scores.statistics import ItemScores, item_scores
+from gepa_loop.stages.distillation import Below, train_candidate
+from gepa_loop.stages.observer import Observer
+from gepa_loop.stages.score import scores
+from gepa_loop.task.prompts import NO_PROMPT, Candidate
+
+
+@dataclass(frozen=True)
+class Raced:
+    """What a race came to."""
+
+    living: tuple[str, ...]
+    """Prompts whose students are worth finishing, best first."""
+    dropped: Mapping[str, str]
+    """Prompt -> why its student was dropped, in words."""
+    rungs: tuple[RungRecord, ...]
+
+
+def race(
+    lab: Lab,
+    candidates: Sequence[Candidate],
+    folder: Path,
+    observer: Observer,
+    below: Below,
+) -> Raced:
+    """Train the students of a round to rung after rung, and drop those that are behind.
+
+    A student that is dropped costs no more steps; one that goes on ends as it would have without a race.
+
+    Args:
+        lab: That of the round.
+        candidates: The prompts, the best first.
+        folder: Of the round. race/NNNNNN.json is written when a rung is decided, and read by a process that continues.
+        observer: Watches.
+        below: The round's model.
+    """
+    settings, split = lab.config.race, "race" if lab.task.splits["race"] else "pareto"
+    living, rungs = [candidate.id for candidate in candidates], list[RungRecord]()
+    by_id = {candidate.id: candidate for candidate in candidates}
+    for step in rung_steps(lab.config.distill, settings.rungs) if settings.on else ():
+        if len(living) <= FINALISTS:
+            break
+        file = folder / "race" / f"{step:06d}.json"
+        if file.exists():
+            decided = read_json(file, RungRecord)
+        else:
+            seen = {}
+            for id_ in living:
+                observer.stage(f"race to step {step}", candidate=id_)
+                student = train_candidate(lab, by_id[id_], folder / "distill" / id_, observer, below, step)
+                whole = student if below.stack is None else stack_adapters([below.stack, student])
+                rows = scores(lab, split, NO_PROMPT, whole, file.with_suffix("") / f"{id_}.jsonl", observer)
+                seen[id_] = item_scores(rows)
+            decided = _decided(step, split, seen, rung(seen, settings.behind, settings.keep))
+            write_json(file, decided)
+        for one in decided["dropped"]:
+            observer.note(f"{one['id']} is dropped: {one['reason']}")
+            # Nobody goes on from there.
+            shutil.rmtree(folder / "distill" / one["id"] / "checkpoints", ignore_errors=True)
+        living = decided["living"]
+        rungs.append(decided)
+    every = itertools.chain.from_iterable(one["dropped"] for one in rungs)
+    return Raced(tuple(living), {one["id"]: one["reason"] for one in every}, tuple(rungs))
+
+
+def _decided(step: int, split: str, seen: Mapping[str, ItemScores], found: Rung) -> RungRecord:
+    return {
+        "step": step,
+        "split": split,
+        "scores": {id_: sum(own.values()) / len(own) for id_, own in seen.items()},
+        "living": list(found.living),
+        "dropped": [one.as_dict() for one in found.dropped],
+    }
+
+
+def rung_steps(settings: DistillConfig, shares: Sequence[float]) -> list[int]:
+    """The held-out checks, before the last step, that are the first at or after each of these shares of all steps."""
+    every = settings.check_every
+    steps = {math.ceil(round(share * settings.steps, 6) / every) * every for share in shares}
+    return sorted(step for step in steps if step < settings.steps)
+
+
+def most_looks(students: int, settings: RaceConfig, distill: DistillConfig) -> int:
+    """How often a student of a race is scored on its items at most."""
+    looks = 0
+    for _ in rung_steps(distill, settings.rungs) if settings.on else ():
+        if students <= FINALISTS:
+            break
+        looks += students
+        students = most_living(students, settings.keep)
+    return looks

@@ -1,0 +1,204 @@
+"""A race of students on the tiny model: who is trained how far, and that racing changes nobody."""
+
+import shutil
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recorded import recorded
+
+from gepa_loop.config.load import load_config
+from gepa_loop.config.recipe import DistillConfig
+from gepa_loop.config.tables import RaceConfig
+from gepa_loop.distill.checkpoint import adapter_at
+from gepa_loop.distill.trainer import Distilled
+from gepa_loop.lab import Lab, open_lab
+from gepa_loop.model.lora.adapter import stack_adapters
+from gepa_loop.model.lora.training import remove_lora, student_adapter, with_lora
+from gepa_loop.run.files import read_json, read_jsonl
+from gepa_loop.stages.distillation import Below, distill_candidate
+from gepa_loop.stages.race import Raced, most_looks, race, rung_steps
+from gepa_loop.task.prompts import Candidate
+from gepa_loop.task.scorers import each
+
+SETS = (
+    "distill.steps=6",
+    "distill.check_every=1",
+    "distill.lr=0.05",
+    "race.rungs=[0.2,0.5]",
+    "race.behind=100",
+    "task.splits.race=8",
+)
+"""Rungs after steps 2 and 3, at which half are dropped."""
+CANDIDATES = [Candidate(f"Answer with {n} words.") for n in range(1, 6)]
+
+
+class Killed(Exception):
+    """As by a signal."""
+
+
+class Watch:
+    """Keeps the notes and stages; may die at a stage."""
+
+    def __init__(self, dies_at: tuple[str, str | None] | None = None) -> None:
+        self.notes: list[str] = []
+        self.stages: list[tuple[str, str | None]] = []
+        self.dies_at = dies_at
+
+    def stage(self, name: str, *, round: int | None = None, candidate: str | None = None) -> None:
+        if (name, candidate) == self.dies_at:
+            raise Killed
+        self.stages.append((name, candidate))
+
+    def progress(self, done: int, total: int, **facts: Any) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Lab:
+    opened = open_lab(load_config("smoke", SETS, env={})).for_training()
+    task = replace(
+        opened.task, scorer=each(lambda one: (zlib.crc32(one.reply.encode()) / 2**32, "")), full_marks=False
+    )
+    return replace(opened, task=task, rollouts=replace(opened.rollouts, task=task))
+
+
+def below(lab: Lab) -> Below:
+    return Below(None, dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0))
+
+
+def run(lab: Lab, folder: Path, watch: Watch) -> Raced:
+    return race(lab, CANDIDATES, folder, watch, below(lab))
+
+
+def finish(lab: Lab, folder: Path, id_: str) -> Distilled:
+    (candidate,) = (one for one in CANDIDATES if one.id == id_)
+    return distill_candidate(lab, candidate, folder / "distill" / id_, Watch(), below(lab))
+
+
+@pytest.fixture(scope="module")
+def raced(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> tuple[Raced, Path, Watch]:
+    folder, watch = tmp_path_factory.mktemp("race") / "round_00", Watch()
+    return run(lab, folder, watch), folder, watch
+
+
+def test_who_is_behind_trains_no_further(raced: tuple[Raced, Path, Watch]) -> None:
+    found, folder, watch = raced
+    first, second = found.rungs
+    assert [one["step"] for one in found.rungs] == [2, 3] and first["split"] == "race"
+    assert list(first["scores"]) == [one.id for one in CANDIDATES]
+    assert (
+        len(first["living"]) == 3 and len(second["living"]) == 2 and found.living == tuple(second["living"])
+    )
+    assert first["living"] == sorted(first["scores"], key=lambda id_: -first["scores"][id_])[:3]
+    assert set(found.dropped) == {one.id for one in CANDIDATES} - set(found.living)
+    steps = {one.id: len(read_jsonl(folder / "distill" / one.id / "metrics.jsonl")) for one in CANDIDATES}
+    gone = {one["id"] for one in first["dropped"]}
+    assert steps == {id_: 2 if id_ in gone else 3 for id_ in steps}
+    # Who is dropped leaves journals alone.
+    kept = {one.id for one in CANDIDATES if (folder / "distill" / one.id / "checkpoints").exists()}
+    assert kept == set(found.living)
+    assert watch.stages == [
+        *(("race to step 2", one.id) for one in CANDIDATES),
+        *(("race to step 3", id_) for id_ in first["living"]),
+    ]
+    assert sum("is dropped: " in note and " train on" in note for note in watch.notes) == 3
+
+
+def test_the_scores_of_a_rung_are_the_students_without_a_prompt(
+    lab: Lab, raced: tuple[Raced, Path, Watch]
+) -> None:
+    found, folder, _ = raced
+    for one in found.rungs:
+        for id_, mean in one["scores"].items():
+            rows = read_jsonl(folder / "race" / f"{one['step']:06d}" / f"{id_}.jsonl")
+            assert {row["item"] for row in rows} == {item.id for item in lab.task.splits["race"]}
+            assert mean == pytest.approx(sum(row["score"] for row in rows) / len(rows))
+            assert all(row["student"] for row in rows)
+    students = [
+        {read_jsonl(folder / "race" / step / f"{id_}.jsonl")[0]["student"] for step in ("000002", "000003")}
+        for id_ in found.living
+    ]
+    assert all(len(own) == 2 for own in students) and not students[0] & students[1]
+
+
+def test_files_of_a_race_are_as_their_records_say(raced: tuple[Raced, Path, Watch]) -> None:
+    _, folder, _ = raced
+    assert {"race/NNNNNN.json", "Score rows", "metrics.jsonl"} <= recorded(folder.parent)
+
+
+def test_a_student_that_raced_is_the_one_that_it_would_have_been(
+    lab: Lab, raced: tuple[Raced, Path, Watch], tmp_path: Path
+) -> None:
+    found, folder, _ = raced
+    copied = shutil.copytree(folder, tmp_path / "raced")
+    for id_ in found.living:
+        assert (
+            finish(lab, copied, id_).adapter.fingerprint
+            == finish(lab, tmp_path / "alone", id_).adapter.fingerprint
+        )
+
+
+@pytest.mark.parametrize("at", [0, 3, 6])
+def test_a_killed_race_ends_as_it_would_have(
+    lab: Lab, raced: tuple[Raced, Path, Watch], tmp_path: Path, at: int
+) -> None:
+    found, _, watch = raced
+    with pytest.raises(Killed):
+        run(lab, tmp_path, Watch(dies_at=watch.stages[at]))
+    assert run(lab, tmp_path, Watch()) == found
+    again = Watch()
+    assert run(lab, tmp_path, again) == found and again.stages == []
+    assert again.notes == [note for note in watch.notes if "is dropped" in note]
+
+
+def test_students_of_a_later_round_race_on_the_stack(lab: Lab, tmp_path: Path) -> None:
+    model = with_lora(lab.base, lab.config.lora, 5, None)
+    blank = student_adapter(model)
+    remove_lora(model)
+    stack = replace(blank, tensors={name: tensor + 0.05 for name, tensor in blank.tensors.items()})
+    found = race(lab, CANDIDATES[:3], tmp_path, Watch(), Below(stack, below(lab).held_out))
+    assert len(found.living) == 2
+    for id_ in found.living:
+        student = adapter_at(tmp_path / "distill" / id_ / "checkpoints", 2)
+        (written,) = {row["student"] for row in read_jsonl(tmp_path / "race" / "000002" / f"{id_}.jsonl")}
+        assert written == stack_adapters([stack, student]).fingerprint
+
+
+def test_without_a_race_or_with_two_all_go_on(lab: Lab, tmp_path: Path) -> None:
+    ids = tuple(one.id for one in CANDIDATES)
+    off = lab.under(lab.config.model_copy(update={"race": RaceConfig(on=False)}))
+    assert race(off, CANDIDATES, tmp_path, Watch(), below(lab)) == Raced(ids, {}, ())
+    assert race(lab, CANDIDATES[:2], tmp_path, Watch(), below(lab)) == Raced(ids[:2], {}, ())
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_items_of_its_own_a_race_is_on_pareto(lab: Lab, tmp_path: Path) -> None:
+    task = replace(lab.task, splits={**lab.task.splits, "race": ()})
+    bare = replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))
+    found = race(bare, CANDIDATES[:3], tmp_path, Watch(), below(lab))
+    assert found.rungs[0]["split"] == "pareto"
+    rows = read_jsonl(tmp_path / "race" / "000002" / f"{CANDIDATES[0].id}.jsonl")
+    assert {row["item"] for row in rows} == {item.id for item in lab.task.splits["pareto"]}
+    assert read_json(tmp_path / "race" / "000002.json")["split"] == "pareto"
+
+
+def test_rungs_are_checks_before_the_last_step() -> None:
+    settings = DistillConfig(steps=60, check_every=20)
+    assert rung_steps(settings, (0.1, 0.2, 0.4)) == [20, 40]
+    assert rung_steps(DistillConfig(steps=200, check_every=10), (0.1, 0.2, 0.4)) == [20, 40, 80]
+    assert rung_steps(DistillConfig(steps=200, check_every=15), (0.1, 0.4)) == [30, 90]
+    assert rung_steps(DistillConfig(steps=30, check_every=30), (0.1, 0.4)) == []
+
+
+def test_looks_are_counted_before_a_race() -> None:
+    settings = DistillConfig(steps=60, check_every=20)
+    assert most_looks(8, RaceConfig(), settings) == 8 + 4
+    assert most_looks(3, RaceConfig(), settings) == 3
+    assert most_looks(2, RaceConfig(), settings) == most_looks(8, RaceConfig(on=False), settings) == 0
+    assert most_looks(8, RaceConfig(keep=1), settings) == 16
