@@ -78,10 +78,12 @@ def _begin(lab: Lab, folder: Path, observer: Observer) -> Progress:
     if begun := settings.steps if (folder / "result.json").exists() else steps_saved(folder / "checkpoints"):
         observer.note("finished earlier" if begun == settings.steps else f"continuing after step {begun}")
     observer.progress(begun, settings.steps)
-    warm, halved = False, ""
+    # What a student that continues was doing before has been said.
+    warm, halved = None if begun else False, ""
 
     def progress(row: MetricsRow) -> None:
         nonlocal warm, halved
+        warm = row["warm"] if warm is None else warm
         if row["halved"] != halved:
             halved = row["halved"]
             observer.note(f"{halved}: back at step {row['step'] - 1}, with half of distill.lr from here on")

@@ -66,6 +66,7 @@ def race(
             for id_ in living:
                 observer.stage(f"race to step {step}", candidate=id_)
                 student = train_candidate(lab, by_id[id_], folder / "distill" / id_, observer, below, step)
+                observer.stage(f"student of step {step}", candidate=id_)
                 whole = student if below.stack is None else stack_adapters([below.stack, student])
                 rows = scores(lab, split, NO_PROMPT, whole, file.with_suffix("") / f"{id_}.jsonl", observer)
                 seen[id_] = item_scores(rows)

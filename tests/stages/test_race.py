@@ -104,8 +104,8 @@ def test_who_is_behind_trains_no_further(raced: tuple[Raced, Path, Watch]) -> No
     kept = {one.id for one in CANDIDATES if (folder / "distill" / one.id / "checkpoints").exists()}
     assert kept == set(found.living)
     assert watch.stages == [
-        *(("race to step 2", one.id) for one in CANDIDATES),
-        *(("race to step 3", id_) for id_ in first["living"]),
+        *((name, one.id) for one in CANDIDATES for name in ("race to step 2", "student of step 2")),
+        *((name, id_) for id_ in first["living"] for name in ("race to step 3", "student of step 3")),
     ]
     assert sum("is dropped: " in note and " train on" in note for note in watch.notes) == 3
 
@@ -144,7 +144,7 @@ def test_a_student_that_raced_is_the_one_that_it_would_have_been(
         )
 
 
-@pytest.mark.parametrize("at", [0, 3, 6])
+@pytest.mark.parametrize("at", [0, 5, 8, 13])
 def test_a_killed_race_ends_as_it_would_have(
     lab: Lab, raced: tuple[Raced, Path, Watch], tmp_path: Path, at: int
 ) -> None:
@@ -168,6 +168,15 @@ def test_students_of_a_later_round_race_on_the_stack(lab: Lab, tmp_path: Path) -
         student = adapter_at(tmp_path / "distill" / id_ / "checkpoints", 2)
         (written,) = {row["student"] for row in read_jsonl(tmp_path / "race" / "000002" / f"{id_}.jsonl")}
         assert written == stack_adapters([stack, student]).fingerprint
+
+
+def test_how_a_student_begins_is_said_once(lab: Lab, tmp_path: Path) -> None:
+    # All steps before the last rung are on the teacher's samples.
+    warm = lab.under(load_config("smoke", [*SETS, "distill.warm_start=1e-6"], env={}))
+    watch = Watch()
+    race(warm, CANDIDATES, tmp_path, watch, below(lab))
+    assert sum("beginning with the teacher's samples" in note for note in watch.notes) == len(CANDIDATES)
+    assert sum("continuing after step 2" in note for note in watch.notes) == 3
 
 
 def test_without_a_race_or_with_two_all_go_on(lab: Lab, tmp_path: Path) -> None:
