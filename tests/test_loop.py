@@ -340,6 +340,9 @@ def decision(
 ) -> Mapping[str, Any]:
     """decision.json of a round of the smoke preset, whose search has handed on the first of its finalists."""
     lab = open_lab(load_config("smoke", ["distill.steps=1", *sets], env={})).for_training()
+    if handed > 2:  # whose students should differ
+        task = replace(lab.task, scorer=each(lambda one: (float(len(one.reply) % 2), "")))
+        lab = replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))
     prompts = [Candidate(text) for text in texts]
     rows = [{"id": p.id, "text": p.text, "objectives": {}} for p in prompts]
     with open_run(folder, lab.identity()) as opened:

@@ -206,7 +206,8 @@ class RaceConfig(Section):
     behind: Annotated[float, Field(gt=0)] = 2.0
     """A student is dropped that is behind the leader, paired by item, by more than so many standard errors."""
     keep: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """And so are the last ones beyond this share of those before the rung; two stay in any case."""
+    """And so are the last ones beyond this share of those before the rung; two stay in any case, and who scores as the leader, item
+    by item."""
 
 
 class LoopConfig(Section):

@@ -44,8 +44,8 @@ def rung(scores: Mapping[str, ItemScores], behind: float, keep: float) -> Rung:
     """Drop students after a look at all of them on the same items.
 
     Dropped are first those who are behind the leader by more than `behind` standard errors of the paired difference, then
-    the last ones beyond the share `keep`. Of those who are behind by luck alone none is dropped while not more than
-    `FINALISTS` live.
+    the last ones beyond the share `keep`, but not below `FINALISTS`, and nobody whose scores are the leader's, item by item: of
+    students who all have nothing yet a rung knows nothing.
 
     Args:
         scores: Each student's, the likelier winner first, which breaks ties.
@@ -66,7 +66,7 @@ def rung(scores: Mapping[str, ItemScores], behind: float, keep: float) -> Rung:
             dropped.append(
                 Dropped(id_, gap, error, f"{shown}, more than {behind:g} standard errors of {decimal(error)}")
             )
-        elif len(living) == most:
+        elif len(living) >= most and (gap or error):
             dropped.append(Dropped(id_, gap, error, f"{shown}, and {most} of {len(order)} train on"))
         else:
             living.append(id_)

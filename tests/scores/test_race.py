@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gepa_loop.scores.race import rung
+from gepa_loop.scores.race import Rung, rung
 
 
 def items(*scores: float) -> dict[str, float]:
@@ -28,13 +28,22 @@ def test_who_is_behind_by_more_than_luck_goes_first() -> None:
 
 
 def test_half_go_on_and_two_at_least() -> None:
-    equal = dict.fromkeys("abcde", BEST)
-    assert rung(equal, behind=9, keep=0.5).living == ("a", "b", "c")
-    assert rung(dict(list(equal.items())[:3]), behind=9, keep=0.5).living == ("a", "b")
-    assert rung({"a": BEST, "b": BEST}, behind=9, keep=0.5).living == ("a", "b")
-    last = rung(equal, behind=9, keep=0.5).dropped
+    five = {"a": BEST, **dict.fromkeys("bcde", NEAR)}
+    assert rung(five, behind=9, keep=0.5).living == ("a", "b", "c")
+    assert rung(dict(list(five.items())[:3]), behind=9, keep=0.5).living == ("a", "b")
+    assert rung({"a": BEST, "b": NEAR}, behind=9, keep=0.5).living == ("a", "b")
+    last = rung(five, behind=9, keep=0.5).dropped
     assert [one.id for one in last] == ["d", "e"]
-    assert last[0].reason == ".000 behind a on 6 items, and 3 of 5 train on"
+    assert last[0].reason == ".167 behind a on 6 items, and 3 of 5 train on"
+
+
+def test_a_rung_that_tells_nothing_drops_nobody() -> None:
+    assert rung(dict.fromkeys("abcde", FAR), behind=2, keep=0.5) == Rung(tuple("abcde"), ())
+    # As many right, but not the same ones: that is a difference.
+    other = items(0, 0, 1, 1, 1, 1)
+    assert rung({"a": BEST, "b": BEST, "c": other}, behind=9, keep=0.5).living == ("a", "b")
+    three = {**dict.fromkeys("abc", BEST), "d": NEAR}
+    assert rung(three, behind=9, keep=0.5).living == ("a", "b", "c")
 
 
 def test_equal_scores_go_by_the_order_given_and_one_may_be_left() -> None:
