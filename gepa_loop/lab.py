@@ -216,7 +216,7 @@ class Lab:
         """A warning when a prompt holds questions of the splits that judge it, as worked examples may."""
         found = {
             split: sum(item.question in prompt.text for item in self.task.splits[split])
-            for split in ("select", "test")
+            for split in ("race", "select", "test")
         }
         if not any(found.values()):
             return None

@@ -1,6 +1,6 @@
 """Which students of a race train on after a rung. Pure functions.
 
-The constants come from a simulation (`python -m benchmarks.race`) with the noise of real students.
+The constants come from a simulation (`python -m benchmarks.race`).
 """
 
 from __future__ import annotations

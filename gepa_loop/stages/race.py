@@ -55,6 +55,8 @@ def race(
     settings, split = lab.config.race, "race" if lab.task.splits["race"] else "pareto"
     living, rungs = [candidate.id for candidate in candidates], list[RungRecord]()
     by_id = {candidate.id: candidate for candidate in candidates}
+    if settings.on and len(living) > FINALISTS and split == "pareto":
+        observer.note("students race on pareto, whose items the search has seen: task.splits.race has none")
     for step in rung_steps(lab.config.distill, settings.rungs) if settings.on else ():
         if len(living) <= FINALISTS:
             break

@@ -269,13 +269,15 @@ def test_an_answer_that_dominates_is_warned_of(here: Here, tmp_path: Path) -> No
     assert "warning: task letter_counting:" in done.stdout and "of the answers are '1'" in done.stdout
 
 
-def test_a_prompt_that_holds_test_questions_is_warned_of(here: Here, tmp_path: Path) -> None:
+def test_a_prompt_that_holds_questions_of_its_judges_is_warned_of(here: Here, tmp_path: Path) -> None:
     config = load_config("smoke", env={})
-    item = load_task(config.task, config.seed).splits["test"][0]
-    (tmp_path / "p.txt").write_text(f"Example: {item.question} The answer is {item.answer}.")
+    splits = load_task(config.task, config.seed).splits
+    held = [splits[name][0] for name in ("train", "race", "test")]
+    lines = [f"Example: {item.question} The answer is {item.answer}." for item in held]
+    (tmp_path / "p.txt").write_text("\n".join(lines))
     done = here(tmp_path, "distill", "--prompt", "p.txt", "--config", "smoke", "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert "p.txt holds questions it will be judged by: 1 of test" in done.stdout
+    assert "p.txt holds questions it will be judged by: 1 of race and 1 of test" in done.stdout
 
 
 @pytest.mark.parametrize(

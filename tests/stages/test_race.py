@@ -190,8 +190,9 @@ def test_without_a_race_or_with_two_all_go_on(lab: Lab, tmp_path: Path) -> None:
 def test_without_items_of_its_own_a_race_is_on_pareto(lab: Lab, tmp_path: Path) -> None:
     task = replace(lab.task, splits={**lab.task.splits, "race": ()})
     bare = replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))
-    found = race(bare, CANDIDATES[:3], tmp_path, Watch(), below(lab))
-    assert found.rungs[0]["split"] == "pareto"
+    watch = Watch()
+    found = race(bare, CANDIDATES[:3], tmp_path, watch, below(lab))
+    assert found.rungs[0]["split"] == "pareto" and "students race on pareto" in watch.notes[0]
     rows = read_jsonl(tmp_path / "race" / "000002" / f"{CANDIDATES[0].id}.jsonl")
     assert {row["item"] for row in rows} == {item.id for item in lab.task.splits["pareto"]}
     assert read_json(tmp_path / "race" / "000002.json")["split"] == "pareto"
