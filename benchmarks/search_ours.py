@@ -92,10 +92,9 @@ class Silent:
 def configure(budget: int, seed: int, *sets: str) -> Config:
     """The preset `sums` with the offline proposer and a budget for all rollouts of a search.
 
-    Of `budget` the scores on `select` of the finalists, `max_front` with the seed, are kept back. The distillability of accepted prompts is not measured,
-    as the stock has nothing like it and here it decides nothing. `sets` come last.
+    Of `budget` the scores on `select` of the finalists, `max_front` with the seed, are kept back. `sets` come last.
     """
-    own = (f"seed={seed}", "optimize.reflection.model=offline", "optimize.probe_rollouts=0")
+    own = (f"seed={seed}", "optimize.reflection.model=offline")
     config = load_config("sums", [*own, *sets], env={})
     judged = config.optimize.max_front * config.task.splits.select * config.evaluate.samples
     return load_config("sums", [*own, f"optimize.max_rollouts={budget - judged}", *sets], env={})

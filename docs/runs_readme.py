@@ -71,7 +71,6 @@ FILES = (
     File("optimize/result.json", optimize.SearchRecord, ("*optimize/result.json",)),
     File("gepa/proposals.jsonl", optimize.ProposalRow, ("*optimize/gepa/proposals.jsonl",)),
     File("gepa/evaluations.jsonl", optimize.EvaluationRow, ("*optimize/gepa/evaluations.jsonl",)),
-    File("gepa/probes.jsonl", optimize.ProbeRow, ("*optimize/gepa/probes.jsonl",)),
     File("metrics.jsonl", distill.MetricsRow, ("*distill/*/metrics.jsonl",)),
     File("samples.jsonl", distill.SampleRow, ("*distill/*/samples.jsonl",)),
     File("teacher.jsonl", distill.TeacherRow, ("*distill/*/teacher.jsonl",)),

@@ -25,7 +25,6 @@ from gepa_loop.scores.card import WAYS, Replies, Way, decides
 from gepa_loop.scores.decision import Contender, Verdict, decide, level_of_round
 from gepa_loop.scores.ledger import begin_look
 from gepa_loop.scores.outcome import details, gains, lengths, summary
-from gepa_loop.scores.prediction import Fit, Prediction, fit, predict
 from gepa_loop.scores.results import DecisionRecord, LoopRecord, RoundRecord, RoundTest, WholeTest
 from gepa_loop.scores.statistics import ItemScores, internalisation, item_scores, mean_difference
 from gepa_loop.stages.distillation import Below, distill_candidate
@@ -49,8 +48,6 @@ class Ground:
     """The earlier rounds' adapters, as one."""
     path: Path | None = None
     """Where that lies."""
-    earlier: Fit | None = None
-    """How predicted and actual students of earlier rounds fit."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +66,6 @@ class RoundOutcome:
     """The winner's prompt; without a winner the one that prompts best."""
     summary: RoundRecord
     """This round's part of result.json."""
-    predictions: tuple[Prediction, ...]
-    """Of this round's students; none where the objective reads no prompt."""
 
 
 def run_loop(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer) -> LoopRecord:
@@ -93,9 +88,8 @@ def run_loop(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer) -> 
     stack, adapter = None, None
     for number in range(lab.config.loop.rounds):
         run.event("round", round=number)
-        earlier = fit([p for outcome in outcomes for p in outcome.predictions])
         own = lab.in_round(number)
-        outcome = run_round(own, seed_prompt, run, observer, Ground(number, stack, adapter, earlier))
+        outcome = run_round(own, seed_prompt, run, observer, Ground(number, stack, adapter))
         observer.note(f"round {number}: {outcome.verdict.reason}")
         outcomes.append(outcome)
         stack, adapter = outcome.stack, outcome.adapter
@@ -131,7 +125,7 @@ def run_round(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer, gr
         observer: Watches.
         ground: What the earlier rounds left.
     """
-    number, stack, earlier = ground.number, ground.stack, ground.earlier
+    number, stack = ground.number, ground.stack
     config, folder = lab.config, run.path / f"round_{number:02d}"
 
     def scored(name: str, split: str, prompt: str, adapter: Adapter | None) -> dict[str, float]:
@@ -145,8 +139,6 @@ def run_round(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer, gr
     # 2. Prompts that help this model.
     front = search(lab, seed_prompt, folder / "optimize", observer, number=number, stack=stack)
     run.event("front", round=number, ids=[c.id for c in front.candidates], stopped_by=front.stopped_by)
-    if earlier is not None:
-        observer.note(str(earlier))
 
     # 3. Each prompt's effect, moved into an adapter; who is behind at a rung is dropped.
     prompted, why = dict[str, ItemScores](), dict[str, str]()
@@ -190,16 +182,12 @@ def run_round(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer, gr
         if number > 0 and ground.path is not None:
             adapter_path = folder / "stack"
             write_adapter(adapter_path, stack, lab.base.origin)
-    measured = {row["id"]: row["objectives"] for row in front.rows}
-    predictions = tuple(
-        predict(c.id, base, c.prompted, c.student, measured[c.id], earlier) for c in contenders if reads
-    )
     said = summary(number, verdict, contenders, config.seed)
-    more = details(verdict, base, predictions, earlier, config.seed)
+    more = details(verdict, base, config.seed)
     decision: DecisionRecord = {**said, "level": level, **more, "race": list(raced.rungs)}
     write_json(folder / "decision.json", decision)
     prompt = next(c for c in front.candidates if c.id == best)
-    return RoundOutcome(number, verdict, ground.stack, stack, adapter_path, prompt, said, predictions)
+    return RoundOutcome(number, verdict, ground.stack, stack, adapter_path, prompt, said)
 
 
 def _no_student(

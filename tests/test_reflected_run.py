@@ -275,8 +275,8 @@ def test_the_plan_says_what_a_run_may_cost(optimize: Runs) -> None:
     assert "proposals: 3 to 8, and more where some are refused unread" in shown
     assert "up to 1,234 tokens read and 16,384 written, up to $0.33; 8 of them up to $2.66" in shown
     assert "the search ends before it passes optimize.max_usd = 5" in shown and "minutes: up to" in shown
-    # Of a round, with 4 samples an item: baseline 24 items, search 60 rollouts and 128, probe 32, two students with 24 rollouts,
+    # Of a round, with 4 samples an item: baseline 24 items, search 60 rollouts and 128, two students with 24 rollouts,
     # 2 checks of 8 items and 16 items; and test thrice, with a greedy reply besides.
-    total = 4 * 24 + 60 + 128 + 32 + 2 * (24 + 4 * (2 * 8 + 16)) + 3 * 16 * 5
+    total = 4 * 24 + 60 + 128 + 2 * (24 + 4 * (2 * 8 + 16)) + 3 * 16 * 5
     assert f"in all: the round with baselines, students, checks and test: up to {total} rollouts" in shown
     assert optimize.api.messages == [] and not (optimize.cwd / "runs").exists()

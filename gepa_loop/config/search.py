@@ -62,10 +62,6 @@ class OptimizeConfig(Section):
     frontier_type: Literal["instance", "objective", "hybrid", "cartesian"] = "instance"
     """What a candidate must be best at to be on the front, as in gepa: an item, an objective (score, prompt tokens,
     completion tokens), either, or an objective on an item."""
-    probe_rollouts: Annotated[int, Field(ge=0)] = 32
-    """The model's own completions without a prompt on which every accepted prompt's distillability is measured; 0: not."""
-    distillability: bool = False
-    """Whether a small divergence from the prompted model counts as an objective of the front."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """Temperature of the completions that score candidates in the search. 0 is greedy: one completion says most there, and
     the finalists are decided as `evaluate` says."""
@@ -92,10 +88,4 @@ class OptimizeConfig(Section):
                 f"accept_level = {self.accept_level:g} cannot be reached: the smallest p of minibatch = {self.minibatch} "
                 f"items is {0.5**self.minibatch:g}"
             )
-        if self.distillability and self.frontier_type == "instance":
-            raise ValueError(
-                "distillability is an objective: frontier_type must be objective, hybrid or cartesian"
-            )
-        if self.distillability and not self.probe_rollouts:
-            raise ValueError("distillability needs probe_rollouts above 0")
         return self

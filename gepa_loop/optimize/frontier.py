@@ -24,21 +24,18 @@ class Measured:
     completion_tokens: Mapping[str, float]
     """Item -> mean length of its completions."""
     prompt_tokens: int
-    divergence: float | None = None
-    """Nats per token, where distillability takes part in the front."""
 
     @property
     def mean(self) -> float:
         return math.fsum(self.scores.values()) / len(self.scores)
 
     def objectives(self, item: str) -> dict[str, float]:
-        """The objectives on one item; more is better, so lengths and the divergence have a minus."""
-        found = {
+        """The objectives on one item; more is better, so lengths have a minus."""
+        return {
             "score": self.scores[item],
             "prompt_tokens": -float(self.prompt_tokens),
             "completion_tokens": -self.completion_tokens[item],
         }
-        return found if self.divergence is None else {**found, "distillability": -self.divergence}
 
 
 def best_at(kind: Kind, pool: Sequence[Measured], samples: int) -> dict[Any, set[int]]:

@@ -153,7 +153,7 @@ class _Search:
             "pareto_scores": {} if measured is None else {i.id: scores[prompt.id, i.id] for i in self.pareto},
             "pareto_tokens": {} if measured is None else dict(measured.completion_tokens),
             "pareto_mean": None if measured is None else measured.mean,
-            "objectives": None if measured is None else self._objectives(prompt, measured),
+            "objectives": None if measured is None else _objectives(measured),
             "cost": {
                 "rollouts": spent["rollouts"] - before.rollouts,
                 "usd": entry["usd"] if entry else 0,
@@ -176,16 +176,6 @@ class _Search:
             return "refused", entry["refused"]
         return "rejected", self._shortfall
 
-    def _objectives(self, prompt: Candidate, measured: Measured) -> ObjectivesRecord:
-        tokens = measured.completion_tokens
-        found: ObjectivesRecord = {
-            "score": measured.mean,
-            "prompt_tokens": measured.prompt_tokens,
-            "completion_tokens": sum(tokens.values()) / len(tokens),
-        }
-        probed = self.adapter.journal.probes.get(prompt.id)
-        return found if probed is None else {**found, **probed}
-
     def _continue_from(
         self,
         row: CandidateRow,
@@ -206,6 +196,15 @@ class _Search:
         self.adapter.spent.seconds = row["spent"]["seconds"]
 
 
+def _objectives(measured: Measured) -> ObjectivesRecord:
+    tokens = measured.completion_tokens
+    return {
+        "score": measured.mean,
+        "prompt_tokens": measured.prompt_tokens,
+        "completion_tokens": sum(tokens.values()) / len(tokens),
+    }
+
+
 def optimize(
     config: Config,
     rollouts: Rollouts,
@@ -219,7 +218,7 @@ def optimize(
     Args:
         config: The run's configuration.
         rollouts: Where completions come from, by the model that the prompts are for.
-        aids: Who writes prompts, measures them and watches.
+        aids: Who writes prompts and watches.
         seed_prompt: Where the search starts.
         folder: Gets candidates.jsonl and gepa/ (what is not decided yet), and is continued from them.
         seed: The search's own seed.

@@ -11,13 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gepa_loop.optimize.records import (
-    CandidateRow,
-    DistillabilityRecord,
-    EvaluationRow,
-    ProbeRow,
-    ProposalRow,
-)
+from gepa_loop.optimize.records import CandidateRow, EvaluationRow, ProposalRow
 from gepa_loop.run.files import append_jsonl, read_jsonl
 from gepa_loop.scores.rollouts import Row
 
@@ -48,23 +42,16 @@ class Journal:
         """(candidate, item) -> mean length of its completions, of items that rows or candidates.jsonl tell."""
         self.seconds: dict[tuple[str, str], float] = {}
         """(candidate, item) -> what its completions took."""
-        self.probes: dict[str, DistillabilityRecord] = {}
-        """candidate -> its distillability."""
         for row in self.decided:
             parent = row["parents"][0] if row["parents"] else row["id"]
             self._know(row["id"], row["pareto_scores"] | row["train_scores"])
             self._know(parent, row["parent_scores"])
             self.tokens |= {(row["id"], item): tokens for item, tokens in row["pareto_tokens"].items()}
-            measured = row["objectives"]
-            if measured and "divergence" in measured:
-                self.probes[row["id"]] = {"divergence": measured["divergence"], "gain": measured["gain"]}
         for proposal in read_jsonl(self.cache / "proposals.jsonl", Proposed):
             if proposal["number"] == len(self.proposals):
                 self.proposals.append(proposal)
         for scored in read_jsonl(self.cache / "evaluations.jsonl", EvaluationRow):
             self._add(scored["candidate"], [Row(**row) for row in scored["rows"]], scored["seconds"])
-        for probed in read_jsonl(self.cache / "probes.jsonl", ProbeRow):
-            self.probes[probed["candidate"]] = probed["probe"]
 
     def add_rows(self, candidate: str, rows: list[Row], seconds: float) -> None:
         """Completions of one candidate: whole items, all samples of each."""
@@ -80,12 +67,6 @@ class Journal:
         """What the proposer said, or why it failed, and what that cost: before it is judged, so that none is paid twice."""
         append_jsonl(self.cache / "proposals.jsonl", [entry])
         self.proposals.append(entry)
-
-    def add_probe(self, candidate: str, probe: DistillabilityRecord) -> None:
-        """How distillable a candidate was found to be."""
-        row: ProbeRow = {"candidate": candidate, "probe": probe}
-        append_jsonl(self.cache / "probes.jsonl", [row])
-        self.probes[candidate] = probe
 
     def decide(self, row: CandidateRow) -> None:
         """Write the next row of candidates.jsonl."""

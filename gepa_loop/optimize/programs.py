@@ -23,7 +23,6 @@ from gepa_loop.optimize.journal import Journal, Proposed
 from gepa_loop.optimize.propose.base import Example, Proposal, Proposer
 from gepa_loop.optimize.propose.refusal import CUT, UNREAD, CopyGuard, Rules
 from gepa_loop.optimize.propose.reply import shown, whole
-from gepa_loop.optimize.records import DistillabilityRecord
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.scores.rollouts import Rollouts
 from gepa_loop.task.items import SPLITS, Item
@@ -38,9 +37,6 @@ WINDOW = 20
 USELESS = 5
 """Replies in a row without a whole instruction that end a search."""
 
-Probe = Callable[[str], DistillabilityRecord]
-"""Prompt -> its distillability."""
-
 
 @dataclass(frozen=True)
 class Aids:
@@ -50,8 +46,6 @@ class Aids:
     """Who writes new prompts."""
     progress: Callable[[Spent], None] = lambda _: None
     """Called with what is spent after each evaluation."""
-    probe: Probe | None = None
-    """Measures the distillability of accepted prompts; None leaves it out."""
     quote_usd: float = 0.0
     """US dollars that a proposal may cost; the search ends where that could pass `max_usd`."""
 
@@ -62,7 +56,7 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
     Args:
         config: The run's configuration.
         rollouts: Where completions come from.
-        aids: Who writes prompts, measures them and watches.
+        aids: Who writes prompts and watches.
         journal: What is paid for already.
         seed_prompt: What proposals may quote, whatever it holds.
     """
@@ -117,10 +111,6 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
         outputs = [Prediction(answer=self._answer(prompt.id, item.id)) for item in items]
         objectives = None
         if self._pareto.issuperset(item.id for item in items):
-            if self.aids.probe is not None and prompt.id not in self.journal.probes:
-                begun = time.perf_counter()
-                self.journal.add_probe(prompt.id, self.aids.probe(prompt.text))
-                self.spent.seconds += time.perf_counter() - begun
             measured = self.measured(prompt, items)
             objectives = [measured.objectives(item.id) for item in items]
         trajectories = [{"item": item} for item in items] if capture_traces else None
@@ -190,12 +180,10 @@ class BatchedAdapter(DspyAdapter):  # type: ignore[misc]
 
     def measured(self, prompt: Candidate, items: Sequence[Item]) -> Measured:
         """What is known of a prompt on items that it has been scored on."""
-        divergence = self.journal.probes[prompt.id]["divergence"] if self.settings.distillability else None
         return Measured(
             {item.id: _mean(self.journal.scores[prompt.id, item.id]) for item in items},
             {item.id: self.journal.tokens[prompt.id, item.id] for item in items},
             self.rollouts.renderer.prompt_tokens(prompt.text),
-            divergence,
         )
 
     def _ask(self, parent: str, examples: Sequence[Example], number: int) -> Proposed:

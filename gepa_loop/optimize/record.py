@@ -43,13 +43,13 @@ def choose(
     """Rows of front.jsonl but for what is said of the differences.
 
     Args:
-        settings: `frontier_type` and `distillability`.
+        settings: `frontier_type`.
         found: The finalists; the seed is first.
         select: Candidate -> its rows on `select`.
         samples: Samples of each item there.
         winner: The best of those that are significantly better than the seed; it stays.
     """
-    pool = [_measured(row, select[row["id"]], settings.distillability) for row in found.rows]
+    pool = [_measured(row, select[row["id"]]) for row in found.rows]
     ids = [row["id"] for row in found.rows]
     first = None if winner is None else ids.index(winner)
     kept = final_front(settings.frontier_type, pool, samples, first)
@@ -71,7 +71,7 @@ def _chosen(row: CandidateRow, why: Why) -> ChosenRecord:
     }
 
 
-def _measured(row: CandidateRow, select: Sequence[ReplyRow], distillability: bool) -> Measured:
+def _measured(row: CandidateRow, select: Sequence[ReplyRow]) -> Measured:
     scores: dict[str, list[float]] = {}
     tokens: dict[str, list[float]] = {}
     for one in select:
@@ -81,7 +81,6 @@ def _measured(row: CandidateRow, select: Sequence[ReplyRow], distillability: boo
         {item: sum(own) / len(own) for item, own in scores.items()},
         {item: sum(own) / len(own) for item, own in tokens.items()},
         row["tokens"],
-        row["objectives"]["divergence"] if distillability and row["objectives"] else None,
     )
 
 

@@ -125,24 +125,6 @@ class EvaluationRow(TypedDict):
     """They, scored."""
 
 
-class DistillabilityRecord(TypedDict):
-    """How distillable a prompt is, measured on the bare model's own completions."""
-
-    divergence: float
-    """>= 0, nats a token: KL(bare || prompted model)."""
-    gain: float
-    """By how much the prompted model's likelihoods as weights raise the completions' mean score."""
-
-
-class ProbeRow(TypedDict):
-    """How distillable accepted candidates were found to be, with `optimize.probe_rollouts`."""
-
-    candidate: str
-    """Of the prompt."""
-    probe: DistillabilityRecord
-    """What was found."""
-
-
 class ChosenRecord(TypedDict):
     """A candidate that is handed on, and why."""
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from gepa_loop.scores.card import Replies
 from gepa_loop.scores.decision import Contender, Verdict
 from gepa_loop.scores.numbers import p_sentence
-from gepa_loop.scores.prediction import Fit, Prediction
 from gepa_loop.scores.records import DifferenceRecord
 from gepa_loop.scores.results import GainsRecord, LoopRecord, RoundRecord, TokensRecord, VerdictRecord
 from gepa_loop.scores.statistics import difference, estimate
@@ -31,13 +30,7 @@ def summary(number: int, verdict: Verdict, contenders: Sequence[Contender], seed
     }
 
 
-def details(
-    verdict: Verdict,
-    base: Mapping[str, float],
-    predictions: Sequence[Prediction],
-    earlier: Fit | None,
-    seed: int,
-) -> VerdictRecord:
+def details(verdict: Verdict, base: Mapping[str, float], seed: int) -> VerdictRecord:
     """The rest of decision.json; `seed` as in `decide`."""
     return {
         "base": estimate(base, seed).as_dict(),
@@ -45,8 +38,6 @@ def details(
         "differences": {id_: diff.as_dict() for id_, diff in verdict.differences.items()},
         "adjusted_p": dict(verdict.adjusted_p),
         "oracle": verdict.oracle,
-        "predictions": [prediction.as_dict() for prediction in predictions],
-        "earlier_fit": None if earlier is None else earlier.as_dict(),
     }
 
 

@@ -82,8 +82,8 @@ class CardRecord(EstimateRecord):
     """0 to 1: replies that were cut at the horizon."""
 
 
-class ObjectivesRecord(TypedDict, total=False):
-    """What a candidate was measured on, on `pareto` but for the last two: its distillability, where that is measured."""
+class ObjectivesRecord(TypedDict):
+    """What a candidate was measured on, on `pareto`."""
 
     score: float
     """Mean score, 0 to 1."""
@@ -91,10 +91,6 @@ class ObjectivesRecord(TypedDict, total=False):
     """Length of the prompt."""
     completion_tokens: float
     """Mean length of the completions."""
-    divergence: float
-    """>= 0, nats a token: KL(bare || prompted model) on the bare model's own completions."""
-    gain: float
-    """By how much the prompted model's likelihoods as weights raise those completions' mean score."""
 
 
 class LookKey(TypedDict):

@@ -21,40 +21,6 @@ class ContenderRecord(TypedDict):
     """Why, in words."""
 
 
-class PredictionRecord(TypedDict):
-    """What a candidate's student was expected to score on `select` before it was distilled; scores are means, 0 to 1."""
-
-    id: str
-    """Of the prompt."""
-    base: float
-    """Without a prompt."""
-    prompted: float
-    """With it."""
-    predicted: float | None
-    """Of the student; null where the gap lies beyond those of earlier students."""
-    actual: float | None
-    """Of the student; null where there is none."""
-    divergence: float | None
-    """>= 0, nats a token, between the bare and the prompted model; null where it was not measured."""
-    gain: float | None
-    """What the prompted model's preferences make of the bare model's own completions."""
-
-
-class FitRecord(TypedDict):
-    """Predicted against actual scores of the students of earlier rounds."""
-
-    n: int
-    """Students."""
-    rate: float
-    """Share of the gap that they have closed, by least squares."""
-    gaps: list[float]
-    """The least and the largest gap of their prompts, or 0."""
-    error: float | None
-    """Mean absolute difference of predicted and actual score; null where none was predicted."""
-    r: float | None
-    """Correlation of predicted and actual gain; null for fewer than three or equal values."""
-
-
 class DroppedRecord(TypedDict):
     """A student whose race ended at a rung."""
 
@@ -109,10 +75,6 @@ class VerdictRecord(TypedDict):
     """Candidate -> p after Holm's correction."""
     oracle: float | None
     """Mean over items of the best student's score on each, which no student can be expected to reach; null below two."""
-    predictions: list[PredictionRecord]
-    """What each student was expected to score."""
-    earlier_fit: FitRecord | None
-    """What that was expected from; null in the first round."""
 
 
 class DecisionRecord(RoundRecord, VerdictRecord):

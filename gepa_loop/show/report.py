@@ -13,9 +13,8 @@ from gepa_loop.run.records import EventRow
 from gepa_loop.scores.ledger import read_looks
 from gepa_loop.scores.numbers import p_sentence
 from gepa_loop.scores.outcome import ground
-from gepa_loop.scores.prediction import Fit
 from gepa_loop.scores.records import EstimateRecord, RatioRecord
-from gepa_loop.scores.results import DecisionRecord, FitRecord, LoopRecord, RoundResult
+from gepa_loop.scores.results import DecisionRecord, LoopRecord, RoundResult
 
 WIDTH, HEIGHT, MARGIN = 420, 120, 24
 """Of a chart, in pixels."""
@@ -61,30 +60,21 @@ def _round(folder: Path, summary: RoundResult) -> dict[str, object]:
     texts = {row["id"]: row["text"] for row in read_jsonl(folder / "optimize" / "front.jsonl", FrontRow)}
     proposed = read_jsonl(folder / "optimize" / "candidates.jsonl", CandidateRow)
     decision = read_json(folder / "decision.json", DecisionRecord)
-    expected = {row["id"]: row for row in decision["predictions"]}
     candidates = [
         {
             **c,
             "text": texts[c["id"]],
-            "expected": expected.get(c["id"]),
             "chart": None if c["student"] is None else _chart(folder / "distill" / c["id"]),
         }
         for c in summary["candidates"]
     ]
-    earlier = decision["earlier_fit"]
     return {
         **decision,
         "test": summary["test"],
         "internalisation": summary["internalisation"],
-        "earlier_fit": None if earlier is None else _fit(earlier),
         "candidates": candidates,
         "proposed": proposed,
     }
-
-
-def _fit(record: FitRecord) -> Fit:
-    low, high = record["gaps"]
-    return Fit(record["n"], record["rate"], (low, high), record["error"], record["r"])
 
 
 class Line(TypedDict):

@@ -8,7 +8,6 @@ from gepa_loop.command import Command
 from gepa_loop.config.recipe import on_policy_share, reads_prompt, warm_start
 from gepa_loop.config.tables import EvaluateConfig, SplitSizes
 from gepa_loop.config.whole import Config
-from gepa_loop.distill.probe import probe_size
 from gepa_loop.lab import Lab, seed_prompt
 from gepa_loop.scores.card import ways
 from gepa_loop.stages.race import most_looks, rung_steps
@@ -67,10 +66,9 @@ def loop_rollouts(config: Config, search: int) -> int:
     """Rollouts of a whole loop, of whose searches each takes `search`."""
     splits, samples = config.task.splits, config.evaluate.samples
     students = students_a_round(config) * (distillation(config).rollouts + splits.select * samples)
-    probe = config.optimize.probe_rollouts and probe_size(config.optimize.probe_rollouts)
     looks = most_looks(students_a_round(config), config.race, config.distill)
     raced = looks * (splits.race or max(RACE, splits.pareto)) * samples
-    a_round = (splits.select + splits.pareto) * samples + search + probe + students + raced
+    a_round = (splits.select + splits.pareto) * samples + search + students + raced
     # The bare model, and of each round its prompt and its student.
     scored = (1 + 2 * config.loop.rounds) * splits.test
     return config.loop.rounds * a_round + scored * sum(one.samples for one in ways(config.evaluate).values())
@@ -83,13 +81,12 @@ def judged(config: Config, command: Command, search: int = 0) -> int | None:
     """
     splits, samples, student = config.task.splits, config.evaluate.samples, distillation(config)
     unread = 0 if config.objective.reads_score else student.recorded + student.trained
-    probe = config.optimize.probe_rollouts and probe_size(config.optimize.probe_rollouts)
     if command.cells or not (command.searches or command.trains):
         return None
     if command.rounds:
         most = loop_rollouts(config, search) - config.loop.rounds * students_a_round(config) * unread
     else:
-        most = command.searches * (search + probe)
+        most = command.searches * search
         most += command.trains * (splits.pareto * samples + student.rollouts - unread)
         most += command.measures_retention * tested(config.evaluate, splits)
     return most + REPLIES * JUDGEMENTS

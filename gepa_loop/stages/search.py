@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gepa_loop.optimize.gepa import Found
     from gepa_loop.optimize.propose.base import Proposer
     from gepa_loop.optimize.record import Front
-    from gepa_loop.optimize.records import DistillabilityRecord, FrontRow
+    from gepa_loop.optimize.records import FrontRow
 
 
 def search(
@@ -35,7 +35,6 @@ def search(
 
     The finalists' rows on `select` go to `evaluate/<id>_prompted.jsonl` beside `folder`.
     """
-    from gepa_loop.distill.probe import open_probe
     from gepa_loop.optimize.gepa import optimize
     from gepa_loop.optimize.plan import dearest_proposal
     from gepa_loop.optimize.programs import Aids
@@ -50,11 +49,6 @@ def search(
     quote = dearest_proposal(lab.config.optimize, lab.rollouts, proposer, seed_prompt)
     if quote is not None and quote.usd is None:
         observer.note(f"litellm knows no price of {proposer.name}: optimize.max_usd cannot be kept")
-    measure = open_probe(lab, stack)
-
-    def probe(prompt: str) -> DistillabilityRecord:
-        found = measure(prompt)
-        return {"divergence": found.divergence, "gain": found.gain}
 
     def progress(spent: Spent) -> None:
         observer.progress(
@@ -62,7 +56,7 @@ def search(
         )
 
     dearest = 0.0 if quote is None else quote.usd or 0.0
-    aids = Aids(proposer, progress, probe if settings.probe_rollouts else None, dearest)
+    aids = Aids(proposer, progress, dearest)
     own_seed = derive_seed(lab.config.seed, "optimize", number)
     found = optimize(lab.config, lab.rollouts.by(stack), aids, seed_prompt, folder, own_seed)
     observer.note(f"stopped by {found.stopped_by}")

@@ -7,12 +7,10 @@ import pytest
 from gepa_loop.optimize.frontier import Measured, best_at, final_front, undominated
 
 
-def made(
-    scores: str, prompt_tokens: int = 10, completion_tokens: float = 5.0, divergence: float | None = None
-) -> Measured:
+def made(scores: str, prompt_tokens: int = 10, completion_tokens: float = 5.0) -> Measured:
     """A candidate from a string like "1101", one item a digit."""
     values = {str(n): float(digit) for n, digit in enumerate(scores)}
-    return Measured(values, dict.fromkeys(values, completion_tokens), prompt_tokens, divergence)
+    return Measured(values, dict.fromkeys(values, completion_tokens), prompt_tokens)
 
 
 def test_objectives_are_signed_so_that_more_is_better() -> None:
@@ -21,7 +19,6 @@ def test_objectives_are_signed_so_that_more_is_better() -> None:
         "prompt_tokens": -7.0,
         "completion_tokens": -3.0,
     }
-    assert made("10", 7, 3.0, 0.25).objectives("1")["distillability"] == -0.25
 
 
 def test_keys_of_each_kind() -> None:
@@ -45,14 +42,6 @@ def test_dominated_candidates_are_not_on_the_front() -> None:
     assert undominated("instance", [part, whole, other], 9) == [1, 2]
     # Short prompts lead an objective, so under `hybrid` a worse but shorter one stays.
     assert undominated("hybrid", [made("1100", 2), whole, other], 9) == [1, 0, 2]
-
-
-def test_distillability_keeps_a_candidate_that_is_near() -> None:
-    far, near = made("1111", 5, 5.0, 0.9), made("1110", 9, 5.0, 0.1)
-    assert undominated("instance", [far, near], 9) == [0]
-    assert undominated("objective", [far, near], 9) == [0, 1]
-    plain = [made("1111", 5), made("1110", 9)]
-    assert undominated("objective", plain, 9) == [0]
 
 
 def test_the_seed_and_the_best_mean_always_stay() -> None:

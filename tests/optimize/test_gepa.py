@@ -91,9 +91,9 @@ class Flaky(Scripted):
         return super().propose(parent, examples, number, known)
 
 
-def search(lab: Lab, folder: Path, how: Any, *sets: str, progress: Any = None, probe: Any = None) -> Found:
+def search(lab: Lab, folder: Path, how: Any, *sets: str, progress: Any = None) -> Found:
     config = load_config("smoke", sets, env={})
-    return optimize(config, lab.rollouts, Aids(how, progress or (lambda spent: None), probe), SEED, folder, 0)
+    return optimize(config, lab.rollouts, Aids(how, progress or (lambda spent: None)), SEED, folder, 0)
 
 
 def record(folder: Path) -> list[dict[str, Any]]:
@@ -469,24 +469,6 @@ def test_the_reflection_reads_what_happened(lab: Lab, tmp_path: Path) -> None:
         assert example_["Feedback"] == feedback[item.id]
         assert example_["Generated Outputs"]["answer"].count("tokens left out") == 1
         assert example_["Failure"] in (None, "cut")
-
-
-def test_distillability_is_measured_once_for_each_accepted_prompt(lab: Lab, tmp_path: Path) -> None:
-    probed: list[str] = []
-
-    def probe(text: str) -> dict[str, float]:
-        probed.append(text)
-        return {"divergence": len(text) / 100, "gain": 0.5}
-
-    sets = (*COIN, "optimize.distillability=true", "optimize.frontier_type=hybrid")
-    search(lab, tmp_path, proposer(lab), *sets, probe=probe)
-    accepted = [r for r in read_jsonl(tmp_path / "candidates.jsonl") if r["status"] == "accepted"]
-    assert len(accepted) > 1 and probed == [row["text"] for row in accepted]
-    assert all(r["objectives"]["divergence"] == len(r["text"]) / 100 for r in accepted)
-    before = record(tmp_path)
-    shutil.rmtree(tmp_path / "gepa")
-    search(lab, tmp_path, proposer(lab), *sets, probe=probe)
-    assert len(probed) == len(accepted) and record(tmp_path) == before
 
 
 @pytest.mark.parametrize("kind", ["objective", "hybrid", "cartesian"])

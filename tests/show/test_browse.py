@@ -45,7 +45,7 @@ def row(number: int, id_: str, text: str, parents: list[str], **more: Any) -> di
         "pareto_scores": {"t:pareto:1": [0.0], "t:pareto:2": [1.0]},
         "pareto_tokens": {"t:pareto:1": 88.0, "t:pareto:2": 88.5},
         "pareto_mean": 0.5,
-        "objectives": {"score": 0.5, "prompt_tokens": 10.0, "completion_tokens": 88.25, "gain": 0.125},
+        "objectives": {"score": 0.5, "prompt_tokens": 10.0, "completion_tokens": 88.25},
         "cost": {"rollouts": 10, "usd": 0.0123, "seconds": 4.4},
         "spent": {"rollouts": 1000 + 10 * number, "usd": 0.05, "seconds": 60.0},
         "quote_usd": 0.0,
@@ -263,7 +263,7 @@ def test_show_tells_where_a_prompt_comes_from_and_what_it_costs(prompts: Prompts
         "            +.200 [-.050, +.450] against the seed, p = .0123, .0246 after Holm's correction",
         # 1, .5 and .5 of the parent's 0, 1 and .5
         "minibatch   .667 on 3 items, its parent .500: 1 better, 1 worse",
-        "objectives  score 0.5, prompt tokens 10, completion tokens 88.25, gain 0.125",
+        "objectives  score 0.5, prompt tokens 10, completion tokens 88.25",
         "cost        10 rollouts, $0.0123, 4 s; the search up to here 1,020 rollouts, $0.0500, 60 s",
     ]
 

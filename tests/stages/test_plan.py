@@ -112,7 +112,7 @@ def test_a_warm_start_takes_the_teachers_samples_and_saves_its_own_steps(tmp_pat
     assert tokens == planned.tokens - 2 * 4 * 8 + planned.checks * 8 + len(TEXTS) * sampler.asked[-1][1]
 
 
-@pytest.mark.parametrize("sets", [(), ("objective.type=grpo", "optimize.probe_rollouts=10")])
+@pytest.mark.parametrize("sets", [(), ("objective.type=grpo",)])
 def test_a_loop_takes_no_more_than_what_is_counted(tmp_path: Path, sets: tuple[str, ...]) -> None:
     lab, sampler = counted(*sets)
     prompt = seed_prompt(lab.config.optimize)
@@ -145,7 +145,7 @@ def test_the_plan_names_what_is_counted(
         "distill: 3 steps of 8 rollouts and groups drawn again, up to 576 tokens to write, and up to 112 rollouts of "
         "checks, for one student a round, as objective grpo reads no prompt"
     ) in shown
-    total = 4 * 24 + 48 + 128 + 32 + (72 + 112 + 64) + 3 * 16 * 5
+    total = 4 * 24 + 48 + 128 + (72 + 112 + 64) + 3 * 16 * 5
     assert f"up to {total} rollouts" in shown
 
 
@@ -158,7 +158,7 @@ def test_what_a_judge_reads_is_made_of_what_a_command_does() -> None:
     assert judged(config, Command("new", trains=True, measures_retention=True)) == trained + test + spread
     assert judged(config, DISTILL) == trained + test + spread
     searched = judged(config, OPTIMIZE, 100)
-    assert searched is not None and searched >= 100 + spread
+    assert searched == 100 + spread
     both = Command("new", searches=True, trains=True)
     assert judged(config, both, 100) == searched + trained
     unread = students_a_round(config) * (student.trained + student.recorded)

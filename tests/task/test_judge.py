@@ -367,7 +367,6 @@ SETS = (
     "distill.check_every=1",
     "distill.rollouts=8",
     "optimize.max_rollouts=24",
-    "optimize.probe_rollouts=4",
 )
 
 
@@ -510,7 +509,7 @@ def test_a_loop_without_answers_is_judged(command: Runs) -> None:
 
 def test_an_unreachable_judge_ends_a_search_and_is_no_failed_proposal(command: Runs) -> None:
     assert (
-        command(lambda turns, n: 503 if n > 40 else by_length(turns, n), "optimize", "--run-name", "r") == 3
+        command(lambda turns, n: 503 if n > 20 else by_length(turns, n), "optimize", "--run-name", "r") == 3
     )
     assert "reply to jsonl:" in command.shown and "HTTP 503" in command.shown
 
