@@ -98,7 +98,7 @@ def null_lab(base: Base, config: Config, coin: type[Coin] = Coin) -> Lab:
     sizes = config.task.splits.model_dump()
     splits = {
         name: tuple(
-            Item(f"{name}:{n}", (("user", f"Item {name} {n}"),), RIGHT, {}) for n in range(sizes[name])
+            Item(f"{name}:{n}", (("user", f"Item {name} {n}"),), RIGHT, {}) for n in range(sizes[name] or 0)
         )
         for name in SPLITS
     }
