@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from anthropic_api import instruction
-from places import HELPERS
+from places import HELPERS, ROOT
 
 GEPA_LOOP = [sys.executable, "-c", "from gepa_loop.cli import main; main()"]
 
@@ -24,7 +24,7 @@ def start(cwd: Path, *args: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(HELPERS)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(HELPERS), str(ROOT)))},
         # A background job of a shell, as these tests may be, hands on that Ctrl-C is ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
