@@ -57,6 +57,22 @@ def in_turn(lengths: Sequence[int], rows: int, horizon: int) -> list[int]:
     return sizes
 
 
+def worth_joining(groups: Sequence[Sequence[Sequence[int]]]) -> bool:
+    """Whether a CPU answers groups of rows sooner in one call than in one call each.
+
+    What all rows of a call begin with is read once. So rows of one prompt share it in a call of their own, and read it once a
+    row in a call with other prompts, which saves decoding in turn.
+    """
+    alone = sum(_positions(rows) for rows in groups)
+    together = _positions([row for rows in groups for row in rows])
+    return together - alone <= SLACK * (len(groups) - 1)
+
+
+def _positions(rows: Sequence[Sequence[int]]) -> int:
+    shared = shared_length(rows)
+    return shared + sum(len(row) - shared for row in rows)
+
+
 def shared_length(prompts: Sequence[Sequence[int]]) -> int:
     """How many tokens all prompts begin with; at least the last token of each is left to read."""
     first, last = min(map(tuple, prompts)), max(map(tuple, prompts))

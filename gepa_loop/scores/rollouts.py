@@ -107,14 +107,14 @@ class Rollouts:
         sampling: Sampling,
         purpose: str,
     ) -> list[Completion]:
-        """`completions` from prompts that are rendered already, one for each item."""
+        """`completions` from prompts that are rendered already, one for each item; an item may come with several prompts."""
         repeated = [prompt for prompt in prompts for _ in range(samples)]
-        seeds, drawn = [], Counter[str]()
-        for item in items:
-            # An item that comes twice gets other samples the second time, not the same ones again.
-            first = drawn[item.id]
-            seeds += [self.derived(purpose, item.id, first + n) for n in range(samples)]
-            drawn[item.id] += samples
+        seeds, drawn = [], Counter[tuple[str, tuple[int, ...]]]()
+        for item, prompt in zip(items, prompts, strict=True):
+            # An item that comes twice with one prompt gets other samples the second time, not the same ones again.
+            key = item.id, tuple(prompt)
+            seeds += [self.derived(purpose, item.id, drawn[key] + n) for n in range(samples)]
+            drawn[key] += samples
         return self.sampler.generate(repeated, sampling, seeds, self.adapter)
 
     def rows(
