@@ -12,6 +12,7 @@ from gepa_loop.optimize.adapter import COMPONENT, disable_caches, example
 from gepa_loop.optimize.journal import Journal
 from gepa_loop.optimize.programs import Aids, BatchedAdapter
 from gepa_loop.optimize.propose.choose import make_proposer
+from gepa_loop.optimize.scorer import Scorer
 from gepa_loop.task.items import SPLITS
 from gepa_loop.task.prompts import Candidate
 
@@ -22,7 +23,7 @@ def open_ours(setting: Setting) -> Judged:
     folder, count = tempfile.TemporaryDirectory(), itertools.count()
     settings = config.optimize
     proposer = make_proposer(settings.reflection, "offline", setting.train, settings.max_prompt_tokens, 0)
-    # The task of random letters has items in one split only, and the search looks at all four.
+    # The task of random letters has items in one split only, and the adapter looks at `pareto`.
     task = setting.rollouts.task
     task = replace(task, splits={**task.splits, **{name: () for name in SPLITS if name not in task.splits}})
     rollouts = replace(setting.rollouts, task=task)
@@ -31,7 +32,7 @@ def open_ours(setting: Setting) -> Judged:
     def score(prompt: Candidate) -> Scored:
         # A new journal each time: what is in one is not scored again.
         journal = Journal(Path(folder.name) / str(next(count)))
-        adapter = BatchedAdapter(config, rollouts, Aids(proposer), journal)
+        adapter = BatchedAdapter(Scorer(config, rollouts, journal), Aids(proposer))
         found = adapter.evaluate(batch, {COMPONENT: prompt.text})
         rows = [journal.rows[prompt.id, item.id][0] for item in setting.items]
         return Scored(

@@ -256,13 +256,15 @@ def open_lab(config: Config, day: str | None = None) -> Lab:
 
 
 def without_limits(resolved: Mapping[str, Any]) -> dict[str, object]:
-    """A configuration without what no result of a run depends on: how many rounds there are, and how long and how dear a
-    judge may be. Those can be changed in a run."""
+    """A configuration without what no result of a run depends on: how many rounds there are, how long and how dear a judge may
+    be, and how often the reflection model is asked at a time. Those can be changed in a run."""
     task, judge = resolved["task"], resolved["task"]["judge"]
     if judge is not None:
         judge = {key: value for key, value in judge.items() if key not in LIMITS}
     loop = {key: value for key, value in resolved["loop"].items() if key != "rounds"}
-    return {**resolved, "loop": loop, "task": {**task, "judge": judge}}
+    reflection = {k: v for k, v in resolved["optimize"]["reflection"].items() if k != "parallel"}
+    optimize = {**resolved["optimize"], "reflection": reflection}
+    return {**resolved, "optimize": optimize, "loop": loop, "task": {**task, "judge": judge}}
 
 
 def seed_source(settings: OptimizeConfig) -> str:

@@ -28,6 +28,8 @@ class ReflectionConfig(CallConfig):
     sections: tuple[PromptSection, ...] = ()
     """Section texts for the offline proposer. They belong to the task that they are written for: a source that names
     another task drops those of the sources before it."""
+    parallel: Positive = 8
+    """Calls at a time, where an iteration makes several proposals (`optimize.proposals`)."""
     examples: Annotated[int, Field(ge=0)] = 3
     """Most worked examples that the offline proposer adds to one prompt. They are items of `train` that the search does
     not score."""
@@ -50,6 +52,10 @@ class OptimizeConfig(Section):
     """The search ends after so many iterations in a row without a better mean on `pareto`."""
     minibatch: Positive = 8
     """Items of `train` on which a new candidate must beat its parent."""
+    proposals: Positive = 1
+    """Proposals of one iteration, each with a parent and a minibatch drawn for it. Their completions are sampled together and
+    the reflection model is asked for all of them at the same time, so a search of as many proposals takes less time; none of
+    them learns from another. An iteration makes no more of them than the budgets can pay."""
     accept: Literal["test", "margin", "gepa"] = "test"
     """When a candidate beats its parent on the minibatch. `test`: its paired differences have a one-sided p of at most
     `accept_level`; `margin`: their mean is above `accept_margin`; `gepa`: its sum is higher, as in GEPA itself, which is

@@ -66,8 +66,8 @@ def set_aside(settings: OptimizeConfig, splits: SplitSizes) -> int:
     return min(EXAMPLE_POOL, splits.train // 4) if settings.reflection.examples else 0
 
 
-def iteration_rollouts(settings: OptimizeConfig, splits: SplitSizes) -> int:
-    """Most completions that one GEPA iteration samples: parent and child on a minibatch, the child on `pareto`."""
+def proposal_rollouts(settings: OptimizeConfig, splits: SplitSizes) -> int:
+    """Most completions that are sampled for one proposal: parent and child on a minibatch, the child on `pareto`."""
     return (2 * settings.minibatch + splits.pareto) * settings.samples
 
 
@@ -85,7 +85,7 @@ def check_budget(settings: OptimizeConfig, splits: SplitSizes) -> None:
             f"{left} items to draw from, as {aside} are set aside for worked examples",
             "Raise task.splits.train, or lower optimize.minibatch.",
         )
-    least = splits.pareto * settings.samples + iteration_rollouts(settings, splits)
+    least = splits.pareto * settings.samples + proposal_rollouts(settings, splits)
     if settings.max_rollouts < least:
         raise ConfigError(
             f"optimize.max_rollouts = {settings.max_rollouts} allows no proposal: the seed prompt and one "

@@ -10,7 +10,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def at_once(calls: Sequence[Callable[[], T]], most: int, stop: Event) -> Iterator[tuple[int, T | Exception]]:
+def at_once(
+    calls: Sequence[Callable[[], T]], most: int, stop: Event
+) -> Iterator[tuple[int, T | BaseException]]:
     """Each call's place with its result or its exception, in the order in which they end.
 
     A further call begins when the caller comes back for the next result. Where it does not (Ctrl-C), the threads end after the
@@ -22,14 +24,14 @@ def at_once(calls: Sequence[Callable[[], T]], most: int, stop: Event) -> Iterato
         stop: Once it is set no further call begins; those under way still come.
     """
     waiting: SimpleQueue[tuple[int, Callable[[], T]] | None] = SimpleQueue()
-    ended: SimpleQueue[tuple[int, T | Exception]] = SimpleQueue()
+    ended: SimpleQueue[tuple[int, T | BaseException]] = SimpleQueue()
 
     def work() -> None:
         while (one := waiting.get()) is not None:
             place, call = one
             try:
                 ended.put((place, call()))
-            except Exception as error:  # noqa: BLE001 (the caller raises it)
+            except BaseException as error:  # noqa: BLE001 (the caller raises it)
                 ended.put((place, error))
 
     threads = [Thread(target=work, daemon=True) for _ in range(min(most, len(calls)))]

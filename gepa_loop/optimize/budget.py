@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gepa_loop.config.search import OptimizeConfig
 from gepa_loop.config.tables import SplitSizes
-from gepa_loop.config.whole import iteration_rollouts
+from gepa_loop.config.whole import proposal_rollouts
 from gepa_loop.errors import BudgetReached
 from gepa_loop.optimize.records import SpentRecord
 
@@ -14,14 +14,23 @@ IDLE_ITERATIONS = 20
 """Iterations without a rollout after which a search ends: every minibatch is perfect, or every proposal refused."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Spent:
-    """What the search has used so far: the same after a replay as without one, so stops come at the same place."""
+    """What a search, or a part of it, has used: the same after a replay as without one, so stops come at the same place."""
 
     rollouts: int = 0
     proposals: int = 0
     usd: float = 0.0
     seconds: float = 0.0
+
+    def plus(self, more: Spent) -> Spent:
+        """This and what was used after it."""
+        return Spent(
+            self.rollouts + more.rollouts,
+            self.proposals + more.proposals,
+            self.usd + more.usd,
+            self.seconds + more.seconds,
+        )
 
     def as_dict(self) -> SpentRecord:
         return {
@@ -52,13 +61,25 @@ class Progress:
         )
 
 
+def affordable(settings: OptimizeConfig, splits: SplitSizes, spent: Spent, dearest: float) -> int:
+    """How many proposals the next iteration makes: as many as `max_rollouts` and `max_usd` can pay if each is the dearest."""
+    most = proposal_rollouts(settings, splits)
+    fitting = (
+        count
+        for count in range(settings.proposals, 0, -1)
+        if spent.rollouts + count * most <= settings.max_rollouts
+        and (not dearest or spent.usd + count * dearest <= settings.max_usd)
+    )
+    return next(fitting, 0)
+
+
 def reason_to_stop(
     settings: OptimizeConfig, splits: SplitSizes, spent: Spent, progress: Progress, dearest: float
 ) -> str | None:
-    """Which cap is reached, before an iteration that could pass it; None to go on.
+    """Which cap is reached, before an iteration whose first proposal could pass it; None to go on.
 
     Args:
-        settings: The caps, and what an iteration takes of them.
+        settings: The caps, and what a proposal takes of them.
         splits: Sizes of the task's splits.
         spent: What the search has used.
         progress: What its iterations brought.
@@ -67,7 +88,7 @@ def reason_to_stop(
     Raises:
         BudgetReached: `max_minutes` is reached and nothing was proposed.
     """
-    most = iteration_rollouts(settings, splits)
+    most = proposal_rollouts(settings, splits)
     if spent.rollouts + most > settings.max_rollouts:
         return f"rollouts: {spent.rollouts} of {settings.max_rollouts}, and an iteration may take {most}"
     if dearest and spent.usd + dearest > settings.max_usd:

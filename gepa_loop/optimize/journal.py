@@ -32,8 +32,9 @@ class Journal:
         self.cache = folder / "gepa"
         self.decided = read_jsonl(self.candidates, CandidateRow)
         """Rows of candidates.jsonl, by number; the seed is 0."""
-        self.proposals: list[Proposed] = [_proposal(row) for row in self.decided[1:]]
-        """Every call of the proposer, in order; the last one may be undecided, and is unjudged then: no `refused` yet."""
+        self.proposals: dict[int, Proposed] = {row["number"] - 1: _proposal(row) for row in self.decided[1:]}
+        """Number -> what a call of the proposer gave. Those of an iteration that is not decided may have gaps, as its calls end
+        in any order, and are unjudged: no `refused` yet."""
         self.scores: dict[tuple[str, str], list[float]] = {}
         """(candidate, item) -> score of each sample."""
         self.rows: dict[tuple[str, str], list[Row]] = {}
@@ -48,8 +49,7 @@ class Journal:
             self._know(parent, row["parent_scores"])
             self.tokens |= {(row["id"], item): tokens for item, tokens in row["pareto_tokens"].items()}
         for proposal in read_jsonl(self.cache / "proposals.jsonl", Proposed):
-            if proposal["number"] == len(self.proposals):
-                self.proposals.append(proposal)
+            self.proposals.setdefault(proposal["number"], proposal)
         for scored in read_jsonl(self.cache / "evaluations.jsonl", EvaluationRow):
             self._add(scored["candidate"], [Row(**row) for row in scored["rows"]], scored["seconds"])
 
@@ -66,7 +66,7 @@ class Journal:
     def add_proposal(self, entry: Proposed) -> None:
         """What the proposer said, or why it failed, and what that cost: before it is judged, so that none is paid twice."""
         append_jsonl(self.cache / "proposals.jsonl", [entry])
-        self.proposals.append(entry)
+        self.proposals[entry["number"]] = entry
 
     def decide(self, row: CandidateRow) -> None:
         """Write the next row of candidates.jsonl."""

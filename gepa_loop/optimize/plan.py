@@ -60,13 +60,14 @@ class Plan:
         """The plan for a person."""
         read = round(self.rollouts * (self.question_tokens + self.prompt_tokens))
         longest = round(self.rollouts * (self.question_tokens + settings.max_prompt_tokens))
+        at_once = f", up to {settings.proposals} in an iteration" if settings.proposals > 1 else ""
         lines = [
             f"rollouts: up to {self.rollouts:,}: {self.search_rollouts:,} of the search and {self.front_rollouts:,} "
             f"to score its finalists on select",
             f"tokens: {read:,} to read with the seed prompt's {self.prompt_tokens}, up to {longest:,} with prompts of "
             f"optimize.max_prompt_tokens = {settings.max_prompt_tokens:,}; up to "
             f"{self.rollouts * self.completion_tokens:,} to write",
-            f"proposals: {self.calls[0]} to {self.calls[1]}, and more where some are refused unread",
+            f"proposals: {self.calls[0]} to {self.calls[1]}{at_once}, and more where some are refused unread",
         ]
         if self.quote is not None:
             each = f"up to {self.quote.input_tokens:,} tokens read and {self.quote.output_tokens:,} written"

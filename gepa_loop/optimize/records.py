@@ -89,7 +89,7 @@ class ProposalRow(TypedDict):
     """One row for each call of the proposer when it ends, before its proposal is judged, so that none is paid twice."""
 
     number: int
-    """From 0."""
+    """From 0; with `optimize.proposals` above 1 rows may come in another order."""
     parent: str
     """Of the prompt that it was shown."""
     proposer: str
@@ -111,7 +111,7 @@ class ProposalRow(TypedDict):
     output_tokens: int
     """Tokens that it wrote."""
     seconds: float
-    """Seconds that the call took."""
+    """Seconds that the search waited for it: those of the call, or where several are under way, since the one before it ended."""
 
 
 class EvaluationRow(TypedDict):

@@ -155,10 +155,10 @@ class Judge:
         remote, stop = self.remote, Event()
         remote.provider()
         calls = [partial(self._ask, remote, one, n) for (_, n), one in missing.items()]
-        failure: Exception | None = None
+        failure: BaseException | None = None
         # Those under way when one fails, or when the budget is spent, are paid, so they are waited for.
         for _, ended in at_once(calls, self.settings.parallel, stop):
-            if isinstance(ended, Exception):
+            if isinstance(ended, BaseException):
                 failure = failure or ended
             else:
                 row, error = ended

@@ -19,10 +19,13 @@ from gepa_loop.optimize.adapter import FieldAdapter, example, program, save_prog
 from gepa_loop.optimize.budget import Progress, Spent, reason_to_stop
 from gepa_loop.optimize.gepa import Found, optimize
 from gepa_loop.optimize.journal import Journal
-from gepa_loop.optimize.programs import Aids, BatchedAdapter
+from gepa_loop.optimize.programs import Aids
 from gepa_loop.optimize.propose.base import Proposal
 from gepa_loop.optimize.propose.choose import make_proposer
+from gepa_loop.optimize.propose.refusal import Rules, rules_of
 from gepa_loop.optimize.propose.rules import OfflineProposer
+from gepa_loop.optimize.reflect import Reflector
+from gepa_loop.optimize.scorer import Scorer
 from gepa_loop.run.files import read_jsonl, write_jsonl
 from gepa_loop.task.items import Item
 from gepa_loop.task.prompts import Candidate
@@ -60,6 +63,7 @@ class Scripted:
     """A proposer that returns given texts; the last one for ever."""
 
     name = about = "scripted"
+    parallel = 1
 
     def __init__(self, *texts: str, dies_at: int | None = None) -> None:
         self.texts, self.dies_at, self.asked = texts, dies_at, 0
@@ -349,9 +353,9 @@ def test_failed_calls_count_over_restarts_and_none_is_made_twice(lab: Lab, tmp_p
     assert found.spent.usd == 0.25 * (len(rows) - 1 - 3) + 0.5 * 3 <= 6
 
 
-def test_a_proposal_may_quote_worked_examples_and_no_other_item(lab: Lab, tmp_path: Path) -> None:
-    guard = BatchedAdapter(lab.config, lab.rollouts, Aids(Scripted("Fine.")), Journal(tmp_path)).rules.guard
+def test_a_proposal_may_quote_worked_examples_and_no_other_item(lab: Lab) -> None:
     train, aside = lab.task.splits["train"], set_aside(*sections())
+    guard = rules_of(lab.config.optimize, lab.rollouts, 8, train[:aside], "").guard
     assert [guard.copied(item.question) for item in train] == [
         *[None] * aside,
         *(item.id for item in train[aside:]),
@@ -359,20 +363,22 @@ def test_a_proposal_may_quote_worked_examples_and_no_other_item(lab: Lab, tmp_pa
 
 
 def test_a_reply_is_kept_though_judging_it_fails(lab: Lab, tmp_path: Path) -> None:
-    journal, how = Journal(tmp_path), Scripted("Fine.")
-    adapter = BatchedAdapter(lab.config, lab.rollouts, Aids(how), journal)
-    rules = adapter.rules
+    how, rules = Scripted("Fine."), rules_of(lab.config.optimize, lab.rollouts, 8, (), "")
 
     def full(text: str) -> str | None:
         raise OSError("no space left")
 
-    asked = {"self": SEED.text}, {"self": []}, ["self"]
-    adapter.rules = replace(rules, fits=full)
+    def opened(rules: Rules) -> tuple[Scorer, Reflector]:
+        scorer = Scorer(lab.config, lab.rollouts, Journal(tmp_path))
+        return scorer, Reflector(how, scorer, rules, SEED.text)
+
+    job = {"self": SEED.text}, {"self": [{"item": lab.task.splits["train"][0]}]}, ["self"]
     with pytest.raises(OSError, match="no space"):
-        adapter.propose_new_texts(*asked)
-    again = BatchedAdapter(lab.config, lab.rollouts, Aids(how), Journal(tmp_path))
-    assert again.propose_new_texts(*asked) == {"self": "Fine."} and how.asked == 1
-    assert again.spent.usd == 0.25
+        opened(replace(rules, fits=full))[1].reflect_many([job])
+    scorer, again = opened(rules)
+    [(proposal, _)] = again.reflect_many([job])
+    assert proposal.new_texts == {"self": "Fine."} and how.asked == 1
+    assert scorer.meter.spent.usd == 0.25
 
 
 def test_refused_proposals_are_recorded_with_the_reason(lab: Lab, tmp_path: Path) -> None:

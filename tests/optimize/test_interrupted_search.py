@@ -1,15 +1,18 @@
 """A search as a process: killed anywhere, interrupted, followed by another process."""
 
+import json
 import random
 import signal
 import subprocess
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from anthropic_api import MODEL, anthropic_api
 from coin import COMMAND
+from openai_api import openai_api
 from processes import GEPA_LOOP, by_request, killed_when, start
 from recorded import recorded
 
@@ -73,6 +76,42 @@ def test_kill_9_with_a_language_model_asks_for_no_recorded_reply_again(
         assert finish(cwd, *more) == expected
     assert "gepa/proposals.jsonl" in recorded(cwd / "runs")
     assert asked <= len(api.messages) <= asked + 2
+
+
+def test_kill_9_with_calls_under_way_asks_for_no_recorded_reply_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ("optimize.reflection.model=openai/gpt-4o-mini", "optimize.reflection.parallel=3")
+    more = [word for one in (*model, "optimize.proposals=5") for word in ("--set", one)]
+    asked: list[str] = []
+
+    def by_turns(turns: list[dict[str, str]], number: int) -> str:
+        """The same reply whenever a kill has lost it; a start asks one more question, which is no proposal."""
+        said = json.dumps(turns)
+        if "feedback" in said:
+            asked.append(said)
+        return json.dumps(
+            {"new_instruction": f"Say the number after it, variant {zlib.crc32(said.encode())}."}
+        )
+
+    (tmp_path / "whole").mkdir()
+    with openai_api(monkeypatch, by_turns):
+        expected = finish(tmp_path / "whole", *more)
+    once, size = len(asked), written(tmp_path / "whole")
+    assert once == len(expected[0]) - 1 > 9
+    asked.clear()
+    cwd = tmp_path / "killed"
+    cwd.mkdir()
+    with openai_api(monkeypatch, by_turns):
+        for place in (0.25, 0.6):
+            killed_when(lambda: written(cwd) >= place * size, cwd, *COMMAND, *more)  # noqa: B023 (called in this pass)
+        assert finish(cwd, *more) == expected
+    # A kill loses what was under way, three calls at most.
+    assert once <= len(asked) <= once + 2 * 3
+    numbers = [
+        row["number"] for row in read_jsonl(cwd / "runs" / "r" / "optimize" / "gepa" / "proposals.jsonl")
+    ]
+    assert sorted(numbers) == list(range(once))
 
 
 def test_ctrl_c_in_the_seeds_evaluation_is_clean(tmp_path: Path) -> None:

@@ -331,6 +331,7 @@ def test_a_rubric_may_be_a_file_and_what_is_said_to_it_is_part_of_the_data(tmp_p
     prints = {one.task.fingerprint, two.task.fingerprint, lab("task.judge.rubric=Else.").task.fingerprint}
     assert len(prints) == 3
     limits = ("task.judge.max_usd=9", "task.judge.parallel=2", "task.judge.retries=0")
+    limits += ("optimize.reflection.parallel=3",)
     assert lab(*limits).identity() == one.identity() != two.identity()
     assert load_config("own.toml", ["task.scorer=f1"], env={}, cwd=tmp_path).task.judge is None
 

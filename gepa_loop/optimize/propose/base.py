@@ -76,6 +76,11 @@ class Proposer(Protocol):
         """What it is, for a person."""
         ...
 
+    @property
+    def parallel(self) -> int:
+        """Most calls of `propose` at a time; 1 where it looks at what is `known`, to which each call adds."""
+        ...
+
     def propose(
         self, parent: str, examples: Sequence[Example], number: int, known: Collection[str]
     ) -> Proposal:

@@ -51,6 +51,10 @@ class LMProposer:
         return self.model
 
     @property
+    def parallel(self) -> int:
+        return self.settings.parallel
+
+    @property
     def remote(self) -> RemoteModel:
         return RemoteModel(self.model, self.settings, "optimize.reflection", OFFLINE, self.pause)
 

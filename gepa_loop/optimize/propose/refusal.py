@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from gepa_loop.config.search import OptimizeConfig
 from gepa_loop.errors import PromptError
-from gepa_loop.task.items import Item
+from gepa_loop.scores.rollouts import Rollouts
+from gepa_loop.task.items import SPLITS, Item
 from gepa_loop.task.prompts import candidate
 
 SHORTEST = 4
@@ -105,3 +107,30 @@ class Rules:
         if (found := self.guard.copied(text)) is not None:
             return f"copies item {found}"
         return self.fits(text)
+
+
+def rules_of(
+    settings: OptimizeConfig, rollouts: Rollouts, max_tokens: int, shown: Sequence[Item], seed_prompt: str
+) -> Rules:
+    """What a proposal of a search must keep to.
+
+    Args:
+        settings: `max_prompt_tokens` and `max_copied`.
+        rollouts: The task, whose items it must not hold, and how prompts are read.
+        max_tokens: Longest completion.
+        shown: Items that worked examples show, which it may quote.
+        seed_prompt: What it may quote, whatever that holds.
+    """
+    splits, renderer = rollouts.task.splits, rollouts.renderer
+    items = [item for name in SPLITS for item in splits[name] if item not in shown]
+    longest = max(items, key=lambda item: sum(len(content) for _, content in item.messages))
+
+    def fits(text: str) -> str | None:
+        try:
+            renderer.check(text, [longest], max_tokens, "unusable")
+        except PromptError as error:
+            return str(error)
+        return None
+
+    quoted = (seed_prompt, *(item.question for item in shown))
+    return Rules(settings.max_prompt_tokens, CopyGuard(items, settings.max_copied, quoted), fits)

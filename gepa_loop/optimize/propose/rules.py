@@ -35,6 +35,11 @@ class OfflineProposer:
         none = "; this task has no optimize.reflection.sections, so it adds worked examples and rearranges paragraphs only"
         return text if self.sections else text + none
 
+    @property
+    def parallel(self) -> int:
+        """One after the other, so that none draws what another has drawn."""
+        return 1
+
     def propose(
         self, parent: str, examples: Sequence[Example], number: int, known: Collection[str]
     ) -> Proposal:
