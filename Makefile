@@ -39,6 +39,7 @@ bench: $(VENV)/.bench ## one training step and one candidate's scores on the CPU
 bench-gpu: $(VENV)/.bench ## the same on a GPU: a 135M and a 4B model (needs a CUDA build of torch)
 	$(BIN)/python -m benchmarks.step --case A,B --peers trl,vllm
 	$(BIN)/python -m benchmarks.optimize --case E-gpu
+	$(BIN)/python -m benchmarks.proposals
 
 bench-search: $(VENV)/.bench ## our search beside stock dspy.GEPA, and how often each reports a prompt that is not better (about an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.search --what null
