@@ -356,6 +356,21 @@ def test_calls_under_way_are_counted_at_their_dearest(lab: Lab, tmp_path: Path, 
     assert found.stopped_by.startswith("usd: ")
 
 
+@pytest.mark.parametrize("sets", [SETS, FOUR])
+def test_a_call_that_was_dearer_than_thought_ends_a_replay_no_sooner(
+    lab: Lab, tmp_path: Path, sets: tuple[str, ...]
+) -> None:
+    class Dear(Writer):
+        def propose(self, parent: str, examples: Any, number: int, known: Any) -> Proposal:
+            made = super().propose(parent, examples, number, known)
+            return replace(made, usd=1.0) if number == 5 else made
+
+    first = search(lab, tmp_path, Dear(), *sets, "optimize.max_usd=2")
+    assert first.spent.usd > 2
+    again = search(lab, tmp_path, Dear(), *sets, "optimize.max_usd=2")
+    assert (again.spent, again.stopped_by) == (first.spent, first.stopped_by)
+
+
 def test_no_more_is_taken_than_a_plan_says(lab: Lab, tmp_path: Path) -> None:
     for number, sets in enumerate((SETS, FOUR, (*SETS, "optimize.proposals=9"))):
         config = load_config("smoke", sets, env={})
