@@ -8,6 +8,7 @@ steps, counted in whole distillations.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ class World:
 
 
 class Trials:
-    """Students of many trials at once; every look draws items and replies of its own."""
+    """Students of many trials at once; every look draws replies of its own, and items, unless it is told which."""
 
     def __init__(self, world: World, trials: int, seed: int) -> None:
         self.world, self.random = world, np.random.default_rng(seed)
@@ -59,12 +60,16 @@ class Trials:
         r = float(np.interp(share, list(known), list(known.values())))
         return self._quality(r * self.z + np.sqrt(1 - r**2) * self.noise)
 
-    def look(self, quality: Floats, items: int) -> Floats:
-        """Scores [trials, students, items] of a look at fresh items."""
-        common = self.random.standard_normal((quality.shape[0], 1, items))
-        total = np.zeros((*quality.shape, items))
+    def items(self, count: int) -> Floats:
+        """How hard fresh items are for everybody, [trials, 1, items]."""
+        found: Floats = self.random.standard_normal((len(self.z), 1, count))
+        return found
+
+    def look(self, quality: Floats, common: Floats) -> Floats:
+        """Scores [trials, students, items] of a look at such items."""
+        total = np.zeros((*quality.shape, common.shape[-1]))
         for _ in range(self.world.samples):
-            own = self.random.standard_normal((*quality.shape, items))
+            own = self.random.standard_normal(total.shape)
             latent = np.sqrt(self.world.shared) * common + np.sqrt(1 - self.world.shared) * own
             total += latent < ndtri(quality)[..., None]
         found: Floats = total / self.world.samples
@@ -85,6 +90,10 @@ class Rule:
     keep: float = 0.5
     race: int = 64
     """Items of each rung."""
+    prompt: float = 0.0
+    """Weight of the prompt's own score, of one look at the same items, beside the student's."""
+    gate: float = math.inf
+    """Standard errors by which a prompt may be behind the best before its student's first step."""
     select: int = 128
     """Items on which those who are left are ranked."""
 
@@ -92,17 +101,20 @@ class Rule:
 def chosen(trials: Trials, rule: Rule) -> tuple[Floats, Floats]:
     """Of each trial the student that a rule keeps and the distillations that it takes."""
     count, students = trials.final.shape
-    living = [[str(n) for n in range(students)] for _ in range(count)]
+    every = [str(n) for n in range(students)]
     steps, before = np.zeros(count), 0.0
+    items = trials.items(rule.race)
+    prompts = [_named(own, every) for own in trials.look(trials.prompts, items)]
+    living = [list(rung(own, {}, 0.0, rule.gate, 1.0).living) for own in prompts]
     for share in (*rule.rungs, 1.0):
         steps += (share - before) * np.array([len(one) for one in living])
         before = share
         if share < 1.0:
-            seen = trials.look(trials.at(share), rule.race)
-            living = [
-                list(rung(_named(seen[n], living[n]), rule.behind, rule.keep).living) for n in range(count)
-            ]
-    means = trials.look(trials.final, rule.select).mean(-1)
+            seen = trials.look(trials.at(share), items)
+            for n, own in enumerate(living):
+                found = rung(_named(seen[n], own), prompts[n], rule.prompt, rule.behind, rule.keep)
+                living[n] = list(found.living)
+    means = trials.look(trials.final, trials.items(rule.select)).mean(-1)
     best = [max(living[n], key=lambda id_: means[n, int(id_)]) for n in range(count)]
     return np.array(best, dtype=int), steps
 
@@ -113,7 +125,7 @@ def _named(seen: Floats, ids: Sequence[str]) -> dict[str, dict[str, float]]:
 
 def by_prompt(trials: Trials, items: int) -> tuple[Floats, Floats]:
     """The student of the prompt that scores best itself."""
-    seen = trials.look(trials.prompts, items).mean(-1)
+    seen = trials.look(trials.prompts, trials.items(items)).mean(-1)
     return seen.argmax(-1), np.ones(len(seen))
 
 
@@ -124,15 +136,19 @@ def lost(trials: Trials, best: Floats) -> Floats:
 
 WORLDS = {
     "a prompt says little of its student": World(),
+    "in between": World(prompt=0.7, early=((0.1, 0.7), (0.2, 0.85), (0.4, 0.9), (1.0, 1.0))),
     "a prompt says all of its student": World(prompt=0.97, early=((0.1, 0.9), (0.2, 0.97), (1.0, 1.0))),
 }
-"""The first as `letter_counting` and `lcm` were measured with an earlier recipe, the second as four tasks whose prompt knows something
+"""The first as `letter_counting` and `lcm` were measured with an earlier recipe, the last as four tasks whose prompt knows something
 are with today's (NOTES.md, "Students that race")."""
 
 RUNGS = (0.1, 0.2, 0.4)
 RULES = (
     Rule("distil all"),
     Rule("race, 2.0 errors, half", RUNGS, 2.0, 0.5),
+    Rule("the same, .3 of the prompt", RUNGS, 2.0, 0.5, prompt=0.3),
+    Rule("the same, .5 of the prompt", RUNGS, 2.0, 0.5, prompt=0.5),
+    Rule("prompts behind by 2.0 first", RUNGS, 2.0, 0.5, gate=2.0),
     Rule("race, 1.5 errors, half", RUNGS, 1.5, 0.5),
     Rule("race, 2.0 errors, no half", RUNGS, 2.0, 1.0),
     Rule("halving alone", RUNGS, 99.0, 0.5),

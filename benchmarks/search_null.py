@@ -146,13 +146,13 @@ def null(sides: Sequence[str], trials: int, budget: int, folder: Path) -> Iterat
 
 
 def would_distil(lab: Lab, folder: Path) -> bool:
-    """Whether a loop would distill a prompt that the search found: its mean on `select` is above the bare model's."""
+    """Whether a prompt that the search found has a mean on `select` above the bare model's, as a loop asks on `race` before it distills."""
     path = folder / "evaluate" / "bare.jsonl"
     bare = item_scores(scores(lab, "select", NO_PROMPT, None, path, Silent()))
     least = sum(bare.values()) / len(bare) + lab.config.loop.min_gap
     front = read_jsonl(folder / "optimize" / "front.jsonl", FrontRow)
     seed = seed_prompt(lab.config.optimize)
-    return any(row["select"]["mean"] > least for row in front if row["id"] != seed.id)
+    return any(row["select"]["mean"] > least for row in front if row["select"] and row["id"] != seed.id)
 
 
 def false_winners(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

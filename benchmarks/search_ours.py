@@ -18,7 +18,7 @@ from gepa_loop.config.whole import Config
 from gepa_loop.lab import Lab, seed_prompt
 from gepa_loop.optimize.records import CandidateRow, SearchRecord
 from gepa_loop.run.files import read_json, read_jsonl
-from gepa_loop.stages.search import search
+from gepa_loop.stages.search import Purpose, search
 from gepa_loop.task.prompts import Candidate
 
 NUMBER = 1
@@ -104,7 +104,11 @@ def search_ours(lab: Lab, folder: Path) -> Outcome:
     """Search and choose; `folder` gets what a run's round writes."""
     clock = Clock()
     front = search(
-        lab, seed_prompt(lab.config.optimize), folder / "optimize", Silent(), number=NUMBER, stack=None
+        lab,
+        seed_prompt(lab.config.optimize),
+        folder / "optimize",
+        Silent(),
+        Purpose("prompt", NUMBER),
     )
     spent = clock.seconds()
     candidates = {c.id: c for c in front.candidates}
@@ -112,11 +116,13 @@ def search_ours(lab: Lab, folder: Path) -> Outcome:
     rows = {row["id"]: row for row in front.rows}
     finalists = read_json(folder / "optimize" / "result.json", SearchRecord)["finalists"]
     decided = read_jsonl(folder / "optimize" / "candidates.jsonl", CandidateRow)[1:]
+    own = rows[chosen.id]["select"]
+    assert own is not None, "a search for a prompt scores its front on select"
     judged = len(finalists) * len(lab.task.splits["select"]) * lab.config.evaluate.samples
     return Outcome(
         chosen=chosen,
         winner=front.winner is not None,
-        reported=rows[chosen.id]["select"]["mean"],
+        reported=own["mean"],
         best=front.candidates[0],
         proposals=tuple(row["text"] for row in decided),
         accepted=sum(row["status"] == "accepted" for row in decided),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gepa_loop.config.search import Aim
     from gepa_loop.lab import Lab
     from gepa_loop.model.lora.adapter import Adapter
     from gepa_loop.task.prompts import Candidate
@@ -31,6 +32,11 @@ class Command:
     """Where a task has no answers, the prompted model's replies stand for them; else it needs a task with answers."""
     measures_retention: bool = False
     """At its end the base and the student are scored on `test`, with and without the prompt."""
+
+    @property
+    def aim(self) -> Aim:
+        """What its search is for."""
+        return "student" if self.trains else "prompt"
 
 
 OPTIMIZE = Command("optimize", searches=True)

@@ -1,4 +1,4 @@
-"""The loop: search prompts, distill each, score the students without a prompt, keep the best, go on.
+"""The loop: search prompts, race their students, score those that are left without a prompt, keep the best, go on.
 
 Each round writes one directory and is a function of what the round before returned. Every stage is done when
 its output file exists, so the same command continues a run wherever it stopped.
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gepa_loop.config.recipe import reads_prompt
 from gepa_loop.config.tables import LoopConfig
-from gepa_loop.config.whole import Config
 from gepa_loop.errors import RunDirectoryError
 from gepa_loop.lab import Lab
 from gepa_loop.model.lora.adapter import Adapter, stack_adapters
@@ -26,12 +25,13 @@ from gepa_loop.scores.decision import Contender, Verdict, decide, level_of_round
 from gepa_loop.scores.ledger import begin_look
 from gepa_loop.scores.outcome import details, gains, lengths, summary
 from gepa_loop.scores.results import DecisionRecord, LoopRecord, RoundRecord, RoundTest, WholeTest
-from gepa_loop.scores.statistics import ItemScores, internalisation, item_scores, mean_difference
+from gepa_loop.scores.statistics import internalisation, item_scores
 from gepa_loop.stages.distillation import Below, distill_candidate
 from gepa_loop.stages.observer import Observer
+from gepa_loop.stages.pool import open_pool
 from gepa_loop.stages.race import race
 from gepa_loop.stages.score import note_look, replies, scores
-from gepa_loop.stages.search import search
+from gepa_loop.stages.search import Purpose, search
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def rounds_done(path: Path) -> int:
 
 
 def run_round(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer, ground: Ground) -> RoundOutcome:
-    """One round on top of the earlier rounds' adapters: baseline, search, distill, evaluate, decide.
+    """One round on top of the earlier rounds' adapters: baseline, search, race, evaluate, decide.
 
     Args:
         lab: That of the round.
@@ -136,23 +136,16 @@ def run_round(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer, gr
     base = scored("baseline/select", "select", NO_PROMPT, stack)
     held_out = scored("baseline/pareto", "pareto", NO_PROMPT, stack)
 
-    # 2. Prompts that help this model.
-    front = search(lab, seed_prompt, folder / "optimize", observer, number=number, stack=stack)
+    # 2. Prompts that may help this model.
+    purpose = Purpose("student", number, stack)
+    front = search(lab, seed_prompt, folder / "optimize", observer, purpose)
     run.event("front", round=number, ids=[c.id for c in front.candidates], stopped_by=front.stopped_by)
 
-    # 3. Each prompt's effect, moved into an adapter; who is behind at a rung is dropped.
-    prompted, why = dict[str, ItemScores](), dict[str, str]()
-    for candidate in front.candidates:
-        # The search has scored it.
-        prompted[candidate.id] = scored(f"evaluate/{candidate.id}_prompted", "select", candidate.text, stack)
-        racing = [id_ for id_ in prompted if id_ not in why and id_ != candidate.id]
-        if (reason := _no_student(config, prompted[candidate.id], base, racing)) is not None:
-            why[candidate.id] = reason
-            observer.note(f"{candidate.id} is skipped: {reason}")
+    # 3. The effect of those that do, moved into an adapter each; who is behind at a rung is dropped.
+    pool = open_pool(lab, front.candidates, folder, observer, stack)
     below = Below(stack, held_out)
-    raced = race(lab, [c for c in front.candidates if c.id not in why], folder, observer, below)
-    why |= raced.dropped
-    students, scores_of = dict[str, Adapter](), dict[str, ItemScores]()
+    raced = race(lab, pool, folder, observer, below)
+    why, students = {**pool.why, **raced.dropped}, dict[str, Adapter]()
     for candidate in front.candidates:
         if candidate.id in why:
             continue
@@ -163,18 +156,19 @@ def run_round(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer, gr
         if (reason := _forgets(config.loop, distilled)) is not None:
             why[candidate.id] = reason
             observer.note(f"{candidate.id} cannot win: {reason}")
-            continue
-        observer.stage("student", round=number, candidate=candidate.id)
-        whole = _stacked(stack, distilled.adapter)
-        scores_of[candidate.id] = scored(f"evaluate/{candidate.id}", "select", NO_PROMPT, whole)
-    contenders = [Contender(id_, own, scores_of.get(id_), why.get(id_)) for id_, own in prompted.items()]
 
-    # 4. The decision, and the stack with the winner on top.
+    # 4. Those that are left, on items that have chosen nothing; then the decision, and the stack with the winner on top.
+    contenders = []
+    for candidate in front.candidates:
+        prompted = student = None
+        if candidate.id not in why:
+            observer.stage("student", round=number, candidate=candidate.id)
+            whole = _stacked(stack, students[candidate.id])
+            student = scored(f"evaluate/{candidate.id}", "select", NO_PROMPT, whole)
+            prompted = scored(f"evaluate/{candidate.id}_prompted", "select", candidate.text, stack)
+        contenders.append(Contender(candidate.id, prompted, student, why.get(candidate.id)))
     level = level_of_round(config.loop.alpha, number)
-    reads = reads_prompt(config.distill, config.objective)
-    # A student that no prompt was chosen for is alone.
-    verdict = decide(base, contenders, level, config.seed, front.finalists if reads else 1)
-    best = max(contenders, key=lambda c: (c.id == verdict.winner, sum(c.prompted.values()), c.id)).id
+    verdict = decide(base, contenders, level, config.seed)
     adapter_path = ground.path
     if verdict.winner is not None:
         stack = _stacked(stack, students[verdict.winner])
@@ -186,24 +180,8 @@ def run_round(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer, gr
     more = details(verdict, base, config.seed)
     decision: DecisionRecord = {**said, "level": level, **more, "race": list(raced.rungs)}
     write_json(folder / "decision.json", decision)
-    prompt = next(c for c in front.candidates if c.id == best)
+    prompt = next(c for c in front.candidates if c.id == (verdict.winner or pool.best))
     return RoundOutcome(number, verdict, ground.stack, stack, adapter_path, prompt, said)
-
-
-def _no_student(
-    config: Config, prompted: ItemScores, base: ItemScores, students: Sequence[str]
-) -> str | None:
-    """Why a prompt has no student; `students` are those who have one."""
-    if not reads_prompt(config.distill, config.objective):
-        if not students:
-            return None
-        return (
-            f"objective {config.objective.type} reads no prompt: its student would be that of {students[0]}"
-        )
-    gap = mean_difference(prompted, base)
-    if gap > config.loop.min_gap:
-        return None
-    return f"no teacher gap: the prompt changes the score by {gap:+z.3f} on {len(base)} items"
 
 
 def _forgets(limits: LoopConfig, student: Distilled) -> str | None:

@@ -53,6 +53,8 @@ def open_session(command: Command, flags: Flags, inputs: Inputs = NOTHING) -> It
     from gepa_loop.run.identity import fingerprint
 
     settings = load_config(flags.config, flags.sets)
+    if command.searches:
+        settings = settings.for_aim(command.aim)
     prompts = inputs.prompts
     if prompts is None:
         prompts = {seed_source(settings.optimize): seed_prompt(settings.optimize)}

@@ -24,17 +24,21 @@ from gepa_loop.model.lora.files import read_adapter
 from gepa_loop.model.lora.training import remove_lora, student_adapter, with_lora
 from gepa_loop.optimize.budget import Spent
 from gepa_loop.optimize.gepa import Found
-from gepa_loop.optimize.record import write_front
+from gepa_loop.optimize.record import Choice, write_front
 from gepa_loop.run.directory import open_run
 from gepa_loop.run.files import read_json, read_jsonl, write_jsonl
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.scores.card import Replies
 from gepa_loop.scores.decision import Verdict
 from gepa_loop.scores.outcome import gains
-from gepa_loop.scores.statistics import internalisation
+from gepa_loop.scores.statistics import estimate, internalisation
 from gepa_loop.stages.distillation import Below, distill_candidate
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
 from gepa_loop.task.scorers import each
+
+
+class Killed(Exception):
+    """As by a signal."""
 
 
 class Silent:
@@ -244,9 +248,25 @@ def test_each_round_decides_on_items_that_decided_nothing(lab: Lab, root: Path) 
     assert [decision["level"] for decision in decisions] == pytest.approx([0.05, 0.05 / 3])
     assert "Level: .05." in decisions[0]["reason"] and "Level: .0167." in decisions[1]["reason"]
     for number, decision in enumerate(decisions):
-        # Holm's family is all that was scored on `select`, not only what was distilled.
-        finalists = read_json(root / f"round_{number:02d}" / "optimize" / "result.json")["finalists"]
-        assert f"after Holm over {len(finalists)} candidate" in decision["reason"]
+        folder = root / f"round_{number:02d}"
+        # The search and the race have scored nothing there, so Holm counts who is left.
+        assert read_json(folder / "optimize" / "result.json")["finalists"] == []
+        assert f"after Holm over {len(decision['ranking'])} candidate" in decision["reason"]
+        scored = {path.stem for path in (folder / "evaluate").iterdir()}
+        assert scored == {id_ + end for id_ in decision["ranking"] for end in ("", "_prompted")}
+
+
+def test_the_student_that_wins_is_not_that_of_the_best_prompt(root: Path, winners: list[str]) -> None:
+    folder = root / "round_00"
+    first, *others = read_jsonl(folder / "optimize" / "front.jsonl")
+    assert first["kept"] == "best mean" and first["pareto_mean"] >= max(one["pareto_mean"] for one in others)
+    assert first["id"] != winners[0] and all(one["select"] is None for one in (first, *others))
+    decision = read_json(folder / "decision.json")
+    second = decision["runner_up"]
+    assert second["id"] == first["id"] and second["difference"]["mean"] > 0
+    assert f"It is better than {first['id']}: " in decision["reason"]
+    means = {one["id"]: one["student"]["mean"] for one in decision["candidates"] if one["student"]}
+    assert second["difference"]["mean"] == pytest.approx(means[winners[0]] - means[first["id"]])
 
 
 def test_an_epoch_goes_over_the_rounds(lab: Lab, root: Path, winners: list[str]) -> None:
@@ -259,13 +279,15 @@ def test_an_epoch_goes_over_the_rounds(lab: Lab, root: Path, winners: list[str])
             assert items and items <= {item.id for item in drawn}
 
 
-def test_equal_scores_have_equal_intervals_wherever_they_stand(root: Path, winners: list[str]) -> None:
+def test_equal_scores_have_equal_intervals_wherever_they_stand(
+    lab: Lab, root: Path, winners: list[str]
+) -> None:
     for number, winner in enumerate(winners):
         folder = root / f"round_{number:02d}"
         decision = read_json(folder / "decision.json")
         own = next(one for one in decision["candidates"] if one["id"] == winner)
-        front = {row["id"]: row for row in read_jsonl(folder / "optimize" / "front.jsonl")}
-        assert own["prompted"] == front[winner]["select"]
+        rows = Replies(read_jsonl(folder / "evaluate" / f"{winner}_prompted.jsonl"))
+        assert own["prompted"] == estimate(rows.scores, lab.config.seed).as_dict()
         for side in (own["student"], decision["base"], decision["differences"][winner]):
             low, high = (f"{x:z.3f}".replace("0.", ".", 1) for x in side["ci"])
             assert f"[{low}, {high}]" in decision["reason"]
@@ -305,34 +327,96 @@ def test_nothing_of_a_prompt_is_internalised_where_none_is_read(tmp_path: Path, 
     assert (found.rounds[0]["internalisation"] is None) == (objective == "grpo")
 
 
+class Watch(Silent):
+    """Keeps the stages, with the score files of `select` that were there when each began; may die at one."""
+
+    def __init__(self, folder: Path, dies_at: int | None = None) -> None:
+        self.evaluate, self.dies_at = folder / "round_00" / "evaluate", dies_at
+        self.stages: list[str] = []
+        self.seen: list[set[str]] = []
+
+    def stage(self, name: str, **_: Any) -> None:
+        if len(self.stages) == self.dies_at:
+            raise Killed
+        self.stages.append(name)
+        self.seen.append({path.stem for path in self.evaluate.glob("*")})
+
+
 def decision(
-    folder: Path, sets: Sequence[str], texts: Sequence[str] = ("One.", "Two.", "Three."), handed: int = 2
+    folder: Path, sets: Sequence[str], texts: Sequence[str] = ("One.", "Two."), watch: Silent | None = None
 ) -> Mapping[str, Any]:
-    """decision.json of a round of the smoke preset, whose search has handed on the first of its finalists."""
+    """decision.json of a round of the smoke preset, whose search has handed on some prompts."""
     lab = open_lab(load_config("smoke", ["distill.steps=1", *sets], env={})).for_training()
-    if handed > 2:  # whose students should differ
+    if len(texts) > 2:  # whose students should differ
         task = replace(lab.task, scorer=each(lambda one: (float(len(one.reply) % 2), "")))
         lab = replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))
     prompts = [Candidate(text) for text in texts]
     rows = [{"id": p.id, "text": p.text} for p in prompts]
     with open_run(folder, lab.identity()) as opened:
         place = opened.path / "round_00" / "optimize"
-        write_jsonl(place / "candidates.jsonl", rows)
-        write_front(place, Found(tuple(rows), "", Spent(), 0), rows[:handed], None, "", None)
-        run_round(lab, prompts[0], opened, Silent(), Ground())
+        if not (place / "result.json").exists():
+            write_jsonl(place / "candidates.jsonl", rows)
+            write_front(place, Found(tuple(rows), "", Spent(), 0), Choice(rows, None, ""), None)
+        run_round(lab, prompts[0], opened, watch or Silent(), Ground())
     return read_json(folder / "round_00" / "decision.json")
 
 
-def test_holm_counts_all_that_was_scored_on_select(tmp_path: Path) -> None:
+FIVE = "One.", "Two.", "Three.", "Four.", "Five."
+RACE = "loop.min_gap=-1", "distill.steps=3", "distill.check_every=1", "race.rungs=[0.3, 0.6]"
+"""Five prompts have students, of which three and two go on."""
+
+
+def test_holm_counts_the_students_that_are_tested(tmp_path: Path) -> None:
     found = decision(tmp_path / "r", ["loop.min_gap=-1"])
     assert [one["skipped"] for one in found["candidates"]] == [None, None]
-    assert "after Holm over 3 candidates" in found["reason"]
+    assert "after Holm over 2 candidates" in found["reason"]
+
+
+@pytest.mark.parametrize("race", ["true", "false"])
+def test_a_prompt_that_does_not_help_where_students_race_has_none(tmp_path: Path, race: str) -> None:
+    found = decision(tmp_path / "r", ["loop.min_gap=0", f"race.on={race}"], FIVE)
+    folder = tmp_path / "r" / "round_00"
+    base = Replies(read_jsonl(folder / "baseline" / "race.jsonl")).scores
+    assert len(base) == 64
+    helps = []
+    for one in found["candidates"]:
+        own = Replies(read_jsonl(folder / "race" / "prompts" / f"{one['id']}.jsonl")).scores
+        gap = sum(own[item] - base[item] for item in base) / 64
+        why = f"no teacher gap: the prompt changes the score by {gap:+z.3f} on 64 items of race"
+        helps.append(gap > 0)
+        assert one["skipped"] == (None if gap > 0 else why) and (one["student"] is not None) == (gap > 0)
+    assert any(helps) and not all(helps)
+
+
+def test_select_is_read_by_those_that_are_left_and_only_then(tmp_path: Path) -> None:
+    watch = Watch(tmp_path / "r")
+    found = decision(tmp_path / "r", RACE, FIVE, watch)
+    first = watch.stages.index("student")
+    assert watch.stages[first:] == ["student", "student"] and "distill" not in watch.stages[first:]
+    assert not any(watch.seen[: first + 1]), "nobody is scored on select before the race is over"
+    ranking = found["ranking"]
+    assert watch.seen[-1] < {id_ + end for id_ in ranking for end in ("", "_prompted")}
+    for one in found["candidates"]:
+        tested = one["id"] in ranking
+        assert (one["prompted"] is not None) == (one["student"] is not None) == tested
+
+
+@pytest.mark.parametrize("sets", [RACE, (*RACE, "race.on=false")])
+def test_a_round_killed_anywhere_ends_as_it_would_have(tmp_path: Path, sets: Sequence[str]) -> None:
+    watch = Watch(tmp_path / "whole" / "r")
+    expected = decision(tmp_path / "whole" / "r", sets, FIVE, watch)
+    # Between prompts, where a rung or a distillation begins, and before the last student is scored.
+    first = {name: watch.stages.index(name) for name in watch.stages if not name.startswith("student of")}
+    for place in {*(at + 1 for at in first.values()), len(watch.stages) - 1} - {len(watch.stages)}:
+        killed = tmp_path / f"killed_{place}" / "r"
+        with pytest.raises(Killed):
+            decision(killed, sets, FIVE, Watch(killed, dies_at=place))
+        assert not (killed / "round_00" / "decision.json").exists()
+        assert decision(killed, sets, FIVE) == expected
 
 
 def test_students_race_and_those_behind_are_no_contenders(tmp_path: Path) -> None:
-    texts = "One.", "Two.", "Three.", "Four.", "Five."
-    own = "loop.min_gap=-1", "distill.steps=3", "distill.check_every=1", "race.rungs=[0.3, 0.6]"
-    found = decision(tmp_path / "r", own, texts, 5)
+    found = decision(tmp_path / "r", RACE, FIVE)
     first, second = found["race"]
     assert (first["step"], second["step"]) == (1, 2) and first["split"] == "race"
     assert list(first["scores"]) == [one["id"] for one in found["candidates"]]
@@ -343,7 +427,7 @@ def test_students_race_and_those_behind_are_no_contenders(tmp_path: Path) -> Non
     folder = tmp_path / "r" / "round_00"
     scored = {path.stem for path in (folder / "evaluate").iterdir() if "_prompted" not in path.stem}
     assert scored == set(second["living"])
-    every = decision(tmp_path / "all", [*own, "race.on=false"], texts, 5)
+    every = decision(tmp_path / "all", [*RACE, "race.on=false"], FIVE)
     assert every["race"] == [] and len(every["ranking"]) == 5
     students = {one["id"]: one["student"] for one in every["candidates"]}
     for one in found["candidates"]:
@@ -415,7 +499,8 @@ def test_a_student_that_loses_too_much_on_the_control_task_cannot_win(
     assert run([*ladder.COMMAND, "--rounds", "1", *sets]) == 0
     [own] = read_json(tmp_path / "runs" / "r" / "result.json")["rounds"]
     assert own["winner"] is None
-    (one,) = [one for one in own["candidates"] if one["skipped"] and "control" in one["skipped"]]
+    one, *_ = [one for one in own["candidates"] if one["skipped"] and "control" in one["skipped"]]
+    assert one["prompted"] is None
     folder = tmp_path / "runs" / "r" / "round_00" / "distill" / one["id"]
     found = read_json(folder / "result.json")["control"]
     kept = read_json(folder / "result.json")["choice"]["step"]

@@ -25,7 +25,6 @@ ELSEWHERE = {
     "questions/result.json",
     "judge.jsonl",
     "judge.json",
-    "race/NNNNNN.json",
 }
 """Checked where their writers are faked."""
 
@@ -41,7 +40,7 @@ high = ["distill.steps=1", "distill.lr=1e-2"]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Runs of every command but `optimize`, which `loop` begins with: two rounds with a winner, a warm start, a control task."""
+    """Runs of every command: two rounds with a winner, a warm start, a control task."""
     folder = tmp_path_factory.mktemp("records")
     (folder / "p.txt").write_text("Answer with one number.")
     (folder / "grid.toml").write_text(GRID)
@@ -53,6 +52,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         prompt = ("--config", "smoke", "--prompt", "p.txt")
         assert run(["distill", *prompt, *(word for one in more for word in ("--set", one))]) == 0
         assert run(["evaluate", *prompt, "--against", ":", "--split", "test"]) == 0
+        assert run(["optimize", "--config", "smoke"]) == 0
         assert run(["sweep", "--preset", "grid.toml", "--prompt", "p.txt"]) == 0
         yield folder / "runs"
 

@@ -14,7 +14,7 @@ SETS = [
     *ladder.SETS,
     "seed=2",
     "loop.alpha=0.5",
-    "optimize.max_rollouts=50",
+    "optimize.max_rollouts=90",
     "distill.rollouts=32",
     "distill.group=8",
     "distill.steps=5",

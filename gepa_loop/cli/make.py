@@ -38,10 +38,10 @@ def optimize(
         from gepa_loop.lab import seed_prompt
         from gepa_loop.show.browse import print_front
         from gepa_loop.show.searches import read_search
-        from gepa_loop.stages.search import search
+        from gepa_loop.stages.search import Purpose, search
 
         lab, run, view = opened
-        search(lab, seed_prompt(lab.config.optimize), run.path / "optimize", view, number=0, stack=None)
+        search(lab, seed_prompt(lab.config.optimize), run.path / "optimize", view, Purpose("prompt"))
     out.print()
     print_front(read_search(str(run.path)), out)
     out.print(f"prompts: {shown(run.path / 'optimize' / 'prompts')}", highlight=False)

@@ -9,6 +9,13 @@ from pydantic import Field, model_validator
 from gepa_loop.config.kinds import Name, Positive, Section, refuse_equal_samples
 from gepa_loop.config.tables import CallConfig
 
+Aim = Literal["prompt", "student"]
+"""What a search is for: the best prompt (`optimize`), or prompts whose students are worth a race (`loop`). What a student is
+made of is read in training alone, so its length costs nothing later, and a prompt that could be luck is tested by its student."""
+
+STUDENTS_PROMPT = 4096
+"""Longest prompt of a search for students, where none is asked for; what the context leaves is a limit in any case."""
+
 
 class PromptSection(Section):
     """A piece of text that the offline proposer may put into a prompt."""
@@ -42,7 +49,8 @@ class OptimizeConfig(Section):
     seed_prompt_file: Name | None = None
     """A text file with the first prompt, whatever its name looks like; instead of `seed_prompt`."""
     max_rollouts: Positive = 400
-    """Budget: completions sampled for scoring candidates in the search; scoring its finalists on `select` comes on top."""
+    """Budget: completions sampled for scoring candidates in the search; scoring the finalists of `optimize` on `select` comes on
+    top. Where it is not set, `loop` takes what `loop.front` accepted proposals and thrice as many rejected ones cost: 1,088."""
     max_usd: Annotated[float, Field(ge=0)] = 5.0
     """Budget: US dollars for the reflection model in one search (a loop has one each round); 0 allows only a model without
     a price. The search ends where the next proposal could pass it."""
@@ -59,12 +67,14 @@ class OptimizeConfig(Section):
     accept: Literal["test", "margin", "gepa"] = "test"
     """When a candidate beats its parent on the minibatch. `test`: its paired differences have a one-sided p of at most
     `accept_level`; `margin`: their mean is above `accept_margin`; `gepa`: its sum is higher, as in GEPA itself, which is
-    `margin` with `accept_margin` and `brevity` 0."""
+    `margin` with `accept_margin` and `brevity` 0. Where it is not set, `loop` takes `margin`: what could be luck is
+    tested by its student."""
     accept_level: Annotated[float, Field(gt=0, le=0.5)] = 0.25
     """For `test`: by sign flips, two items won and none lost have p = 0.25."""
     accept_margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
     brevity: Annotated[float, Field(ge=0)] = 0.1
-    """Score that 1,000 more prompt tokens than the parent's must earn, under `test` and `margin`."""
+    """Score that 1,000 more prompt tokens than the parent's must earn, under `test` and `margin`. Where it is not set, `loop`
+    takes 0: a student does without the prompt."""
     frontier_type: Literal["instance", "objective", "hybrid", "cartesian"] = "instance"
     """What a candidate must be best at to be on the front, as in gepa: an item, an objective (score, prompt tokens,
     completion tokens), either, or an objective on an item."""
@@ -74,10 +84,10 @@ class OptimizeConfig(Section):
     samples: Positive = 1
     """Completions for each item, on the same random numbers for every candidate."""
     max_front: Annotated[int, Field(ge=2)] = 3
-    """Most candidates that are scored on `select` and handed on to distillation. The seed prompt and the best one always
-    are, so it is at least 2."""
+    """Most candidates that `optimize` scores on `select`. The seed prompt and the best one always are, so it is at least 2. What
+    `loop` hands on to distillation is `loop.front`."""
     max_prompt_tokens: Positive = 1024
-    """Longest prompt a proposal may have."""
+    """Longest prompt a proposal may have. Where it is not set, `loop` takes 4,096, as far as the context allows."""
     max_copied: Positive = 8
     """Words in a row by which a proposal is found to copy an item; see `optimize.propose.refusal.CopyGuard`."""
     excerpt_tokens: Positive = 256

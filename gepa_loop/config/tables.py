@@ -47,11 +47,11 @@ class SplitSizes(Section):
     pareto: Positive = 64
     """GEPA's validation set, and the held-out checks that say which step's student is kept."""
     race: Positive | None = None
-    """Says at each rung of a loop's race which students are dropped. Each round takes as many items of its own, as of `select`.
+    """Says which prompts of a loop help, and at each rung of its race which students are dropped. Each round takes as many items of its own, as of `select`.
     None: 64 where the task makes its items, if it has so many; of a file none is spent on it, and `pareto` says who is dropped."""
     select: Positive = 128
-    """Ranks the prompts of the front and their students. Each round takes as many items of its own, so that none decides twice;
-    a JSONL file must hold them for all rounds."""
+    """Ranks the finalists of `optimize`, and in a loop the students that are left, which chose nothing here before. Each round takes
+    as many items of its own, so that none decides twice; a JSONL file must hold them for all rounds."""
     test: Positive = 300
     """Scored once, at the end of a run."""
 
@@ -205,20 +205,26 @@ class RaceConfig(Section):
     """Shares of `distill.steps`. A rung is the first held-out check at or after one."""
     behind: Annotated[float, Field(gt=0)] = 2.0
     """A student is dropped that is behind the leader, paired by item, by more than so many standard errors."""
+    prompt: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Weight of the prompt's own score beside its student's in what is compared, item by item; 0: students alone."""
     keep: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """And so are the last ones beyond this share of those before the rung; two stay in any case, and who scores as the leader, item
-    by item."""
+    """And so are the last ones beyond this share of those before the rung; two stay in any case, and who has the same as the leader,
+    item by item."""
 
 
 class LoopConfig(Section):
     rounds: Positive = 1
+    front: Positive = 8
+    """Most prompts besides the seed that the search of a round hands on: of its front and beyond, by their means on `pareto`.
+    Those that help have students, which race; so has the seed prompt where it helps."""
     alpha: Annotated[float, Field(ge=0.001, le=0.5)] = 0.05
     """Chance that a run finds a false winner, at most, of however many rounds. The r-th round, from 1, tests at
-    2 alpha / (r (r + 1)), two-sided and after Holm's correction over all prompts that were scored on `select`: see
+    2 alpha / (r (r + 1)), two-sided and after Holm's correction over the students that are tested on `select`: see
     `scores.decision.level_of_round`."""
     min_gap: Annotated[float, Field(ge=-1, le=1)] = 0.0
-    """A candidate whose prompt gains no more than this over no prompt on `select` is not distilled. An objective that reads
-    no prompt (`grpo`, or a `teacher_tau` of 0) has one student a round, whatever the prompts gain."""
+    """A candidate whose prompt gains no more than this over no prompt, on the items that its student would race on, is not
+    distilled. An objective that reads no prompt (`grpo`, or a `teacher_tau` of 0) has one student a round, whatever the prompts
+    gain."""
     max_forgetting: Annotated[float, Field(gt=0)] | None = None
     """A student that is further than this from the model of its round on texts that have nothing to do with the task cannot win:
     KL(model || student) in nats a token; the texts are in the module `distill.forgetting`. None: no limit."""

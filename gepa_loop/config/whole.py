@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from gepa_loop.config.kinds import Section
 from gepa_loop.config.objectives import FullKL, ObjectiveConfig
 from gepa_loop.config.recipe import DistillConfig, check_recipe
-from gepa_loop.config.search import OptimizeConfig
+from gepa_loop.config.search import STUDENTS_PROMPT, Aim, OptimizeConfig
 from gepa_loop.config.tables import (
     EvaluateConfig,
     LoopConfig,
@@ -59,6 +59,23 @@ class Config(Section):
                 f"loop.max_control_loss = {self.loop.max_control_loss:g}: there is no distill.control"
             )
         return self
+
+    def for_aim(self, aim: Aim) -> Config:
+        """This configuration with the aim's own values for the keys of `optimize` that nobody has set."""
+        if aim == "prompt":
+            return self
+        splits, settings, front = self.task.splits, self.optimize, self.loop.front
+        # Of a proposal: its parent and it on a minibatch; and one that is accepted on `pareto`.
+        judged = 4 * front * 2 * settings.minibatch
+        scored = (1 + front) * splits.pareto
+        own = {
+            "accept": "margin",
+            "brevity": 0.0,
+            "max_prompt_tokens": STUDENTS_PROMPT,
+            "max_rollouts": (judged + scored) * settings.samples,
+        }
+        unset = {key: value for key, value in own.items() if key not in settings.model_fields_set}
+        return self.model_copy(update={"optimize": settings.model_copy(update=unset)})
 
 
 def set_aside(settings: OptimizeConfig, splits: SplitSizes) -> int:

@@ -1,4 +1,4 @@
-"""Who is on the front: candidates that are best at something, by posterior means; parents and the final front."""
+"""Who is on the front: candidates that are best at something, by posterior means; parents, finalists, and who is handed on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from gepa.gepa_utils import find_dominator_programs
 
-from gepa_loop.optimize.acceptance import leaders, posterior_means
+from gepa_loop.optimize.acceptance import DIGITS, leaders, posterior_means
 from gepa_loop.optimize.records import Why
 
 Kind = Literal["instance", "objective", "hybrid", "cartesian"]
@@ -69,9 +69,55 @@ def undominated(kind: Kind, pool: Sequence[Measured], samples: int) -> list[int]
 
     Of equal means the shorter prompt comes first, and is kept where either would do.
     """
-    worth = [(one.mean, -one.prompt_tokens) for one in pool]
+    return _undominated(kind, pool, samples, [(one.mean, -one.prompt_tokens) for one in pool])
+
+
+def _undominated(
+    kind: Kind, pool: Sequence[Measured], samples: int, worth: Sequence[tuple[float, int]]
+) -> list[int]:
     kept = find_dominator_programs(best_at(kind, pool, samples), worth)
     return sorted(kept, key=lambda n: (-worth[n][0], -worth[n][1], n))
+
+
+def finalists(kind: Kind, pool: Sequence[Measured], samples: int, most: int) -> list[int]:
+    """Whom a search for a prompt scores on fresh items: the seed, which is the pool's first, then the best mean and the front.
+
+    Args:
+        kind: gepa's `frontier_type`.
+        pool: All that were accepted, measured on `pareto`.
+        samples: Samples of each item's mean.
+        most: With the seed.
+    """
+    front = undominated(kind, pool, samples)
+    best = max(range(len(pool)), key=lambda n: (pool[n].mean, -n))
+    return [0, *[n for n in dict.fromkeys((best, *front)) if n > 0][: most - 1]]
+
+
+def handed_on(kind: Kind, pool: Sequence[Measured], samples: int, most: int) -> list[tuple[int, Why]]:
+    """Whom a search for students hands on, best first, and why; the seed, which is the pool's first, always.
+
+    All by posterior means: the best, those without whom some key of the front would have no leader, then the rest. Of
+    candidates with equal scores on every item the earliest stays. A prompt's length counts for nothing.
+
+    Args:
+        kind: gepa's `frontier_type`.
+        pool: All that were accepted, measured on `pareto`.
+        samples: Samples of each item's mean.
+        most: Besides the seed.
+    """
+    earliest: dict[tuple[Any, ...], int] = {}
+    for n, one in enumerate(pool):
+        earliest.setdefault(tuple(round(score, DIGITS) for score in one.scores.values()), n)
+    distinct = list(earliest.values())
+    own = [pool[n] for n in distinct]
+    posterior = posterior_means([one.scores for one in own], samples)
+    worth = [(round(math.fsum(scores.values()), DIGITS), -n) for n, scores in enumerate(posterior)]
+    ranked = sorted(range(len(own)), key=lambda n: (-worth[n][0], n))
+    front = _undominated(kind, own, samples, worth)
+    chosen = [n for n in dict.fromkeys((ranked[0], *front, *ranked)) if n > 0][:most]
+    why: dict[int, Why] = {**dict.fromkeys(ranked, "pool"), **dict.fromkeys(front, "front")}
+    why |= {0: "seed", ranked[0]: "best mean"}
+    return [(distinct[n], why[n]) for n in ranked if n in (0, *chosen)]
 
 
 def final_front(

@@ -28,7 +28,7 @@ from gepa_loop.optimize.adapter import COMPONENT, disable_caches, example
 from gepa_loop.optimize.budget import Progress, Spent, affordable, reason_to_stop
 from gepa_loop.optimize.decisions import Decisions, Outcome, outcome_of
 from gepa_loop.optimize.failing import no_instruction, useless
-from gepa_loop.optimize.frontier import Measured, best_at, undominated
+from gepa_loop.optimize.frontier import Measured, best_at
 from gepa_loop.optimize.journal import Journal
 from gepa_loop.optimize.programs import Aids, BatchedAdapter
 from gepa_loop.optimize.propose.refusal import rules_of
@@ -45,8 +45,7 @@ class Found:
     """Where a search ended."""
 
     rows: tuple[CandidateRow, ...]
-    """Rows of candidates.jsonl of the finalists: the seed, then the best of the front on `pareto`, best first; `max_front`
-    at most."""
+    """Rows of candidates.jsonl of all that were accepted, in order: the seed is the first."""
     stopped_by: str
     spent: Spent
     refused: int
@@ -216,13 +215,8 @@ def optimize(
     made = [journal.proposals[number] for number in range(scorer.meter.spent.proposals)]
     if made and all(map(useless, made)):
         raise no_instruction(aids.proposer.name, made)
-    accepted = [row for row in journal.decided if row["status"] == "accepted"]
-    pool = [scorer.measured(Candidate(row["text"]), search.pareto) for row in accepted]
-    front = undominated(settings.frontier_type, pool, settings.samples)
-    best = max(range(len(pool)), key=lambda n: (pool[n].mean, -n))
-    chosen = [n for n in dict.fromkeys((best, *front)) if n > 0][: settings.max_front - 1]
     return Found(
-        tuple(accepted[n] for n in (0, *chosen)),
+        tuple(row for row in journal.decided if row["status"] == "accepted"),
         search.stopped_by,
         scorer.meter.spent,
         sum(row["status"] in ("refused", "failed") for row in journal.decided),

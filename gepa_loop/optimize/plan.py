@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gepa_loop.config.search import OptimizeConfig
+from gepa_loop.config.search import Aim, OptimizeConfig
 from gepa_loop.config.tables import SamplingConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError
@@ -34,7 +34,7 @@ class Plan:
 
     search_rollouts: int
     front_rollouts: int
-    """Of the finalists on `select`, on top of `optimize.max_rollouts`."""
+    """Of the finalists on `select`, on top of `optimize.max_rollouts`; none where students decide."""
     question_tokens: float
     """Mean length of a rendered question without a prompt."""
     prompt_tokens: int
@@ -61,9 +61,9 @@ class Plan:
         read = round(self.rollouts * (self.question_tokens + self.prompt_tokens))
         longest = round(self.rollouts * (self.question_tokens + settings.max_prompt_tokens))
         at_once = f", up to {settings.proposals} in an iteration" if settings.proposals > 1 else ""
+        split = f": {self.search_rollouts:,} of the search and {self.front_rollouts:,} to score its finalists on select"
         lines = [
-            f"rollouts: up to {self.rollouts:,}: {self.search_rollouts:,} of the search and {self.front_rollouts:,} "
-            f"to score its finalists on select",
+            f"rollouts: up to {self.rollouts:,}{split if self.front_rollouts else ' of the search'}",
             f"tokens: {read:,} to read with the seed prompt's {self.prompt_tokens}, up to {longest:,} with prompts of "
             f"optimize.max_prompt_tokens = {settings.max_prompt_tokens:,}; up to "
             f"{self.rollouts * self.completion_tokens:,} to write",
@@ -87,7 +87,9 @@ class Plan:
         return lines
 
 
-def plan_search(config: Config, rollouts: Rollouts, proposer: Proposer, seed_prompt: Candidate) -> Plan:
+def plan_search(
+    config: Config, rollouts: Rollouts, proposer: Proposer, seed_prompt: Candidate, aim: Aim
+) -> Plan:
     """Measure what a search may take.
 
     Raises:
@@ -104,7 +106,7 @@ def plan_search(config: Config, rollouts: Rollouts, proposer: Proposer, seed_pro
     judged = 2 * settings.minibatch * settings.samples
     accepted = judged + splits.pareto * settings.samples
     calls = max(1, left // accepted), max(1, left // judged)
-    front = settings.max_front * splits.select * config.evaluate.samples
+    front = settings.max_front * splits.select * config.evaluate.samples if aim == "prompt" else 0
     each = seconds_a_rollout(settings, config.sampling, rollouts, seed_prompt)
     least = each * (splits.pareto + 2 * settings.minibatch) * settings.samples / 60
     if least > settings.max_minutes:

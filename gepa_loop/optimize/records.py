@@ -7,7 +7,7 @@ from typing import Literal, TypedDict
 from gepa_loop.scores.records import DifferenceRecord, EstimateRecord, ObjectivesRecord, ReplyRow
 
 Status = Literal["accepted", "rejected", "refused", "failed"]
-Why = Literal["best mean", "seed", "front"]
+Why = Literal["best mean", "seed", "front", "pool"]
 
 
 class CostRecord(TypedDict):
@@ -143,25 +143,25 @@ class ChosenRecord(TypedDict):
     objectives: ObjectivesRecord
     """As in candidates.jsonl."""
     kept: Why
-    """Why it stays: `best mean`, `seed` or `front`."""
+    """Why it stays: `best mean`, `seed`, `front` or, beyond those, `pool`."""
 
 
 class FrontRow(ChosenRecord):
-    """What is handed on, the best mean on `select` first."""
+    """What is handed on: of `optimize` the best mean on `select` first, of `loop`, whose students decide there, on `pareto`."""
 
-    select: EstimateRecord
-    """Its score on `select`."""
+    select: EstimateRecord | None
+    """Its score on `select`; null of a loop's."""
     against_seed: DifferenceRecord | None
-    """The paired difference from the seed prompt there; null for the seed."""
+    """The paired difference from the seed prompt there; null for the seed, and of a loop's."""
     adjusted_p: float | None
-    """Its p after Holm's correction over all finalists."""
+    """Its p after Holm's correction over all finalists; null as the difference is."""
 
 
 class SearchRecord(TypedDict):
     """How a search ended."""
 
     winner: str | None
-    """The best of the prompts that are significantly better than the seed prompt."""
+    """The best of the prompts that are significantly better than the seed prompt; null of a loop's, where students decide."""
     reason: str
     """Who won and why, in words and numbers."""
     stack: str | None
@@ -173,4 +173,4 @@ class SearchRecord(TypedDict):
     refused: int
     """Proposals that were refused or failed."""
     finalists: list[str]
-    """Candidates that were scored on `select`; not all are handed on."""
+    """Candidates that were scored on `select`; not all are handed on. Of a loop's search none."""

@@ -30,7 +30,7 @@ R = TypeVar("R")
 """The record that a file, or a row of one, is: a TypedDict. What is read is not compared with it; its check says that it is as
 this program wrote it, which mypy holds to the record."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 TEMPORARY = ".tmp"
 """Ends the name of a file that a process which was killed may have left; a run's next process removes it."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gepa_loop.scores.numbers import decimal, p_sentence, plain
+from gepa_loop.scores.results import RunnerUpRecord
 from gepa_loop.scores.statistics import (
     Difference,
     ItemScores,
@@ -32,16 +33,30 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class Contender:
-    """A candidate on `select`: its prompt's scores, and its student's or why there is none."""
+    """A candidate on `select`: its prompt's scores and its student's, or why its student is not tested."""
 
     id: str
-    prompted: ItemScores
+    prompted: ItemScores | None
     student: ItemScores | None
     skipped: str | None
 
     def __post_init__(self) -> None:
         if self.student is None and self.skipped is None:
             raise ValueError(f"contender {self.id} has neither a student nor a reason why not")
+        if self.student is not None and self.prompted is None:
+            raise ValueError(f"contender {self.id} has a student, and its prompt was not scored")
+
+
+@dataclass(frozen=True)
+class RunnerUp:
+    """The best student beside a winner."""
+
+    id: str
+    difference: Difference
+    """Winner - runner-up, with unadjusted p."""
+
+    def as_dict(self) -> RunnerUpRecord:
+        return {"id": self.id, "difference": self.difference.as_dict()}
 
 
 @dataclass(frozen=True)
@@ -49,7 +64,8 @@ class Verdict:
     """What `decide` found; the mappings and the ranking hold the contenders that have a student.
 
     `differences` are student − base with unadjusted p, `adjusted_p` is after Holm. `oracle` is the mean over items of the best student's
-    score on each; no student can be expected to reach it. It is None for fewer than two students.
+    score on each; no student can be expected to reach it. It is None for fewer than two students. `runner_up` is None where prompts were
+    compared, without a winner, and for a single student.
     """
 
     winner: str | None
@@ -58,6 +74,7 @@ class Verdict:
     differences: Mapping[str, Difference]
     adjusted_p: Mapping[str, float]
     oracle: float | None
+    runner_up: RunnerUp | None = None
 
 
 def level_of_round(alpha: float, number: int) -> float:
@@ -74,7 +91,7 @@ def level_of_round(alpha: float, number: int) -> float:
 def best_prompt(
     seed_prompt: ItemScores, prompts: Mapping[str, ItemScores], alpha: float, seed: int
 ) -> Verdict:
-    """Pick the prompt with the highest mean among those significantly above the seed prompt, as `decide` does.
+    """Pick the prompt with the highest mean among those significantly above the seed prompt, as `decide` picks a student.
 
     Raises:
         ValueError: No items, different items, or a score outside [0, 1].
@@ -82,44 +99,61 @@ def best_prompt(
     contenders = [Contender(id_, scores, scores, None) for id_, scores in prompts.items()]
     if not contenders:
         return Verdict(None, "No proposal was better than the seed prompt.", (), {}, {}, None)
-    return decide(seed_prompt, contenders, alpha, seed, len(contenders), ("prompt", "seed prompt"))
+    return _pick(seed_prompt, contenders, alpha, seed, ("prompt", "seed prompt"))
 
 
-def decide(
-    base: ItemScores,
-    contenders: Sequence[Contender],
-    alpha: float,
-    seed: int,
-    family: int,
-    names: tuple[str, str] = ("student", "base"),
-) -> Verdict:
+def decide(base: ItemScores, contenders: Sequence[Contender], alpha: float, seed: int) -> Verdict:
     """Pick the student with the highest mean among those significantly above the base, both without prompt.
 
-    Holm's correction runs over the `family`: all candidates that were scored on these items, as those without a student
-    (skipped, or not handed on) were left out by what they scored there. (In a simulation of eight useless prompts, of
-    which those a standard error above the base are distilled, a round had a false winner with a chance of .053 where Holm
-    counts the students, and of .019 where it counts all; .025 are allowed.) It runs above and below the base apart, so
-    that at most half of `alpha` is false on either side, whatever the students have in common.
+    Holm's correction runs over the students that are tested here. Candidates without one count for nothing, as they were left out by
+    what was found on other items: whoever is left out by a score on these items belongs into the count. (In a
+    simulation of eight useless prompts, of which those a standard error above the base on these very items are distilled, a round had a
+    false winner with a chance of .053 where Holm counts the students, and of .019 where it counts all; .025 are allowed.) It runs above
+    and below the base apart, so that at most half of `alpha` is false on either side, whatever the students have in common.
 
     Equal means are ranked by the prompt's mean, then by id. The reason says that a winner's numbers were chosen on these
-    items. Without a significant student there is no winner, and the reason says which difference these items could have
-    shown, at Holm's first step alpha / family. `names` are what the reason calls the two sides.
+    items, and whether it is better than the best of the others, two-sided at `alpha`. Without a significant student there is no
+    winner, and the reason says which difference these items could have shown, at Holm's first step alpha / students.
 
     Raises:
-        ValueError: No items, different items, a score outside [0, 1], an id twice, or more students than the family has.
+        ValueError: No items, different items, a score outside [0, 1], or an id twice.
     """
+    verdict = _pick(base, contenders, alpha, seed, ("student", "base"))
+    others = [id_ for id_ in verdict.ranking if id_ != verdict.winner]
+    if verdict.winner is None or not others:
+        return verdict
+    scores = {c.id: c.student for c in contenders if c.student is not None}
+    flips = flips_for(alpha)
+    second = RunnerUp(others[0], difference(scores[verdict.winner], scores[others[0]], seed, flips))
+    return replace(verdict, reason=f"{verdict.reason} {_told_apart(second, alpha, flips)}", runner_up=second)
+
+
+def _told_apart(second: RunnerUp, alpha: float, flips: int) -> str:
+    """Whether a winner is better than the runner-up, in words and numbers."""
+    diff = second.difference
+    side = "better than" if diff.mean > 0 else "worse than"
+    said = f"It is {side if diff.p < alpha else 'not told apart from'} {second.id}"
+    p = p_sentence(diff.p, diff.p if diff.p <= 1 / (flips + 1) else 0.0)
+    return f"{said}: {decimal(diff.mean, '+')} {_interval(diff.ci)}, {p}."
+
+
+def _pick(
+    base: ItemScores, contenders: Sequence[Contender], alpha: float, seed: int, names: tuple[str, str]
+) -> Verdict:
+    """`decide` but for the runner-up; `names` are what the reason calls the two sides."""
     if len({c.id for c in contenders}) < len(contenders):
         raise ValueError(f"contenders share an id: {[c.id for c in contenders]}")
     students = {c.id: c.student for c in contenders if c.student is not None}
     if not students:
         why = "; ".join(f"{c.id}: {c.skipped}" for c in contenders) or "there was none"
         return Verdict(None, f"Every candidate was skipped ({why}).", (), {}, {}, None)
-    if family < len(students):
-        raise ValueError(f"{len(students)} students are no part of a family of {family}")
+    family = len(students)
     flips = flips_for(alpha / family)
     differences = {id_: difference(scores, base, seed, flips) for id_, scores in students.items()}
-    adjusted = _holm_by_side(differences, family)
-    prompted = {c.id: mean(as_array(c.prompted)) for c in contenders if c.id in students}
+    adjusted = _holm_by_side(differences)
+    prompted = {
+        c.id: mean(as_array(c.prompted)) for c in contenders if c.id in students and c.prompted is not None
+    }
     means = {id_: mean(as_array(scores)) for id_, scores in students.items()}
     ranking = tuple(sorted(students, key=lambda id_: (-means[id_], -prompted[id_], id_)))
     winner = next((i for i in ranking if differences[i].mean > 0 and adjusted[i] < alpha), None)
@@ -161,11 +195,10 @@ def _compare(
     )
 
 
-def _holm_by_side(differences: Mapping[str, Difference], family: int) -> dict[str, float]:
-    """Each difference's p after Holm on its own side of 0; what lies on the other, or was not tested, has p = 1."""
-    rest = [1.0] * (family - len(differences))
-    above = holm([d.p if d.mean > 0 else 1.0 for d in differences.values()] + rest)
-    below = holm([d.p if d.mean < 0 else 1.0 for d in differences.values()] + rest)
+def _holm_by_side(differences: Mapping[str, Difference]) -> dict[str, float]:
+    """Each difference's p after Holm on its own side of 0; what lies on the other has p = 1."""
+    above = holm([d.p if d.mean > 0 else 1.0 for d in differences.values()])
+    below = holm([d.p if d.mean < 0 else 1.0 for d in differences.values()])
     return {id_: min(above[n], below[n]) for n, id_ in enumerate(differences)}
 
 

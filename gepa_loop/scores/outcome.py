@@ -21,7 +21,7 @@ def summary(number: int, verdict: Verdict, contenders: Sequence[Contender], seed
         "candidates": [
             {
                 "id": c.id,
-                "prompted": estimate(c.prompted, seed).as_dict(),
+                "prompted": None if c.prompted is None else estimate(c.prompted, seed).as_dict(),
                 "student": None if c.student is None else estimate(c.student, seed).as_dict(),
                 "skipped": c.skipped,
             }
@@ -38,6 +38,7 @@ def details(verdict: Verdict, base: Mapping[str, float], seed: int) -> VerdictRe
         "differences": {id_: diff.as_dict() for id_, diff in verdict.differences.items()},
         "adjusted_p": dict(verdict.adjusted_p),
         "oracle": verdict.oracle,
+        "runner_up": None if verdict.runner_up is None else verdict.runner_up.as_dict(),
     }
 
 

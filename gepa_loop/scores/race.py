@@ -23,7 +23,7 @@ class Dropped:
 
     id: str
     behind: float
-    """Mean over items of the leader's score less its own; 0 or more."""
+    """Mean over items of what the leader has less what it has; 0 or more."""
     error: float
     """Standard error of that mean."""
     reason: str
@@ -40,28 +40,39 @@ class Rung:
     dropped: tuple[Dropped, ...]
 
 
-def rung(scores: Mapping[str, ItemScores], behind: float, keep: float) -> Rung:
+def rung(
+    students: Mapping[str, ItemScores],
+    prompts: Mapping[str, ItemScores],
+    weight: float,
+    behind: float,
+    keep: float,
+) -> Rung:
     """Drop students after a look at all of them on the same items.
 
-    Dropped are first those who are behind the leader by more than `behind` standard errors of the paired difference, then
-    the last ones beyond the share `keep`, but not below `FINALISTS`, and nobody whose scores are the leader's, item by item: of
-    students who all have nothing yet a rung knows nothing.
+    What is compared is, item by item, (1 - `weight`) x the student's score + `weight` x its prompt's. Dropped are first those who
+    are behind the leader by more than `behind` standard errors of the paired difference, then the last ones beyond the share
+    `keep`, but not below `FINALISTS`, and nobody who has the same as the leader, item by item: of students who all have nothing
+    yet, as their prompts have, a rung knows nothing.
 
     Args:
-        scores: Each student's, the likelier winner first, which breaks ties.
+        students: Each one's scores without a prompt, the likelier winner first, which breaks ties.
+        prompts: Those of each one's prompt on the model without it; not read where `weight` is 0.
+        weight: Of the prompt, from 0 to 1.
         behind: Standard errors.
         keep: Share of the students before the rung, of which the rounded-up number may stay.
 
     Raises:
         ValueError: No students, no items, different items, or a score outside [0, 1].
     """
+    scores = {id_: _mixed(own, prompts[id_], weight) if weight else own for id_, own in students.items()}
     order = sorted(scores, key=lambda id_: -math.fsum(scores[id_].values()))
     leader, most = order[0], most_living(len(order), keep)
+    of = f" ({decimal(1 - weight)} student + {decimal(weight)} prompt)" if weight else ""
     living, dropped = [leader], list[Dropped]()
     for id_ in order[1:]:
         gap = mean_difference(scores[leader], scores[id_])
         error = standard_error(scores[leader], scores[id_])
-        shown = f"{decimal(gap)} behind {leader} on {len(scores[leader])} items"
+        shown = f"{decimal(gap)} behind {leader} on {len(scores[leader])} items{of}"
         if gap > behind * error:
             dropped.append(
                 Dropped(id_, gap, error, f"{shown}, more than {behind:g} standard errors of {decimal(error)}")
@@ -71,6 +82,12 @@ def rung(scores: Mapping[str, ItemScores], behind: float, keep: float) -> Rung:
         else:
             living.append(id_)
     return Rung(tuple(living), tuple(dropped))
+
+
+def _mixed(student: ItemScores, prompt: ItemScores, weight: float) -> ItemScores:
+    if student.keys() != prompt.keys():
+        raise ValueError("a student and its prompt were scored on different items")
+    return {item: (1 - weight) * score + weight * prompt[item] for item, score in student.items()}
 
 
 def most_living(students: int, keep: float) -> int:

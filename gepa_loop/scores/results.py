@@ -13,10 +13,10 @@ class ContenderRecord(TypedDict):
 
     id: str
     """Of the prompt."""
-    prompted: EstimateRecord
-    """With the prompt."""
+    prompted: EstimateRecord | None
+    """With the prompt; null where its student is not tested."""
     student: EstimateRecord | None
-    """Of its student, without a prompt; null where there is none, or where it is no contender."""
+    """Of its student, without a prompt; null where it is not tested."""
     skipped: str | None
     """Why, in words."""
 
@@ -27,7 +27,8 @@ class DroppedRecord(TypedDict):
     id: str
     """Of its prompt."""
     behind: float
-    """0 to 1: mean over items of the leader's score less its own."""
+    """0 to 1: mean over items of what the leader has less what it has; what is compared is the student's score, with
+    `race.prompt` of its prompt's."""
     error: float
     """Standard error of that mean."""
     reason: str
@@ -43,6 +44,8 @@ class RungRecord(TypedDict):
     """`race`, or `pareto` where that has no items."""
     scores: dict[str, float]
     """Prompt -> its student's mean."""
+    prompts: dict[str, float]
+    """Prompt -> its own mean on these items, on the round's model."""
     living: list[str]
     """Who trained on, best first."""
     dropped: list[DroppedRecord]
@@ -62,6 +65,15 @@ class RoundRecord(TypedDict):
     """Those that the search handed on, best first."""
 
 
+class RunnerUpRecord(TypedDict):
+    """The best student beside a winner, on `select`."""
+
+    id: str
+    """Of its prompt."""
+    difference: DifferenceRecord
+    """The winner's score less its own."""
+
+
 class VerdictRecord(TypedDict):
     """What a decision was made of."""
 
@@ -75,6 +87,8 @@ class VerdictRecord(TypedDict):
     """Candidate -> p after Holm's correction."""
     oracle: float | None
     """Mean over items of the best student's score on each, which no student can be expected to reach; null below two."""
+    runner_up: RunnerUpRecord | None
+    """Whether the winner is better than the next one; null without a winner, and where it was tested alone."""
 
 
 class DecisionRecord(RoundRecord, VerdictRecord):

@@ -34,13 +34,16 @@ def print_front(search: Search, console: Console) -> None:
             _print_tried(accepted(search), console)
         _print_ending(search, console)
         return
-    sizes = (
-        f"{len(search.tried[0]['pareto_scores'])} items of pareto, {search.front[0]['select']['n']} of select"
-    )
-    title = f"front of {search.name}, best first: {sizes}; 95 % intervals; p after Holm's correction"
-    title += "; the first was chosen on these items of select, so its score there is on the high side"
+    items, judged = len(search.tried[0]["pareto_scores"]), search.front[0]["select"]
+    if judged is None:
+        title = f"pool of {search.name}, best first, by {items} items of pareto that the search has chosen by"
+        title += "; students decide"
+        names = ["id", "tokens", "pareto", "how it was made"]
+    else:
+        title = f"front of {search.name}, best first: {items} items of pareto, {judged['n']} of select; 95 % intervals; "
+        title += "p after Holm's correction; the first was chosen on these items of select, so its score there is on the high side"
+        names = ["id", "tokens", "pareto", "select", "against the seed", "p", "how it was made"]
     console.print(Text(title, "bold"))
-    names = ["id", "tokens", "pareto", "select", "against the seed", "p", "how it was made"]
     rows = [_front_row(row, search.result) for row in search.front]
     if not console.is_terminal or console.width >= ROOMY:
         _print_table(names, rows, console)
@@ -54,9 +57,10 @@ def print_front(search: Search, console: Console) -> None:
 
 def _front_row(row: FrontRow, result: SearchRecord | None) -> list[str]:
     p = "-" if row["adjusted_p"] is None else p_text(row["adjusted_p"])
-    select, mean = " ".join(estimate_text(row["select"])), decimal(row["pareto_mean"])
     how = f"{row['how']} (winner)" if result and result["winner"] == row["id"] else row["how"]
-    return [row["id"], str(row["tokens"]), mean, select, _gain(row["against_seed"]), p, _line(how)]
+    judged = row["select"]
+    found = [] if judged is None else [" ".join(estimate_text(judged)), _gain(row["against_seed"]), p]
+    return [row["id"], str(row["tokens"]), decimal(row["pareto_mean"]), *found, _line(how)]
 
 
 def print_all(search: Search, console: Console) -> None:
@@ -98,7 +102,8 @@ def _facts(search: Search, row: CandidateRow) -> Iterator[tuple[str, str]]:
     if row["pareto_mean"] is not None:
         yield "pareto", f"{decimal(row['pareto_mean'])} on {len(row['pareto_scores'])} items"
     for final in (final for final in search.front if final["id"] == row["id"]):
-        yield "select", f"{' '.join(estimate_text(final['select']))} on {final['select']['n']} items"
+        if (judged := final["select"]) is not None:
+            yield "select", f"{' '.join(estimate_text(judged))} on {judged['n']} items"
         if final["against_seed"] is not None:
             p = (
                 ""

@@ -57,13 +57,14 @@ def write_report(run: Path) -> Path:
 
 def _round(folder: Path, summary: RoundResult) -> dict[str, object]:
     read_record(folder / "optimize" / "result.json", SearchRecord)
-    texts = {row["id"]: row["text"] for row in read_jsonl(folder / "optimize" / "front.jsonl", FrontRow)}
+    front = {row["id"]: row for row in read_jsonl(folder / "optimize" / "front.jsonl", FrontRow)}
     proposed = read_jsonl(folder / "optimize" / "candidates.jsonl", CandidateRow)
     decision = read_json(folder / "decision.json", DecisionRecord)
     candidates = [
         {
             **c,
-            "text": texts[c["id"]],
+            "text": front[c["id"]]["text"],
+            "pareto_mean": front[c["id"]]["pareto_mean"],
             "chart": None if c["student"] is None else _chart(folder / "distill" / c["id"]),
         }
         for c in summary["candidates"]

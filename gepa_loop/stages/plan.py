@@ -10,7 +10,7 @@ from gepa_loop.config.tables import EvaluateConfig, SplitSizes
 from gepa_loop.config.whole import Config
 from gepa_loop.lab import Lab, seed_prompt
 from gepa_loop.scores.card import ways
-from gepa_loop.stages.race import most_looks, rung_steps
+from gepa_loop.stages.race import course, rung_steps
 from gepa_loop.stages.search import open_proposer
 from gepa_loop.task.judge import JUDGEMENTS, REPLIES, dollars, messages_for
 from gepa_loop.task.scorers import Reading
@@ -35,9 +35,10 @@ class Distillation:
         return self.trained + self.checks + self.recorded
 
 
-def distillation(config: Config) -> Distillation:
-    """Count one distillation; the fixed prompts that check a sampler are left out."""
+def distillation(config: Config, steps: int | None = None) -> Distillation:
+    """Count one distillation, or its first steps; the fixed prompts that check a sampler are left out."""
     settings, samples = config.distill, config.evaluate.samples
+    steps = settings.steps if steps is None else steps
     draws = 1 + config.objective.redraws
     control = 0 if settings.control is None else settings.control.splits.pareto * samples
     check = config.task.splits.pareto * (samples + settings.pass_at) + control
@@ -46,11 +47,11 @@ def distillation(config: Config) -> Distillation:
     share = on_policy_share(settings, config.objective, config.teacher) if warm else 1.0
     groups = settings.rollouts // settings.group
     recorded = warm * (config.task.splits.train + settings.questions) * settings.teacher_samples
-    horizons = (settings.max_tokens(step, config.sampling.max_tokens) for step in range(settings.steps))
+    horizons = (settings.max_tokens(step, config.sampling.max_tokens) for step in range(steps))
     return Distillation(
-        trained=int(settings.steps * groups * share) * settings.group * draws,
+        trained=int(steps * groups * share) * settings.group * draws,
         # The control is asked twice more at the end: of the model and of the student that is kept.
-        checks=-(-settings.steps // settings.check_every) * check + 2 * control,
+        checks=-(-steps // settings.check_every) * check + 2 * control * (steps == settings.steps),
         recorded=recorded,
         tokens=int(settings.rollouts * draws * share * sum(horizons))
         + recorded * settings.longest(config.sampling.max_tokens),
@@ -58,17 +59,31 @@ def distillation(config: Config) -> Distillation:
 
 
 def students_a_round(config: Config) -> int:
-    """How many prompts of a round are distilled at most."""
-    return config.optimize.max_front if reads_prompt(config.distill, config.objective) else 1
+    """How many prompts of a round have students at most: those that the search hands on, and the seed prompt."""
+    return config.loop.front + 1 if reads_prompt(config.distill, config.objective) else 1
+
+
+def distillations(config: Config) -> list[tuple[Distillation, int]]:
+    """Those of a round, and how many of each at most: what ends at a rung of the race, and what goes on to the end."""
+    stretches = course(students_a_round(config), config.race, config.distill)
+    later = [*(count for _, count in stretches[1:]), 0]
+    return [
+        (distillation(config, step), count - left)
+        for (step, count), left in zip(stretches, later, strict=True)
+    ]
 
 
 def loop_rollouts(config: Config, search: int) -> int:
     """Rollouts of a whole loop, of whose searches each takes `search`."""
     splits, samples = config.task.splits, config.evaluate.samples
-    students = students_a_round(config) * (distillation(config).rollouts + splits.select * samples)
-    looks = most_looks(students_a_round(config), config.race, config.distill)
-    raced = looks * (splits.race or max(RACE, splits.pareto)) * samples
-    a_round = (splits.select + splits.pareto) * samples + search + students + raced
+    *rungs, (_, finalists) = course(students_a_round(config), config.race, config.distill)
+    prompts = 1 + students_a_round(config) if reads_prompt(config.distill, config.objective) else 0
+    looks = prompts + sum(count for _, count in rungs)
+    raced = looks * (splits.race or max(RACE, splits.pareto))
+    # The model, and of those who are left prompt and student.
+    decided = (1 + 2 * finalists) * splits.select
+    trained = sum(one.rollouts * count for one, count in distillations(config))
+    a_round = search + trained + (splits.pareto + raced + decided) * samples
     # The bare model, and of each round its prompt and its student.
     scored = (1 + 2 * config.loop.rounds) * splits.test
     return config.loop.rounds * a_round + scored * sum(one.samples for one in ways(config.evaluate).values())
@@ -80,12 +95,14 @@ def judged(config: Config, command: Command, search: int = 0) -> int | None:
     What is trained on is scored by a judge only where the objective reads scores; the teacher's samples may be, then, too.
     """
     splits, samples, student = config.task.splits, config.evaluate.samples, distillation(config)
-    unread = 0 if config.objective.reads_score else student.recorded + student.trained
+    reads = config.objective.reads_score
     if command.cells or not (command.searches or command.trains):
         return None
     if command.rounds:
-        most = loop_rollouts(config, search) - config.loop.rounds * students_a_round(config) * unread
+        unread = 0 if reads else sum((one.recorded + one.trained) * n for one, n in distillations(config))
+        most = loop_rollouts(config, search) - config.loop.rounds * unread
     else:
+        unread = 0 if reads else student.recorded + student.trained
         most = command.searches * search
         most += command.trains * (splits.pareto * samples + student.rollouts - unread)
         most += command.measures_retention * tested(config.evaluate, splits)
@@ -128,14 +145,14 @@ def plan(lab: Lab, command: Command) -> list[str]:
 
         proposer = open_proposer(lab, 0)
         proposer.check()
-        found = plan_search(config, lab.rollouts, proposer, seed_prompt(config.optimize))
+        found = plan_search(config, lab.rollouts, proposer, seed_prompt(config.optimize), command.aim)
         searched = found.rollouts
         lines += [f"reflection: {proposer.about}", *found.lines(config.optimize)]
     if command.trains and not command.cells:
         if not command.rounds:
             each = "the prompt"
         elif reads_prompt(settings, config.objective):
-            each = f"each of up to {config.optimize.max_front} prompts"
+            each = f"each of up to {students_a_round(config)} prompts that help"
             if (steps := rung_steps(settings, config.race.rungs)) and config.race.on:
                 rungs = " and ".join(map(str, steps))
                 each += f", of which a race drops those that are behind after step {rungs}"
@@ -159,11 +176,14 @@ def plan(lab: Lab, command: Command) -> list[str]:
     if command.rounds:
         rounds, total = config.loop.rounds, loop_rollouts(config, found.rollouts)
         # A horizon of their own makes rollouts of steps shorter or longer than those that were timed.
-        longer = student.tokens / config.sampling.max_tokens - student.trained - student.recorded
-        seconds = (total + rounds * students_a_round(config) * longer) * found.seconds_each
+        longer = sum(
+            (one.tokens / config.sampling.max_tokens - one.trained - one.recorded) * count
+            for one, count in distillations(config)
+        )
+        seconds = (total + rounds * longer) * found.seconds_each
         what = "the round" if rounds == 1 else f"{rounds} such rounds"
         lines.append(
-            f"in all: {what} with baselines, students, checks and test: up to {total:,} rollouts, "
+            f"in all: {what} with baselines, prompts, students, checks and test: up to {total:,} rollouts, "
             f"{seconds / 60:.1f} minutes of them; training comes on top"
         )
     return [*lines, *judge_lines(lab, judged(config, command, searched))]

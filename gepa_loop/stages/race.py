@@ -16,11 +16,12 @@ from gepa_loop.model.lora.adapter import stack_adapters
 from gepa_loop.run.files import read_json, write_json
 from gepa_loop.scores.race import FINALISTS, Rung, most_living, rung
 from gepa_loop.scores.results import RungRecord
-from gepa_loop.scores.statistics import ItemScores, item_scores
+from gepa_loop.scores.statistics import ItemScores, as_array, item_scores, mean
 from gepa_loop.stages.distillation import Below, train_candidate
 from gepa_loop.stages.observer import Observer
+from gepa_loop.stages.pool import Pool
 from gepa_loop.stages.score import scores
-from gepa_loop.task.prompts import NO_PROMPT, Candidate
+from gepa_loop.task.prompts import NO_PROMPT
 
 
 @dataclass(frozen=True)
@@ -34,28 +35,21 @@ class Raced:
     rungs: tuple[RungRecord, ...]
 
 
-def race(
-    lab: Lab,
-    candidates: Sequence[Candidate],
-    folder: Path,
-    observer: Observer,
-    below: Below,
-) -> Raced:
+def race(lab: Lab, pool: Pool, folder: Path, observer: Observer, below: Below) -> Raced:
     """Train the students of a round to rung after rung, and drop those that are behind.
 
     A student that is dropped costs no more steps; one that goes on ends as it would have without a race.
 
     Args:
         lab: That of the round.
-        candidates: The prompts, the best first.
+        pool: The prompts that have students, the best first, and where they were scored.
         folder: Of the round. race/NNNNNN.json is written when a rung is decided, and read by a process that continues.
         observer: Watches.
         below: The round's model.
     """
-    settings, split = lab.config.race, "race" if lab.task.splits["race"] else "pareto"
-    living, rungs = [candidate.id for candidate in candidates], list[RungRecord]()
-    by_id = {candidate.id: candidate for candidate in candidates}
-    if settings.on and len(living) > FINALISTS and split == "pareto":
+    settings, by_id = lab.config.race, {candidate.id: candidate for candidate in pool.candidates}
+    living, rungs, number = list(by_id), list[RungRecord](), lab.rollouts.round
+    if settings.on and len(living) > FINALISTS and pool.split == "pareto":
         observer.note("students race on pareto, whose items the search has seen: task.splits.race has none")
     for step in rung_steps(lab.config.distill, settings.rungs) if settings.on else ():
         if len(living) <= FINALISTS:
@@ -66,13 +60,16 @@ def race(
         else:
             seen = {}
             for id_ in living:
-                observer.stage(f"race to step {step}", candidate=id_)
+                observer.stage(f"race to step {step}", round=number, candidate=id_)
                 student = train_candidate(lab, by_id[id_], folder / "distill" / id_, observer, below, step)
-                observer.stage(f"student of step {step}", candidate=id_)
+                observer.stage(f"student of step {step}", round=number, candidate=id_)
                 whole = student if below.stack is None else stack_adapters([below.stack, student])
-                rows = scores(lab, split, NO_PROMPT, whole, file.with_suffix("") / f"{id_}.jsonl", observer)
+                rows = scores(
+                    lab, pool.split, NO_PROMPT, whole, file.with_suffix("") / f"{id_}.jsonl", observer
+                )
                 seen[id_] = item_scores(rows)
-            decided = _decided(step, split, seen, rung(seen, settings.behind, settings.keep))
+            found = rung(seen, pool.prompted, settings.prompt, settings.behind, settings.keep)
+            decided = _decided(step, pool, seen, found)
             write_json(file, decided)
         for one in decided["dropped"]:
             observer.note(f"{one['id']} is dropped: {one['reason']}")
@@ -84,11 +81,12 @@ def race(
     return Raced(tuple(living), {one["id"]: one["reason"] for one in every}, tuple(rungs))
 
 
-def _decided(step: int, split: str, seen: Mapping[str, ItemScores], found: Rung) -> RungRecord:
+def _decided(step: int, pool: Pool, seen: Mapping[str, ItemScores], found: Rung) -> RungRecord:
     return {
         "step": step,
-        "split": split,
-        "scores": {id_: sum(own.values()) / len(own) for id_, own in seen.items()},
+        "split": pool.split,
+        "scores": {id_: mean(as_array(own)) for id_, own in seen.items()},
+        "prompts": {id_: mean(as_array(pool.prompted[id_])) for id_ in seen},
         "living": list(found.living),
         "dropped": [one.as_dict() for one in found.dropped],
     }
@@ -101,12 +99,15 @@ def rung_steps(settings: DistillConfig, shares: Sequence[float]) -> list[int]:
     return sorted(step for step in steps if step < settings.steps)
 
 
-def most_looks(students: int, settings: RaceConfig, distill: DistillConfig) -> int:
-    """How often a student of a race is scored on its items at most."""
-    looks = 0
-    for _ in rung_steps(distill, settings.rungs) if settings.on else ():
+def course(students: int, settings: RaceConfig, distill: DistillConfig) -> list[tuple[int, int]]:
+    """(step, how many students train up to there at most) from rung to rung; the last step is the end.
+
+    Students that score as the leader does, item by item, are not reckoned with.
+    """
+    found = []
+    for step in rung_steps(distill, settings.rungs) if settings.on else ():
         if students <= FINALISTS:
             break
-        looks += students
+        found.append((step, students))
         students = most_living(students, settings.keep)
-    return looks
+    return [*found, (distill.steps, students)]

@@ -1,12 +1,13 @@
-"""A search for prompts as the commands run it, and its front, scored afresh."""
+"""A search for prompts as the commands run it, and what it hands on."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gepa_loop.config.search import ReflectionConfig
+from gepa_loop.config.search import Aim, ReflectionConfig
 from gepa_loop.config.whole import set_aside
 from gepa_loop.errors import ConfigError
 from gepa_loop.lab import Lab
@@ -22,31 +23,43 @@ if TYPE_CHECKING:
     from gepa_loop.optimize.budget import Spent
     from gepa_loop.optimize.gepa import Found
     from gepa_loop.optimize.propose.base import Proposer
-    from gepa_loop.optimize.record import Front
+    from gepa_loop.optimize.record import Choice, Front
     from gepa_loop.optimize.records import FrontRow
 
 
-def search(
-    lab: Lab, seed_prompt: Candidate, folder: Path, observer: Observer, *, number: int, stack: Adapter | None
-) -> Front:
-    """GEPA's search of round `number` for prompts that help the base with `stack`, and its front, scored afresh.
+@dataclass(frozen=True)
+class Purpose:
+    """What a search is for."""
+
+    aim: Aim
+    """For a prompt the front is scored afresh on `select`. For students it is not, as they are tested there."""
+    number: int = 0
+    """The round."""
+    stack: Adapter | None = None
+    """The earlier rounds' adapters, on top of which the prompts are to help."""
+
+
+def search(lab: Lab, seed_prompt: Candidate, folder: Path, observer: Observer, purpose: Purpose) -> Front:
+    """GEPA's search of a round, and what it hands on.
 
     `lab` is that of the round.
 
-    The finalists' rows on `select` go to `evaluate/<id>_prompted.jsonl` beside `folder`.
+    For a prompt the finalists' rows on `select` go to `evaluate/<id>_prompted.jsonl` beside `folder`.
     """
     from gepa_loop.optimize.gepa import optimize
     from gepa_loop.optimize.plan import dearest_proposal
     from gepa_loop.optimize.programs import Aids
-    from gepa_loop.optimize.record import read_front
+    from gepa_loop.optimize.record import pool_of, read_front, write_front
 
+    number, stack = purpose.number, purpose.stack
+    below = None if stack is None else stack.fingerprint
     if (folder / "result.json").exists():
-        return read_front(folder, None if stack is None else stack.fingerprint)
+        return read_front(folder, below)
     settings = lab.config.optimize
     observer.stage("optimize", round=number)
     proposer = open_proposer(lab, number)
     observer.note(f"reflection: {proposer.about}")
-    quote = dearest_proposal(lab.config.optimize, lab.rollouts, proposer, seed_prompt)
+    quote = dearest_proposal(settings, lab.rollouts, proposer, seed_prompt)
     if quote is not None and quote.usd is None:
         observer.note(f"litellm knows no price of {proposer.name}: optimize.max_usd cannot be kept")
 
@@ -60,23 +73,26 @@ def search(
     own_seed = derive_seed(lab.config.seed, "optimize", number)
     found = optimize(lab.config, lab.rollouts.by(stack), aids, seed_prompt, folder, own_seed)
     observer.note(f"stopped by {found.stopped_by}")
-    return _judge(lab, found, folder, observer, number, stack)
+    if purpose.aim == "prompt":
+        choice = _judged(lab, found, folder, observer, purpose)
+    else:
+        choice = pool_of(settings, lab.config.loop.front, found)
+    return write_front(folder, found, choice, below)
 
 
-def _judge(
-    lab: Lab, found: Found, folder: Path, observer: Observer, number: int, stack: Adapter | None
-) -> Front:
-    """Score the finalists on `select`, compare them with the seed, and write the front."""
-    from gepa_loop.optimize.record import choose, write_front
+def _judged(lab: Lab, found: Found, folder: Path, observer: Observer, purpose: Purpose) -> Choice:
+    """Score the finalists on `select`, and compare them with the seed."""
+    from gepa_loop.optimize.record import Choice, choose, finalists_of
 
     config, rows, by_item = lab.config, {}, {}
-    for row in found.rows:
-        observer.stage("front", round=number, candidate=row["id"])
+    final = finalists_of(config.optimize, found)
+    for row in final:
+        observer.stage("front", round=purpose.number, candidate=row["id"])
         path = folder.parent / "evaluate" / f"{row['id']}_prompted.jsonl"
-        rows[row["id"]] = scores(lab, "select", row["text"], stack, path, observer)
+        rows[row["id"]] = scores(lab, "select", row["text"], purpose.stack, path, observer)
         by_item[row["id"]] = item_scores(rows[row["id"]])
     first, *others = by_item
-    level = level_of_round(config.loop.alpha, number)
+    level = level_of_round(config.loop.alpha, purpose.number)
     verdict = best_prompt(by_item[first], {id_: by_item[id_] for id_ in others}, level, config.seed)
     front: list[FrontRow] = [
         {
@@ -85,10 +101,9 @@ def _judge(
             "against_seed": d.as_dict() if (d := verdict.differences.get(row["id"])) else None,
             "adjusted_p": verdict.adjusted_p.get(row["id"]),
         }
-        for row in choose(config.optimize, found, rows, config.evaluate.samples, verdict.winner)
+        for row in choose(config.optimize, final, rows, config.evaluate.samples, verdict.winner)
     ]
-    below = None if stack is None else stack.fingerprint
-    return write_front(folder, found, front, verdict.winner, verdict.reason, below)
+    return Choice(front, verdict.winner, verdict.reason, list(by_item))
 
 
 def check_search(lab: Lab, seed_prompt: Candidate) -> None:

@@ -107,6 +107,8 @@ def test_a_run_directory_holds_what_its_readme_says(finished: Path) -> None:
             assert (folder / "evaluate" / f"{id_}.jsonl").is_file()
             assert (folder / "distill" / id_ / "adapter" / "adapter_config.json").is_file()
             assert (folder / "optimize" / "prompts" / f"{id_}.txt").is_file()
+    searched = json.loads((root / "config.json").read_text())["optimize"]
+    assert (searched["accept"], searched["brevity"], searched["max_prompt_tokens"]) == ("margin", 0, 4096)
     outcome = result(finished)
     assert outcome["status"] == "null" and outcome["test"]["student"] is None
     assert outcome["test"]["base"]["n"] == 16

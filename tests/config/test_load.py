@@ -9,7 +9,8 @@ import pytest
 from gepa_loop.config.explain import all_keys
 from gepa_loop.config.load import load_config, presets
 from gepa_loop.config.objectives import FullKL, TokenKL
-from gepa_loop.config.tables import ModelConfig
+from gepa_loop.config.tables import ModelConfig, TaskConfig
+from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError, ModelError, TaskError
 from gepa_loop.lab import seed_prompt, seed_source
 from gepa_loop.model.base import load_base
@@ -355,3 +356,30 @@ def test_a_file_of_settings_has_an_end_and_a_depth(tmp_path: Path) -> None:
         # As a value of a flag it is a text, which is no seed.
         with pytest.raises(ConfigError, match=r"--set seed="):
             load_config("smoke", [text.replace(" ", "")], env={})
+
+
+def test_a_search_for_students_takes_its_own_values_for_what_nobody_set() -> None:
+    plain = load_config("router", ["seed=1"], env={})
+    assert plain.for_aim("prompt") is plain
+    taken = plain.for_aim("student").optimize
+    assert (taken.accept, taken.accept_margin, taken.brevity, taken.max_prompt_tokens) == (
+        "margin",
+        0,
+        0,
+        4096,
+    )
+    # 100 items of pareto for the seed; 8 accepted at 2 x 8 and 100; 24 rejected at 2 x 8.
+    assert taken.max_rollouts == 100 + 8 * 116 + 24 * 16
+    assert plain.optimize.accept == "test" and plain.optimize.max_rollouts == 400
+    others = {key for key, value in taken if value != getattr(plain.optimize, key)}
+    assert others == {"accept", "brevity", "max_prompt_tokens", "max_rollouts"}
+    own = ["accept='test'", "brevity=0.2", "max_prompt_tokens=99", "max_rollouts=300"]
+    sets = load_config("router", [f"optimize.{one}" for one in own], env={})
+    assert sets.for_aim("student").optimize == sets.optimize
+    assert plain.for_aim("student").for_aim("student") == plain.for_aim("student")
+
+
+def test_the_default_search_for_students_costs_what_its_key_says() -> None:
+    assert Config(task=TaskConfig(name="lcm")).for_aim("student").optimize.max_rollouts == 1088
+    demo = load_config("demo", env={})
+    assert demo.loop.front == 4 and demo.for_aim("student").optimize.max_rollouts == 576

@@ -100,7 +100,7 @@ def test_a_record_knows_its_files_and_what_is_deleted_with_them(tmp_path: Path) 
         read_record(stage / "result.json")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "\xff", '{"schema_version": 1, "n": 1}', "[" * 10**5])
+@pytest.mark.parametrize("text", ["", "{", "[]", "\xff", '{"schema_version": 2, "n": 1}', "[" * 10**5])
 def test_json_that_was_not_written_here_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(RunDirectoryError, match=r"a.json: "):
@@ -124,7 +124,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     write_json(path, {"n": 1})
     with pytest.raises(ValueError, match="Out of range float"):
         write_json(path, {"n": float("nan")})
-    assert read_json(path) == {"n": 1} and json.loads(path.read_text())["schema_version"] == 1
+    assert read_json(path) == {"n": 1} and json.loads(path.read_text())["schema_version"] == 2
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 

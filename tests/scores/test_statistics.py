@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap, nct, t
 
-from gepa_loop.scores.decision import Contender, decide, level_of_round
+from gepa_loop.scores.decision import Contender, best_prompt, decide, level_of_round
 from gepa_loop.scores.numbers import decimal, p_sentence, p_text
 from gepa_loop.scores.statistics import (
     Difference,
@@ -47,7 +47,7 @@ def contender(id_, student, prompted=None):
 
 
 def decided(base, contenders, alpha):
-    return decide(base, contenders, alpha, 0, len(contenders) or 1)
+    return decide(base, contenders, alpha, 0)
 
 
 def test_item_scores_averages_the_samples_of_each_item():
@@ -294,7 +294,8 @@ def test_the_levels_of_all_rounds_add_up_to_less_than_alpha():
 def test_every_round_can_have_a_winner():
     base, student = ones(range(10), 300), ones(range(5, 60), 300)
     for number, level in ((0, ".05"), (1, ".0167"), (7, ".00139"), (12, ".000549")):
-        verdict = decide(base, [contender("a", student)], level_of_round(0.05, number), 0, 4)
+        four = [contender("a", student), *(contender(id_, base) for id_ in "bcd")]
+        verdict = decide(base, four, level_of_round(0.05, number), 0)
         assert verdict.winner == "a", number
         assert f"Level: {level}. It was chosen" in verdict.reason
         # Holm's first step is at a quarter of the level, and the smallest p is ten times as small.
@@ -320,26 +321,47 @@ def test_more_flips_are_drawn_where_the_level_asks_for_them():
     assert few.p != many.p == pytest.approx(exact, abs=0.003) and few.ci == many.ci
 
 
-def test_holm_counts_what_was_left_out_by_its_scores():
+def test_holm_counts_the_students_that_are_tested():
     base, student = ones([], 60), ones(range(6), 60)  # 6 won, none lost: p = 2 / 64 = .031
-    skipped = Contender("b", base, None, "no gap")
-    assert decide(base, [contender("a", student)], 0.05, 0, 1).winner == "a"
-    for contenders, family in (
-        ([contender("a", student), skipped], 2),
-        ([contender("a", student)], 2),
-    ):
-        verdict = decide(base, contenders, 0.05, 0, family)
-        assert verdict.winner is None and verdict.adjusted_p == {"a": pytest.approx(4 / 64)}
-        assert "after Holm over 2 candidates. Level: .05." in verdict.reason
-    with pytest.raises(ValueError, match="2 students are no part of a family of 1"):
-        decide(base, [contender("a", student), contender("b", base)], 0.05, 0, 1)
+    # Who was dropped on other items is not counted, and has no scores here.
+    alone = decide(base, [contender("a", student), Contender("b", None, None, "behind")], 0.05, 0)
+    assert alone.winner == "a" and "after Holm over 1 candidate." in alone.reason
+    verdict = decide(base, [contender("a", student), contender("b", base)], 0.05, 0)
+    assert verdict.winner is None and verdict.adjusted_p["a"] == pytest.approx(4 / 64)
+    assert "after Holm over 2 candidates. Level: .05." in verdict.reason and verdict.runner_up is None
+
+
+def test_a_winner_is_told_apart_from_the_runner_up_or_not():
+    base, winner = ones([], 100), ones(range(40), 100)
+    near, far = ones(range(2, 41), 100), ones(range(30), 100)  # 2 won, 1 lost: p = 1; 10 won: p = 2 / 1024
+    verdict = decided(base, [contender("near", near), contender("win", winner), contender("far", far)], 0.05)
+    assert verdict.winner == "win" and verdict.runner_up.id == "near"
+    assert verdict.runner_up.difference == difference(winner, near, 0)
+    assert verdict.runner_up.difference.mean == pytest.approx(0.01)
+    low, high = (f"{end:.3f}".replace("0.", ".", 1) for end in verdict.runner_up.difference.ci)
+    assert verdict.reason.endswith(
+        f"on the high side. It is not told apart from near: +.010 [{low}, {high}], p = 1.0000."
+    )
+    better = decided(base, [contender("far", far), contender("win", winner)], 0.05)
+    assert better.runner_up.id == "far" and better.runner_up.difference.p == pytest.approx(2 / 1024)
+    assert " It is better than far: +.100 [" in better.reason and better.reason.endswith(", p = .0020.")
+    # At a level that these items cannot reach the same difference is none.
+    strict = decided(base, [contender("far", far), contender("win", winner)], 0.0019)
+    assert strict.winner == "win" and "It is not told apart from far: +.100" in strict.reason
+
+
+def test_prompts_are_compared_with_the_seed_alone():
+    seed, one, two = ones([], 100), ones(range(40), 100), ones(range(30), 100)
+    verdict = best_prompt(seed, {"one": one, "two": two}, 0.05, 0)
+    assert verdict.winner == "one" and verdict.runner_up is None
+    assert verdict.reason.endswith("so its numbers here are on the high side.")
 
 
 def test_a_student_below_the_base_makes_no_room_above_it():
     base = ones(range(30), 60)
     up = ones(range(36), 60)  # 6 won, none lost: p = 2 / 64 = .031
     down = ones(range(20), 60)  # 10 lost, none won: p = 2 / 1024
-    verdict = decide(base, [contender("up", up), contender("down", down)], 0.05, 0, 2)
+    verdict = decide(base, [contender("up", up), contender("down", down)], 0.05, 0)
     # Over both sides together Holm would leave .031 as it is.
     assert verdict.adjusted_p == {"up": pytest.approx(4 / 64), "down": pytest.approx(4 / 1024)}
     assert verdict.winner is None
@@ -350,7 +372,7 @@ def test_decide_picks_the_good_candidate():
     good, idle = ones(range(5, 40), 100), ones(range(1, 12), 100)
     contenders = [
         contender("idle", idle, prompted=ones(range(60), 100)),
-        Contender("none", idle, None, "no gap"),
+        Contender("none", None, None, "no gap"),
         contender("good", good),
     ]
     verdict = decided(base, contenders, 0.05)
@@ -358,15 +380,15 @@ def test_decide_picks_the_good_candidate():
     assert verdict.ranking == ("good", "idle")
     assert set(verdict.differences) == set(verdict.adjusted_p) == {"good", "idle"}
     assert verdict.differences["good"] == difference(good, base, seed=0)
-    assert verdict.adjusted_p["good"] == pytest.approx(3 * verdict.differences["good"].p)
+    assert verdict.adjusted_p["good"] == pytest.approx(2 * verdict.differences["good"].p)
     assert verdict.oracle == pytest.approx(0.39)  # items 1 to 39
     assert verdict.reason.startswith("good: student .350 [.")
     assert "against base .100 [." in verdict.reason
     assert "on 100 items; difference +.250 [." in verdict.reason
-    assert verdict.reason.endswith(
-        "p <= .0003 after Holm over 3 candidates. Level: .05. It was chosen on these items, so its numbers here are on "
-        "the high side."
-    )
+    assert (
+        "p <= .0002 after Holm over 2 candidates. Level: .05. It was chosen on these items, so its numbers here are on "
+        "the high side. It is better than idle: +.240 [."
+    ) in verdict.reason
 
 
 def test_decide_without_a_true_gain_says_what_it_could_have_shown():
@@ -415,6 +437,7 @@ def test_decide_takes_a_significant_student_over_a_higher_noisy_one():
     assert verdict.winner == "steady"
     assert verdict.reason.startswith("steady: ")
     assert "noisy scores higher, but not significantly: p = ." in verdict.reason
+    assert verdict.runner_up.id == "noisy" and "It is not told apart from noisy: -.010 [" in verdict.reason
 
 
 def test_ties_go_to_the_better_prompt_then_to_the_id():
@@ -432,7 +455,7 @@ def test_ties_go_to_the_better_prompt_then_to_the_id():
 
 def test_decide_without_students_says_why():
     scores = ones(range(3), 10)
-    skipped = [Contender("a", scores, None, "no gap"), Contender("b", scores, None, "the loss diverged")]
+    skipped = [Contender("a", None, None, "no gap"), Contender("b", None, None, "the loss diverged")]
     verdict = decided(scores, skipped, 0.05)
     assert verdict.reason == "Every candidate was skipped (a: no gap; b: the loss diverged)."
     assert (verdict.winner, verdict.ranking, verdict.oracle) == (None, (), None)
@@ -445,6 +468,8 @@ def test_contenders_that_contradict_themselves_are_refused():
     scores = ones(range(3), 10)
     with pytest.raises(ValueError, match="neither a student nor a reason"):
         Contender("a", scores, None, None)
+    with pytest.raises(ValueError, match="its prompt was not scored"):
+        Contender("a", None, scores, None)
     with pytest.raises(ValueError, match="share an id"):
         decided(scores, [contender("a", scores), contender("a", scores)], 0.05)
 

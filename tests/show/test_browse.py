@@ -166,6 +166,24 @@ def terminal(width: int, show: Callable[[Console], None], color: bool = False) -
     return file.getvalue().split("\n")
 
 
+def test_a_loops_pool_is_shown_by_pareto_alone(here: Path, prompts: Prompts) -> None:
+    alone = {"select": None, "against_seed": None, "adjusted_p": None}
+    write_jsonl(here / "runs" / "r" / "optimize" / "front.jsonl", [row | alone for row in FRONT])
+    write_record(
+        here / "runs" / "r" / "optimize" / "result.json", {**RESULT, "winner": None, "finalists": []}
+    )
+    title, names, best, seed, *_ = prompts("list", "r").split("\n")
+    assert (
+        title == "pool of r, best first, by 2 items of pareto that the search has chosen by; students decide"
+    )
+    assert names.split() == ["id", "tokens", "pareto", "how", "it", "was", "made"]
+    assert best.split()[:4] == [FIRST, "12", ".750", "add"] and "winner" not in best
+    assert seed.split() == [SEED, "12", ".250", "the", "seed", "prompt"]
+    shown = prompts("show", "r", "best")
+    assert f"candidate {FIRST}" in shown and "pareto      .750 on 2 items" in shown
+    assert "select" not in shown and "against the seed" not in shown
+
+
 def test_list_prints_the_front_best_first(prompts: Prompts) -> None:
     title, names, best, seed, _, stopped, reason, _ = prompts("list", "r").split("\n")
     assert title.startswith("front of r, best first: 2 items of pareto, 40 of select")

@@ -20,13 +20,17 @@ def score(mean: float) -> dict[str, Any]:
 def run(tmp_path: Path) -> Path:
     """A finished run of one round: one student, and one candidate that was skipped."""
     one = {"id": "aaaaaaaa", "prompted": score(0.5), "student": score(0.6), "skipped": None}
-    two = {"id": "bbbbbbbb", "prompted": score(0.2), "student": None, "skipped": "no teacher gap <here>"}
+    two = {"id": "bbbbbbbb", "prompted": None, "student": None, "skipped": "no teacher gap <here>"}
     summary = {"round": 0, "winner": "aaaaaaaa", "reason": "aaaaaaaa won.", "candidates": [one, two]}
     folder = tmp_path / "round_00"
-    write_json(folder / "decision.json", {**summary, "oracle": 0.625})
-    rows = [{"id": "aaaaaaaa", "text": PROMPT}, {"id": "bbbbbbbb", "text": "Two."}]
+    second = {"id": "cccccccc", "difference": {"mean": 0.0125, "ci": [-0.25, 0.275], "p": 0.4375}}
+    write_json(folder / "decision.json", {**summary, "oracle": 0.625, "runner_up": second})
+    rows = [
+        {"id": "aaaaaaaa", "text": PROMPT, "pareto_mean": 0.25},
+        {"id": "bbbbbbbb", "text": "Two.", "pareto_mean": 0.1875},
+    ]
     write_jsonl(folder / "optimize" / "front.jsonl", rows)
-    fate = {"status": "accepted", "reason": None, "pareto_mean": 0.25, "how": "the seed prompt"}
+    fate = {"status": "accepted", "reason": None, "how": "the seed prompt"}
     write_jsonl(folder / "optimize" / "candidates.jsonl", [{**row, **fate} for row in rows])
     write_text(folder / "optimize" / "prompts" / "aaaaaaaa.txt", PROMPT)
     write_record(folder / "optimize" / "result.json", {})
@@ -84,6 +88,13 @@ def test_the_page_tells_what_happened(run: Path) -> None:
     )
     # Steps 1 and 2 of 2 lie at the middle and the right end; the larger KL at the top, half of it half as high.
     assert 'points="210.0,24.0 396.0,60.0"' in page
+
+
+def test_a_prompt_whose_student_is_not_tested_is_shown_by_pareto(run: Path) -> None:
+    one, two = write_report(run).read_text().split("<h3>bbbbbbbb")
+    assert '+ prompt, on pareto</td><td class="n">0.188</td>' in two and "on pareto</td>" not in one
+    assert "student − student of cccccccc" in one and "cccccccc" not in two
+    assert f'<td class="n">{0.0125:.3f}</td><td class="n">[-0.250, 0.275]</td><td>p = .4375</td>' in one
 
 
 def test_everything_is_escaped(run: Path) -> None:

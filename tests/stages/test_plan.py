@@ -10,6 +10,7 @@ import pytest
 from gepa_loop.cli import run
 from gepa_loop.command import DISTILL, EVALUATE, LOOP, OPTIMIZE, SWEEP, Command
 from gepa_loop.config.load import load_config
+from gepa_loop.config.recipe import reads_prompt
 from gepa_loop.lab import Lab, open_lab, seed_prompt
 from gepa_loop.loop import run_loop
 from gepa_loop.optimize.plan import plan_search
@@ -18,7 +19,7 @@ from gepa_loop.run.files import read_json
 from gepa_loop.sampling.base import Completion, Sampler, Sampling
 from gepa_loop.sampling.canary import TEXTS
 from gepa_loop.stages.distillation import Below, distill_candidate
-from gepa_loop.stages.plan import distillation, judged, loop_rollouts, students_a_round
+from gepa_loop.stages.plan import distillation, distillations, judged, loop_rollouts
 from gepa_loop.stages.search import open_proposer
 from gepa_loop.task.judge import JUDGEMENTS, REPLIES
 from gepa_loop.task.prompts import Candidate
@@ -116,22 +117,27 @@ def test_a_warm_start_takes_the_teachers_samples_and_saves_its_own_steps(tmp_pat
 def test_a_loop_takes_no_more_than_what_is_counted(tmp_path: Path, sets: tuple[str, ...]) -> None:
     lab, sampler = counted(*sets)
     prompt = seed_prompt(lab.config.optimize)
-    search = plan_search(lab.config, lab.rollouts, open_proposer(lab, 0), prompt)
+    search = plan_search(lab.config, lab.rollouts, open_proposer(lab, 0), prompt, "student")
     sampler.asked.clear()
     with open_run(tmp_path / "r", lab.identity()) as opened:
         result = run_loop(lab, prompt, opened, Silent())
     planned = loop_rollouts(lab.config, search.rollouts)
-    # What this run had no use for: proposals, finalists, students, and a winner to score on test.
+    # What this run had no use for: proposals, prompts, students, and a winner to score on test. Its search hands on the seed
+    # alone, and a rung after step 2 is reckoned with at which one of three would end.
     found = read_json(tmp_path / "r" / "round_00" / "optimize" / "result.json")
-    students = [one for one in result["rounds"][0]["candidates"] if one["student"]]
-    each = distillation(lab.config).rollouts + len(TEXTS) + 16 * 4
-    unused = (48 - found["spent"]["rollouts"]) + 16 * 4 * (2 - len(found["finalists"]))
-    unused += (students_a_round(lab.config) - len(students)) * each
+    [_] = result["rounds"][0]["candidates"]
+    unused = 48 - found["spent"]["rollouts"]
+    if reads_prompt(lab.config.distill, lab.config.objective):
+        whole, part = distillation(lab.config), distillation(lab.config, 2)
+        assert distillations(lab.config) == [(part, 1), (whole, 2)]
+        unused += part.rollouts + whole.rollouts + 2 * 64 * 4 + 3 * 64 * 4 + 2 * 16 * 4
+    else:
+        assert distillations(lab.config) == [(distillation(lab.config), 1)]
     assert result["status"] == "null"
     unused += 16 * 5
     with open_run(tmp_path / "r", lab.identity()) as opened:
         assert run_loop(lab, prompt, opened, Silent()) == result  # read, and nothing is sampled
-    assert sampler.rollouts == planned - unused + len(TEXTS) * students_a_round(lab.config)
+    assert sampler.rollouts == planned - unused + len(TEXTS)
 
 
 def test_the_plan_names_what_is_counted(
@@ -145,7 +151,7 @@ def test_the_plan_names_what_is_counted(
         "distill: 3 steps of 8 rollouts and groups drawn again, up to 576 tokens to write, and up to 112 rollouts of "
         "checks, for one student a round, as objective grpo reads no prompt"
     ) in shown
-    total = 4 * 24 + 48 + 128 + (72 + 112 + 64) + 3 * 16 * 5
+    total = 4 * 24 + 48 + (72 + 112 + 2 * 64) + 3 * 16 * 5
     assert f"up to {total} rollouts" in shown
 
 
@@ -161,6 +167,8 @@ def test_what_a_judge_reads_is_made_of_what_a_command_does() -> None:
     assert searched == 100 + spread
     both = Command("new", searches=True, trains=True)
     assert judged(config, both, 100) == searched + trained
-    unread = students_a_round(config) * (student.trained + student.recorded)
+    # Two students of three steps, and one of two.
+    unread = 2 * (student.trained + student.recorded) + distillation(config, 2).trained
+    assert student.trained == 24 and distillation(config, 2).trained == 16 and not student.recorded
     assert judged(config, LOOP, 100) == loop_rollouts(config, 100) - unread + spread
     assert judged(config, SWEEP) is None and judged(config, EVALUATE) is None

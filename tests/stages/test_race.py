@@ -19,7 +19,8 @@ from gepa_loop.model.lora.adapter import stack_adapters
 from gepa_loop.model.lora.training import remove_lora, student_adapter, with_lora
 from gepa_loop.run.files import read_json, read_jsonl
 from gepa_loop.stages.distillation import Below, distill_candidate
-from gepa_loop.stages.race import Raced, most_looks, race, rung_steps
+from gepa_loop.stages.pool import Pool
+from gepa_loop.stages.race import Raced, course, race, rung_steps
 from gepa_loop.task.prompts import Candidate
 from gepa_loop.task.scorers import each
 
@@ -72,8 +73,17 @@ def below(lab: Lab) -> Below:
     return Below(None, dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0))
 
 
+def pool(lab: Lab, count: int = len(CANDIDATES), split: str = "race") -> Pool:
+    """The first candidates; of each item one prompt is right, so that their scores are no student's."""
+    ids, places = [item.id for item in lab.task.splits[split]], range(count)
+    prompted = {
+        CANDIDATES[n].id: {id_: float(place % count == n) for place, id_ in enumerate(ids)} for n in places
+    }
+    return Pool(split, tuple(CANDIDATES[:count]), prompted, {})
+
+
 def run(lab: Lab, folder: Path, watch: Watch) -> Raced:
-    return race(lab, CANDIDATES, folder, watch, below(lab))
+    return race(lab, pool(lab), folder, watch, below(lab))
 
 
 def finish(lab: Lab, folder: Path, id_: str) -> Distilled:
@@ -95,7 +105,12 @@ def test_who_is_behind_trains_no_further(raced: tuple[Raced, Path, Watch]) -> No
     assert (
         len(first["living"]) == 3 and len(second["living"]) == 2 and found.living == tuple(second["living"])
     )
-    assert first["living"] == sorted(first["scores"], key=lambda id_: -first["scores"][id_])[:3]
+    # 8 items: the first three prompts are right on two each, the others on one.
+    assert list(first["prompts"].values()) == [0.25, 0.25, 0.25, 0.125, 0.125]
+    assert second["prompts"] == {id_: first["prompts"][id_] for id_ in first["living"]}
+    mixed = {id_: 0.7 * first["scores"][id_] + 0.3 * first["prompts"][id_] for id_ in first["scores"]}
+    assert first["living"] == sorted(mixed, key=lambda id_: -mixed[id_])[:3]
+    assert all("(.700 student + .300 prompt)" in one["reason"] for one in first["dropped"])
     assert set(found.dropped) == {one.id for one in CANDIDATES} - set(found.living)
     steps = {one.id: len(read_jsonl(folder / "distill" / one.id / "metrics.jsonl")) for one in CANDIDATES}
     gone = {one["id"] for one in first["dropped"]}
@@ -162,7 +177,7 @@ def test_students_of_a_later_round_race_on_the_stack(lab: Lab, tmp_path: Path) -
     blank = student_adapter(model)
     remove_lora(model)
     stack = replace(blank, tensors={name: tensor + 0.05 for name, tensor in blank.tensors.items()})
-    found = race(lab, CANDIDATES[:3], tmp_path, Watch(), Below(stack, below(lab).held_out))
+    found = race(lab, pool(lab, 3), tmp_path, Watch(), Below(stack, below(lab).held_out))
     assert len(found.living) == 2
     for id_ in found.living:
         student = adapter_at(tmp_path / "distill" / id_ / "checkpoints", 2)
@@ -174,7 +189,7 @@ def test_how_a_student_begins_is_said_once(lab: Lab, tmp_path: Path) -> None:
     # All steps before the last rung are on the teacher's samples.
     warm = lab.under(load_config("smoke", [*SETS, "distill.warm_start=1e-6"], env={}))
     watch = Watch()
-    race(warm, CANDIDATES, tmp_path, watch, below(lab))
+    race(warm, pool(lab), tmp_path, watch, below(lab))
     assert sum("beginning with the teacher's samples" in note for note in watch.notes) == len(CANDIDATES)
     assert sum("continuing after step 2" in note for note in watch.notes) == 3
 
@@ -182,8 +197,8 @@ def test_how_a_student_begins_is_said_once(lab: Lab, tmp_path: Path) -> None:
 def test_without_a_race_or_with_two_all_go_on(lab: Lab, tmp_path: Path) -> None:
     ids = tuple(one.id for one in CANDIDATES)
     off = lab.under(lab.config.model_copy(update={"race": RaceConfig(on=False)}))
-    assert race(off, CANDIDATES, tmp_path, Watch(), below(lab)) == Raced(ids, {}, ())
-    assert race(lab, CANDIDATES[:2], tmp_path, Watch(), below(lab)) == Raced(ids[:2], {}, ())
+    assert race(off, pool(lab), tmp_path, Watch(), below(lab)) == Raced(ids, {}, ())
+    assert race(lab, pool(lab, 2), tmp_path, Watch(), below(lab)) == Raced(ids[:2], {}, ())
     assert not list(tmp_path.iterdir())
 
 
@@ -191,7 +206,7 @@ def test_without_items_of_its_own_a_race_is_on_pareto(lab: Lab, tmp_path: Path) 
     task = replace(lab.task, splits={**lab.task.splits, "race": ()})
     bare = replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))
     watch = Watch()
-    found = race(bare, CANDIDATES[:3], tmp_path, watch, below(lab))
+    found = race(bare, pool(lab, 3, "pareto"), tmp_path, watch, below(lab))
     assert found.rungs[0]["split"] == "pareto" and "students race on pareto" in watch.notes[0]
     rows = read_jsonl(tmp_path / "race" / "000002" / f"{CANDIDATES[0].id}.jsonl")
     assert {row["item"] for row in rows} == {item.id for item in lab.task.splits["pareto"]}
@@ -206,9 +221,10 @@ def test_rungs_are_checks_before_the_last_step() -> None:
     assert rung_steps(DistillConfig(steps=30, check_every=30), (0.1, 0.4)) == []
 
 
-def test_looks_are_counted_before_a_race() -> None:
+def test_the_course_of_a_race_is_known_before_it() -> None:
     settings = DistillConfig(steps=60, check_every=20)
-    assert most_looks(8, RaceConfig(), settings) == 8 + 4
-    assert most_looks(3, RaceConfig(), settings) == 3
-    assert most_looks(2, RaceConfig(), settings) == most_looks(8, RaceConfig(on=False), settings) == 0
-    assert most_looks(8, RaceConfig(keep=1), settings) == 16
+    assert course(8, RaceConfig(), settings) == [(20, 8), (40, 4), (60, 2)]
+    assert course(3, RaceConfig(), settings) == [(20, 3), (60, 2)]
+    assert course(2, RaceConfig(), settings) == [(60, 2)]
+    assert course(8, RaceConfig(on=False), settings) == [(60, 8)]
+    assert course(8, RaceConfig(keep=1), settings) == [(20, 8), (40, 8), (60, 8)]
