@@ -86,7 +86,7 @@ def timed(lab: Lab, server: SlowModel, proposals: int, total: int, delay: float)
         sampled = read_jsonl(Path(folder) / "gepa" / "evaluations.jsonl", EvaluationRow)
     if found.spent.proposals != total:
         raise GepaLoopError(
-            f"{found.spent.proposals} proposals instead of {total}: stopped by {found.stopped_by}"
+            f"{found.spent.proposals} proposals instead of {total}: stopped by {found.stop.reason}"
         )
     return Timed(
         proposals,

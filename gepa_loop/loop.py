@@ -1,6 +1,7 @@
 """The loop: search prompts, race their students, score those that are left without a prompt, keep the best, go on.
 
-Each round writes one directory and is a function of what the round before returned. Every stage is done when
+Each round writes one directory and is a function of what the round before returned. The loop ends before its last round where one
+has found nothing and the next would have nothing new to try. Every stage is done when
 its output file exists, so the same command continues a run wherever it stopped.
 """
 
@@ -22,6 +23,7 @@ from gepa_loop.run.directory import Run
 from gepa_loop.run.files import read_json, read_record, write_json, write_record
 from gepa_loop.scores.card import WAYS, Replies, Way, decides
 from gepa_loop.scores.decision import Contender, Verdict, decide, level_of_round
+from gepa_loop.scores.ending import Attempt, nothing_new
 from gepa_loop.scores.ledger import begin_look
 from gepa_loop.scores.outcome import details, gains, lengths, summary
 from gepa_loop.scores.results import DecisionRecord, LoopRecord, RoundRecord, RoundTest, WholeTest
@@ -48,6 +50,8 @@ class Ground:
     """The earlier rounds' adapters, as one."""
     path: Path | None = None
     """Where that lies."""
+    tried: frozenset[str] = frozenset()
+    """Prompts that rounds without a winner have tried on it."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,15 @@ class RoundOutcome:
     """The winner's prompt; without a winner the one that prompts best."""
     summary: RoundRecord
     """This round's part of result.json."""
+    tried: frozenset[str] = frozenset()
+    """Prompts that have been tried on the model that the next round stands on, without a winner."""
 
 
 def run_loop(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer) -> LoopRecord:
     """Run all rounds, score `test`, and write result.json; returns its content.
 
-    A finished run with fewer rounds than are asked for is continued: of `test` only what the further rounds made is scored.
+    A finished run with fewer rounds than are asked for is continued, where its last round has left something new to try: of `test`
+    only what the further rounds made is scored.
 
     Raises:
         RunDirectoryError: The run has more rounds than are asked for.
@@ -82,17 +89,22 @@ def run_loop(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer) -> 
             f"{run.path} has {done} rounds, and loop.rounds is {lab.config.loop.rounds}",
             f"Ask for {done} or more to see or continue it, or choose another --run-name.",
         )
-    if done == lab.config.loop.rounds:
+    if is_whole(run.path, lab.config.loop.rounds):
         return read_record(run.path / "result.json", LoopRecord)
     outcomes: list[RoundOutcome] = []
-    stack, adapter = None, None
+    ground = Ground()
     for number in range(lab.config.loop.rounds):
         run.event("round", round=number)
-        own = lab.in_round(number)
-        outcome = run_round(own, seed_prompt, run, observer, Ground(number, stack, adapter))
+        outcome = run_round(lab.in_round(number), seed_prompt, run, observer, ground)
         observer.note(f"round {number}: {outcome.verdict.reason}")
         outcomes.append(outcome)
-        stack, adapter = outcome.stack, outcome.adapter
+        ground = Ground(number + 1, outcome.stack, outcome.adapter, outcome.tried)
+        if (ended := outcome.summary["ended"]) is not None:
+            observer.note(f"no further round: {ended}")
+            break
+        if outcome.verdict.winner is None and number + 1 < lab.config.loop.rounds:
+            observer.note(f"round {number + 1} has the same model, and other items and proposals to try")
+    stack, adapter = ground.stack, ground.path
     last = next((o for o in reversed(outcomes) if o.verdict.winner), outcomes[-1])
     seen = run_test(lab, run, observer, outcomes)
     result: LoopRecord = {
@@ -113,6 +125,16 @@ def rounds_done(path: Path) -> int:
     """Rounds of a finished run; 0 where it is not."""
     file = path / "result.json"
     return len(read_json(file, LoopRecord)["rounds"]) if file.exists() else 0
+
+
+def is_whole(path: Path, rounds: int) -> bool:
+    """Whether a run is finished and has so many rounds, or has ended with its last one."""
+    if rounds_done(path) >= rounds:
+        return True
+    return (
+        rounds_done(path) > 0
+        and read_json(path / "result.json", LoopRecord)["rounds"][-1]["ended"] is not None
+    )
 
 
 def run_round(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer, ground: Ground) -> RoundOutcome:
@@ -176,12 +198,19 @@ def run_round(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer, gr
         if number > 0 and ground.path is not None:
             adapter_path = folder / "stack"
             write_adapter(adapter_path, stack, lab.base.origin)
-    said = summary(number, verdict, contenders, config.seed)
+    handed_on = frozenset(candidate.id for candidate in front.candidates)
+    ended = None
+    if verdict.winner is None:
+        exhausted = front.stopped_by if front.exhausted else None
+        reads = reads_prompt(config.distill, config.objective)
+        ended = nothing_new(Attempt(reads, bool(pool.candidates), exhausted, handed_on, ground.tried))
+    tried = frozenset() if verdict.winner else ground.tried | handed_on
+    said = summary(number, verdict, contenders, ended, config.seed)
     more = details(verdict, base, config.seed)
     decision: DecisionRecord = {**said, "level": level, **more, "race": list(raced.rungs)}
     write_json(folder / "decision.json", decision)
     prompt = next(c for c in front.candidates if c.id == (verdict.winner or pool.best))
-    return RoundOutcome(number, verdict, ground.stack, stack, adapter_path, prompt, said)
+    return RoundOutcome(number, verdict, ground.stack, stack, adapter_path, prompt, said, tried)
 
 
 def _forgets(limits: LoopConfig, student: Distilled) -> str | None:

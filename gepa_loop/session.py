@@ -125,9 +125,9 @@ def _print_plan(lab: Lab, command: Command, path: Path, facts: Sequence[str]) ->
 def _searched(command: Command, settings: LoopConfig, path: Path) -> bool:
     """Whether nothing is left for a reflection model to be asked."""
     if command.rounds:
-        from gepa_loop.loop import rounds_done
+        from gepa_loop.loop import is_whole
 
-        return rounds_done(path) >= settings.rounds
+        return is_whole(path, settings.rounds)
     return (path / "optimize" / "result.json").exists()
 
 

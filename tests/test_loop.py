@@ -22,10 +22,10 @@ from gepa_loop.loop import Ground, RoundOutcome, run_round, run_test
 from gepa_loop.model.bundled import random_tiny
 from gepa_loop.model.lora.files import read_adapter
 from gepa_loop.model.lora.training import remove_lora, student_adapter, with_lora
-from gepa_loop.optimize.budget import Spent
+from gepa_loop.optimize.budget import Spent, Stop
 from gepa_loop.optimize.gepa import Found
 from gepa_loop.optimize.record import Choice, write_front
-from gepa_loop.run.directory import open_run
+from gepa_loop.run.directory import Run, open_run
 from gepa_loop.run.files import read_json, read_jsonl, write_jsonl
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.scores.card import Replies
@@ -305,6 +305,79 @@ def test_an_adapter_starts_in_directions_of_its_own(root: Path, winners: list[st
     assert abs(float(torch.stack(cosines).mean())) < 0.2
 
 
+def test_a_winner_leaves_a_model_on_which_nothing_was_tried(lab: Lab, root: Path, winners: list[str]) -> None:
+    assert [one["ended"] for one in read_json(root / "result.json")["rounds"]] == [None, None]
+    with chdir(root.parents[1]):
+        again = run_round(
+            lab.in_round(0),
+            Candidate("Answer the question."),
+            Run(root, "again"),
+            Silent(),
+            Ground(tried=frozenset("x")),
+        )
+    assert again.verdict.winner == winners[0] and again.tried == frozenset()
+
+
+SMOKE = "loop", "--config", "smoke", "--run-name", "r"
+
+
+def rounds_of(root: Path) -> list[Mapping[str, Any]]:
+    return read_json(root / "runs" / "r" / "result.json")["rounds"]
+
+
+def test_a_loop_ends_where_there_is_nothing_new_to_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No reply scores anything, so each search hands on the seed prompt alone."""
+    monkeypatch.chdir(tmp_path)
+    said = "no further round after round 1: all of its prompts had been tried on this model by the rounds before it"
+    assert run([*SMOKE, "--rounds", "1"]) == 0
+    assert "no further round" not in capsys.readouterr().out
+    assert run([*SMOKE, "--rounds", "4"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "round 1 has the same model, and other items and proposals to try" in shown
+    assert said in shown and "round 2" not in shown
+    rounds = rounds_of(tmp_path)
+    assert [one["winner"] for one in rounds] == [None, None] and rounds[0]["ended"] is None
+    folder = tmp_path / "runs" / "r"
+    for number, one in enumerate(rounds):
+        assert read_json(folder / f"round_{number:02d}" / "decision.json")["ended"] == one["ended"]
+    assert not (folder / "round_02").exists()
+    # Neither the same command nor one that asks for more goes on.
+    events = (folder / "events.jsonl").read_text().count('"round"')
+    for asked in ("4", "9"):
+        assert run([*SMOKE, "--rounds", asked]) == 0
+        assert said in " ".join(capsys.readouterr().out.split())
+    assert (folder / "events.jsonl").read_text().count('"round"') == events
+    assert rounds_of(tmp_path) == rounds and not (folder / "round_02").exists()
+    # In one go the rounds are the same.
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    monkeypatch.chdir(whole)
+    assert run([*SMOKE, "--rounds", "4"]) == 0
+    assert rounds_of(whole) == rounds
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("objective.type=grpo", "the objective reads no prompt"),
+        ("loop.min_gap=1", "none of its prompts helped the model"),
+        (
+            "optimize.patience=1",
+            "its search was stopped by patience: no better mean on pareto in 1 iterations",
+        ),
+    ],
+)
+def test_a_first_round_that_found_nothing_may_be_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run([*SMOKE, "--rounds", "2", "--set", setting, "--set", "distill.steps=1"]) == 0
+    (only,) = rounds_of(tmp_path)
+    assert only["ended"].startswith(said)
+
+
 @pytest.mark.parametrize("objective", ["full_kl", "grpo"])
 def test_nothing_of_a_prompt_is_internalised_where_none_is_read(tmp_path: Path, objective: str) -> None:
     sets = [f"objective.type={objective}", "evaluate.temperature=0", "evaluate.samples=1"]
@@ -356,7 +429,7 @@ def decision(
         place = opened.path / "round_00" / "optimize"
         if not (place / "result.json").exists():
             write_jsonl(place / "candidates.jsonl", rows)
-            write_front(place, Found(tuple(rows), "", Spent(), 0), Choice(rows, None, ""), None)
+            write_front(place, Found(tuple(rows), Stop("", False), Spent(), 0), Choice(rows, None, ""), None)
         run_round(lab, prompts[0], opened, watch or Silent(), Ground())
     return read_json(folder / "round_00" / "decision.json")
 

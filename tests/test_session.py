@@ -15,7 +15,7 @@ from gepa_loop.session import _checked_lab, _searched, open_session
 def test_a_reflection_model_is_asked_only_where_something_is_left_to_search(tmp_path: Path) -> None:
     two, three = (load_config("smoke", [f"loop.rounds={count}"], env={}).loop for count in (2, 3))
     assert not _searched(LOOP, two, tmp_path) and not _searched(OPTIMIZE, two, tmp_path)
-    write_json(tmp_path / "result.json", {"rounds": [{}, {}]})
+    write_json(tmp_path / "result.json", {"rounds": [{"ended": None}, {"ended": None}]})
     assert _searched(LOOP, two, tmp_path) and not _searched(LOOP, three, tmp_path)
     assert not _searched(OPTIMIZE, two, tmp_path)
     write_json(tmp_path / "optimize" / "result.json", {})

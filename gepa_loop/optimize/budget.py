@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gepa_loop.config.search import OptimizeConfig
 from gepa_loop.config.tables import SplitSizes
@@ -41,6 +42,15 @@ class Spent:
         }
 
 
+class Stop(NamedTuple):
+    """What ends a search."""
+
+    reason: str
+    """In words."""
+    exhausted: bool
+    """Nothing better or new came any more; else a budget is used up, and it could have gone on."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """What iterations have brought."""
@@ -75,7 +85,7 @@ def affordable(settings: OptimizeConfig, splits: SplitSizes, spent: Spent, deare
 
 def reason_to_stop(
     settings: OptimizeConfig, splits: SplitSizes, spent: Spent, progress: Progress, dearest: float
-) -> str | None:
+) -> Stop | None:
     """Which cap is reached, before an iteration whose first proposal could pass it; None to go on.
 
     Args:
@@ -90,18 +100,21 @@ def reason_to_stop(
     """
     most = proposal_rollouts(settings, splits)
     if spent.rollouts + most > settings.max_rollouts:
-        return f"rollouts: {spent.rollouts} of {settings.max_rollouts}, and an iteration may take {most}"
+        used = f"{spent.rollouts} of {settings.max_rollouts}"
+        return Stop(f"rollouts: {used}, and an iteration may take {most}", exhausted=False)
     if dearest and spent.usd + dearest > settings.max_usd:
-        return f"usd: {spent.usd:.2f} of {settings.max_usd:.2f}, and a proposal may cost {dearest:.2f}"
+        used = f"{spent.usd:.2f} of {settings.max_usd:.2f}"
+        return Stop(f"usd: {used}, and a proposal may cost {dearest:.2f}", exhausted=False)
     if spent.seconds >= settings.max_minutes * 60:
         if not spent.proposals:
             raise BudgetReached(
                 f"optimize.max_minutes = {settings.max_minutes:g} was reached before the first proposal",
                 "Raise it with --set and start again with --fresh.",
             )
-        return f"minutes: {spent.seconds / 60:.1f} of {settings.max_minutes:g}"
+        return Stop(f"minutes: {spent.seconds / 60:.1f} of {settings.max_minutes:g}", exhausted=False)
     if progress.without_gain >= settings.patience:
-        return f"patience: no better mean on pareto in {settings.patience} iterations"
+        why = f"patience: no better mean on pareto in {settings.patience} iterations"
+        return Stop(why, exhausted=True)
     if progress.idle >= IDLE_ITERATIONS:
-        return f"nothing new in {IDLE_ITERATIONS} iterations"
+        return Stop(f"nothing new in {IDLE_ITERATIONS} iterations", exhausted=True)
     return None

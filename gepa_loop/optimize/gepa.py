@@ -25,7 +25,7 @@ from gepa_loop.config.tables import SplitSizes
 from gepa_loop.config.whole import Config, check_budget, set_aside
 from gepa_loop.optimize.acceptance import shortfall
 from gepa_loop.optimize.adapter import COMPONENT, disable_caches, example
-from gepa_loop.optimize.budget import Progress, Spent, affordable, reason_to_stop
+from gepa_loop.optimize.budget import Progress, Spent, Stop, affordable, reason_to_stop
 from gepa_loop.optimize.decisions import Decisions, Outcome, outcome_of
 from gepa_loop.optimize.failing import no_instruction, useless
 from gepa_loop.optimize.frontier import Measured, best_at
@@ -46,7 +46,7 @@ class Found:
 
     rows: tuple[CandidateRow, ...]
     """Rows of candidates.jsonl of all that were accepted, in order: the seed is the first."""
-    stopped_by: str
+    stop: Stop
     spent: Spent
     refused: int
     """Proposals that were refused or failed."""
@@ -82,7 +82,7 @@ class _Search:
         self.pareto = scorer.rollouts.task.splits["pareto"]
         self.random = random.Random(derive_seed(seed, "parents"))
         self.progress = Progress()
-        self.stopped_by = ""
+        self.stop: Stop | None = None
         self._before: Spent | None = None
         """What was spent when the iteration began; None before the seed is scored."""
         self._shortfalls: dict[str, str | None] = {}
@@ -131,10 +131,8 @@ class _Search:
         best = max(one.mean for one in self._pool(state))
         spent = self._before = self.scorer.meter.spent
         self.progress = self.progress.after(spent.rollouts > before.rollouts, best)
-        self.stopped_by = (
-            reason_to_stop(self.settings, self.splits, spent, self.progress, self._dearest()) or ""
-        )
-        return bool(self.stopped_by)
+        self.stop = reason_to_stop(self.settings, self.splits, spent, self.progress, self._dearest())
+        return self.stop is not None
 
     def _outcomes(self, state: Any) -> list[Outcome]:
         """What became of this iteration's proposals; of the seed in the first place."""
@@ -215,9 +213,10 @@ def optimize(
     made = [journal.proposals[number] for number in range(scorer.meter.spent.proposals)]
     if made and all(map(useless, made)):
         raise no_instruction(aids.proposer.name, made)
+    assert search.stop is not None, "nothing else ends a search"
     return Found(
         tuple(row for row in journal.decided if row["status"] == "accepted"),
-        search.stopped_by,
+        search.stop,
         scorer.meter.spent,
         sum(row["status"] in ("refused", "failed") for row in journal.decided),
     )

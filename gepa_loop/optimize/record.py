@@ -28,6 +28,8 @@ class Front:
     """The best of those that are significantly better than the seed prompt."""
     reason: str
     stopped_by: str
+    exhausted: bool
+    """Nothing better or new came any more; else a budget was used up."""
     spent: SpentRecord
 
 
@@ -130,7 +132,8 @@ def write_front(folder: Path, found: Found, choice: Choice, stack: str | None) -
         "winner": choice.winner,
         "reason": choice.reason,
         "stack": stack,
-        "stopped_by": found.stopped_by,
+        "stopped_by": found.stop.reason,
+        "exhausted": found.stop.exhausted,
         "spent": found.spent.as_dict(),
         "refused": found.refused,
         "finalists": list(choice.finalists),
@@ -158,5 +161,6 @@ def _front(result: SearchRecord, rows: Sequence[FrontRow]) -> Front:
         result["winner"],
         result["reason"],
         result["stopped_by"],
+        result["exhausted"],
         result["spent"],
     )

@@ -168,6 +168,8 @@ class SearchRecord(TypedDict):
     """Fingerprint of the adapter that the prompts were evolved for; null is the bare base."""
     stopped_by: str
     """What ended it, in words."""
+    exhausted: bool
+    """Nothing better or new came any more (`optimize.patience`, or 20 iterations without a text to score); false where a budget ended it."""
     spent: SpentRecord
     """What it took."""
     refused: int

@@ -12,12 +12,15 @@ from gepa_loop.scores.results import GainsRecord, LoopRecord, RoundRecord, Token
 from gepa_loop.scores.statistics import difference, estimate
 
 
-def summary(number: int, verdict: Verdict, contenders: Sequence[Contender], seed: int) -> RoundRecord:
-    """A round's part of result.json, and the beginning of its decision.json; `seed` as in `decide`."""
+def summary(
+    number: int, verdict: Verdict, contenders: Sequence[Contender], ended: str | None, seed: int
+) -> RoundRecord:
+    """A round's part of result.json, and the beginning of its decision.json; `ended` as in the record, `seed` as in `decide`."""
     return {
         "round": number,
         "winner": verdict.winner,
         "reason": verdict.reason,
+        "ended": ended,
         "candidates": [
             {
                 "id": c.id,

@@ -61,6 +61,9 @@ class RoundRecord(TypedDict):
     """The winner's prompt."""
     reason: str
     """In words and numbers."""
+    ended: str | None
+    """Why the loop ends with this round, which has no winner, however many are asked for: another one would have nothing new to try. Null
+    where it would, and after a winner."""
     candidates: list[ContenderRecord]
     """Those that the search handed on, best first."""
 

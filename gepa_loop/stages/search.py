@@ -72,7 +72,7 @@ def search(lab: Lab, seed_prompt: Candidate, folder: Path, observer: Observer, p
     aids = Aids(proposer, progress, dearest)
     own_seed = derive_seed(lab.config.seed, "optimize", number)
     found = optimize(lab.config, lab.rollouts.by(stack), aids, seed_prompt, folder, own_seed)
-    observer.note(f"stopped by {found.stopped_by}")
+    observer.note(f"stopped by {found.stop.reason}")
     if purpose.aim == "prompt":
         choice = _judged(lab, found, folder, observer, purpose)
     else:

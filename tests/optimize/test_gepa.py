@@ -162,7 +162,7 @@ def test_a_killed_search_ends_like_an_uninterrupted_one(lab: Lab, tmp_path: Path
         again = search(lab, folder, proposer(lab), *COIN)
         assert record(folder) == whole
         assert [row["id"] for row in again.rows] == [row["id"] for row in found.rows]
-        assert (again.stopped_by, again.spent.rollouts) == (found.stopped_by, found.spent.rollouts)
+        assert (again.stop.reason, again.spent.rollouts) == (found.stop.reason, found.spent.rollouts)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 5, 99])
@@ -174,7 +174,7 @@ def test_candidates_jsonl_alone_is_enough_to_go_on(lab: Lab, tmp_path: Path, kee
     again = search(lab, folder, proposer(lab), *COIN)
     assert record(folder) == whole
     assert [row["id"] for row in again.rows] == [row["id"] for row in found.rows]
-    assert again.stopped_by == found.stopped_by
+    assert again.stop.reason == found.stop.reason
     if keep > len(whole):
         before = read_jsonl(tmp_path / "whole" / "candidates.jsonl")
         assert read_jsonl(folder / "candidates.jsonl") == before
@@ -252,10 +252,10 @@ def test_long_evaluations_are_saved_part_by_part(lab: Lab, tmp_path: Path) -> No
 
 def test_caps_are_kept_and_named(lab: Lab, tmp_path: Path) -> None:
     found = search(lab, tmp_path / "a", proposer(lab))
-    assert found.spent.rollouts <= 48 and found.stopped_by.startswith("rollouts: ")
+    assert found.spent.rollouts <= 48 and found.stop.reason.startswith("rollouts: ")
     texts = [f"Text {n}." for n in range(9)]
     dear = search(lab, tmp_path / "b", Scripted(*texts), "optimize.max_usd=0.6", "optimize.max_rollouts=999")
-    assert dear.stopped_by == "usd: 0.50 of 0.60, and a proposal may cost 0.25"
+    assert dear.stop.reason == "usd: 0.50 of 0.60, and a proposal may cost 0.25"
     assert dear.spent.usd == 0.5
 
 
@@ -263,7 +263,7 @@ def test_no_gain_in_n_iterations_ends_the_search_with_what_it_has(lab: Lab, tmp_
     texts = [f"Text {n}." for n in range(40)]
     budget = ("optimize.max_rollouts=9999", "optimize.max_usd=99", "optimize.patience=4")
     found = search(lab, tmp_path, Scripted(*texts), *budget)
-    assert found.stopped_by == "patience: no better mean on pareto in 4 iterations"
+    assert found.stop.reason == "patience: no better mean on pareto in 4 iterations"
     means = [row["pareto_mean"] or 0.0 for row in read_jsonl(tmp_path / "candidates.jsonl")]
     # An iteration whose minibatch is perfect proposes nothing.
     assert 0 < len(means) - 1 - means.index(max(means)) <= 4 and found.rows[0]["id"] == SEED.id
@@ -273,7 +273,10 @@ def test_reasons_to_stop() -> None:
     settings, splits = sections("optimize.patience=3", "optimize.max_rollouts=100")
 
     def reason(progress: Progress, dearest: float = 0.0, **spent: Any) -> str | None:
-        return reason_to_stop(settings, splits, Spent(**{"proposals": 1, **spent}), progress, dearest)
+        stop = reason_to_stop(settings, splits, Spent(**{"proposals": 1, **spent}), progress, dearest)
+        # What could go on with a larger budget is told from what could not.
+        assert stop is None or stop.exhausted == stop.reason.startswith(("patience", "nothing new"))
+        return None if stop is None else stop.reason
 
     going = Progress().after(True, 0.5)
     assert reason(going) is None
@@ -521,4 +524,4 @@ def test_a_perfect_seed_prompt_ends_the_search(lab: Lab, tmp_path: Path) -> None
     config = load_config("smoke", ["optimize.max_rollouts=9999"], env={})
     found = optimize(config, rollouts, Aids(proposer(lab)), SEED, tmp_path, 0)
     assert [row["pareto_mean"] for row in found.rows] == [1.0]
-    assert found.stopped_by == "nothing new in 20 iterations"
+    assert found.stop.reason == "nothing new in 20 iterations"

@@ -141,7 +141,7 @@ def test_one_proposal_an_iteration_is_the_search_of_before(lab: Lab, tmp_path: P
         ("50d540c4", "rejected", "afa6fac8", None, 104),
         ("d9c2afbe", "rejected", "08095128", None, 108),
     ]
-    assert found.stopped_by == "rollouts: 108 of 120, and an iteration may take 14"
+    assert found.stop.reason == "rollouts: 108 of 120, and an iteration may take 14"
     asked = [8, 3, 3, 3, 3, 8, 3, 3, 3, 3, 3, 8, 3, 3, 8, 3, 3, 3, 3, 3, 3, 8, 3, 3, 1, 3, 3, 1, 3]
     assert sampler.calls == asked
     assert [row["number"] for row in read_jsonl(tmp_path / "gepa" / "proposals.jsonl")] == list(range(13))
@@ -261,7 +261,7 @@ def test_killed_between_any_two_evaluations_it_ends_the_same(lab: Lab, tmp_path:
             break
         again = search(lab, folder, make(), *FOUR)
         assert record(folder) == whole and replies(folder) == replies(tmp_path / "whole")
-        assert (again.stopped_by, again.spent.rollouts) == (found.stopped_by, found.spent.rollouts)
+        assert (again.stop.reason, again.spent.rollouts) == (found.stop.reason, found.spent.rollouts)
 
 
 @pytest.mark.parametrize("dies_at", range(4, 8))
@@ -353,7 +353,7 @@ def test_calls_under_way_are_counted_at_their_dearest(lab: Lab, tmp_path: Path, 
     how = Writer()
     found = search(lab, tmp_path, how, *FOUR, f"optimize.max_usd={most}", quote=0.25)
     assert len(how.asked) == int(most / 0.25) and found.spent.usd == 0.25 * len(how.asked)
-    assert found.stopped_by.startswith("usd: ")
+    assert found.stop.reason.startswith("usd: ")
 
 
 @pytest.mark.parametrize("sets", [SETS, FOUR])
@@ -368,7 +368,7 @@ def test_a_call_that_was_dearer_than_thought_ends_a_replay_no_sooner(
     first = search(lab, tmp_path, Dear(), *sets, "optimize.max_usd=2")
     assert first.spent.usd > 2
     again = search(lab, tmp_path, Dear(), *sets, "optimize.max_usd=2")
-    assert (again.spent, again.stopped_by) == (first.spent, first.stopped_by)
+    assert (again.spent, again.stop.reason) == (first.spent, first.stop.reason)
 
 
 def test_no_more_is_taken_than_a_plan_says(lab: Lab, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ def test_equal_scores_have_one_interval_in_a_decision() -> None:
     base, prompted, student = ({f"i{n}": draw.random() for n in range(40)} for _ in range(3))
     contenders = [Contender("a", prompted, student, None)]
     verdict = decide(base, contenders, 0.05, 7)
-    said = summary(0, verdict, contenders, 7) | details(verdict, base, 7)
+    said = summary(0, verdict, contenders, None, 7) | details(verdict, base, 7)
     for scores, written in (
         (base, said["base"]),
         (prompted, said["candidates"][0]["prompted"]),
