@@ -128,19 +128,30 @@ def _one_line(text: str) -> str:
 
 
 def round_lines(result: LoopRecord) -> Iterator[str]:
-    """What each round with a winner gained on `test` over the model it found, and how much of its prompt's gain that is."""
+    """What each round with a winner gained on `test` over the model it found, and how much of its prompt's gain that is; then why
+    there is no further round, where one found nothing."""
     for one in result["rounds"]:
         if one["test"] is not None:
             student = one["test"]["student_minus_base"]
             assert student is not None, "a round that was tested has a winner"
             gain, prompt = _gain_text(student), _gain_text(one["test"]["prompted_minus_base"])
             p = p_sentence(student["p"])
-            kept = one["internalisation"]
-            share = (
-                "" if kept is None else f"; internalised {' '.join(estimate_text(kept))} of the prompt's gain"
-            )
             found = ground(result["rounds"], one["round"])
-            yield f"round {one['round']} on test: {found} + prompt {prompt}, student {gain}, {p}{share}"
+            yield (
+                f"round {one['round']} on test, against {found}: with the prompt {prompt}, the student without it "
+                f"{gain}, {p}{_kept(one['internalisation'], one['test']['prompted_minus_base'])}"
+            )
+    last = result["rounds"][-1]
+    if last["ended"] is not None:
+        yield f"no further round after round {last['round']}: {last['ended']}"
+
+
+def _kept(share: RatioRecord | None, prompt: DifferenceRecord) -> str:
+    """How much of a prompt's gain its student has, as the end of a sentence."""
+    low, high = prompt["ci"]
+    if share is not None:
+        return f"; it keeps {' '.join(estimate_text(share))} of the prompt's gain"
+    return "; what it keeps of the prompt's gain is not known, as that may be 0" if low <= 0 <= high else ""
 
 
 def compare_table(result: EvaluatedRecord, labels: Sequence[str]) -> Table:

@@ -110,12 +110,29 @@ def test_the_last_table_shows_both_ways_and_what_the_student_gained() -> None:
     assert "student - base, greedy: +.200 [+.100, +.300], p = .0123, paired by item" in lines
     assert "student - base, sampled: -.025 [-.125, +.075], p = .0123, paired by item" in lines
 
-    gains = {
-        f"{who}_minus_base": sampled["student_minus_base"] | {"p": 0.0001} for who in ("student", "prompted")
-    }
-    (line,) = round_lines({"rounds": [{"round": 0, "winner": "a", "test": gains, "internalisation": None}]})
-    gain = "-.025 [-.125, +.075]"
-    assert line == f"round 0 on test: base + prompt {gain}, student {gain}, p <= .0001"
+
+def test_each_round_says_what_its_student_keeps_of_its_prompt_and_the_last_why_it_is() -> None:
+    def won(number: int, gain: float, share: Any) -> dict[str, Any]:
+        diff = {"mean": gain, "ci": [gain - 0.1, gain + 0.1], "p": 0.0001}
+        test = {"student_minus_base": diff, "prompted_minus_base": diff}
+        return {"round": number, "winner": "a", "test": test, "internalisation": share, "ended": None}
+
+    lost = {"round": 1, "winner": None, "test": None, "internalisation": None, "ended": None}
+    share = {"mean": 0.975, "ci": [0.9, 1.05]}
+    rounds = [won(0, 0.2, share), lost, won(2, 0.05, None), won(3, 0.15, None)]
+    rounds.append(lost | {"round": 4, "ended": "there is nothing to try"})
+    small, large = "+.050 [-.050, +.150]", "+.150 [+.050, +.250]"
+    assert list(round_lines({"rounds": rounds})) == [
+        "round 0 on test, against base: with the prompt +.200 [+.100, +.300], the student without it "
+        "+.200 [+.100, +.300], p <= .0001; it keeps .975 [.900, 1.050] of the prompt's gain",
+        f"round 2 on test, against student of round 0: with the prompt {small}, the student without it "
+        f"{small}, p <= .0001; what it keeps of the prompt's gain is not known, as that may be 0",
+        # Where no prompt is read, nothing of one can be kept.
+        f"round 3 on test, against student of round 2: with the prompt {large}, the student without it "
+        f"{large}, p <= .0001",
+        "no further round after round 4: there is nothing to try",
+    ]
+    assert len(list(round_lines({"rounds": rounds[:4]}))) == 3
 
 
 @pytest.mark.parametrize("width", [24, 60, 80])

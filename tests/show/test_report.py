@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gepa_loop.errors import RunDirectoryError
-from gepa_loop.run.files import write_json, write_jsonl, write_record, write_text
+from gepa_loop.run.files import read_json, read_record, write_json, write_jsonl, write_record, write_text
 from gepa_loop.show.report import write_report
 
 PROMPT = 'Say <b>"four"</b> & stop {now}.'
@@ -21,7 +21,13 @@ def run(tmp_path: Path) -> Path:
     """A finished run of one round: one student, and one candidate that was skipped."""
     one = {"id": "aaaaaaaa", "prompted": score(0.5), "student": score(0.6), "skipped": None}
     two = {"id": "bbbbbbbb", "prompted": None, "student": None, "skipped": "no teacher gap <here>"}
-    summary = {"round": 0, "winner": "aaaaaaaa", "reason": "aaaaaaaa won.", "candidates": [one, two]}
+    summary = {
+        "round": 0,
+        "winner": "aaaaaaaa",
+        "reason": "aaaaaaaa won.",
+        "ended": None,
+        "candidates": [one, two],
+    }
     folder = tmp_path / "round_00"
     second = {"id": "cccccccc", "difference": {"mean": 0.0125, "ci": [-0.25, 0.275], "p": 0.4375}}
     write_json(folder / "decision.json", {**summary, "oracle": 0.625, "runner_up": second})
@@ -45,6 +51,7 @@ def run(tmp_path: Path) -> Path:
     one_round = {
         **dict.fromkeys(("base", "prompted", "student"), score(0.25)),
         "student_minus_base": {"mean": 0.375, "ci": [0.2, 0.4], "p": 0.0001},
+        "prompted_minus_base": {"mean": 0.25, "ci": [0.2, 0.4], "p": 0.0001},
     }
     card = {"samples": 1, "pass_at_k": 0.25, "tokens": 6.5, "cut": 0.125}
     test = {
@@ -77,7 +84,7 @@ def test_the_page_tells_what_happened(run: Path) -> None:
     page = write_report(run).read_text()
     assert "difference 0.300 [0.200, 0.400], p = .0123" in page
     assert "model = 0.375 [0.200, 0.400], p &lt;= .0001" in page
-    assert "gain: 1.500 [1.000, 2.000]" in page
+    assert "keeps 1.500 [1.000, 2.000] of the prompt's gain" in page and "No further round" not in page
     assert "aaaaaaaa · winner, chosen on these items" in page and "bbbbbbbb · winner" not in page
     assert "oracle" in page and "0.625" in page and "12.5 %" in page
     rows = page.split("<tr>")
@@ -95,6 +102,19 @@ def test_a_prompt_whose_student_is_not_tested_is_shown_by_pareto(run: Path) -> N
     assert '+ prompt, on pareto</td><td class="n">0.188</td>' in two and "on pareto</td>" not in one
     assert "student − student of cccccccc" in one and "cccccccc" not in two
     assert f'<td class="n">{0.0125:.3f}</td><td class="n">[-0.250, 0.275]</td><td>p = .4375</td>' in one
+
+
+def test_the_page_says_why_there_is_no_share_and_no_further_round(run: Path) -> None:
+    result = read_record(run / "result.json")
+    (own,) = result["rounds"]
+    own |= {"internalisation": None}
+    own["test"]["prompted_minus_base"]["ci"] = [-0.1, 0.4]
+    write_record(run / "result.json", result, result["prompt"])
+    decision = read_json(run / "round_00" / "decision.json")
+    write_json(run / "round_00" / "decision.json", decision | {"ended": "nothing <new>"})
+    page = write_report(run).read_text()
+    assert "not known, as that may be 0" in page and "No further round: nothing &lt;new&gt;." in page
+    assert "The student keeps" not in page
 
 
 def test_everything_is_escaped(run: Path) -> None:
