@@ -307,15 +307,17 @@ def test_an_adapter_starts_in_directions_of_its_own(root: Path, winners: list[st
 
 def test_a_winner_leaves_a_model_on_which_nothing_was_tried(lab: Lab, root: Path, winners: list[str]) -> None:
     assert [one["ended"] for one in read_json(root / "result.json")["rounds"]] == [None, None]
+    ids = frozenset(row["id"] for row in read_jsonl(root / "round_00" / "optimize" / "front.jsonl"))
     with chdir(root.parents[1]):
         again = run_round(
             lab.in_round(0),
             Candidate("Answer the question."),
             Run(root, "again"),
             Silent(),
-            Ground(tried=frozenset("x")),
+            Ground(tried=ids),
         )
     assert again.verdict.winner == winners[0] and again.tried == frozenset()
+    assert again.summary["ended"] is None
 
 
 SMOKE = "loop", "--config", "smoke", "--run-name", "r"

@@ -159,6 +159,12 @@ class Task:
         """Reasons not to trust a score on this task: answers that nothing matches or that contradict each other, one that
         dominates, draws that are mostly repeats."""
         found = [f"task {self.name}: {doubt}" for doubt in self.doubts]
+        first = len(self.splits["race"])
+        for number, later in enumerate(self.later, 1):
+            if (count := len(later["race"])) < first:
+                found.append(
+                    f"task {self.name}: round {number} has {count} items of race, not {first} as round 0; no more questions were found"
+                )
         answer, share = self.commonest
         if answer and share > 0.30:
             found.append(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gepa_loop.config.load import load_config
+from gepa_loop.config.whole import set_aside
 from gepa_loop.errors import RunDirectoryError
 from gepa_loop.lab import open_lab, seed_prompt
 from gepa_loop.run.files import read_json, read_jsonl
@@ -71,3 +72,29 @@ def test_a_search_for_students_hands_on_a_pool_and_scores_nothing_on_select(tmp_
         )
         assert (row["status"] == "accepted") == (mine > parents)
     assert len(judged) > 4 and search(lab, prompt, folder, Watch(), Purpose("student")) == front
+
+
+def test_the_search_of_a_later_round_draws_other_minibatches_and_proposals(tmp_path: Path) -> None:
+    """On the same model and for the same seed prompt."""
+    sets = ("optimize.reflection.model=offline", "optimize.max_rollouts=120", "loop.rounds=2")
+    lab = open_lab(load_config("smoke", sets, env={}).for_aim("student"))
+    task = replace(lab.task, scorer=each(lambda one: (float(zlib.crc32(one.reply.encode()) % 2), "")))
+    lab = replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))
+    train, aside = lab.task.splits["train"], set_aside(lab.config.optimize, lab.config.task.splits)
+    first, drawn, texts = [], [], []
+    for number in (0, 1):
+        folder = tmp_path / f"round_{number:02d}" / "optimize"
+        own = lab.in_round(number)
+        search(own, seed_prompt(lab.config.optimize), folder, Watch(), Purpose("student", number))
+        asked = [
+            row["item"] for one in read_jsonl(folder / "gepa" / "evaluations.jsonl") for row in one["rows"]
+        ]
+        first.append([id_ for id_ in asked if ":train:" in id_][: lab.config.optimize.minibatch])
+        _, *rows = read_jsonl(folder / "candidates.jsonl")
+        drawn.append([set(row["parent_scores"]) for row in rows if row["parent_scores"]])
+        texts.append([row["text"] for row in rows])
+    assert all(len(one) > 4 for one in drawn)
+    assert first[0] != first[1] and texts[0] != texts[1]
+    # All of train, but for what worked examples are made of, which is not scored.
+    assert aside == 4
+    assert set().union(*drawn[0], *drawn[1]) == {item.id for item in train[aside:]}

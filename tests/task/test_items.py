@@ -125,12 +125,61 @@ def test_a_race_has_items_of_its_own_where_they_are_made_or_asked_for(tmp_path: 
     assert len(load_task(TaskConfig(name="lcm", splits=sizes), 0).splits["race"]) == 64
     # This one has 100 questions, of which 70 are left over, and then none for a second round.
     few = TaskConfig(name="lcm", options={"max_value": 10}, splits={**sizes, "train": 60})
-    assert 0 < len(load_task(few, 0).splits["race"]) < 64
+    one = load_task(few, 0)
+    assert 0 < len(one.splits["race"]) < 64 and not any("of race" in text for text in one.warnings())
+    with pytest.raises(TaskError, match="only 0 questions were found for round 1"):
+        load_task(few, 0, rounds=2)
+    # With 34 for the races of two rounds and their select, what a round has less is said.
+    two = load_task(
+        few.model_copy(update={"splits": type(few.splits)(**{**sizes, "train": 20})}), 0, rounds=2
+    )
+    left = len(two.later[0]["race"])
+    assert len(two.splits["race"]) == 64 > left
+    said = f"task lcm: round 1 has {left} items of race, not 64 as round 0"
+    assert [text for text in two.warnings() if "of race" in text] == [f"{said}; no more questions were found"]
     file = _write(tmp_path / "t.jsonl", _numbered(30))
     assert load_task(_jsonl(file, **sizes), 0).splits["race"] == ()
     assert len(load_task(_jsonl(file, **sizes, race=5), 0).splits["race"]) == 5
     with pytest.raises(TaskError, match="race = 21: only 20 questions"):
         load_task(_jsonl(file, **sizes, race=21), 0)
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("kind", ["jsonl", "python"])
+def test_records_are_dealt_out_by_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, by_hand: bool
+) -> None:
+    sizes = {"train": 4, "pareto": 3, "race": 5, "select": 6, "test": 7}
+    records = _numbered(14 + 3 * 11)
+    if by_hand:
+        names = [split for split, size in sizes.items() for _ in range(size * (3 if split in FRESH else 1))]
+        records = [{**record, "split": name} for record, name in zip(records, names, strict=True)]
+    config = _jsonl(_write(tmp_path / "t.jsonl", records), **sizes)
+    if kind == "python":
+        name = f"dealt_{by_hand}".lower()
+        (tmp_path / f"{name}.py").write_text(f"def make():\n    return {records!r}\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        config = TaskConfig(kind="python", name=f"{name}:make", extract="whole", splits=sizes)
+    three = load_task(config, 0, rounds=3)
+    assert len({item.id for item in three.items}) == len(three.items) == len(records)
+    for split in FRESH:
+        parts = [three.in_round(n).splits[split] for n in range(3)]
+        assert [len(part) for part in parts] == [sizes[split]] * 3 and parts[1:] == [
+            later[split] for later in three.later
+        ]
+        if by_hand:
+            assert {item.entry["split"] for part in parts for item in part} == {split}
+    # Rounds that are added change nothing of those before, and there must be records for them.
+    two, one = load_task(config, 0, rounds=2), load_task(config, 0)
+    assert one.splits == two.splits == three.splits and two.later == three.later[:1]
+    assert one.fingerprint == three.fingerprint and three.warnings() == ()
+    with pytest.raises(TaskError, match=r"select = 6: only 0 questions were found for round 3") as caught:
+        load_task(config, 0, rounds=4)
+    assert "or loop.rounds" in str(caught.value.hint)
+    fewer = {**sizes, "select": 2}
+    with pytest.raises(TaskError, match=r"race = 5: only \d questions were found for round \d") as caught:
+        load_task(config.model_copy(update={"splits": type(config.splits)(**fewer)}), 0, rounds=9)
+    assert "Lower task.splits.race or loop.rounds" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("by_hand", [False, True])
