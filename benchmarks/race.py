@@ -45,10 +45,11 @@ class World:
 class Trials:
     """Students of many trials at once; every look draws replies of its own, and items, unless it is told which."""
 
-    def __init__(self, world: World, trials: int, seed: int) -> None:
+    def __init__(self, world: World, trials: int, seed: int, z: Floats | None = None) -> None:
+        """`z` [students] is how good they are, in every trial, in standard deviations from the mean; None: drawn."""
         self.world, self.random = world, np.random.default_rng(seed)
         shape = trials, world.students
-        self.z = self.random.standard_normal(shape)
+        self.z = self.random.standard_normal(shape) if z is None else np.tile(z, (trials, 1))
         self.noise = self.random.standard_normal(shape)
         other = self.random.standard_normal(shape)
         self.prompts = self._quality(world.prompt * self.z + np.sqrt(1 - world.prompt**2) * other)

@@ -150,13 +150,13 @@ def _pick(
     family = len(students)
     flips = flips_for(alpha / family)
     differences = {id_: difference(scores, base, seed, flips) for id_, scores in students.items()}
-    adjusted = _holm_by_side(differences)
+    adjusted = holm_by_side(differences)
     prompted = {
         c.id: mean(as_array(c.prompted)) for c in contenders if c.id in students and c.prompted is not None
     }
     means = {id_: mean(as_array(scores)) for id_, scores in students.items()}
     ranking = tuple(sorted(students, key=lambda id_: (-means[id_], -prompted[id_], id_)))
-    winner = next((i for i in ranking if differences[i].mean > 0 and adjusted[i] < alpha), None)
+    winner = first_above(ranking, differences, adjusted, alpha)
     shown = winner or ranking[0]
 
     def p_of(id_: str) -> str:
@@ -195,7 +195,14 @@ def _compare(
     )
 
 
-def _holm_by_side(differences: Mapping[str, Difference]) -> dict[str, float]:
+def first_above(
+    ranking: Sequence[str], differences: Mapping[str, Difference], adjusted: Mapping[str, float], alpha: float
+) -> str | None:
+    """The first of a ranking that is significantly above what it was compared with."""
+    return next((id_ for id_ in ranking if differences[id_].mean > 0 and adjusted[id_] < alpha), None)
+
+
+def holm_by_side(differences: Mapping[str, Difference]) -> dict[str, float]:
     """Each difference's p after Holm on its own side of 0; what lies on the other has p = 1."""
     above = holm([d.p if d.mean > 0 else 1.0 for d in differences.values()])
     below = holm([d.p if d.mean < 0 else 1.0 for d in differences.values()])
