@@ -364,7 +364,7 @@ def test_a_loop_ends_where_there_is_nothing_new_to_try(
     ("setting", "said"),
     [
         ("objective.type=grpo", "the objective reads no prompt"),
-        ("loop.min_gap=1", "none of its prompts helped the model"),
+        ("loop.min_gap=1", "none of its prompts helped by more than loop.min_gap"),
         (
             "optimize.patience=1",
             "its search was stopped by patience: no better mean on pareto in 1 iterations",

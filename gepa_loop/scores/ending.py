@@ -27,14 +27,14 @@ def nothing_new(tried: Attempt) -> str | None:
 
     A round without a winner leaves the model as it was. Another one has further items and other random numbers, but with them
     alone the same prompts would be tested until luck makes one win. New to try are other prompts: a search that a budget
-    ended, and whose prompts did something, may find some in another order of minibatches and proposals. One that found nothing better or new any
-    more would only begin with the same prompt again, on the same model; so would one of whose prompts none helped.
-    And where a further round has handed on nothing but prompts of the rounds before it, no more are to be expected.
+    ended, and whose prompts did something, may find some with other minibatches and proposals. One that found nothing
+    better or new any more, or no prompt that helps, would only begin again with the same prompt on the same model. And where a
+    further round has handed on nothing but prompts of the rounds before it, no others are to be expected.
     """
     if not tried.reads_prompt:
         return "the objective reads no prompt, so another student would differ by its items and random numbers alone"
     if not tried.helped:
-        return "none of its prompts helped the model, so that there was nothing to distill, and another search would begin where it began"
+        return "none of its prompts helped by more than loop.min_gap, so that nothing was distilled, and another search would begin where it began"
     if tried.exhausted is not None:
         return f"its search was stopped by {tried.exhausted}, and another one would begin where it began"
     if tried.prompts <= tried.before:

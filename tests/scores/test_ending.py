@@ -18,13 +18,13 @@ def test_a_search_that_a_budget_ended_may_find_other_prompts(before: str) -> Non
     ("change", "said"),
     [
         ({"reads_prompt": False}, "the objective reads no prompt"),
-        ({"helped": False}, "none of its prompts helped the model"),
+        ({"helped": False}, "none of its prompts helped by more than loop.min_gap"),
         ({"exhausted": "nothing new in 20 iterations"}, "its search was stopped by nothing new in 20 iter"),
         ({"before": frozenset("ab")}, "all of its prompts had been tried on this model"),
         ({"before": frozenset("abc")}, "all of its prompts had been tried on this model"),
         # The first reason that holds is said.
         ({"reads_prompt": False, "helped": False}, "the objective reads no prompt"),
-        ({"helped": False, "exhausted": "patience"}, "none of its prompts helped the model"),
+        ({"helped": False, "exhausted": "patience"}, "none of its prompts helped by more than loop.min_gap"),
         ({"exhausted": "patience", "before": frozenset("ab")}, "its search was stopped by patience"),
     ],
 )

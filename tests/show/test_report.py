@@ -115,6 +115,11 @@ def test_the_page_says_why_there_is_no_share_and_no_further_round(run: Path) -> 
     page = write_report(run).read_text()
     assert "not known, as that may be 0" in page and "No further round: nothing &lt;new&gt;." in page
     assert "The student keeps" not in page
+    # Where no prompt is read, nothing of one can be kept.
+    own["test"]["prompted_minus_base"]["ci"] = [0.1, 0.4]
+    write_record(run / "result.json", result, result["prompt"])
+    page = write_report(run).read_text()
+    assert "not known" not in page and "The student keeps" not in page
 
 
 def test_everything_is_escaped(run: Path) -> None:
