@@ -55,6 +55,9 @@ CASES = {
         Case("B", "qwen3-4b", 16, 4, 256, 1024, 128, "bfloat16", "cuda"),
         Case("C", "qwen3-4b", 32, 4, 256, 1024, 2048, "bfloat16", "cuda"),
         Case("D", "llama-135m", 16, 4, 48, 256, 24, CPU_TYPE, "cpu"),
+        Case("F", "llama-135m", 16, 4, 128, 1024, 64, "bfloat16", "cuda"),
+        Case("F-half", "qwen2-half", 32, 4, 128, 1024, 64, "bfloat16", "cuda"),
+        Case("F-cpu", "llama-135m", 16, 4, 48, 256, 24, CPU_TYPE, "cpu"),
         Case("tiny", "tiny", 8, 4, 48, 64, 8, "float32", "cpu"),
     )
 }
@@ -68,12 +71,16 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         "llama",
         {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "vocab_size": 49152},
     ),
+    "qwen2-half": (
+        "qwen2",
+        {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "vocab_size": 151936},
+    ),
     "qwen3-4b": (
         "qwen3",
         {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "vocab_size": 151936},
     ),
 }
-HEADS = {"tiny": (4, 2, 16), "llama-135m": (9, 3, 64), "qwen3-4b": (32, 8, 128)}
+HEADS = {"tiny": (4, 2, 16), "llama-135m": (9, 3, 64), "qwen2-half": (14, 2, 64), "qwen3-4b": (32, 8, 128)}
 """Query heads, key heads, width."""
 
 

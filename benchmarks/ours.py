@@ -20,7 +20,8 @@ from gepa_loop.distill.metrics import peak_memory_gib
 from gepa_loop.distill.optimizer import make_optimizer
 from gepa_loop.distill.passes import plan_passes
 from gepa_loop.distill.teacher.choose import open_teacher
-from gepa_loop.distill.update import Carried, Trainee, update
+from gepa_loop.distill.turn import Reader, Trainee, Turn
+from gepa_loop.distill.update import update
 from gepa_loop.lab import Lab
 from gepa_loop.model.graphs import open_forward
 from gepa_loop.model.lora.training import student_adapter, with_lora
@@ -86,8 +87,8 @@ def run(case: Case, steps: int, warmup: int, sets: list[str]) -> dict[str, Any]:
     fixed = replace(lab.rollouts, sampler=Fixed(case, base.model.config.vocab_size))
     collected = collect(config, fixed.by(student_adapter(model)), teacher, None, 0)
     passes = plan_passes(config.distill, base, case.prompt + case.new)
-    trainee, carried = Trainee(base, forward, optimizer, teacher), Carried(passes)
-    loss = update(config, trainee, collected, carried, Clock(base.device)).loss
+    turn, reader = Turn(config, Trainee(optimizer, teacher), collected), Reader(base, forward)
+    loss = update(turn, reader, passes, Clock(base.device)).loss
 
     rows = []
     if case.device == "cuda":
@@ -96,7 +97,7 @@ def run(case: Case, steps: int, warmup: int, sets: list[str]) -> dict[str, Any]:
         start, clock = time.perf_counter(), Clock(base.device)
         collected = collect(config, lab.rollouts.by(student_adapter(model, base.device)), teacher, None, step)
         clock.lap("generate")
-        update(config, trainee, collected, replace(carried, updates=step), clock)
+        update(replace(turn, collected=collected, updates=step), reader, passes, clock)
         seconds = clock.seconds
         rows.append({"step": time.perf_counter() - start, **seconds})
         assert {len(c.token_ids) for c in collected.completions} == {case.new}

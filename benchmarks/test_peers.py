@@ -26,7 +26,8 @@ from gepa_loop.distill.head.divergence import divergence
 from gepa_loop.distill.optimizer import make_optimizer
 from gepa_loop.distill.passes import plan_passes
 from gepa_loop.distill.teacher.choose import open_teacher
-from gepa_loop.distill.update import Carried, Trainee, update
+from gepa_loop.distill.turn import Reader, Trainee, Turn
+from gepa_loop.distill.update import update
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.graphs import open_forward
 from gepa_loop.model.lora.training import as_teacher, remove_lora, student_adapter, with_lora
@@ -59,13 +60,11 @@ def both(lab: Lab, config: Config, peer: Any) -> tuple[Outcome, Outcome]:
 
         optimizer = make_optimizer(config.distill, list(trained.values()))
         forward = open_forward(lab.base.model, list(trained.values()))
-        done = update(
-            config,
-            Trainee(lab.base, forward, optimizer, teacher),
-            collected,
-            Carried(plan_passes(config.distill, lab.base, 0)),
-            Clock(lab.base.device),
+        turn, passes = (
+            Turn(config, Trainee(optimizer, teacher), collected),
+            plan_passes(config.distill, lab.base, 0),
         )
+        done = update(turn, Reader(lab.base, forward), passes, Clock(lab.base.device))
         ours = Outcome(done.loss, {n: p.grad.clone() for n, p in trained.items() if p.grad is not None})
 
         with torch.no_grad():

@@ -28,7 +28,7 @@ from gepa_loop.scores.ledger import begin_look
 from gepa_loop.scores.outcome import details, gains, lengths, summary
 from gepa_loop.scores.results import DecisionRecord, LoopRecord, RoundRecord, RoundTest, WholeTest
 from gepa_loop.scores.statistics import internalisation, item_scores
-from gepa_loop.stages.distillation import Below, distill_candidate
+from gepa_loop.stages.distillation import Below, distill_candidate, finish_candidates
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.pool import open_pool
 from gepa_loop.stages.race import race
@@ -37,7 +37,7 @@ from gepa_loop.stages.search import Purpose, search
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
 
 if TYPE_CHECKING:
-    from gepa_loop.distill.trainer import Distilled
+    from gepa_loop.distill.distilled import Distilled
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,8 @@ def run_round(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer, gr
     below = Below(stack, held_out)
     raced = race(lab, pool, folder, observer, below)
     why, students = {**pool.why, **raced.dropped}, dict[str, Adapter]()
+    left = {folder / "distill" / one.id: one for one in front.candidates if one.id not in why}
+    finish_candidates(lab, left, observer, below)
     for candidate in front.candidates:
         if candidate.id in why:
             continue

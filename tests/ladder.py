@@ -49,6 +49,8 @@ SETS = [
     "distill.group=16",
     "distill.steps=10",
     "distill.lr=2e-2",
+    # With steps as long as these, sums in another order decide which tokens are drawn, and who wins.
+    "distill.together=1",
 ]
 """Over the smoke preset: two rounds of a few seconds, each with a winner."""
 COMMAND = ["loop", "--config", "smoke", "--run-name", "r", *(w for s in SETS for w in ("--set", s))]

@@ -65,6 +65,10 @@ class DistillConfig(Section):
     patience: Annotated[int, Field(ge=0)] = 4
     """Stop where so many checks together are not above as many before them by more than one standard error; those of a warm
     start do not count. 0 goes on to the end."""
+    together: Positive = 8
+    """Most students of a race that share their steps, as far as they have 256 rollouts a step between them: one decoding batch and
+    one pass for the rows of all, each with its own adapter. 1 trains them one after the other; results are the same up to
+    rounding. A teacher other than `base` has them train one after the other, too."""
     micro_tokens: Positive | None = None
     """Tokens in one forward and backward pass; changes memory, not the result. None: 2,048 on the CPU, and on a GPU what
     half of its free memory holds, up to 16,384. Where memory runs out it is halved for good and the update begins anew; rows that do

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from gepa_loop.distill.batch import Group, completion_tokens
+from gepa_loop.distill.gradient import packed_questions
 from gepa_loop.distill.head.chunked import token_stats
 from gepa_loop.distill.passes import Holder, Passes, in_parts
 from gepa_loop.model.base import Base
 from gepa_loop.model.forward import Prefix, hidden_states
-from gepa_loop.model.packed import pack
 from gepa_loop.sampling.base import Completion
 from gepa_loop.task.items import Item
 
@@ -25,6 +25,7 @@ def reply_groups(
     items: Sequence[Item],
     questions: Sequence[Sequence[int]],
     completions: Sequence[Completion],
+    student: int = 0,
 ) -> list[Group]:
     """A student's replies as a teacher reads them, one group an item.
 
@@ -33,6 +34,7 @@ def reply_groups(
         items: What was asked.
         questions: Their tokens without a prompt.
         completions: The student's, the same number of each item, item by item.
+        student: Its number in the model.
     """
     each = len(completions) // len(items)
     return [
@@ -40,6 +42,7 @@ def reply_groups(
             tuple(question),
             teacher.after_prefix(item),
             tuple(c.token_ids for c in completions[each * place : each * (place + 1)]),
+            student,
         )
         for place, (item, question) in enumerate(zip(items, questions, strict=True))
     ]
@@ -68,8 +71,7 @@ def divergences(
 
     def read(part: Sequence[Group]) -> torch.Tensor:
         dense = teacher.read(part, base.device)
-        plain = pack([g.student_prompt for g in part], [g.completions for g in part], 0, base.device)
-        states = hidden_states(base.model, plain, Prefix())
+        states = hidden_states(base.model, packed_questions(part, base), Prefix())
         return token_stats(states, head, completion_tokens(part, base.device), dense).reverse_kl_N
 
     kl_N, passes = in_parts(read, groups, passes, teacher, forward)

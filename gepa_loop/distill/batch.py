@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -19,6 +19,8 @@ class Group:
     teacher_prompt: tuple[int, ...]
     """Without the cached prefix; that of whatever reads besides the student."""
     completions: tuple[tuple[int, ...], ...]
+    student: int = 0
+    """Whose they are, where several students are trained together."""
 
     @property
     def tokens(self) -> int:
@@ -54,7 +56,7 @@ def _fit(group: Group, limit: int) -> list[Group]:
         return [group]
     half = len(group.completions) // 2
     parts = group.completions[:half], group.completions[half:]
-    return [g for p in parts for g in _fit(Group(group.student_prompt, group.teacher_prompt, p), limit)]
+    return [g for part in parts for g in _fit(replace(group, completions=part), limit)]
 
 
 def _length(group: Group) -> int:

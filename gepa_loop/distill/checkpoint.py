@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,10 +51,7 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, base: Origin) -> None:
-    """Write `folder`/step_NNNNNN, complete when its state.json exists; earlier ones keep only their adapter.
-
-    Any of those may be kept in the end, as later checks decide what the best one is.
-    """
+    """Write `folder`/step_NNNNNN, complete when its state.json exists."""
     target = folder / f"step_{checkpoint.step:06d}"
     write_adapter(target / "adapter", checkpoint.adapter, base)
     others = {"teacher": checkpoint.teacher, "weights": checkpoint.weights}
@@ -73,6 +70,13 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, base: Origin) -> None:
         "halved": checkpoint.halved,
     }
     write_record(target / "state.json", state, "adapter", *more, MOMENTS)
+
+
+def thin_out(folder: Path, step: int) -> None:
+    """Leave of the checkpoints before `step` only their adapters: any may be kept in the end, as later checks decide what the
+    best one is."""
+    target = folder / f"step_{step:06d}"
+    others = ("teacher", "weights")
     for old in folder.glob("step_*"):
         if not (old / "state.json").exists():
             # Its process was killed: state.json is written last.
@@ -83,6 +87,22 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, base: Origin) -> None:
             for name in others:
                 shutil.rmtree(old / name, ignore_errors=True)
             (old / MOMENTS).unlink()
+
+
+def at_one_step(folders: Sequence[Path]) -> None:
+    """Take back the last checkpoints of some students where those of others were not written, or not all were thinned out.
+
+    Students that share their steps are saved one after the other. Going on together from where all were, they do the same
+    sums again, and come out the same to the byte.
+    """
+    least = min(map(steps_saved, folders), default=0)
+    for folder in folders:
+        if (folder / f"step_{least:06d}" / MOMENTS).exists():
+            for newer in folder.glob("step_*"):
+                if int(newer.name.removeprefix("step_")) > least:
+                    # First the record: what has none is not complete.
+                    (newer / "state.json").unlink(missing_ok=True)
+                    shutil.rmtree(newer)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:

@@ -13,10 +13,15 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """Seconds by phase of one step; on a GPU of the device's own time, which the host does not wait for."""
+    """Seconds by phase of one step; on a GPU of the device's own time, which the host does not wait for.
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    Args:
+        device: Of the work.
+        students: How many share the step; each is booked its part.
+    """
+
+    def __init__(self, device: torch.device, students: int = 1) -> None:
+        self._device, self._students = device, students
         self._laps = [("", self._now())]
 
     def lap(self, phase: str) -> None:
@@ -31,7 +36,7 @@ class Clock:
         found: dict[str, float] = {}
         for (_, start), (phase, end) in itertools.pairwise(self._laps):
             took = end - start if isinstance(start, float) else start.elapsed_time(end) / 1000
-            found[phase] = found.get(phase, 0.0) + took
+            found[phase] = found.get(phase, 0.0) + took / self._students
         return found
 
     def _now(self) -> Any:

@@ -20,6 +20,7 @@ from gepa_loop.distill.warm import Recorded, by_teacher
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.run.seeds import derive_seed
 from gepa_loop.sampling.base import Completion, Sampling
+from gepa_loop.sampling.together import Request
 from gepa_loop.scores.rollouts import Rollouts
 from gepa_loop.task.items import Item
 from gepa_loop.task.prompts import NO_PROMPT
@@ -65,6 +66,48 @@ class Collected:
         return [completion for one in self.drawn for completion in one.completions]
 
 
+@dataclass(frozen=True)
+class Planned:
+    """Who answers what in a step; nothing is sampled yet."""
+
+    items: tuple[Item, ...]
+    by_student: tuple[bool, ...]
+    """Who answers each item: the student, or else the teacher."""
+    epochs: tuple[int, ...]
+    """How often all of `train` was drawn before each item."""
+    sampling: Sampling
+
+    def of(self, student: bool) -> list[Item]:
+        """The items that the student answers, or those that the teacher does."""
+        return [item for item, own in zip(self.items, self.by_student, strict=True) if own is student]
+
+
+def plan_step(config: Config, rollouts: Rollouts, step: int) -> Planned:
+    """A step's items and who answers them, counted from 0: they depend on it and the round, and on nothing that came before."""
+    settings = config.distill
+    count = settings.rollouts // settings.group
+    train = rollouts.task.splits["train"]
+    # A round goes on where the one before would have ended, so that no item comes twice before all have come.
+    first = (rollouts.round * settings.steps + step) * count
+    share = on_policy_share(settings, config.objective, config.teacher)
+    return Planned(
+        tuple(items_of_step(train, first // count, count, rollouts.seed)),
+        # Counted on over steps, so that a quarter of two groups is one group of the student's in every second step.
+        tuple(
+            int((place + 1) * share) > int(place * share) for place in range(step * count, (step + 1) * count)
+        ),
+        tuple((first + n) // len(train) for n in range(count)),
+        Sampling(config.sampling.temperature, settings.max_tokens(step, config.sampling.max_tokens)),
+    )
+
+
+def asked(config: Config, rollouts: Rollouts, step: int) -> Request:
+    """What the student is asked first in a step."""
+    items = plan_step(config, rollouts, step).of(True)
+    prompts = rollouts.renderer.all_tokens(NO_PROMPT, items) if items else []
+    return rollouts.wanted(prompts, items, config.distill.group, f"train/{step}")
+
+
 def collect(
     config: Config,
     rollouts: Rollouts,
@@ -72,6 +115,7 @@ def collect(
     stack: Adapter | None,
     step: int,
     recorded: Recorded | None = None,
+    answered: Sequence[Completion] | None = None,
 ) -> Collected:
     """Sample and score the rollouts of one step, counted from 0.
 
@@ -82,65 +126,51 @@ def collect(
         stack: Adapter of the earlier rounds.
         step: Items, seeds and horizon depend on it and the round, and on nothing that came before.
         recorded: The teacher's completions, where they are made once; a group takes its item's in turn.
+        answered: The student's completions of `asked`, where they are there already.
     """
-    settings, objective, size = config.distill, config.objective, config.distill.group
-    count = settings.rollouts // size
-    # A round goes on where the one before would have ended, so that no item comes twice before all have come.
-    begun = rollouts.round * settings.steps
+    objective, size = config.objective, config.distill.group
+    planned = plan_step(config, rollouts, step)
     train = rollouts.task.splits["train"]
-    items = items_of_step(train, begun + step, count, rollouts.seed)
-    share = on_policy_share(settings, objective, config.teacher)
-    # Counted on over steps, so that a quarter of two groups is one group of the student's in every second step.
-    by_student = [
-        int((place + 1) * share) > int(place * share) for place in range(step * count, (step + 1) * count)
-    ]
-    horizon = settings.max_tokens(step, config.sampling.max_tokens)
-    sampling = Sampling(config.sampling.temperature, horizon)
 
-    def sampled(
-        wanted: Sequence[Item], own: Sequence[Sequence[int]], student_draws: bool, purpose: str
-    ) -> list[Completion]:
-        if student_draws:
-            return rollouts.sample(own, wanted, size, sampling, purpose)
+    def by_its_teacher(wanted: Sequence[Item], epochs: Sequence[int]) -> list[Completion]:
+        if recorded is not None:
+            turns = zip(wanted, epochs, strict=True)
+            return [c for item, epoch in turns for c in _replayed(recorded[item.id], size, epoch)]
         assert teacher is not None
         prompts = [teacher.prompts[item.id] for item in wanted]
-        with by_teacher(rollouts, teacher, stack, config.sampling) as answered:
-            return answered.sample(prompts, wanted, size, sampling, purpose)
+        with by_teacher(rollouts, teacher, stack, config.sampling) as others:
+            return others.sample(prompts, wanted, size, planned.sampling, f"teacher/{step}")
 
-    def draw(
-        wanted: Sequence[Item], student_draws: bool, purpose: str, epochs: Sequence[int] = ()
-    ) -> list[Drawn]:
-        if not wanted:
-            return []
+    def drawn_by(student: bool, wanted: Sequence[Item], flat: Sequence[Completion]) -> list[Drawn]:
         own = [tuple(tokens) for tokens in rollouts.renderer.all_tokens(NO_PROMPT, wanted)]
-        if recorded is None or student_draws:
-            flat = sampled(wanted, own, student_draws, purpose)
-        else:
-            turns = zip(wanted, epochs, strict=True)
-            flat = [c for item, epoch in turns for c in _replayed(recorded[item.id], size, epoch)]
         parts = [tuple(flat[n : n + size]) for n in range(0, len(flat), size)]
         scores = _scores(rollouts, wanted, parts, objective)
         return [
-            Drawn(item, student_draws, prompt, part, worth)
+            Drawn(item, student, prompt, part, worth)
             for item, prompt, part, worth in zip(wanted, own, parts, scores, strict=True)
         ]
 
-    own = draw([item for item, yes in zip(items, by_student, strict=True) if yes], True, f"train/{step}")
-    first = (begun + step) * count
-    teachers = [n for n, yes in enumerate(by_student) if not yes]
-    others = draw(
-        [items[n] for n in teachers],
-        False,
-        f"teacher/{step}",
-        [(first + n) // len(train) for n in teachers],
-    )
-    drawn = [(own if yes else others).pop(0) for yes in by_student]
+    def by_the_student(wanted: Sequence[Item], purpose: str) -> list[Completion]:
+        own = rollouts.renderer.all_tokens(NO_PROMPT, wanted)
+        return rollouts.sample(own, wanted, size, planned.sampling, purpose)
+
+    own, others = list[Drawn](), list[Drawn]()
+    if mine := planned.of(True):
+        flat = by_the_student(mine, f"train/{step}") if answered is None else answered
+        own = drawn_by(True, mine, flat)
+    if theirs := planned.of(False):
+        epochs = [n for n, yes in zip(planned.epochs, planned.by_student, strict=True) if not yes]
+        others = drawn_by(False, theirs, by_its_teacher(theirs, epochs))
+    drawn = [(own if yes else others).pop(0) for yes in planned.by_student]
     for attempt in range(objective.redraws):
         dull = [n for n, one in enumerate(drawn) if one.equal]
         fresh = _other_items(train, drawn, len(dull), rollouts.derived("redraw", step, attempt))
-        for n, one in zip(dull, draw(fresh, True, f"train/{step}/{attempt}"), strict=False):
+        if not fresh:
+            break
+        again = drawn_by(True, fresh, by_the_student(fresh, f"train/{step}/{attempt}"))
+        for n, one in zip(dull, again, strict=False):
             drawn[n] = one
-    return _as_tensors(objective, size, teacher, drawn, horizon)
+    return _as_tensors(objective, size, teacher, drawn, planned.sampling.max_tokens)
 
 
 def _replayed(completions: Sequence[Completion], size: int, epoch: int) -> list[Completion]:

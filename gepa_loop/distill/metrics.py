@@ -52,8 +52,8 @@ def metrics(
         "lr": _finite(lr),
         "seconds": seconds,
         "tokens_per_second": tokens / sum(seconds.values()),
-        "micro_tokens": done.carried.passes.tokens,
-        "recomputed": done.carried.passes.recompute,
+        "micro_tokens": done.passes.tokens,
+        "recomputed": done.passes.recompute,
         "peak_memory_gib": peak_memory_gib(device),
     }
 

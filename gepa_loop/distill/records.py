@@ -64,7 +64,8 @@ class StepMetrics(SelfMeasured, CheckMetrics):
     lr: float | None
     """> 0: of the step's first update."""
     seconds: dict[str, float]
-    """By phase: `generate`, `teacher`, `forward`, `loss`, `backward`, `optimizer`, `check`."""
+    """By phase: `generate`, `teacher`, `forward`, `loss`, `backward`, `optimizer`, `check`; those of a step that several students share are
+    divided among them."""
     tokens_per_second: float
     """Completion tokens, of the step without its check."""
     micro_tokens: int

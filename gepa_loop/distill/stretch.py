@@ -3,237 +3,201 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from gepa_loop.config.whole import Config
 from gepa_loop.distill.agreement import divergences, reply_groups
-from gepa_loop.distill.average import Average
-from gepa_loop.distill.checkpoint import Checkpoint, optimizer_moments, restore_moments
+from gepa_loop.distill.checkpoint import Checkpoint, optimizer_moments
 from gepa_loop.distill.checks import Check
 from gepa_loop.distill.clock import Clock
-from gepa_loop.distill.collect import collect
+from gepa_loop.distill.collect import Collected, asked, collect, plan_step
 from gepa_loop.distill.metrics import metrics, samples
 from gepa_loop.distill.optimizer import learning_rate
 from gepa_loop.distill.passes import Passes
-from gepa_loop.distill.records import CheckMetrics, MetricsRow, SampleRow
-from gepa_loop.distill.update import Carried, Trainee, update
-from gepa_loop.distill.warm import Recorded, imitating
+from gepa_loop.distill.records import CheckMetrics, MetricsRow
+from gepa_loop.distill.student import JOURNALS, METRICS, SAMPLES, Course, Student
+from gepa_loop.distill.turn import Reader, Turn
+from gepa_loop.distill.update import update_together
 from gepa_loop.errors import Diverged
 from gepa_loop.lab import Lab
-from gepa_loop.model.lora.adapter import Adapter, stack_adapters
-from gepa_loop.model.lora.training import load_student, load_teacher, student_adapter, teacher_adapter
-from gepa_loop.run.files import append_jsonl, read_jsonl, write_jsonl
-from gepa_loop.sampling.base import Sampling
+from gepa_loop.run.files import append_jsonl
+from gepa_loop.sampling.base import Completion, Sampling
+from gepa_loop.sampling.together import sample_together
 from gepa_loop.scores.rollouts import Rollouts, item_means, mean_score
 from gepa_loop.task.prompts import NO_PROMPT
 
-if TYPE_CHECKING:
-    from peft import PeftModel
-
-    from gepa_loop.distill.teacher.base import Teacher
-
-
-METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
-JOURNALS = METRICS, SAMPLES
-Progress = Callable[[MetricsRow], None]
-FAILURES = 3
-"""Steps in a row without a finite loss and gradient that end a stretch; one alone is left out and counted."""
+Reached = tuple[Checkpoint, MetricsRow]
+"""The state at a check, which is not saved yet, and the last step's row."""
 
 
 @dataclass
 class Training:
-    """A student and what trains it. Its weights, moments and passes change in place."""
+    """Students of one model, each with its own teacher. Their weights and the passes change in place."""
 
     lab: Lab
-    model: PeftModel
-    stack: Adapter | None
-    trainee: Trainee
-    record: Recorded | None
-    """The teacher's samples, where they are made once."""
-    average: Average
+    reader: Reader
+    students: tuple[Student, ...]
     passes: Passes
-    folder: Path
-    """Of the journals."""
-    warm_start: float
-    """Nats a token at which steps on the teacher's samples end."""
 
-    @property
-    def teacher(self) -> Teacher | None:
-        """The teacher."""
-        return self.trainee.teacher
-
-    @property
-    def student(self) -> Adapter:
-        """The present weights with the stack below, on the model's device."""
-        own = student_adapter(self.model, self.lab.base.device)
-        return own if self.stack is None else stack_adapters([self.stack, own])
-
-    def beginning(self, before: Mapping[str, float]) -> Checkpoint:
-        """The state before the first step, with its held-out scores.
+    def beginning(self, student: Student, before: Mapping[str, float]) -> Checkpoint:
+        """A student's state before the first step, with its held-out scores.
 
         Args:
+            student: New.
             before: Of base + stack; not used where the task has no answers.
         """
         if self.lab.task.answers == "references":
-            before = self._check(0)[0].scores
-        warm = self.warm_start > 0
+            [found] = self._checks([student], 0)
+            if isinstance(found, Diverged):
+                raise found
+            before = found[0].scores
+        warm = student.warm_start > 0
         return Checkpoint(
             0,
-            student_adapter(self.model),
-            optimizer_moments(self.trainee.optimizer),
+            student.adapter(),
+            optimizer_moments(student.trainee.optimizer),
             (Check(0, before, warm),),
             dict.fromkeys(JOURNALS, 0),
-            self._following(),
+            student.following(),
             warm=warm,
         )
 
-    def go_to(self, checkpoint: Checkpoint) -> None:
-        """Put a checkpoint's weights and moments back, and cut the journals to its steps."""
-        load_student(self.model, checkpoint.adapter)
-        self.average.restart()
-        if checkpoint.weights is not None:
-            load_student(self.model, checkpoint.weights)
-        restore_moments(self.trainee.optimizer, checkpoint.moments)
-        if checkpoint.teacher is not None:
-            load_teacher(self.model, checkpoint.teacher)
-        if self.teacher is not None:
-            self.teacher.restored()
-        for name, kind in ((METRICS, MetricsRow), (SAMPLES, SampleRow)):
-            count, path = checkpoint.rows[name], self.folder / name
-            write_jsonl(path, read_jsonl(path, kind, count, again=self.folder)[:count])
-
-    def stretch(self, start: Checkpoint, progress: Progress) -> tuple[Checkpoint, MetricsRow]:
-        """Train from a checkpoint, whose weights are in place, to the next held-out check.
-
-        Args:
-            start: The checkpoint.
-            progress: Called with each step's row of metrics.jsonl but the last.
+    def stretch(self, courses: Sequence[Course]) -> list[Reached | Diverged]:
+        """Train students, all from the same step on, to the next held-out check.
 
         Returns:
-            The state then, which is not saved yet, and the last row.
-
-        Raises:
-            Diverged: Losses or gradients that are not finite, `FAILURES` steps in a row, or logits that the sampler cannot use.
+            What each reached, or why it did not: losses or gradients that are not finite, `FAILURES` steps in a row, or logits
+            that the sampler cannot use.
         """
-        rollouts, settings = self.lab.rollouts, self.lab.config.distill
-        config = with_half_the_rate(self.lab.config) if start.halved else self.lab.config
-        step, baseline, warm, failed = start.step, start.baseline, start.warm, start.failed
-        written, checked, imitated = dict(start.rows), False, list[float]()
-        check, adapter = start.checks[-1], start.adapter
-        row: MetricsRow | None = None
-        try:
-            while not checked:
-                if row is not None:
-                    progress(row)
-                clock = Clock(self.lab.base.device)
-                # 1. The student answers, or the teacher does.
-                now = imitating(config) if warm else config
-                collected = collect(
-                    now, rollouts.by(self.student), self.teacher, self.stack, step, self.record
-                )
-                measured = rollouts.sampler.sleep()
-                clock.lap("generate")
+        rollouts, settings, device = self.lab.rollouts, self.lab.config.distill, self.lab.base.device
+        step, checked, going = courses[0].start.step, False, list(courses)
+        reached: dict[int, Reached] = {}
+        while going and not checked:
+            for course in going:
+                if course.row is not None:
+                    course.progress(course.row)
+            clock = Clock(device, len(going))
+            # 1. The students answer, or their teachers do.
+            collected = self._collect(going, step)
+            going = [course for course in going if course.harm is None]
+            measured = rollouts.sampler.sleep()
+            clock.lap("generate")
+            if not going:
+                break
 
-                # 2. The teacher reads; the student moves.
-                carried = Carried(self.passes, step * settings.updates, baseline)
-                done = update(now, self.trainee, collected, carried, clock)
-                self.passes = done.carried.passes
-                self.average.add(step + 1)
-                finite = math.isfinite(done.loss) and math.isfinite(done.grad_norm)
-                failed = 0 if finite else failed + 1
-                if failed == FAILURES:
-                    raise Diverged(f"the loss or its gradient was not finite in {FAILURES} steps in a row")
-                step, baseline = step + 1, done.carried.baseline
-                rate = learning_rate(config.distill, carried.updates)
-                row = {
-                    **metrics(step, collected, done, rate, clock, self.lab.base.device),
+            # 2. The teachers read; the students move.
+            now = [course.now for course in going]
+            taken = step * settings.updates
+            turns = [
+                Turn(config, course.student.trainee, batch, taken, course.baseline)
+                for config, course, batch in zip(now, going, collected, strict=True)
+            ]
+            done = update_together(turns, self.reader, self.passes, clock)
+            self.passes = done[0].passes
+            checked = (step + 1) % settings.check_every == 0 or step + 1 == settings.steps
+            for course, batch, one in zip(going, collected, done, strict=True):
+                warm, finite = course.warm, course.note(step, one)
+                if course.harm is not None:
+                    continue
+                rate = learning_rate(course.config.distill, taken)
+                course.row = {
+                    **metrics(step + 1, batch, one, rate, clock, device),
                     **measured,
                     "warm": warm,
                     "skipped": not finite,
-                    "halved": start.halved,
+                    "halved": course.start.halved,
                 }
-                if warm and finite:
-                    imitated.append(done.loss)
-                # For half of the steps at most: a 135M model is still at .1 nats after 30 of them, a 0.5B one at .05 after 10 to 25.
-                warm = warm and 2 * step < settings.steps and not (finite and done.loss <= self.warm_start)
-                shown = samples(step, collected, done, rollouts)
-                append_jsonl(self.folder / SAMPLES, shown)
+                shown = samples(step + 1, batch, one, rollouts)
+                append_jsonl(course.student.folder / SAMPLES, shown)
+                course.shown += len(shown)
+                if not checked:
+                    append_jsonl(course.student.folder / METRICS, [course.row])
+            step, going = step + 1, [course for course in going if course.harm is None]
 
-                # 3. Held-out check, of the average.
-                checked = step % settings.check_every == 0 or step == settings.steps
-                if checked:
-                    with self._averaged():
-                        adapter = student_adapter(self.model)
-                        check, found = self._check(step)
-                    row = {**row, **found}
-                    clock.lap("check")
-                    row["seconds"] = clock.seconds
-                append_jsonl(self.folder / METRICS, [row])
-                written = {METRICS: written[METRICS] + 1, SAMPLES: written[SAMPLES] + len(shown)}
-        except Diverged as error:
-            raise Diverged(f"step {step + 1}: {error}", error.hint) from error
-        reached = Checkpoint(
-            step,
-            adapter,
-            optimizer_moments(self.trainee.optimizer),
-            (*start.checks, replace(check, warm=warm, warm_losses=imitated)),
-            written,
-            self._following(),
-            student_adapter(self.model) if self.average.share else None,
-            baseline,
-            warm,
-            failed,
-            start.halved,
-        )
-        assert row is not None
-        return reached, row
+            # 3. Held-out checks, of the averages.
+            if checked and going:
+                with ExitStack() as averages:
+                    for course in going:
+                        averages.enter_context(course.student.averaged())
+                    adapters = [course.student.adapter() for course in going]
+                    checks = self._checks([course.student for course in going], step)
+                clock.lap("check")
+                for course, adapter, found in zip(going, adapters, checks, strict=True):
+                    if isinstance(found, Diverged):
+                        course.ended(step, found)
+                        continue
+                    check, more = found
+                    assert course.row is not None
+                    course.row = {**course.row, **more, "seconds": clock.seconds}
+                    append_jsonl(course.student.folder / METRICS, [course.row])
+                    reached[id(course)] = course.reached(step, adapter, check), course.row
+        return [course.harm or reached[id(course)] for course in courses]
 
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Within the block the student's weights are their average over the steps."""
-        try:
-            with self.average.in_place():
-                self._moved()
-                yield
-        finally:
-            self._moved()
+    def _collect(self, courses: Sequence[Course], step: int) -> list[Collected]:
+        """The rollouts of each student; who cannot answer takes note of why and has none."""
+        rollouts, device, stack = self.lab.rollouts, self.lab.base.device, self.students[0].stack
+        own = [rollouts.by(course.student.whole(device)) for course in courses]
+        wanted = [asked(course.now, rows, step) for course, rows in zip(courses, own, strict=True)]
+        horizon = plan_step(courses[0].now, rollouts, step).sampling
+        found = []
+        for course, rows, answered in zip(
+            courses, own, sample_together(rollouts.sampler, wanted, horizon), strict=True
+        ):
+            try:
+                if isinstance(answered, Diverged):
+                    raise answered
+                student = course.student
+                found.append(
+                    collect(course.now, rows, student.teacher, stack, step, student.record, answered)
+                )
+            except Diverged as error:
+                course.ended(step, error)
+        return found
 
-    def _moved(self) -> None:
-        if self.teacher is not None:
-            self.teacher.moved()
-
-    def _following(self) -> Adapter | None:
-        """The adapter of a teacher that follows the student."""
-        return teacher_adapter(self.model) if self.teacher is not None and self.teacher.follows else None
-
-    def _check(self, step: int) -> tuple[Check, CheckMetrics]:
-        """What a check after `step` finds of the student, without a prompt.
+    def _checks(self, students: Sequence[Student], step: int) -> list[tuple[Check, CheckMetrics] | Diverged]:
+        """What a check after `step` finds of students, without a prompt.
 
         Returns:
-            What judges it: its scores, or exp(-KL(student || teacher)) where answers are the prompted model's replies; and for
-            the step's log the held-out score, that KL, pass@k and the score on the control.
+            Of each what judges it: its scores, or exp(-KL(student || teacher)) where answers are the prompted model's replies;
+            and for the step's log the held-out score, that KL, pass@k and the score on the control. Or that its logits are not
+            finite.
         """
-        config, rollouts = self.lab.config, self.lab.rollouts.by(self.student)
+        config, device, items = self.lab.config, self.lab.base.device, self.lab.task.splits["pareto"]
         sampling = Sampling(config.evaluate.temperature, config.sampling.max_tokens)
-        items, count = rollouts.task.splits["pareto"], config.distill.pass_at
+        own = [self.lab.rollouts.by(student.whole(device)) for student in students]
+        questions = self.lab.rollouts.renderer.all_tokens(NO_PROMPT, items)
         samples = config.evaluate.samples
-        completions = rollouts.completions(NO_PROMPT, items, samples, sampling, "evaluate")
+        wanted = [rows.wanted(questions, items, samples, "evaluate") for rows in own]
+        found = list[tuple[Check, CheckMetrics] | Diverged]()
+        for student, rows, completions in zip(
+            students, own, sample_together(self.lab.rollouts.sampler, wanted, sampling), strict=True
+        ):
+            try:
+                if isinstance(completions, Diverged):
+                    raise completions
+                found.append(self._check(student, rows, completions, step))
+            except Diverged as error:
+                found.append(error)
+        return found
+
+    def _check(
+        self, student: Student, rollouts: Rollouts, completions: Sequence[Completion], step: int
+    ) -> tuple[Check, CheckMetrics]:
+        """What is found of a student's held-out completions."""
+        config, count = self.lab.config, self.lab.config.distill.pass_at
+        sampling = Sampling(config.evaluate.temperature, config.sampling.max_tokens)
+        items, samples = rollouts.task.splits["pareto"], config.evaluate.samples
         held_out = rollouts.scored(items, completions)
         judged, found = item_means(held_out), CheckMetrics(held_out_score=mean_score(held_out))
         kl: Mapping[str, float] = {}
         # What grpo reads, if anything, is the base without a prompt.
-        reads = config.objective.reads_teacher
-        if reads and self.teacher is not None and all(item.id in self.teacher.prompts for item in items):
+        teacher = student.teacher if config.objective.reads_teacher else None
+        if teacher is not None and all(item.id in teacher.prompts for item in items):
             rollouts.sampler.sleep()
             questions = rollouts.renderer.all_tokens(NO_PROMPT, items)
-            groups = reply_groups(self.teacher, items, questions, completions)
-            nats, self.passes = divergences(
-                self.lab.base, self.teacher, groups, self.passes, self.trainee.forward
-            )
+            groups = reply_groups(teacher, items, questions, completions, student.trainee.number)
+            nats, self.passes = divergences(self.lab.base, teacher, groups, self.passes, self.reader.forward)
             kl = dict(zip((item.id for item in items), nats, strict=True))
             found["held_out_kl"] = sum(nats) / len(nats)
             if rollouts.task.answers == "references":
@@ -250,9 +214,3 @@ class Training:
             )
         aims = not config.objective.adv_tau and not config.teacher.moves
         return Check(step, judged, kl=kl if aims else {}), found
-
-
-def with_half_the_rate(config: Config) -> Config:
-    """The configuration after a stretch that was taken back."""
-    distill = config.distill
-    return config.model_copy(update={"distill": distill.model_copy(update={"lr": distill.lr / 2})})

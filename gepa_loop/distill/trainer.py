@@ -6,61 +6,40 @@ which is the same model with the prompt or another one, reads the tokens; the st
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gepa_loop.config.recipe import DistillConfig, averaging, warm_start
+from gepa_loop.config.whole import Config
 from gepa_loop.distill.average import Average
-from gepa_loop.distill.checkpoint import Checkpoint, adapter_at, load_checkpoint, save_checkpoint
-from gepa_loop.distill.checks import Choice, choose, settled, spoilt
-from gepa_loop.distill.forgetting import Control, control_scores, forgetting
+from gepa_loop.distill.checkpoint import (
+    Checkpoint,
+    at_one_step,
+    load_checkpoint,
+    save_checkpoint,
+    thin_out,
+)
+from gepa_loop.distill.checks import spoilt
+from gepa_loop.distill.distilled import Distilled, ended, finish, finished
 from gepa_loop.distill.optimizer import make_optimizer
 from gepa_loop.distill.passes import plan_passes
-from gepa_loop.distill.records import DistilledRecord, MetricsRow
-from gepa_loop.distill.stretch import JOURNALS, METRICS, Progress, Training
+from gepa_loop.distill.records import MetricsRow
+from gepa_loop.distill.stretch import Reached, Training
+from gepa_loop.distill.student import Course, Progress, Student
 from gepa_loop.distill.teacher.choose import open_teacher
-from gepa_loop.distill.update import Trainee
-from gepa_loop.distill.warm import TEACHER_SAMPLES, recorded
+from gepa_loop.distill.turn import Reader, Trainee
+from gepa_loop.distill.warm import Recorded, recorded
 from gepa_loop.errors import Diverged
 from gepa_loop.lab import Lab
 from gepa_loop.model.graphs import open_forward
-from gepa_loop.model.lora.adapter import Adapter, stack_adapters
-from gepa_loop.model.lora.files import read_adapter, write_adapter
-from gepa_loop.model.lora.training import remove_lora, with_lora
-from gepa_loop.run.files import read_jsonl, read_record, write_record
-from gepa_loop.run.marks import check_below
-from gepa_loop.sampling.canary import Mismatch, check_sampler
+from gepa_loop.model.lora.adapter import Adapter
+from gepa_loop.model.lora.training import remove_lora, student_parameters, with_lora
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-
-@dataclass(frozen=True)
-class Distilled:
-    """A finished distillation."""
-
-    adapter: Adapter
-    """The student of the check that was chosen."""
-    kept: Choice
-    last_step: int
-    last: float
-    """Held-out score at the last step."""
-    before: float
-    """Held-out score before the first step."""
-    mismatch: Mismatch
-    """Between the sampler with this student and the trainer."""
-    ended: str
-    """At or by which limit, in words."""
-    forgetting: float
-    """KL(model || student) on neutral texts, nats a token; see `forgetting`."""
-    control: Control | None
-    """On the control task, where there is one."""
-    kl: float | None
-    """KL(student || teacher) of the kept student's held-out replies, nats a token; None where it was not measured."""
 
 
 def distill(
@@ -89,156 +68,155 @@ def distill(
         ModelError: The sampler computes something else with this student than the trainer does.
     """
     if (folder / "result.json").exists():
-        return _finished(folder, stack)
-    reached = train(lab, candidate, folder, stack=stack, before=before, progress=progress)
-    return _finish(lab, reached, folder, stack)
+        return finished(folder, stack)
+    [reached] = train(lab, [Pupil(candidate, folder, progress)], stack=stack, before=before)
+    return finish(lab, reached, folder, stack)
+
+
+SHARED = 256
+"""Rollouts of a step that students share, at most. A larger one is cut into passes of ever other shapes, each of which a GPU would capture
+anew, and fills the device without sharing."""
+
+
+@dataclass(frozen=True)
+class Pupil:
+    """A prompt whose student is trained."""
+
+    candidate: Candidate
+    folder: Path
+    """As of `distill`."""
+    progress: Progress
+    """The same."""
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
 
 
 def train(
     lab: Lab,
-    candidate: Candidate,
-    folder: Path,
+    pupils: Sequence[Pupil],
     *,
     stack: Adapter | None,
     before: Mapping[str, float],
-    progress: Progress,
     until: int | None = None,
-) -> Checkpoint:
-    """Train a student from its last checkpoint, if it has one, to the first held-out check at or after `until` steps, or to its end.
+) -> list[Checkpoint]:
+    """Train students, each from its last checkpoint, if it has one, to the first held-out check at or after `until` steps, or to its end.
 
-    Where it rests, and how often, changes nothing of what it becomes. Arguments and errors as of `distill`, which also
-    chooses the check that is kept.
+    Up to `distill.together` of them share their steps: one forward and backward pass, and one decoding batch, have the rows of
+    all, each with its own adapter. Where a student rests, how often, and beside whom changes nothing of what it becomes, but
+    for the order of sums. Arguments and errors as of `distill`, which also chooses the check that is kept.
     """
-    base, settings, checkpoints = lab.base, lab.config.distill, folder / "checkpoints"
-    if (rests := load_checkpoint(checkpoints)) is not None and _rests(rests, settings, until):
-        return rests
-    model = with_lora(base, lab.config.lora, lab.rollouts.derived("lora"), stack)
+    settings, most, reached = lab.config.distill, at_once(lab.config), list[Checkpoint]()
+    for first in range(0, len(pupils), most):
+        part = pupils[first : first + most]
+        at_one_step([pupil.checkpoints for pupil in part])
+        rested = [load_checkpoint(pupil.checkpoints) for pupil in part]
+        done = [one for one in rested if one is not None and _rests(one, settings, until)]
+        # Together with those that rest already: then a process that goes on does the same sums as one that was not ended.
+        reached += (
+            done if len(done) == len(part) else _train(part, rested, lab, _Ground(stack, before), until)
+        )
+    return reached
+
+
+def at_once(config: Config) -> int:
+    """How many students share their steps at most: of a teacher that is the base itself, which all of them can read, as many as
+    have `SHARED` rollouts between them."""
+    if config.teacher.kind != "base":
+        return 1
+    return max(1, min(config.distill.together, SHARED // config.distill.rollouts))
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """What all students of a round stand on."""
+
+    stack: Adapter | None
+    before: Mapping[str, float]
+
+
+def _train(
+    pupils: Sequence[Pupil],
+    rested: Sequence[Checkpoint | None],
+    lab: Lab,
+    ground: _Ground,
+    until: int | None,
+) -> list[Checkpoint]:
+    """`train` of students that share their steps."""
+    base, config = lab.base, lab.config
+    model = with_lora(base, config.lora, lab.rollouts.derived("lora"), ground.stack, len(pupils))
     try:
-        training = _open(lab, model, candidate, stack, folder)
-        checkpoint = rests
-        if checkpoint is None:
-            checkpoint = training.beginning(before)
-            save_checkpoint(checkpoints, checkpoint, base.origin)
-        training.go_to(checkpoint)
-        while not _rests(checkpoint, settings, until):
-            try:
-                found, row = training.stretch(checkpoint, progress)
-                harm = spoilt(found.checks)
-            except Diverged as error:
-                if checkpoint.halved:
-                    raise Diverged(
-                        f"distilling {candidate.id}, {error}; step {checkpoint.step} is kept in {checkpoints}",
-                        "Lower distill.lr or distill.max_norm; a run with other values needs another --run-name.",
-                    ) from error
-                harm = str(error)
-            if harm and not checkpoint.halved:
-                checkpoint = checkpoint.at_half_the_rate(harm)
-                save_checkpoint(checkpoints, checkpoint, base.origin)
-                training.go_to(checkpoint)
-                continue
-            checkpoint = found
-            save_checkpoint(checkpoints, checkpoint, base.origin)
-            progress(row)
-        return checkpoint
+        training = _open(lab, model, pupils, ground.stack)
+        now = list[Checkpoint]()
+        for pupil, student, checkpoint in zip(pupils, training.students, rested, strict=True):
+            if checkpoint is None:
+                checkpoint = training.beginning(student, ground.before)
+                save_checkpoint(pupil.checkpoints, checkpoint, base.origin)
+            student.go_to(checkpoint)
+            now.append(checkpoint)
+        while going := [n for n, one in enumerate(now) if not _rests(one, config.distill, until)]:
+            # A student whose stretch is taken back goes over it again while the others wait.
+            step = min(now[n].step for n in going)
+            going = [n for n in going if now[n].step == step]
+            courses = [Course(training.students[n], now[n], config, pupils[n].progress) for n in going]
+            rows = list[MetricsRow | None]()
+            for n, found in zip(going, training.stretch(courses), strict=True):
+                now[n], row = _judged(pupils[n], now[n], found)
+                save_checkpoint(pupils[n].checkpoints, now[n], base.origin)
+                rows.append(row)
+            for n, row in zip(going, rows, strict=True):
+                thin_out(pupils[n].checkpoints, now[n].step)
+                if row is None:
+                    training.students[n].go_to(now[n])
+                else:
+                    pupils[n].progress(row)
+        return now
     finally:
         remove_lora(model)
 
 
+def _judged(
+    pupil: Pupil, start: Checkpoint, found: Reached | Diverged
+) -> tuple[Checkpoint, MetricsRow | None]:
+    """Where a student goes on after a stretch, and its last row; without one where the stretch is taken back."""
+    if isinstance(found, Diverged) and start.halved:
+        raise Diverged(
+            f"distilling {pupil.candidate.id}, {found}; step {start.step} is kept in {pupil.checkpoints}",
+            "Lower distill.lr or distill.max_norm; a run with other values needs another --run-name.",
+        ) from found
+    harm = str(found) if isinstance(found, Diverged) else spoilt(found[0].checks)
+    if isinstance(found, Diverged) or (harm and not start.halved):
+        return start.at_half_the_rate(harm), None
+    return found
+
+
 def _rests(checkpoint: Checkpoint, settings: DistillConfig, until: int | None) -> bool:
-    return bool(_ended(checkpoint, settings)) or (until is not None and checkpoint.step >= until)
+    return bool(ended(checkpoint, settings)) or (until is not None and checkpoint.step >= until)
 
 
-def _finish(lab: Lab, checkpoint: Checkpoint, folder: Path, stack: Adapter | None) -> Distilled:
-    """Choose the check that is kept, look at its student, and write what the distillation ends with."""
-    config, base, checkpoints = lab.config, lab.base, folder / "checkpoints"
-    kept, last = choose(checkpoint.checks), checkpoint.checks[-1]
-    # Read, and found to be whole: any check may be the one that is kept, and memory holds the last one's student alone.
-    adapter = adapter_at(checkpoints, kept.step)
-    # Before the record: a sampler that fails is asked again by the next run, and never scores this student.
-    whole = adapter if stack is None else stack_adapters([stack, adapter])
-    mismatch = check_sampler(
-        base, lab.rollouts.sampler, whole, stack, config.sampling.canary, lab.engine.partition(",")[0]
-    )
-    control = control_scores(lab, whole, stack)
-    write_adapter(folder / "adapter", adapter, base.origin)
-    result: DistilledRecord = {
-        "before": checkpoint.checks[0].score,
-        "last": {"step": last.step, "score": last.score},
-        "choice": kept.as_dict(),
-        "ended": _ended(checkpoint, config.distill),
-        "forgetting": forgetting(base, whole, stack),
-        "control": None if control is None else control.as_dict(),
-        "kl": _kl_at(kept.step, folder),
-        "mismatch": {"nats": mismatch.nats, "effect": mismatch.effect},
-        "stack": None if stack is None else stack.fingerprint,
-    }
-    write_record(folder / "result.json", result, "adapter", *JOURNALS, TEACHER_SAMPLES)
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    return _distilled(result, adapter)
-
-
-def _finished(folder: Path, stack: Adapter | None) -> Distilled:
-    """What an earlier process ended with."""
-    result = read_record(folder / "result.json", DistilledRecord)
-    check_below(folder / "result.json", result["stack"], None if stack is None else stack.fingerprint)
-    # Those that a process left which was killed just before.
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    return _distilled(result, read_adapter(folder / "adapter"))
-
-
-def _distilled(result: DistilledRecord, adapter: Adapter) -> Distilled:
-    return Distilled(
-        adapter,
-        Choice(**result["choice"]),
-        result["last"]["step"],
-        result["last"]["score"],
-        result["before"],
-        Mismatch(**result["mismatch"]),
-        result["ended"],
-        result["forgetting"],
-        None if result["control"] is None else Control(**result["control"]),
-        result["kl"],
-    )
-
-
-def _open(lab: Lab, model: PeftModel, candidate: Candidate, stack: Adapter | None, folder: Path) -> Training:
-    """What trains `model`, with its new adapter, towards the prompt."""
+def _open(lab: Lab, model: PeftModel, pupils: Sequence[Pupil], stack: Adapter | None) -> Training:
+    """What trains `model`, with its new adapters, each towards its prompt."""
     config, base, rollouts = lab.config, lab.base, lab.rollouts
-    teacher = open_teacher(lab, model, candidate.text)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    record, nats = None, warm_start(config.distill, config.objective, config.teacher)
+    nats = warm_start(config.distill, config.objective, config.teacher)
+    teachers = [open_teacher(lab, model, pupil.candidate.text) for pupil in pupils]
+    records: list[Recorded | None] = [None] * len(pupils)
     if nats:
-        assert teacher is not None
-        record = recorded(config.distill, config.sampling, rollouts, teacher, stack, folder)
+        for n, (pupil, teacher) in enumerate(zip(pupils, teachers, strict=True)):
+            assert teacher is not None
+            records[n] = recorded(config.distill, config.sampling, rollouts, teacher, stack, pupil.folder)
     rollouts.sampler.sleep()  # what it gives back counts as free
-    optimizer = make_optimizer(config.distill, trained)
-    return Training(
-        lab,
-        model,
-        stack,
-        Trainee(base, open_forward(base.model, trained), optimizer, teacher),
-        record,
-        Average(optimizer, averaging(config.distill, config.objective, config.teacher)),
-        plan_passes(config.distill, base, _longest_row(lab)),
-        folder,
-        nats,
-    )
-
-
-def _ended(checkpoint: Checkpoint, settings: DistillConfig) -> str:
-    """Which limit ends the distillation here; empty where it goes on."""
-    if checkpoint.step >= settings.steps:
-        return f"at distill.steps = {settings.steps}"
-    if settled(checkpoint.checks, settings.patience):
-        return f"as the held-out score did not rise over the last {settings.patience} checks"
-    return ""
-
-
-def _kl_at(step: int, folder: Path) -> float | None:
-    """What the check of a step found; None for the untrained student of step 0."""
-    # The step may be an earlier process's, and a checkpoint holds the KL of those checks alone that are judged by it.
-    rows = read_jsonl(folder / METRICS, MetricsRow)
-    return next((row.get("held_out_kl") for row in rows if row["step"] == step), None)
+    share = averaging(config.distill, config.objective, config.teacher)
+    students = []
+    for n, (pupil, teacher, record) in enumerate(zip(pupils, teachers, records, strict=True)):
+        optimizer = make_optimizer(config.distill, student_parameters(model, n))
+        average = Average(optimizer, share)
+        students.append(
+            Student(model, stack, Trainee(optimizer, teacher, n), record, average, pupil.folder, nats)
+        )
+    trained = [p for n in range(len(pupils)) for p in student_parameters(model, n)]
+    reader = Reader(base, open_forward(base.model, trained))
+    return Training(lab, reader, tuple(students), plan_passes(config.distill, base, _longest_row(lab)))
 
 
 def _longest_row(lab: Lab) -> int:

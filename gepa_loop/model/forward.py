@@ -14,6 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gepa_loop.model.attention import layer_masks
 from gepa_loop.model.kv import KVCache, empty_cache
+from gepa_loop.model.lora.training import divide
 from gepa_loop.model.packed import Packed
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def renew_prefix(model: PreTrainedModel, tokens: Sequence[int], prefix: Prefix) 
 
 def hidden_states(model: PreTrainedModel, packed: Packed, prefix: Prefix) -> Tensor:
     """`Forward` with the model's own modules and present adapters."""
+    divide(model, packed.students_B, packed.ids_BL.shape[1])
     cache = None
     if prefix.cache is not None:
         rows = torch.zeros(len(packed.ids_BL), dtype=torch.long, device=model.device)

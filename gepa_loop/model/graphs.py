@@ -133,9 +133,9 @@ class Graphs:
     def _capture(self, packed: Packed, prefix: Prefix) -> Captured | None:
         """The graphs of a bucket, or None where they compute something else than the model itself does."""
         inputs = tuple(tensor.clone() for tensor in _tensors(packed))
-        ids_BL, positions_BL, starts_BL, ends_BL, prompts_B, rows_N, columns_N = inputs
+        ids_BL, positions_BL, starts_BL, ends_BL, prompts_B, rows_N, columns_N, *students = inputs
         spans = Spans(starts_BL, ends_BL, prompts_B)
-        static = Packed(ids_BL, positions_BL, spans, packed.prefix, rows_N, columns_N)
+        static = Packed(ids_BL, positions_BL, spans, packed.prefix, rows_N, columns_N, *students)
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -237,7 +237,8 @@ def corner(packed: Packed, length: int) -> Packed:
         prompts_B[:1].clamp(max=length),
     )
     ids_BL, positions_BL = packed.ids_BL[:1, :length], packed.positions_BL[:1, :length]
-    return Packed(ids_BL, positions_BL, spans, packed.prefix, rows_N, columns_N)
+    students_B = None if packed.students_B is None else packed.students_B[:1]
+    return Packed(ids_BL, positions_BL, spans, packed.prefix, rows_N, columns_N, students_B)
 
 
 def pad_packed(packed: Packed, length: int, count: int) -> Packed:
@@ -253,8 +254,10 @@ def pad_packed(packed: Packed, length: int, count: int) -> Packed:
         packed.prefix,
         pad(packed.rows_N, (0, spare)),
         pad(packed.columns_N, (0, spare)),
+        packed.students_B,
     )
 
 
 def _tensors(packed: Packed) -> tuple[Tensor, ...]:
-    return packed.ids_BL, packed.positions_BL, *packed.spans, packed.rows_N, packed.columns_N
+    students = () if packed.students_B is None else (packed.students_B,)
+    return packed.ids_BL, packed.positions_BL, *packed.spans, packed.rows_N, packed.columns_N, *students

@@ -44,6 +44,8 @@ class Packed:
     """Row of the position that predicts each completion token, completion by completion."""
     columns_N: Tensor
     """Its column."""
+    students_B: Tensor | None = None
+    """Which student each row is for; None where there is one."""
 
     @property
     def mask_B1LS(self) -> Tensor:
@@ -59,6 +61,7 @@ def pack(
     completions: Sequence[Sequence[Sequence[int]]],
     prefix: int,
     device: torch.device,
+    students: Sequence[int] | None = None,
 ) -> Packed:
     """Lay out one row for each prompt with its completions.
 
@@ -67,6 +70,7 @@ def pack(
         completions: Those of each row; at least one token each.
         prefix: Tokens before the prompts that are in a key-value cache.
         device: Where the tensors go.
+        students: Whose each row is, where several students read.
     """
     # A completion's last token predicts nothing, so it is not read.
     lengths = [len(p) + sum(len(c) - 1 for c in cs) for p, cs in zip(prompts, completions, strict=True)]
@@ -92,4 +96,5 @@ def pack(
     rows = np.repeat(np.arange(len(prompts)), [sum(map(len, group)) for group in completions])
     rows_N, columns_N = torch.from_numpy(np.stack([rows, np.concatenate(columns)])).to(device)
     spans = Spans(starts_BL.int(), ends_BL.int(), prompts_B)
-    return Packed(ids_BL, positions_BL, spans, prefix, rows_N, columns_N)
+    owners_B = None if students is None else torch.tensor(students, device=device)
+    return Packed(ids_BL, positions_BL, spans, prefix, rows_N, columns_N, owners_B)

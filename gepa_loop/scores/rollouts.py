@@ -12,6 +12,7 @@ from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.run.seeds import derive_seed
 from gepa_loop.sampling.base import Completion, FinishReason, Sampler, Sampling
 from gepa_loop.sampling.batches import in_turn, shared_length
+from gepa_loop.sampling.together import Request
 from gepa_loop.scores.records import ReplyRow
 from gepa_loop.task.answers import open_thought
 from gepa_loop.task.items import Item, Task
@@ -108,6 +109,13 @@ class Rollouts:
         purpose: str,
     ) -> list[Completion]:
         """`completions` from prompts that are rendered already, one for each item; an item may come with several prompts."""
+        wanted = self.wanted(prompts, items, samples, purpose)
+        return self.sampler.generate(wanted.prompts, sampling, wanted.seeds, wanted.adapter)
+
+    def wanted(
+        self, prompts: Sequence[Sequence[int]], items: Sequence[Item], samples: int, purpose: str
+    ) -> Request:
+        """What `sample` asks the sampler for."""
         repeated = [prompt for prompt in prompts for _ in range(samples)]
         seeds, drawn = [], Counter[tuple[str, tuple[int, ...]]]()
         for item, prompt in zip(items, prompts, strict=True):
@@ -115,7 +123,7 @@ class Rollouts:
             key = item.id, tuple(prompt)
             seeds += [self.derived(purpose, item.id, drawn[key] + n) for n in range(samples)]
             drawn[key] += samples
-        return self.sampler.generate(repeated, sampling, seeds, self.adapter)
+        return Request(repeated, seeds, self.adapter)
 
     def rows(
         self, prompt: str, items: Sequence[Item], samples: int, sampling: Sampling, purpose: str

@@ -19,8 +19,8 @@ from gepa_loop.stages.score import scores
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
 
 if TYPE_CHECKING:
-    from gepa_loop.distill.stretch import Progress
-    from gepa_loop.distill.trainer import Distilled
+    from gepa_loop.distill.distilled import Distilled
+    from gepa_loop.distill.student import Progress
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,14 @@ def distill_candidate(
     lab: Lab, candidate: Candidate, folder: Path, observer: Observer, below: Below
 ) -> Distilled:
     """Distill one prompt; items and random numbers are those of the lab's round."""
-    from gepa_loop.distill.stretch import METRICS
+    from gepa_loop.distill.student import METRICS
     from gepa_loop.distill.trainer import distill
 
-    progress = _begin(lab, folder, observer)
+    _say_where(lab, [folder], observer)
+    steps = _Steps(observer, lab.config.distill.steps, 1)
+    progress = _watched(folder, observer, steps, "")
     done = distill(lab, candidate, folder, stack=below.stack, before=below.held_out, progress=progress)
+    steps.show()
     observer.note(f"ended {done.ended}; kept step {done.kept.step}: {done.kept.reason}")
     for note in _idle(read_jsonl(folder / METRICS, MetricsRow)):
         observer.note(note)
@@ -54,49 +57,114 @@ def distill_candidate(
     return done
 
 
-def train_candidate(
-    lab: Lab, candidate: Candidate, folder: Path, observer: Observer, below: Below, until: int
-) -> Adapter:
-    """The student of the first held-out check at or after `until` steps; it is kept in `folder`, and goes on from there."""
-    from gepa_loop.distill.trainer import train
+def train_candidates(
+    lab: Lab,
+    candidates: Mapping[Path, Candidate],
+    observer: Observer,
+    below: Below,
+    until: int | None = None,
+) -> list[Adapter]:
+    """The students of the first held-out check at or after `until` steps, or of their last; they share their steps.
 
-    progress = _begin(lab, folder, observer)
-    return train(
-        lab, candidate, folder, stack=below.stack, before=below.held_out, progress=progress, until=until
-    ).adapter
+    Each is kept in its folder, and goes on from there.
+    """
+    from gepa_loop.distill.trainer import Pupil, train
+
+    several = len(candidates) > 1
+    _say_where(lab, list(candidates), observer)
+    steps = _Steps(observer, lab.config.distill.steps, len(candidates))
+    pupils = [
+        Pupil(one, folder, _watched(folder, observer, steps, f"{one.id}: " if several else ""))
+        for folder, one in candidates.items()
+    ]
+    reached = train(lab, pupils, stack=below.stack, before=below.held_out, until=until)
+    steps.show()
+    return [one.adapter for one in reached]
 
 
-def _begin(lab: Lab, folder: Path, observer: Observer) -> Progress:
-    """Say where a distillation begins; what shows its steps."""
-    from gepa_loop.distill.checkpoint import steps_saved
+def finish_candidates(
+    lab: Lab, candidates: Mapping[Path, Candidate], observer: Observer, below: Below
+) -> None:
+    """Train students to their last step, together where there are several; `distill_candidate` ends each one's distillation."""
+    waiting = {path: one for path, one in candidates.items() if not (path / "result.json").exists()}
+    if len(waiting) > 1:
+        observer.stage("distill", round=lab.rollouts.round, candidate=f"{len(waiting)} students")
+        train_candidates(lab, waiting, observer, below)
 
+
+class _Steps:
+    """Shows a step once, however many students share it: the mean of their KL, and the best held-out score."""
+
+    def __init__(self, observer: Observer, steps: int, students: int) -> None:
+        self._observer, self.steps, self._students = observer, steps, students
+        self._rows: list[MetricsRow] = []
+
+    def add(self, row: MetricsRow) -> None:
+        if self._rows and self._rows[0]["step"] != row["step"]:
+            self.show()
+        self._rows.append(row)
+        if len(self._rows) == self._students:
+            self.show()
+
+    def show(self) -> None:
+        """Show the step so far."""
+        if not self._rows:
+            return
+        nats = [kl for row in self._rows if (kl := row["reverse_kl"]) is not None]
+        scores = [score for row in self._rows if (score := row.get("held_out_score")) is not None]
+        self._observer.progress(
+            self._rows[0]["step"],
+            self.steps,
+            kl=sum(nats) / len(nats) if nats else None,
+            held_out=max(scores, default=None),
+        )
+        self._rows.clear()
+
+
+def _say_where(lab: Lab, folders: Sequence[Path], observer: Observer) -> None:
+    """Say where distillations begin, once for all that begin at the same step."""
     settings = lab.config.distill
     if not reads_prompt(settings, lab.config.objective):
         observer.note(
             f"objective {lab.config.objective.type} trains on the task reward alone; the prompt is not read"
         )
-    if begun := settings.steps if (folder / "result.json").exists() else steps_saved(folder / "checkpoints"):
-        observer.note("finished earlier" if begun == settings.steps else f"continuing after step {begun}")
-    observer.progress(begun, settings.steps)
+    begun = [_begun(folder, settings.steps) for folder in folders]
+    for step in sorted({step for step in begun if step}):
+        who = "" if begun.count(step) == len(begun) else f"{begun.count(step)} of {len(begun)} students: "
+        observer.note(
+            who + ("finished earlier" if step == settings.steps else f"continuing after step {step}")
+        )
+    observer.progress(min(begun), settings.steps)
+
+
+def _begun(folder: Path, steps: int) -> int:
+    """Steps that a distillation has behind it."""
+    from gepa_loop.distill.checkpoint import steps_saved
+
+    return steps if (folder / "result.json").exists() else steps_saved(folder / "checkpoints")
+
+
+def _watched(folder: Path, observer: Observer, steps: _Steps, who: str) -> Progress:
+    """What says where a student's training turns; `who` is said before, where there are several."""
     # What a student that continues was doing before has been said.
-    warm, halved = None if begun else False, ""
+    warm, halved = None if _begun(folder, steps.steps) else False, ""
 
     def progress(row: MetricsRow) -> None:
         nonlocal warm, halved
         warm = row["warm"] if warm is None else warm
         if row["halved"] != halved:
             halved = row["halved"]
-            observer.note(f"{halved}: back at step {row['step'] - 1}, with half of distill.lr from here on")
+            observer.note(
+                f"{who}{halved}: back at step {row['step'] - 1}, with half of distill.lr from here on"
+            )
         if row["warm"] != warm:
             warm = row["warm"]
             if warm:
                 likely = f"the student gives a token of the teacher's replies {row['teacher_likelihood']:.2g}"
-                observer.note(f"{likely}: beginning with the teacher's samples")
+                observer.note(f"{who}{likely}: beginning with the teacher's samples")
             else:
-                observer.note(f"from step {row['step']} on as the objective says")
-        observer.progress(
-            row["step"], settings.steps, kl=row["reverse_kl"], held_out=row.get("held_out_score")
-        )
+                observer.note(f"{who}from step {row['step']} on as the objective says")
+        steps.add(row)
 
     return progress
 

@@ -17,7 +17,7 @@ from gepa_loop.run.files import read_json, write_json
 from gepa_loop.scores.race import FINALISTS, Rung, most_living, rung
 from gepa_loop.scores.results import RungRecord
 from gepa_loop.scores.statistics import ItemScores, as_array, item_scores, mean
-from gepa_loop.stages.distillation import Below, train_candidate
+from gepa_loop.stages.distillation import Below, train_candidates
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.pool import Pool
 from gepa_loop.stages.score import scores
@@ -38,7 +38,8 @@ class Raced:
 def race(lab: Lab, pool: Pool, folder: Path, observer: Observer, below: Below) -> Raced:
     """Train the students of a round to rung after rung, and drop those that are behind.
 
-    A student that is dropped costs no more steps; one that goes on ends as it would have without a race.
+    A student that is dropped costs no more steps; one that goes on ends as it would have without a race, up to rounding, as
+    students share their steps (`distill.together`).
 
     Args:
         lab: That of the round.
@@ -58,10 +59,11 @@ def race(lab: Lab, pool: Pool, folder: Path, observer: Observer, below: Below) -
         if file.exists():
             decided = read_json(file, RungRecord)
         else:
-            seen = {}
-            for id_ in living:
-                observer.stage(f"race to step {step}", round=number, candidate=id_)
-                student = train_candidate(lab, by_id[id_], folder / "distill" / id_, observer, below, step)
+            seen, several = {}, f"{len(living)} students"
+            observer.stage(f"race to step {step}", round=number, candidate=several)
+            waiting = {folder / "distill" / id_: by_id[id_] for id_ in living}
+            students = train_candidates(lab, waiting, observer, below, step)
+            for id_, student in zip(living, students, strict=True):
                 observer.stage(f"student of step {step}", round=number, candidate=id_)
                 whole = student if below.stack is None else stack_adapters([below.stack, student])
                 rows = scores(

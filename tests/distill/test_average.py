@@ -15,8 +15,9 @@ from gepa_loop.config.load import load_config
 from gepa_loop.config.recipe import AVERAGE, averaging
 from gepa_loop.distill.average import Average
 from gepa_loop.distill.checkpoint import adapter_at, load_checkpoint
-from gepa_loop.distill.stretch import Training
-from gepa_loop.distill.trainer import Distilled, distill
+from gepa_loop.distill.distilled import Distilled
+from gepa_loop.distill.student import Student
+from gepa_loop.distill.trainer import distill
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.run.files import read_jsonl
@@ -160,9 +161,9 @@ def test_who_reads_with_the_student_s_weights_is_told_when_the_average_is_in_pla
         def moved(self) -> None:
             self.seen.append(weight.item())
 
-    rest: dict[str, Any] = dict.fromkeys(field.name for field in fields(Training))
+    rest: dict[str, Any] = dict.fromkeys(field.name for field in fields(Student))
     trainee: Any = SimpleNamespace(teacher=Teacher())
-    with Training(**rest | {"trainee": trainee, "average": average})._averaged():
+    with Student(**rest | {"trainee": trainee, "average": average}).averaged():
         assert Teacher.seen == [1.0]
     assert Teacher.seen == [1.0, 2.0]
 

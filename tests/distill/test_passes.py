@@ -17,7 +17,8 @@ from gepa_loop.distill.optimizer import make_optimizer
 from gepa_loop.distill.passes import Passes, plan_passes, smaller
 from gepa_loop.distill.teacher.choose import open_teacher
 from gepa_loop.distill.teacher.local import LocalTeacher
-from gepa_loop.distill.update import Carried, Trainee, Updated, update
+from gepa_loop.distill.turn import Reader, Trainee, Turn
+from gepa_loop.distill.update import Updated, update
 from gepa_loop.errors import ModelError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.base import Base
@@ -47,9 +48,8 @@ def step(
         teacher = replace(teacher, _forward=reading)
         collected = collect(config, lab.rollouts.by(student_adapter(model)), teacher, None, 0)
         clock = Clock(lab.base.device)
-        done = update(
-            config, Trainee(lab.base, forward, optimizer, teacher), collected, Carried(passes), clock
-        )
+        turn = Turn(config, Trainee(optimizer, teacher), collected)
+        done = update(turn, Reader(lab.base, forward), passes, clock)
         (whole,) = optimizer.param_groups[0]["params"]
         return done, whole.grad.clone()
     finally:
@@ -62,9 +62,9 @@ def test_running_out_of_memory_halves_the_passes_and_changes_nothing(lab: Lab) -
     parts, found = step(lab, small, Passes(10**6), reading)
     # What is held for the size that did not fit is given back, the teacher's too.
     assert large.released == 0 < small.released == reading.released
-    assert whole.carried.passes == Passes(10**6)
+    assert whole.passes == Passes(10**6)
     # A part counts the longer of both prompts, so a little over 100 may fit.
-    assert 50 < parts.carried.passes.tokens < 150 and not parts.carried.passes.recompute
+    assert 50 < parts.passes.tokens < 150 and not parts.passes.recompute
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
     assert expected.abs().max() > 1e-4
     assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
@@ -74,7 +74,7 @@ def test_running_out_of_memory_halves_the_passes_and_changes_nothing(lab: Lab) -
 def test_single_completions_are_recomputed_before_giving_up(lab: Lab) -> None:
     whole, expected = step(lab, Narrow(lab.base, 10**6), Passes(10**6))
     parts, found = step(lab, Narrow(lab.base, 0), Passes(10**6))
-    assert parts.carried.passes.recompute
+    assert parts.passes.recompute
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
     assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
 
@@ -87,7 +87,7 @@ def test_what_is_read_before_training_is_halved_as_well(lab: Lab) -> None:
     parts, found = step(
         lab, Narrow(lab.base, 10**6), Passes(10**6), reading=Narrow(lab.base, 40), config=config
     )
-    assert parts.carried.passes.tokens < 150 < whole.carried.passes.tokens
+    assert parts.passes.tokens < 150 < whole.passes.tokens
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
     with pytest.raises(ModelError, match="does not fit in memory"):
         step(lab, Narrow(lab.base, 10**6), Passes(10**6), reading=Narrow(lab.base, 0), config=config)

@@ -11,7 +11,8 @@ import pytest
 from gepa_loop.config.load import load_config
 from gepa_loop.config.whole import Config
 from gepa_loop.distill.checkpoint import adapter_at, load_checkpoint, save_checkpoint
-from gepa_loop.distill.trainer import Distilled, distill
+from gepa_loop.distill.distilled import Distilled
+from gepa_loop.distill.trainer import distill
 from gepa_loop.errors import Diverged
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.run.files import read_json, read_jsonl

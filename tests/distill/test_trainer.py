@@ -15,7 +15,7 @@ from gepa_loop.distill.batch import Group, completion_tokens, micro_batches
 from gepa_loop.distill.collect import collect
 from gepa_loop.distill.optimizer import learning_rate
 from gepa_loop.distill.teacher.choose import open_teacher
-from gepa_loop.distill.trainer import distill
+from gepa_loop.distill.trainer import Pupil, distill
 from gepa_loop.distill.trainer import train as train_until
 from gepa_loop.errors import ConfigError, Diverged, ModelError, RunDirectoryError
 from gepa_loop.lab import Lab, open_lab
@@ -184,16 +184,17 @@ def test_a_student_that_rested_at_checks_is_the_same_to_the_byte(lab: Lab, tmp_p
     given: dict[str, Any] = {
         "stack": None,
         "before": dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0),
-        "progress": lambda row: None,
     }
     own, prompt, folder = lab.under(smoke(*sets)), Candidate("Answer with one number."), tmp_path / "raced"
-    first = train_until(own, prompt, folder, **given, until=1)
+    pupil = Pupil(prompt, folder, lambda row: None)
+    [first] = train_until(own, [pupil], **given, until=1)
     assert (first.step, len(first.checks)) == (2, 2)
-    between = train_until(own, Candidate("Another prompt."), tmp_path / "other", **given, until=2)
+    other = Pupil(Candidate("Another prompt."), tmp_path / "other", lambda row: None)
+    [between] = train_until(own, [other], **given, until=2)
     assert between.adapter.fingerprint != first.adapter.fingerprint
-    again = train_until(own, prompt, folder, **given, until=2)
+    [again] = train_until(own, [pupil], **given, until=2)
     assert again.step == 2 and again.adapter.fingerprint == first.adapter.fingerprint
-    assert train_until(own, prompt, folder, **given, until=4).step == 4
+    assert [one.step for one in train_until(own, [pupil], **given, until=4)] == [4]
     assert not (folder / "result.json").exists()
     rested = train(lab, folder, *sets)
     assert (rested.kept, rested.last) == (whole.kept, whole.last)

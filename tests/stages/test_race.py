@@ -1,6 +1,5 @@
 """A race of students on the tiny model: who is trained how far, and that racing changes nobody."""
 
-import shutil
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from gepa_loop.config.load import load_config
 from gepa_loop.config.recipe import DistillConfig
 from gepa_loop.config.tables import RaceConfig
 from gepa_loop.distill.checkpoint import adapter_at
-from gepa_loop.distill.trainer import Distilled
+from gepa_loop.distill.distilled import Distilled
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.lora.adapter import stack_adapters
 from gepa_loop.model.lora.training import remove_lora, student_adapter, with_lora
@@ -119,8 +118,10 @@ def test_who_is_behind_trains_no_further(raced: tuple[Raced, Path, Watch]) -> No
     kept = {one.id for one in CANDIDATES if (folder / "distill" / one.id / "checkpoints").exists()}
     assert kept == set(found.living)
     assert watch.stages == [
-        *((name, one.id) for one in CANDIDATES for name in ("race to step 2", "student of step 2")),
-        *((name, id_) for id_ in first["living"] for name in ("race to step 3", "student of step 3")),
+        ("race to step 2", "5 students"),
+        *(("student of step 2", one.id) for one in CANDIDATES),
+        ("race to step 3", "3 students"),
+        *(("student of step 3", id_) for id_ in first["living"]),
     ]
     assert sum("is dropped: " in note and " train on" in note for note in watch.notes) == 3
 
@@ -147,19 +148,18 @@ def test_files_of_a_race_are_as_their_records_say(raced: tuple[Raced, Path, Watc
     assert {"race/NNNNNN.json", "Score rows", "metrics.jsonl"} <= recorded(folder.parent)
 
 
-def test_a_student_that_raced_is_the_one_that_it_would_have_been(
-    lab: Lab, raced: tuple[Raced, Path, Watch], tmp_path: Path
-) -> None:
-    found, folder, _ = raced
-    copied = shutil.copytree(folder, tmp_path / "raced")
+def test_a_student_that_raced_is_the_one_that_it_would_have_been(lab: Lab, tmp_path: Path) -> None:
+    """To the byte, where students train one after the other."""
+    in_turn = lab.under(load_config("smoke", [*SETS, "distill.together=1"], env={}))
+    found = run(in_turn, tmp_path / "raced", Watch())
     for id_ in found.living:
         assert (
-            finish(lab, copied, id_).adapter.fingerprint
-            == finish(lab, tmp_path / "alone", id_).adapter.fingerprint
+            finish(in_turn, tmp_path / "raced", id_).adapter.fingerprint
+            == finish(in_turn, tmp_path / "alone", id_).adapter.fingerprint
         )
 
 
-@pytest.mark.parametrize("at", [0, 5, 8, 13])
+@pytest.mark.parametrize("at", [0, 4, 6, 9])
 def test_a_killed_race_ends_as_it_would_have(
     lab: Lab, raced: tuple[Raced, Path, Watch], tmp_path: Path, at: int
 ) -> None:
@@ -190,8 +190,9 @@ def test_how_a_student_begins_is_said_once(lab: Lab, tmp_path: Path) -> None:
     warm = lab.under(load_config("smoke", [*SETS, "distill.warm_start=1e-6"], env={}))
     watch = Watch()
     race(warm, pool(lab), tmp_path, watch, below(lab))
-    assert sum("beginning with the teacher's samples" in note for note in watch.notes) == len(CANDIDATES)
-    assert sum("continuing after step 2" in note for note in watch.notes) == 3
+    begun = [note for note in watch.notes if "beginning with the teacher's samples" in note]
+    assert [note[:8] for note in begun] == [one.id for one in CANDIDATES]
+    assert watch.notes.count("continuing after step 2") == 1  # of all three
 
 
 def test_without_a_race_or_with_two_all_go_on(lab: Lab, tmp_path: Path) -> None:

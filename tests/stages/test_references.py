@@ -17,7 +17,7 @@ from gepa_loop.config.tables import TaskConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.distill.agreement import divergences, reply_groups
 from gepa_loop.distill.passes import Passes
-from gepa_loop.distill.stretch import METRICS
+from gepa_loop.distill.student import METRICS
 from gepa_loop.distill.teacher.choose import open_teacher
 from gepa_loop.distill.teacher.local import LocalTeacher
 from gepa_loop.errors import ConfigError, TaskError

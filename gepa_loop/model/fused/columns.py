@@ -37,9 +37,12 @@ class FusedNetwork:
         # Turned by x * cos + (x with its halves changed) * sin, whose first half has the other sign.
         self._cos_PD = torch.cat([d.cos_PE, d.cos_PE], 1)
         self._sin_PD = torch.cat([-d.sin_PE, d.sin_PE], 1)
+        self._ranks = 0
 
     @torch.no_grad()
-    def write(self, adapter: Adapter | None) -> None:
+    def write(self, adapter: Adapter | None, ranks: int = 0) -> None:
+        """Compute with this adapter from now on, or with several students' of `ranks` each that lie side by side in it."""
+        self._ranks = ranks
         if adapter is None:
             self._decoder.write({}, 1.0)
             return
@@ -55,10 +58,13 @@ class FusedNetwork:
         self.forward(torch.tensor([tokens]), past, torch.arange(size)[None], causal)
         return past
 
-    def past(self, shared: _FusedPast | None, count: int, capacity: int) -> _FusedPast:
+    def past(
+        self, shared: _FusedPast | None, count: int, capacity: int, students_B: Tensor | None = None
+    ) -> _FusedPast:
+        """As of `Network`; `students_B` says whose each row is, where several students' adapters were written."""
         d = self._decoder
         shape = len(d.layers), count, d.kv_heads, capacity, d.width
-        return _FusedPast(d.embed_VH.new_empty(shape), d.embed_VH.new_empty(shape), shared)
+        return _FusedPast(d.embed_VH.new_empty(shape), d.embed_VH.new_empty(shape), shared, students_B)
 
     def forward(
         self, ids_BT: Tensor, past: _FusedPast, positions_BT: Tensor, mask_BTS: Tensor | None
@@ -70,12 +76,14 @@ class FusedNetwork:
         x_HN = embedding(pad(ids_BT.flatten(), (0, spare)), d.embed_VH).T.contiguous()
         places_N = pad(positions_BT.flatten(), (0, spare))
         cos_DN, sin_DN = (table_PD[places_N].T.contiguous() for table_PD in (self._cos_PD, self._sin_PD))
-        bias = None
+        own = bias = None
+        if past.students_B is not None:
+            own = d.mine(pad(past.students_B.repeat_interleave(new), (0, spare)), self._ranks)
         if mask_BTS is not None:
             bias = torch.zeros(mask_BTS.shape, dtype=x_HN.dtype).masked_fill_(~mask_BTS, float("-inf"))
             bias = bias.repeat(1, groups, 1)[:, None]
         for number, layer in enumerate(d.layers):
-            qkv_WN = layer.qkv.columns(_norm(x_HN, layer.norm_H, d.eps, layer.qkv.rank))
+            qkv_WN = layer.qkv.columns(_norm(x_HN, layer.norm_H, d.eps, layer.qkv.rank), own)
             if layer.qkv.bias_O is not None:
                 qkv_WN += layer.qkv.bias_O[:, None]
             qkv = qkv_WN.view(-1, width, count + spare)
@@ -92,19 +100,19 @@ class FusedNetwork:
             # Attention reads each head's numbers as if they lay side by side.
             query = query.view(d.kv_heads, groups, width, rows, new).permute(3, 0, 1, 4, 2)
             query = query.contiguous().view(rows, d.kv_heads, groups * new, width)
-            own = _attend(query, key[:, :, :end], value[:, :, :end], bias)
-            seen = own[0]
+            near = _attend(query, key[:, :, :end], value[:, :, :end], bias)
+            seen = near[0]
             if past.shared is not None:
-                seen = _joined(own, query, past.shared.keys[number], past.shared.values[number])
+                seen = _joined(near, query, past.shared.keys[number], past.shared.values[number])
             seen_NO = seen.reshape(rows, d.heads, new, width).transpose(1, 2).reshape(count, -1)
             seen_ON = _widened(seen_NO.T, layer.out.rank, spare)
-            x_HN.addmm_(layer.out.weight_OX, layer.out.lowered(seen_ON))
+            x_HN.addmm_(layer.out.weight_OX, layer.out.lowered(seen_ON, own))
             if layer.out.bias_O is not None:
                 x_HN += layer.out.bias_O[:, None]
             hidden_HN = _norm(x_HN, layer.mlp_norm_H, d.eps, layer.gate_up.rank)
-            gate, up = layer.gate_up.columns(hidden_HN).chunk(2)
+            gate, up = layer.gate_up.columns(hidden_HN, own).chunk(2)
             product_IN = _widened(silu(gate, inplace=True).mul_(up), layer.down.rank)
-            x_HN.addmm_(layer.down.weight_OX, layer.down.lowered(product_IN))
+            x_HN.addmm_(layer.down.weight_OX, layer.down.lowered(product_IN, own))
         past.length = end
         last_HB = x_HN[:, :count].view(-1, rows, new)[:, :, -1]
         last_HB = _widened(last_HB, 0, self._spare(rows))
@@ -124,6 +132,8 @@ class _FusedPast:
     values: Tensor
     shared: _FusedPast | None
     """One row that all rows continue."""
+    students_B: Tensor | None = None
+    """Whose each row is, where several students answer."""
     length: int = field(default=0)
 
     def rows(self, index_R: Tensor, capacity: int) -> _FusedPast:
@@ -133,7 +143,8 @@ class _FusedPast:
             fresh = old.new_empty(layers, len(index_R), heads, capacity, width)
             fresh[:, :, :, : self.length] = old[:, index_R, :, : self.length]
             sides.append(fresh)
-        return _FusedPast(sides[0], sides[1], self.shared, self.length)
+        students_B = None if self.students_B is None else self.students_B[index_R]
+        return _FusedPast(sides[0], sides[1], self.shared, students_B, self.length)
 
 
 def _norm(x: Tensor, weight_W: Tensor, eps: float, rows: int) -> Tensor:

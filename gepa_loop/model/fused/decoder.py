@@ -14,7 +14,7 @@ from torch.nn.functional import embedding, linear, scaled_dot_product_attention
 
 from gepa_loop.model.attention import folded_bias
 from gepa_loop.model.fused.projection import Projection
-from gepa_loop.model.fused.rows import Rotary
+from gepa_loop.model.fused.rows import Mine, Rotary, mine
 from gepa_loop.model.lora.low_rank import ALIGNED, check_fits
 
 if TYPE_CHECKING:
@@ -92,8 +92,10 @@ class Decoder:
         for layer in self.layers:
             yield from (layer.qkv, layer.out, layer.gate_up, layer.down)
 
-    def reserve(self, adapter: Adapter) -> bool:
+    def reserve(self, adapter: Adapter, narrow: bool = False) -> bool:
         """Reserve columns for an adapter of this one's rank; whether matrices moved, and what was captured is void.
+
+        `narrow` gives back columns of an adapter of at least twice the rank.
 
         Raises:
             ModelError: The adapter changes what is no layer of the model, or one of another shape.
@@ -101,11 +103,16 @@ class Decoder:
         shapes = {name: (n, p.inputs) for p in self.projections for name, n in p.modules.items()}
         for module in adapter.modules:
             check_fits(adapter, module, shapes.get(module))
-        if adapter.rank <= self.layers[0].out.rank:
+        wanted, there = -(-adapter.rank // ALIGNED) * ALIGNED, self.layers[0].out.rank
+        if wanted <= there and not (narrow and 2 * wanted <= there):
             return False
         for projection in self.projections:
-            projection.reserve(-(-adapter.rank // ALIGNED) * ALIGNED)
+            projection.reserve(wanted)
         return True
+
+    def mine(self, student_N: Tensor, ranks: int) -> Mine | None:
+        """Which ranks the rows of these students compute with, of `ranks` each; 0: there is one student."""
+        return mine(student_N, ranks, self.layers[0].out.rank, self.embed_VH.dtype) if ranks else None
 
     def write(self, pairs: Mapping[str, tuple[Tensor, Tensor]], scale: float) -> None:
         """Compute with an adapter from now on, in place; layers that it leaves alone are the base's.
@@ -132,6 +139,7 @@ class Decoder:
         values: Sequence[Tensor],
         shared: tuple[Sequence[Tensor], Sequence[Tensor]] | None,
         skip: int,
+        mine: Mine | None = None,
     ) -> Tensor:
         """Read prompts from their beginning, or from after what they share.
 
@@ -141,6 +149,7 @@ class Decoder:
             values: The same.
             shared: Each layer's keys and values [kv_heads, >= skip, D] of the first `skip` tokens; None without any.
             skip: How many those are.
+            mine: Which ranks each position computes with; None is all.
 
         Returns:
             Last hidden states before the last norm, [U, P, H].
@@ -155,7 +164,7 @@ class Decoder:
             bias = folded_bias(mask, self.heads // self.kv_heads, x.dtype)
         for number, (layer, key, value) in enumerate(zip(self.layers, keys, values, strict=True)):
             hidden = add_rms_norm(x, delta, layer.norm_H, self.eps, layer.qkv.rank)
-            qkv_UPW = layer.qkv(hidden).view(rows, length, -1)
+            qkv_UPW = layer.qkv(hidden, mine).view(rows, length, -1)
             query = rotate_and_keep_prompts(qkv_UPW, self.rotary, layer.head_norms, key, value, skip)
             past_key, past_value = key[:, :, :length], value[:, :, :length]
             if shared is None:
@@ -172,8 +181,8 @@ class Decoder:
             seen = seen.reshape(rows, self.heads, length, -1).transpose(1, 2)
             joined = x.new_empty(rows * length, layer.out.inputs + layer.out.rank)
             joined[:, : layer.out.inputs].view(seen.shape).copy_(seen)
-            hidden = add_rms_norm(x, layer.out(joined), layer.mlp_norm_H, self.eps, layer.gate_up.rank)
-            delta = layer.down(silu_mul(layer.gate_up(hidden), layer.down.rank))
+            hidden = add_rms_norm(x, layer.out(joined, mine), layer.mlp_norm_H, self.eps, layer.gate_up.rank)
+            delta = layer.down(silu_mul(layer.gate_up(hidden, mine), layer.down.rank), mine)
         return (x if delta is None else x + delta).view(rows, length, -1)
 
     def logits(self, x_BH: Tensor) -> Tensor:
@@ -183,21 +192,30 @@ class Decoder:
         return linear(add_rms_norm(x_BH, None, self.norm_H, self.eps, 0), self.head_VH)
 
     def decode(
-        self, tokens_B: Tensor, keys: list[Past], values: list[Past], rows: Rows, splits: int
+        self,
+        tokens_B: Tensor,
+        keys: list[Past],
+        values: list[Past],
+        rows: Rows,
+        splits: int,
+        ranks: int = 0,
     ) -> Tensor:
-        """Logits [B, V] after one more token of each row, whose keys and values are written to the cache."""
+        """Logits [B, V] after one more token of each row, whose keys and values are written to the cache.
+
+        Of several students' adapters, of so many `ranks` each, a row computes with its own.
+        """
         from gepa_loop.model.fused.decode_attention import attend
         from gepa_loop.model.fused.decode_layers import add_rms_norm, rotate_and_keep, silu_mul
 
         x = embedding(tokens_B, self.embed_VH)
-        delta = None
+        delta, own = None, self.mine(rows.students_R[rows.slots_B], ranks)
         for layer, key, value in zip(self.layers, keys, values, strict=True):
             hidden = add_rms_norm(x, delta, layer.norm_H, self.eps, layer.qkv.rank)
             places = key.completion_RGTD, value.completion_RGTD
-            query = rotate_and_keep(layer.qkv(hidden), self.rotary, layer.head_norms, *places, rows)
+            query = rotate_and_keep(layer.qkv(hidden, own), self.rotary, layer.head_norms, *places, rows)
             seen = attend(query, key, value, rows, splits, layer.out.rank)
-            hidden = add_rms_norm(x, layer.out(seen), layer.mlp_norm_H, self.eps, layer.gate_up.rank)
-            delta = layer.down(silu_mul(layer.gate_up(hidden), layer.down.rank))
+            hidden = add_rms_norm(x, layer.out(seen, own), layer.mlp_norm_H, self.eps, layer.gate_up.rank)
+            delta = layer.down(silu_mul(layer.gate_up(hidden, own), layer.down.rank), own)
         return linear(add_rms_norm(x, delta, self.norm_H, self.eps, 0), self.head_VH)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gepa_loop.model.fused.product import Gpu, Tiling
+    from gepa_loop.model.fused.rows import Mine
 
 
 @dataclass(eq=False)
@@ -43,18 +44,21 @@ class Projection:
         """Columns that whoever makes an input leaves free behind it."""
         return self.down_RI.shape[0]
 
-    def __call__(self, x_NX: Tensor) -> Tensor:
-        """Outputs [N, out] of inputs [N, in + rank], whose last `rank` columns are written here."""
+    def __call__(self, x_NX: Tensor, mine: Mine | None = None) -> Tensor:
+        """Outputs [N, out] of inputs [N, in + rank], whose last `rank` columns are written here; `mine` says which count."""
         if (tiles := self._tiling(x_NX)) is not None:
             from gepa_loop.model.fused.product import Launch, adapted_product
 
             assert self.counters_T is not None
             sizes = tuple(self.modules.values())
             launch = Launch(tiles, self.counters_T)
-            return adapted_product(x_NX, self.weight_OX, self.down_RI, self.bias_O, sizes, launch)
+            return adapted_product(x_NX, self.weight_OX, self.down_RI, self.bias_O, sizes, launch, mine)
         if self.rank:
             # Written into columns that are free already: joining [x, A x] would copy x.
-            torch.mm(x_NX[:, : self.inputs], self.down_RI.T, out=x_NX[:, self.inputs :])
+            low_NR = x_NX[:, self.inputs :]
+            torch.mm(x_NX[:, : self.inputs], self.down_RI.T, out=low_NR)
+            if mine is not None:
+                low_NR.view(len(low_NR), len(self.modules), -1).mul_(mine.mask_NR[:, None])
         return linear(x_NX, self.weight_OX, self.bias_O)
 
     def _tiling(self, x_NX: Tensor) -> Tiling | None:
@@ -70,15 +74,18 @@ class Projection:
         sizes = tuple(self.modules.values())
         return tiling(len(x_NX), sizes, self.inputs, self.rank // len(sizes), self.gpu)
 
-    def columns(self, x_XN: Tensor) -> Tensor:
+    def columns(self, x_XN: Tensor, mine: Mine | None = None) -> Tensor:
         """`__call__` of columns without the bias: inputs [in + rank, N], outputs [out, N]."""
         # On a CPU .53 ms for 16 columns and weights of 576 x 3,072, and 1.06 for 16 rows times the transpose.
-        return self.weight_OX @ self.lowered(x_XN)
+        return self.weight_OX @ self.lowered(x_XN, mine)
 
-    def lowered(self, x_XN: Tensor) -> Tensor:
+    def lowered(self, x_XN: Tensor, mine: Mine | None = None) -> Tensor:
         """`x_XN` with its last `rank` rows written."""
         if self.rank:
-            torch.mm(self.down_RI, x_XN[: self.inputs], out=x_XN[self.inputs :])
+            low_RN = x_XN[self.inputs :]
+            torch.mm(self.down_RI, x_XN[: self.inputs], out=low_RN)
+            if mine is not None:
+                low_RN.view(len(self.modules), -1, low_RN.shape[1]).mul_(mine.mask_NR.T)
         return x_XN
 
     def reserve(self, rank: int) -> None:

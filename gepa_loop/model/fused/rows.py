@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -27,6 +28,25 @@ class Rows(NamedTuple):
     """Tokens of each prompt after the shared ones."""
     lengths_R: Tensor
     """Completion tokens of each slot, the one that is being read included."""
+    students_R: Tensor
+    """The student of each slot, where several answer."""
+
+
+class Mine(NamedTuple):
+    """Which ranks of an adapter each row computes with: those of its student, where several students' lie side by side."""
+
+    student_N: Tensor
+    """Each row's student, int32."""
+    ranks: int
+    """Of each student."""
+    mask_NR: Tensor
+    """1 for the row's own ranks of a layer, else 0."""
+
+
+def mine(student_N: Tensor, ranks: int, capacity: int, dtype: torch.dtype) -> Mine:
+    """Of layers with room for `capacity` ranks each."""
+    whose_R = torch.arange(capacity, device=student_N.device) // ranks
+    return Mine(student_N, ranks, (whose_R == student_N[:, None]).to(dtype))
 
 
 class Rotary(NamedTuple):

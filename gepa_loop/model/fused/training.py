@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from gepa_loop.model.lora.training import divide
 from gepa_loop.model.packed import Packed
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def fused_states(model: PreTrainedModel, packed: Packed, prefix: Prefix) -> Tens
 
     decoder, eps = model.get_decoder(), model.config.rms_norm_eps
     rows, length = packed.ids_BL.shape
+    divide(model, packed.students_B, length)
     x_NH = model.get_input_embeddings()(packed.ids_BL).flatten(0, 1)
     cos_BLD, sin_BLD = (
         side.expand(rows, -1, -1).contiguous() for side in decoder.rotary_emb(x_NH, packed.positions_BL)

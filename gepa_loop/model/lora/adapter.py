@@ -86,3 +86,22 @@ def stack_adapters(adapters: Sequence[Adapter]) -> Adapter:
         tensors[f"{PREFIX}{module}{LORA_B}"] = torch.cat(parts_B, 1)
     targets = sorted({target for adapter in adapters for target in adapter.targets})
     return Adapter(rank, float(rank), tuple(targets), tensors)
+
+
+def side_by_side(adapters: Sequence[Adapter]) -> Adapter:
+    """One adapter with the ranks of several, for rows of which each computes with its own: with all, it would be their sum.
+
+    Raises:
+        ValueError: They differ in rank, alpha or modules.
+    """
+    import torch
+
+    first = adapters[0]
+    if len({(adapter.rank, adapter.alpha, adapter.modules) for adapter in adapters}) > 1:
+        raise ValueError("adapters of different ranks, alphas or modules cannot lie side by side")
+    tensors = {
+        name: torch.cat([adapter.tensors[name] for adapter in adapters], 0 if name.endswith(LORA_A) else 1)
+        for name in first.tensors
+    }
+    count = len(adapters)
+    return Adapter(count * first.rank, count * first.alpha, first.targets, tensors)

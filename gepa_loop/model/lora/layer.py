@@ -1,9 +1,13 @@
-"""PEFT's LoRA of a linear layer with a shorter forward: half the kernels, and the adapter computes in the model's type."""
+"""PEFT's LoRA of a linear layer with a shorter forward: half the kernels, and the adapter computes in the model's type.
+
+Students that are trained together are adapters of one model, side by side: one product for all positions, of which each
+computes with the ranks of its own student.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import peft.tuners.lora
@@ -24,6 +28,32 @@ class Adapted:
     """Each adapter's, under their names on disk."""
     active: tuple[str, ...] = ()
     """Adapters that compute."""
+    places: Mapping[str, int] = field(default_factory=dict)
+    """The students' numbers."""
+    _student_N: Tensor | None = None
+    _masks: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
+    _whose: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
+
+    def divide(self, student_N: Tensor | None) -> None:
+        """From now on each position [N] computes with the ranks of its student alone; None: all with all that are active."""
+        self._student_N = student_N
+        self._masks.clear()
+
+    def mine_NR(self, adapters: Sequence[tuple[str, int]], like: Tensor) -> Tensor | None:
+        """1 for the ranks that a position computes with, else 0, in the type of `like` [N, in]; None where all are 1.
+
+        `adapters` are a layer's, with their ranks; those that are no students' compute everywhere.
+        """
+        whose = tuple(self.places.get(name, -1) for name, rank in adapters for _ in range(rank))
+        if self._student_N is None or max(whose) < 0:
+            return None
+        if whose not in self._whose:
+            # Kept: nothing can be copied to a GPU while a graph is captured.
+            self._whose[whose] = torch.tensor(whose, device=like.device)
+        if whose not in self._masks:
+            whose_R = self._whose[whose]
+            self._masks[whose] = ((whose_R < 0) | (whose_R == self._student_N[:, None])).to(like.dtype)
+        return self._masks[whose]
 
 
 class LoraLinear(peft.tuners.lora.Linear):  # type: ignore[misc]
@@ -41,41 +71,59 @@ class LoraLinear(peft.tuners.lora.Linear):  # type: ignore[misc]
             return out
         pairs = [side[name].weight for name in names for side in (self.lora_A, self.lora_B)]
         scales = tuple(self.scaling[name] for name in names)
-        base = self.base_layer
-        found: Tensor = _Sum.apply(x.flatten(0, -2), base.weight, base.bias, scales, *pairs)  # type: ignore[no-untyped-call]
+        base, x_NI = self.base_layer, x.flatten(0, -2)
+        mine_NR = self.shared.mine_NR([(name, len(self.lora_A[name].weight)) for name in names], x_NI)
+        found: Tensor = _Sum.apply(x_NI, base.weight, base.bias, scales, mine_NR, *pairs)  # type: ignore[no-untyped-call]
         return found.view(*x.shape[:-1], -1)
 
 
 class _Sum(torch.autograd.Function):
-    """W x + bias + the sum of s B A x; on a GPU the gradients of A and B are float32 sums, never rounded to the type of x."""
+    """W x + bias + the sum of s B A x; on a GPU the gradients of A and B are float32 sums, never rounded to the type of x.
+
+    The adapters lie side by side, so that several cost the launches of one.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x_NI: Tensor, weight: Tensor, bias: Tensor | None, scales: tuple[float, ...], *pairs: Tensor
+        ctx: Any,
+        x_NI: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        scales: tuple[float, ...],
+        mine_NR: Tensor | None,
+        *pairs: Tensor,
     ) -> Tensor:
-        downs = [a.to(x_NI.dtype) for a in pairs[::2]]
-        ups = [(b * scale).to(x_NI.dtype) for b, scale in zip(pairs[1::2], scales, strict=True)]
-        out_NO, lows = project(x_NI, weight, bias, list(zip(downs, ups, strict=True)))
-        ctx.save_for_backward(x_NI, weight, *downs, *ups, *lows)
-        ctx.scales = scales
+        down_RI = _joined([a.to(x_NI.dtype) for a in pairs[::2]], 0)
+        up_OR = _joined([(b * s).to(x_NI.dtype) for b, s in zip(pairs[1::2], scales, strict=True)], 1)
+        out_NO, low_NR = project(x_NI, weight, bias, (down_RI, up_OR), mine_NR)
+        ctx.save_for_backward(x_NI, weight, down_RI, up_OR, low_NR, mine_NR)
+        ctx.scales, ctx.ranks = scales, [len(a) for a in pairs[::2]]
         return out_NO
 
     @staticmethod
     def backward(ctx: Any, grad_NO: Tensor) -> Any:
-        scales = ctx.scales
-        x_NI, weight, *rest = ctx.saved_tensors
-        count = len(scales)
-        downs, ups, lows = rest[:count], rest[count : 2 * count], rest[2 * count :]
+        x_NI, weight, down_RI, up_OR, low_NR, mine_NR = ctx.saved_tensors
         grad_NI = grad_NO @ weight if ctx.needs_input_grad[0] else None
-        grads: list[Tensor | None] = []
-        for n, (down, up, low_NR, scale) in enumerate(zip(downs, ups, lows, scales, strict=True)):
-            slope_NR = grad_NO @ up
-            if grad_NI is not None:
-                grad_NI.addmm_(slope_NR, down)
-            wanted = ctx.needs_input_grad[4 + 2 * n]
-            grads.append(_product(slope_NR, x_NI) if wanted else None)
-            grads.append(_product(grad_NO, low_NR).mul_(scale) if wanted else None)
-        return (grad_NI, None, None, None, *grads)
+        slope_NR = grad_NO @ up_OR
+        if mine_NR is not None:
+            slope_NR.mul_(mine_NR)
+        if grad_NI is not None:
+            grad_NI.addmm_(slope_NR, down_RI)
+        wanted = ctx.needs_input_grad[5::2]
+        # Those that are trained come last: what lies below them gets no gradient.
+        first = wanted.index(True) if any(wanted) else len(wanted)
+        skip, ranks = sum(ctx.ranks[:first]), ctx.ranks[first:]
+        grads: list[Tensor | None] = [None] * (2 * first)
+        if ranks:
+            downs = torch.split(_product(slope_NR[:, skip:], x_NI), ranks)
+            ups = torch.split(_product(grad_NO, low_NR[:, skip:]), ranks, 1)
+            for down, up, scale in zip(downs, ups, ctx.scales[first:], strict=True):
+                grads += [down, up * scale]
+        return (grad_NI, None, None, None, None, *grads)
+
+
+def _joined(parts: Sequence[Tensor], axis: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), axis)
 
 
 def _product(left_NI: Tensor, right_NO: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,28 +34,33 @@ def factors(adapter: Adapter, module: str, like: Tensor) -> tuple[Tensor, Tensor
 
 
 def project(
-    x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, pairs: Sequence[tuple[Tensor, Tensor]]
-) -> tuple[Tensor, list[Tensor]]:
-    """W x + bias + the sum of s B A x over adapters, [N, out], and each adapter's A x [N, rank].
+    x_NI: Tensor,
+    weight_OI: Tensor,
+    bias_O: Tensor | None,
+    pair: tuple[Tensor, Tensor],
+    mine_NR: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """W x + bias + s B A x, [N, out], and A x [N, rank].
 
     Args:
         x_NI: What the layer reads.
         weight_OI: Its matrix.
         bias_O: Its bias.
-        pairs: A [rank, in] and s B [out, rank] of each adapter, in the type of x.
+        pair: A [rank, in] and s B [out, rank], of several adapters side by side, in the type of x.
+        mine_NR: Which of the ranks a position computes with; None is all.
     """
-    lows = [linear(x_NI, down_RI) for down_RI, _ in pairs]
+    down_RI, up_OR = pair
+    low_NR = linear(x_NI, down_RI)
+    if mine_NR is not None:
+        low_NR.mul_(mine_NR)
     if x_NI.dtype.itemsize >= 4:  # steps so small that a copy of x and of W would buy nothing
-        out_NO = linear(x_NI, weight_OI, bias_O)
-        for low_NR, (_, up_OR) in zip(lows, pairs, strict=True):
-            out_NO.addmm_(low_NR, up_OR.T)
-        return out_NO, lows
-    spare = -sum(low.shape[1] for low in lows) % ALIGNED
-    read_NX = torch.cat([x_NI, *lows], 1)
-    whole_OX = torch.cat([weight_OI, *(up_OR for _, up_OR in pairs)], 1)
+        return linear(x_NI, weight_OI, bias_O).addmm_(low_NR, up_OR.T), low_NR
+    spare = -low_NR.shape[1] % ALIGNED
+    read_NX = torch.cat([x_NI, low_NR], 1)
+    whole_OX = torch.cat([weight_OI, up_OR], 1)
     if spare:
         read_NX, whole_OX = pad(read_NX, (0, spare)), pad(whole_OX, (0, spare))
-    return linear(read_NX, whole_OX, bias_O), lows
+    return linear(read_NX, whole_OX, bias_O), low_NR
 
 
 class AdaptedLinear(nn.Module):
@@ -69,7 +73,7 @@ class AdaptedLinear(nn.Module):
         self._pair = down_RI, up_OR
 
     def forward(self, x: Tensor) -> Tensor:
-        out_NO, _ = project(x.flatten(0, -2), self.weight, self.bias, [self._pair])
+        out_NO, _ = project(x.flatten(0, -2), self.weight, self.bias, self._pair)
         return out_NO.view(*x.shape[:-1], -1)
 
 

@@ -1,7 +1,7 @@
 """LoRA adapters in training: PEFT's adapters on a base model whose weights are never written to.
 
 The student is the PEFT adapter "student", beside the frozen PEFT adapter "stack" of the earlier rounds and, for some
-teachers, an adapter "teacher".
+teachers, an adapter "teacher". Students that are trained together are "student", "student_1", "student_2" and so on.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from gepa_loop.model.base import Base
     from gepa_loop.model.lora.layer import Adapted
@@ -28,11 +29,17 @@ STUDENT, STACK, TEACHER = "student", "stack", "teacher"
 """Names of the adapters in a PEFT model; only a moving average or an adapter of its own needs the third."""
 
 
-def with_lora(base: Base, lora: LoraConfig, seed: int, stack: Adapter | None) -> PeftModel:
-    """Put a new student, whose B is zero, and the earlier rounds' stack on a base model.
+def student_name(number: int) -> str:
+    """What the student of this number, from 0, is called in a PEFT model."""
+    return f"{STUDENT}_{number}" if number else STUDENT
+
+
+def with_lora(base: Base, lora: LoraConfig, seed: int, stack: Adapter | None, students: int = 1) -> PeftModel:
+    """Put new students, whose B is zero, and the earlier rounds' stack on a base model.
 
     The base's modules are wrapped in place, not copied: `base.model` computes with the active adapters until
-    `remove_lora`. Only the student is trainable; it is float32 and depends on the seed alone.
+    `remove_lora`. Only students are trainable; they are float32, equal to each other, and depend on the seed alone. Of several
+    each position computes with its own: `divide` says whose it is.
 
     Raises:
         ConfigError: A name in `lora.targets` is no linear layer.
@@ -61,8 +68,12 @@ def with_lora(base: Base, lora: LoraConfig, seed: int, stack: Adapter | None) ->
             except ModelError:
                 remove_lora(model)
                 raise
+        for number in range(1, students):
+            model.add_adapter(student_name(number), _peft_config(lora.rank, lora.alpha, targets))
     _share(model)
-    _activate(model, [*_stack(model), STUDENT])
+    for number in range(1, students):
+        load_student(model, student_adapter(model), number)
+    _activate(model, _training(model))
     return model.eval()
 
 
@@ -79,12 +90,31 @@ def add_teacher(base: Base, peft_model: PeftModel, adapter: Adapter, source: str
         peft_model.add_adapter(TEACHER, _peft_config(adapter.rank, adapter.alpha, adapter.targets))
     _share(peft_model)
     _put(peft_model, TEACHER, adapter)
-    _activate(peft_model, [*_stack(peft_model), STUDENT])
+    _activate(peft_model, _training(peft_model))
 
 
-def student_adapter(peft_model: PeftModel, device: str | torch.device = "cpu") -> Adapter:
-    """A copy of the student's present weights; on the model's own device it does not wait for the GPU."""
-    return _value(peft_model, STUDENT, device)
+def student_adapter(peft_model: PeftModel, device: str | torch.device = "cpu", number: int = 0) -> Adapter:
+    """A copy of a student's present weights; on the model's own device it does not wait for the GPU."""
+    return _value(peft_model, student_name(number), device)
+
+
+def student_parameters(peft_model: PeftModel, number: int = 0) -> list[torch.nn.Parameter]:
+    """A student's own parameters, always in the same order."""
+    return list(_adapted(peft_model).parameters[student_name(number)].values())
+
+
+def several_students(model: PreTrainedModel) -> bool:
+    """Whether a model carries more than one student."""
+    return student_name(1) in getattr(model, "peft_config", {})
+
+
+def divide(model: PreTrainedModel, students_B: Tensor | None, length: int) -> None:
+    """Say whose each of the rows is, of `length` positions, that the model reads from now on; None where there is one student."""
+    from gepa_loop.model.lora.layer import LoraLinear
+
+    if students_B is not None:
+        layer = next(m for m in model.modules() if isinstance(m, LoraLinear))
+        layer.shared.divide(students_B[:, None].expand(-1, length).flatten())
 
 
 def teacher_adapter(peft_model: PeftModel) -> Adapter:
@@ -92,13 +122,13 @@ def teacher_adapter(peft_model: PeftModel) -> Adapter:
     return _value(peft_model, TEACHER)
 
 
-def load_student(peft_model: PeftModel, adapter: Adapter) -> None:
-    """Copy an adapter's values into the student, in place; an optimiser keeps its parameters.
+def load_student(peft_model: PeftModel, adapter: Adapter, number: int = 0) -> None:
+    """Copy an adapter's values into a student, in place; an optimiser keeps its parameters.
 
     Raises:
         ModelError: The adapter has another alpha, other modules or other shapes.
     """
-    _put(peft_model, STUDENT, adapter)
+    _put(peft_model, student_name(number), adapter)
 
 
 def load_teacher(peft_model: PeftModel, adapter: Adapter) -> None:
@@ -126,7 +156,12 @@ def as_teacher(peft_model: PeftModel, names: Sequence[str] | None = None) -> Ite
     try:
         yield
     finally:
-        _activate(peft_model, [*stack, STUDENT])
+        _activate(peft_model, _training(peft_model))
+
+
+def _training(peft_model: PeftModel) -> list[str]:
+    """What computes in training: the stack, then the students."""
+    return [*_stack(peft_model), *(name for name in peft_model.peft_config if name.startswith(STUDENT))]
 
 
 def _stack(peft_model: PeftModel) -> list[str]:
@@ -139,12 +174,9 @@ def _value(peft_model: PeftModel, name: str, device: str | torch.device = "cpu")
     config, parameters = peft_model.peft_config[name], _parameters(peft_model, name)
     with torch.no_grad():
         # Through one tensor, so that a GPU launches one copy and not one for each matrix.
-        whole = torch.cat([parameter.flatten() for parameter in parameters.values()]).to(device)
-    parts = torch.split(whole, [parameter.numel() for parameter in parameters.values()])
-    tensors = {
-        key: part.view(parameter.shape)
-        for (key, parameter), part in zip(parameters.items(), parts, strict=True)
-    }
+        whole = torch._utils._flatten_dense_tensors(list(parameters.values())).to(device)  # type: ignore[no-untyped-call]
+        parts = torch._utils._unflatten_dense_tensors(whole, list(parameters.values()))  # type: ignore[no-untyped-call]
+    tensors = dict(zip(parameters, parts, strict=True))
     return Adapter(config.r, float(config.lora_alpha), tuple(sorted(config.target_modules)), tensors)
 
 
@@ -224,12 +256,13 @@ def _share(peft_model: PeftModel) -> None:
         }
         for adapter in peft_model.peft_config
     }
-    shared = Adapted(parameters)
+    students = [name for name in parameters if name.startswith(STUDENT)]
+    shared = Adapted(parameters, places={name: number for number, name in enumerate(students)})
     for layer in layers.values():
         layer.shared = shared
     for adapter, named in parameters.items():  # PEFT makes every adapter trainable that it adds
         for parameter in named.values():
-            parameter.requires_grad_(adapter == STUDENT)
+            parameter.requires_grad_(adapter in students)
 
 
 def _adapted(peft_model: PeftModel) -> Adapted:

@@ -63,7 +63,7 @@ def make_buffers(decoder: Decoder, dtype: torch.dtype, wanted: tuple[int, ...]) 
     def ints(size: int) -> Tensor:
         return torch.zeros(size, dtype=torch.int32, device=device)
 
-    rows = Rows(ints(slots), ints(1), ints(slots + 1), ints(slots), ints(slots + 1))
+    rows = Rows(ints(slots), ints(1), ints(slots + 1), ints(slots), ints(slots + 1), ints(slots + 1))
     drawn = Drawn(
         torch.zeros(slots + 1, completion, device=device),
         torch.zeros(slots + 1, dtype=torch.long, device=device),

@@ -32,6 +32,8 @@ class PromptForward:
     """The forward of prompts of one shape: their tokens are copied to `ids_UP`, and `run` gives their hidden states [U, P, H]."""
 
     ids_UP: Tensor
+    students_U: Tensor
+    """Whose they are, where several students answer."""
     run: Callable[[], Tensor]
 
 
@@ -62,8 +64,23 @@ class Prefill:
             )
             self._decoder.prefill(ids, keys, values, None, 0)
 
-    def prompts(self, prompts: Sequence[tuple[int, ...]], skip: int, buffers: Buffers) -> Tensor:
-        """Read each prompt's rest after `skip` shared tokens; logits [U, V] of the token after it."""
+    def prompts(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        students: Sequence[int],
+        ranks: int,
+        skip: int,
+        buffers: Buffers,
+    ) -> Tensor:
+        """Read each prompt's rest after `skip` shared tokens; logits [U, V] of the token after it.
+
+        Args:
+            prompts: Those rests.
+            students: Whose each is.
+            ranks: Of each student's adapter, where several lie side by side; else 0.
+            skip: Shared tokens, which all students read alike.
+            buffers: Get their keys and values.
+        """
         shared = None
         if skip:
             shared = [p.shared_GCD for p in buffers.keys], [p.shared_GCD for p in buffers.values]
@@ -77,8 +94,10 @@ class Prefill:
             ids = np.zeros((len(part), width), np.int64)
             for row, prompt in enumerate(part):
                 ids[row, : len(prompt)] = prompt
-            forward = self._forward(slice(done, done + len(part)), width, shared, skip, buffers)
+            here = slice(done, done + len(part))
+            forward = self._forward(here, width, shared, (skip, ranks), buffers)
             forward.ids_UP.copy_(torch.from_numpy(ids))
+            forward.students_U.copy_(torch.tensor(students[here], dtype=torch.int32))
             x_UPH = forward.run()
             ends = torch.tensor([len(p) - 1 for p in part], device=x_UPH.device)
             last.append(x_UPH[torch.arange(len(part), device=x_UPH.device), ends])
@@ -90,24 +109,29 @@ class Prefill:
         here: slice,
         length: int,
         shared: tuple[list[Tensor], list[Tensor]] | None,
-        skip: int,
+        kind: tuple[int, int],
         buffers: Buffers,
     ) -> PromptForward:
-        """The forward that writes prompts into their places `here` of the cache: a graph where launching would take longer."""
-        count = here.stop - here.start
-        key = here.start, count, length
+        """The forward that writes prompts into their places `here` of the cache: a graph where launching would take longer.
+
+        `kind` are the shared tokens and the ranks of each student, as of `prompts`.
+        """
+        count, (skip, ranks) = here.stop - here.start, kind
+        key = here.start, count, length, ranks
         if skip or key not in self._captured:
             keys, values = (
                 [past.prompt_UGPD[here] for past in side] for side in (buffers.keys, buffers.values)
             )
             ids_UP = torch.zeros(count, length, dtype=torch.long, device=self._device)
+            students_U = torch.zeros(count, dtype=torch.int32, device=self._device)
 
             def run() -> Tensor:
-                return self._decoder.prefill(ids_UP, keys, values, shared, skip)
+                own = self._decoder.mine(students_U.repeat_interleave(length), ranks)
+                return self._decoder.prefill(ids_UP, keys, values, shared, skip, own)
 
             # What is shared is a candidate's prompt, whose length seldom comes again.
             if skip or self._device.type == "cpu" or count * length > GRAPH_TOKENS:
-                return PromptForward(ids_UP, run)
+                return PromptForward(ids_UP, students_U, run)
             if len(self._captured) == GRAPHS:
                 self._captured.clear()
             graph, out_UPH = record(run, self._pool)
@@ -116,5 +140,5 @@ class Prefill:
                 graph.replay()
                 return out_UPH
 
-            self._captured[key] = PromptForward(ids_UP, replay)
+            self._captured[key] = PromptForward(ids_UP, students_U, replay)
         return self._captured[key]

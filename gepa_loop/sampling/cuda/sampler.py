@@ -16,7 +16,7 @@ import torch
 from gepa_loop.model.base import Base
 from gepa_loop.model.capture import record
 from gepa_loop.model.fused.decoder import make_decoder
-from gepa_loop.model.lora.adapter import Adapter
+from gepa_loop.model.lora.adapter import Adapter, side_by_side
 from gepa_loop.sampling.base import Completion, Sampling, SelfMeasured
 from gepa_loop.sampling.batches import shared_length
 from gepa_loop.sampling.cuda.buffers import Buffers, Writer, make_buffers
@@ -24,6 +24,7 @@ from gepa_loop.sampling.cuda.draw import draw_rows
 from gepa_loop.sampling.cuda.drawn import completions
 from gepa_loop.sampling.cuda.prefill import Prefill
 from gepa_loop.sampling.plain import uniforms
+from gepa_loop.sampling.together import Request, in_order
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,10 +32,15 @@ if TYPE_CHECKING:
 
 LOOK_EVERY = 8
 """Tokens between two looks at which rows have ended."""
+APART = 32
+"""Calls with one adapter after which the columns of several are given back: they make a token a fifth slower, and graphs have to be
+captured again without them. A rung scores its students in fewer."""
+CACHE = 0.1
+"""Share of a GPU's free memory that the cache of several students' rows may take beyond `batch` rows."""
 
 
 class CudaSampler:
-    """Samples from a base model with at most one adapter, which stands behind a second copy of its weights.
+    """Samples from a base model with at most one adapter, or several students' side by side, behind a second copy of its weights.
 
     Args:
         base: A model for which `decoder.unsupported` is None, on a GPU.
@@ -51,9 +57,13 @@ class CudaSampler:
         self._stops_K = torch.tensor(base.stop_ids, device=base.device)
         self._adapter: Adapter | None = None
         """What the decoder computes with."""
+        self._ranks = 0
+        """Of each student, where several students' adapters lie side by side in it."""
+        self._apart = 0
+        """Calls since several students answered together."""
         self._writer: Writer | None = None
         self._buffers: Buffers | None = None
-        self._graphs: dict[tuple[int, float], Callable[[], None]] = {}
+        self._graphs: dict[tuple[int, float, int], Callable[[], None]] = {}
         # Without a GPU the kernels run in Triton's interpreter, for tests, and nothing is captured.
         cuda = base.device.type == "cuda"
         self._pool = torch.cuda.graph_pool_handle() if cuda else None
@@ -61,12 +71,12 @@ class CudaSampler:
         self._processors = torch.cuda.get_device_properties(base.device).multi_processor_count if cuda else 8
 
     @torch.no_grad()
-    def _write(self, adapter: Adapter | None) -> None:
-        """Compute with this adapter from now on."""
+    def _write(self, adapter: Adapter | None, narrow: bool) -> None:
+        """Compute with this adapter from now on; `narrow` as of `Decoder.reserve`."""
         if adapter is None:
             self._decoder.write({}, 1.0)
             return
-        if self._decoder.reserve(adapter):
+        if self._decoder.reserve(adapter, narrow):
             self._writer = None
             self._graphs.clear()
             self._prefill.clear()
@@ -117,26 +127,62 @@ class CudaSampler:
         if len(prompts) != len(seeds) or not all(prompts):
             raise ValueError(f"{len(prompts)} prompts (none empty) need as many seeds, got {len(seeds)}")
         with self._current():
-            if adapter is not self._adapter:
-                self._write(adapter)
-                self._adapter = adapter
-            return self._generate(prompts, sampling, seeds)
+            self._apart += 1
+            if adapter is not self._adapter or self._apart == APART:
+                self._write(adapter, self._apart >= APART)
+                self._adapter, self._ranks = adapter, 0
+            return self._generate(prompts, sampling, seeds, [0] * len(prompts), self.batch)
+
+    @property
+    def joins(self) -> bool:
+        return True
+
+    @torch.inference_mode()
+    def generate_together(self, wanted: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        adapters = [rows.adapter for rows in wanted if rows.adapter is not None]
+        whole = side_by_side(adapters)
+        with self._current():
+            self._write(whole, narrow=True)
+            self._adapter, self._ranks, self._apart = whole, adapters[0].rank, 0
+            prompts, seeds, students = in_order(wanted)
+            rows = min(len(wanted) * self.batch, self._fitting(max(map(len, prompts)) + sampling.max_tokens))
+            return self._generate(prompts, sampling, seeds, students, max(self.batch, rows))
+
+    def _fitting(self, tokens: int) -> int:
+        """Rows of so many tokens whose keys and values take `CACHE` of the free memory."""
+        device, decoder = self.base.device, self._decoder
+        if device.type == "cpu":
+            return self.batch
+        free = torch.cuda.mem_get_info(device)[0]
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        row = 2 * len(decoder.layers) * decoder.kv_heads * decoder.width * tokens
+        return int(CACHE * free / (row * self.base.model.dtype.itemsize))
 
     def _generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        students: Sequence[int],
+        batch: int,
     ) -> list[Completion]:
-        skip = shared_length(prompts)
+        # What several students read is no shared past: each reads it with its own adapter.
+        skip = 0 if self._ranks else shared_length(prompts)
         if skip * (len(set(map(tuple, prompts))) - 1) < self.share_from:
             skip = 0
         longest = max(map(len, prompts)) - skip
-        slots = min(len(prompts), self.batch)
+        slots = min(len(prompts), batch)
         buffers = self._reserve(slots, skip, longest, sampling.max_tokens)
         self._prefill.shared(prompts[0][:skip], buffers)
         completions: list[Completion] = []
-        for start in range(0, len(prompts), self.batch):
-            part = slice(start, start + self.batch)
+        for start in range(0, len(prompts), batch):
+            part = slice(start, start + batch)
             completions += self._generate_batch(
-                [tuple(p[skip:]) for p in prompts[part]], seeds[part], sampling, skip, buffers
+                list(zip(students[part], (tuple(p[skip:]) for p in prompts[part]), strict=True)),
+                seeds[part],
+                sampling,
+                skip,
+                buffers,
             )
         return completions
 
@@ -163,24 +209,27 @@ class CudaSampler:
 
     def _generate_batch(
         self,
-        prompts: Sequence[tuple[int, ...]],
+        prompts: Sequence[tuple[int, tuple[int, ...]]],
         seeds: Sequence[int],
         sampling: Sampling,
         skip: int,
         buffers: Buffers,
     ) -> list[Completion]:
+        """Completions of prompts, each with the student that reads it."""
         device, count, rows, drawn = self.base.device, len(prompts), buffers.rows, buffers.drawn
         unique = list(dict.fromkeys(prompts))
         owner = {prompt: n for n, prompt in enumerate(unique)}
         owners = torch.tensor([owner[p] for p in prompts], dtype=torch.int32, device=device)
         rows.owners_R[:count] = owners
-        rows.prompts_U[: len(unique)] = torch.tensor([len(p) for p in unique], device=device)
+        rows.prompts_U[: len(unique)] = torch.tensor([len(p) for _, p in unique], device=device)
+        rows.students_R[:count] = torch.tensor([student for student, _ in prompts], device=device)
         rows.lengths_R.zero_()
         drawn.done_R.zero_()
         table = np.stack([uniforms(seed, sampling.max_tokens) for seed in seeds])
         drawn.uniforms_RT[:count, : sampling.max_tokens] = torch.from_numpy(table).to(device)
 
-        logits_UV = self._prefill.prompts(unique, skip, buffers)
+        readers, texts = zip(*unique, strict=True)
+        logits_UV = self._prefill.prompts(texts, readers, self._ranks, skip, buffers)
         # Rows of a launch are slots, so that a smaller graph goes on where a larger one stopped and no cache moves.
         alive = torch.arange(count, dtype=torch.int32, device=device)
         launch = rows._replace(slots_B=alive)
@@ -215,14 +264,15 @@ class CudaSampler:
 
     def _graph(self, size: int, temperature: float, buffers: Buffers) -> Callable[[], None]:
         """One token of `size` rows: a graph that is captured when it is first wanted."""
-        key = size, temperature
+        ranks = self._ranks
+        key = size, temperature, ranks
         if key not in self._graphs:
             rows = buffers.rows._replace(slots_B=buffers.rows.slots_B[:size])
             drawn, splits = buffers.drawn, self._splits(size, buffers)
 
             def token() -> None:
                 tokens = drawn.last_R[rows.slots_B]
-                logits = self._decoder.decode(tokens, buffers.keys, buffers.values, rows, splits)
+                logits = self._decoder.decode(tokens, buffers.keys, buffers.values, rows, splits, ranks)
                 draw_rows(logits, temperature, self._stops_K, rows, drawn)
 
             self._graphs[key] = (

@@ -7,6 +7,7 @@ import torch
 
 from gepa_loop.model.fused.product import LEAST_INPUTS, Gpu, Launch, Tiling, adapted_product, counters, tiling
 from gepa_loop.model.fused.projection import Projection
+from gepa_loop.model.fused.rows import mine
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
@@ -67,6 +68,28 @@ def test_an_adapter_is_inside_the_sum(
         step = torch.finfo(dtype).eps
         # Rounded once; A x is rounded before it is multiplied, which costs a step of each of its numbers.
         torch.testing.assert_close(got.double(), want, rtol=step, atol=8 * step)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("tiles", [Tiling(16, 1, 3), Tiling(32, 2, 3)], ids=str)
+def test_each_row_computes_with_the_ranks_of_its_student(tiles: Tiling, dtype: torch.dtype) -> None:
+    modules, rank = (64, 32), 24  # three students of 8 each
+    x, weight, down, bias = operands(70, modules, 128, rank, dtype)
+    step = torch.finfo(dtype).eps
+    students = torch.arange(70, dtype=torch.int32, device=x.device) % 3
+    launch = Launch(tiles, counters(modules, x.device))
+    own = mine(students, 8, rank, x.dtype)
+    got = adapted_product(x, weight, down, bias, modules, launch, own)
+    for student in range(3):
+        only = down.clone().view(len(modules), 3, 8, -1)
+        only[:, [n for n in range(3) if n != student]] = 0
+        rows = students == student
+        want = in_float64(x[rows], weight, only.view_as(down), bias)
+        torch.testing.assert_close(got[rows].double(), want, rtol=step, atol=8 * step)
+    # And in two launches.
+    names = {f"m{n}": size for n, size in enumerate(modules)}
+    two = Projection(names, weight, down, bias)(x.clone(), own)
+    torch.testing.assert_close(two, got, rtol=2 * step, atol=8 * step)
 
 
 H100, A100, RTX, OLD = Gpu(132, 232_448), Gpu(108, 166_912), Gpu(128, 101_376), Gpu(40, 49_152)

@@ -35,10 +35,9 @@ def test_the_sum_is_rounded_once() -> None:
         torch.tensor([[1.0, 0.0]], dtype=torch.bfloat16),
         torch.tensor([[2**-9]], dtype=torch.bfloat16),
     )
-    assert project(x, weight, None, [])[0].item() == 1.0
-    out, lows = project(x, weight, None, [(down, up)])
+    out, low = project(x, weight, None, (down, up))
     assert out.item() == 1 + 2**-7
-    assert [low.tolist() for low in lows] == [[[1.0]]]
+    assert low.tolist() == [[1.0]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -48,10 +47,19 @@ def test_several_adapters_of_any_rank_and_a_bias(dtype: torch.dtype) -> None:
     exact = x.double() @ weight.double().T + bias.double()
     for down, up in pairs:
         exact += x.double() @ down.double().T @ up.double().T
-    out, lows = project(x, weight, bias, pairs)
-    assert out.dtype == dtype and [low.shape for low in lows] == [(5, 3), (5, 8)]
-    error = float((out.double() - exact).norm() / exact.norm())
-    assert error < {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 5e-3}[dtype]
+    side_by_side = torch.cat([down for down, _ in pairs]), torch.cat([up for _, up in pairs], 1)
+    limit = {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 5e-3}[dtype]
+    out, low = project(x, weight, bias, side_by_side)
+    assert out.dtype == dtype and low.shape == (5, 11)
+    assert float((out.double() - exact).norm() / exact.norm()) < limit
+    # Each row with one of the adapters alone.
+    mine = torch.zeros(5, 11, dtype=dtype)
+    mine[:2, :3] = mine[2:, 3:] = 1
+    own, low = project(x, weight, bias, side_by_side, mine)
+    for rows, pair in ((slice(0, 2), pairs[0]), (slice(2, 5), pairs[1])):
+        alone, _ = project(x[rows], weight, bias, pair)
+        assert float((own[rows] - alone).norm() / alone.norm()) < limit
+    assert not low[:2, 3:].any() and not low[2:, :3].any()
 
 
 def test_a_change_below_half_a_step_is_right_in_the_mean() -> None:
@@ -61,10 +69,10 @@ def test_a_change_below_half_a_step_is_right_in_the_mean() -> None:
     down = torch.zeros(1, 65, dtype=torch.bfloat16)
     down[0, 64] = 1 / 8
     up = torch.full((20_000, 1), 2**-9, dtype=torch.bfloat16)
-    before, after = (project(x, weight, None, pairs)[0].double() for pairs in ([], [(down, up)]))
+    before, after = (project(x, weight, None, (down, u))[0].double() for u in (torch.zeros_like(up), up))
     assert float((after - before).mean()) == pytest.approx(2**-9, rel=0.15)
     merged = (weight.float() + (up.float() @ down.float())).to(torch.bfloat16)
-    lost = project(x, merged, None, [])[0].double() - before
+    lost = project(x, merged, None, (down, torch.zeros_like(up)))[0].double() - before
     assert abs(float(lost.mean())) < 2**-11  # what merging into the weights would keep
 
 
@@ -159,5 +167,5 @@ def test_samplers_keep_in_bfloat16_what_float32_has(
 
 def logits(sampler: TorchSampler, prompt: list[int]) -> Tensor:
     """Log-probabilities [V] of the token after a prompt, as the sampler finds them."""
-    found, _, _ = sampler._prefill([tuple(prompt)], None, 0)
+    found, _, _ = sampler._prefill([(None, tuple(prompt))], None, 0)
     return found[0].float().log_softmax(-1)

@@ -130,7 +130,7 @@ def test_tokens_are_drawn_as_by_the_reference(temperature: float) -> None:
         return torch.tensor(values, dtype=torch.int32, device=DEVICE)
 
     slots = [6, 4, 2, 0, 1, 3]
-    rows = Rows(ints(*slots), ints(0), ints(*[0] * 7), ints(1), ints(*[1] * 7))
+    rows = Rows(ints(*slots), ints(0), ints(*[0] * 7), ints(1), ints(*[1] * 7), ints(*[0] * 7))
     table = torch.zeros(7, 3, device=DEVICE)
     table[slots, 1] = uniforms.to(DEVICE)
     drawn = Drawn(

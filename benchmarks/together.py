@@ -1,0 +1,143 @@
+"""A step of several students that share it, beside one student's step as often as there are students: case F.
+
+Each student has a teacher's prompt of its own. The single student is timed before and, with a sampler that has never seen several,
+after, as machines drift.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.cases import CASES, Case, make_base, make_texts
+from benchmarks.ours import configure
+from gepa_loop.distill.clock import Clock
+from gepa_loop.distill.collect import asked, collect, plan_step
+from gepa_loop.distill.metrics import peak_memory_gib
+from gepa_loop.distill.optimizer import make_optimizer
+from gepa_loop.distill.passes import plan_passes
+from gepa_loop.distill.teacher.choose import open_teacher
+from gepa_loop.distill.turn import Reader, Trainee, Turn
+from gepa_loop.distill.update import update_together
+from gepa_loop.errors import Diverged
+from gepa_loop.lab import Lab
+from gepa_loop.model.graphs import open_forward
+from gepa_loop.model.lora.training import remove_lora, student_adapter, student_parameters, with_lora
+from gepa_loop.sampling.choose import open_sampler
+from gepa_loop.sampling.together import sample_together
+from gepa_loop.scores.rollouts import Rollouts
+from gepa_loop.task.items import Item, Task
+from gepa_loop.task.prompts import Renderer
+from gepa_loop.task.scorers import each
+
+PHASES = ("generate", "teacher", "forward", "loss", "backward", "optimizer")
+
+
+def open_case(case: Case, sets: list[str]) -> tuple[Lab, str]:
+    """The case's model and items, and its teacher's context."""
+    base, config = make_base(case), configure(case, sets)
+    context, questions = make_texts(case)
+    items = tuple(Item(f"q{n}", (("user", text),), "", {}) for n, text in enumerate(questions))
+    task = Task(
+        "bench", "whole", {"train": items, "pareto": ()}, 1, 1, ("", 0.0), "", each(lambda _: (0.0, ""))
+    )
+    sampler, engine = open_sampler(base, config.sampling)
+    renderer = Renderer(base.tokenizer, base.context)
+    return Lab(config, base, task, Rollouts(sampler, renderer, task, 0), engine), context
+
+
+def timed(lab: Lab, case: Case, context: str, students: int, steps: int, warmup: int) -> dict[str, float]:
+    """Median seconds of a step of so many students, by phase; `step` is the whole."""
+    config, base = lab.config, lab.base
+    model = with_lora(base, config.lora, 0, None, students)
+    try:
+        trainees, trained = [], list[torch.nn.Parameter]()
+        for number in range(students):
+            own = student_parameters(model, number)
+            # Teachers' prompts of one length that differ from their first token on.
+            teacher = open_teacher(lab, model, chr(ord("a") + number) + context[1:])
+            trainees.append(Trainee(make_optimizer(config.distill, own), teacher, number))
+            trained += own
+        reader, passes = (
+            Reader(base, open_forward(base.model, trained)),
+            plan_passes(config.distill, base, case.prompt + case.new),
+        )
+        rows = []
+        for step in range(warmup + steps):
+            start, clock = time.perf_counter(), Clock(base.device)
+            answering = [lab.rollouts.by(student_adapter(model, base.device, one.number)) for one in trainees]
+            wanted = [asked(config, one, step) for one in answering]
+            planned = plan_step(config, lab.rollouts, step)
+            found = sample_together(lab.rollouts.sampler, wanted, planned.sampling)
+            turns = []
+            for one, rollouts, completions in zip(trainees, answering, found, strict=True):
+                assert not isinstance(completions, Diverged)
+                assert {len(c.token_ids) for c in completions} == {case.new}
+                batch = collect(config, rollouts, one.teacher, None, step, None, completions)
+                turns.append(Turn(config, one, batch, step))
+            clock.lap("generate")
+            passes = update_together(turns, reader, passes, clock)[0].passes
+            seconds = clock.seconds
+            rows.append({"step": time.perf_counter() - start, **seconds})
+        kept = rows[warmup:]
+        return {name: statistics.median(row.get(name, 0.0) for row in kept) for name in ("step", *PHASES)}
+    finally:
+        remove_lora(model)
+
+
+def run(case: Case, students: int, steps: int, warmup: int, sets: list[str]) -> dict[str, Any]:
+    """One student, all of them, and one again."""
+    times = []
+    for count in (1, students, 1):
+        lab, context = open_case(case, sets)
+        times.append(timed(lab, case, context, count, steps, warmup))
+    before, shared, after = times
+    alone = {name: students * (before[name] + after[name]) / 2 for name in before}
+    return {
+        "case": case.name,
+        "students": students,
+        "engine": lab.engine,
+        "alone": alone,
+        "drift": after["step"] / before["step"],
+        "together": shared,
+        "ratio": alone["step"] / shared["step"],
+        "peak_gib": peak_memory_gib(lab.base.device),
+    }
+
+
+def table(found: dict[str, Any]) -> Table:
+    out = Table(title=f"{found['case']}: {found['students']} students, {found['engine']}", box=SIMPLE_HEAD)
+    for head in ("seconds a step", "whole", *PHASES):
+        out.add_column(head, justify="left" if head == "seconds a step" else "right")
+    for name, key in (("one after another", "alone"), ("together", "together")):
+        out.add_row(name, *(f"{found[key][part]:.3f}" for part in ("step", *PHASES)))
+    ratios = (found["alone"][part] / max(found["together"][part], 1e-9) for part in ("step", *PHASES))
+    out.add_row("ratio", *itertools.islice((f"{ratio:.2f}" for ratio in ratios), 1 + len(PHASES)))
+    return out
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--case", default="tiny")
+    parser.add_argument("--students", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--batch", type=int, help="sampling.batch; without it the rollouts of all students")
+    parser.add_argument("--override", default="{}")
+    parser.add_argument("--set", action="append", default=[])
+    given = parser.parse_args()
+    one = replace(CASES[given.case], **json.loads(given.override))
+    batch = given.batch or one.rollouts * given.students
+    outcome = run(one, given.students, given.steps, given.warmup, [f"sampling.batch={batch}", *given.set])
+    Console(width=120).print(table(outcome))
+    print(json.dumps(outcome))
