@@ -374,7 +374,7 @@ def test_a_call_that_was_dearer_than_thought_ends_a_replay_no_sooner(
 def test_no_more_is_taken_than_a_plan_says(lab: Lab, tmp_path: Path) -> None:
     for number, sets in enumerate((SETS, FOUR, (*SETS, "optimize.proposals=9"))):
         config = load_config("smoke", sets, env={})
-        plan = plan_search(config, replace(lab.rollouts, sampler=dice(lab)), offline(lab), SEED)
+        plan = plan_search(config, replace(lab.rollouts, sampler=dice(lab)), offline(lab), SEED, "prompt")
         sampler, how = dice(lab), Writer()
         found = search(lab, tmp_path / str(number), how, *sets, sampler=sampler)
         assert found.spent.rollouts == sum(sampler.calls) <= plan.search_rollouts

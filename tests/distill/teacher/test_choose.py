@@ -97,14 +97,12 @@ def test_a_teacher_whose_vocabulary_is_filled_up_to_another_length(lab: Lab, tmp
     other.resize_token_embeddings(320)
     other.save_pretrained(tmp_path / "other")
     tokenizer.save_pretrained(tmp_path / "other")
-    train(lab, tmp_path / "own", "distill.steps=2")
+    own = train(lab, tmp_path / "own", "distill.steps=2")
     sets = "teacher.kind=model", f"teacher.name={tmp_path / 'other'}", "teacher.device=cpu", "distill.steps=2"
-    train(lab, tmp_path / "padded", *sets)
-    # Not the weights: the sign of a gradient that is 0 but for rounding moves AdamW by a whole step.
-    rows = [read_jsonl(tmp_path / name / "metrics.jsonl") for name in ("own", "padded")]
-    for own, padded in zip(*rows, strict=True):
-        for value in ("loss", "reverse_kl", "grad_norm"):
-            assert padded[value] == pytest.approx(own[value], rel=1e-3)
+    sets = (*sets, "teacher.dtype=float32")  # as the student, also where the processor has bfloat16
+    padded = train(lab, tmp_path / "padded", *sets)
+    for name, tensor in own.adapter.tensors.items():
+        torch.testing.assert_close(padded.adapter.tensors[name], tensor, atol=1e-4, rtol=1e-3)
 
     teacher = LocalTeacher(lab.base, None, (), {"x": (9, 8, 7)}, 0)
     teacher.read([Group((9,), (9, 8, 7), ((1, 258),))], lab.base.device)
