@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from gepa_loop.config.load import load_config
 from gepa_loop.config.tables import EvaluateConfig, RaceConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.lab import Lab, open_lab
+from gepa_loop.run.files import write_text
 from gepa_loop.scores.card import ways
 from gepa_loop.scores.decision import Contender, decide
 from gepa_loop.scores.race import FINALISTS, rung
@@ -75,6 +77,9 @@ def run_cell(task: str, seed: int, model: str, out: Path, more: Sequence[str]) -
     from gepa_loop.distill.trainer import Pupil, distill, train
 
     started, config = time.perf_counter(), config_of(task, seed, model, more)
+    folder = out / "students" / f"{task}_{seed}"
+    # Of a process that did not end: its students stand beyond the first rungs, whose looks they would be taken for.
+    shutil.rmtree(folder, ignore_errors=True)
     lab = open_lab(config).for_training().in_round(0)
     cell = Cell(lab, {c.id: c for c in map(Candidate, pool_of(task, seed))})
     decides, seconds = config.evaluate, dict[str, float]()
@@ -103,10 +108,7 @@ def run_cell(task: str, seed: int, model: str, out: Path, more: Sequence[str]) -
         for id_, one in cell.prompts.items()
     }
     lap("prompts")
-    pupils = [
-        Pupil(one, out / "students" / f"{task}_{seed}" / id_, lambda row: None)
-        for id_, one in cell.prompts.items()
-    ]
+    pupils = [Pupil(one, folder / id_, lambda row: None) for id_, one in cell.prompts.items()]
     given: dict[str, Any] = {"stack": None, "before": base["pareto"]}
     students: dict[str, dict[str, Any]] = {id_: {"race": {}} for id_ in cell.prompts}
     for step in rung_steps(config.distill, config.race.rungs):
@@ -297,7 +299,7 @@ if __name__ == "__main__":
         if not file.exists():
             asked.out.mkdir(parents=True, exist_ok=True)
             made = run_cell(asked.task, asked.seed, asked.model, asked.out, asked.set)
-            file.write_text(json.dumps(made))
+            write_text(file, json.dumps(made))
     else:
         for one in tables([json.loads(path.read_text()) for path in sorted(asked.folder.glob("*.json"))]):
             Console(width=130).print(one)

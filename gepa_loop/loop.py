@@ -28,7 +28,7 @@ from gepa_loop.scores.ledger import begin_look
 from gepa_loop.scores.outcome import details, gains, lengths, summary
 from gepa_loop.scores.results import DecisionRecord, LoopRecord, RoundRecord, RoundTest, WholeTest
 from gepa_loop.scores.statistics import internalisation, item_scores
-from gepa_loop.stages.distillation import Below, distill_candidate, finish_candidates
+from gepa_loop.stages.distillation import Below, end_candidate, finish_candidates
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.pool import open_pool
 from gepa_loop.stages.race import race
@@ -169,13 +169,16 @@ def run_round(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer, gr
     raced = race(lab, pool, folder, observer, below)
     why, students = {**pool.why, **raced.dropped}, dict[str, Adapter]()
     left = {folder / "distill" / one.id: one for one in front.candidates if one.id not in why}
-    finish_candidates(lab, left, observer, below)
+    if left:
+        several = f"{len(left)} students"
+        observer.stage("distill", round=number, candidate=several if len(left) > 1 else next(iter(left)).name)
+        finish_candidates(lab, left, observer, below)
     for candidate in front.candidates:
         if candidate.id in why:
             continue
         target = folder / "distill" / candidate.id
-        observer.stage("distill", round=number, candidate=candidate.id)
-        distilled = distill_candidate(lab, candidate, target, observer, below)
+        observer.stage("distilled", round=number, candidate=candidate.id)
+        distilled = end_candidate(lab, candidate, target, observer, below)
         students[candidate.id] = distilled.adapter
         if (reason := _forgets(config.loop, distilled)) is not None:
             why[candidate.id] = reason

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
@@ -89,20 +90,33 @@ def thin_out(folder: Path, step: int) -> None:
             (old / MOMENTS).unlink()
 
 
-def at_one_step(folders: Sequence[Path]) -> None:
-    """Take back the last checkpoints of some students where those of others were not written, or not all were thinned out.
+def at_one_step(folders: Sequence[Path], least: int) -> bool:
+    """Take back checkpoints of some students where those of others were not written; whether any were.
 
-    Students that share their steps are saved one after the other. Going on together from where all were, they do the same
-    sums again, and come out the same to the byte.
+    Students that share their steps are saved one after the other, and thinned out when all are saved. Going on together from
+    where all were, they do the same sums again, and come out the same to the byte.
+
+    Args:
+        folders: Of all students that share their steps.
+        least: The first step at which one of them goes on.
     """
-    least = min(map(steps_saved, folders), default=0)
-    for folder in folders:
-        if (folder / f"step_{least:06d}" / MOMENTS).exists():
-            for newer in folder.glob("step_*"):
-                if int(newer.name.removeprefix("step_")) > least:
-                    # First the record: what has none is not complete.
-                    (newer / "state.json").unlink(missing_ok=True)
-                    shutil.rmtree(newer)
+    ahead = [folder for folder in folders if steps_saved(folder) > least]
+    # One that was thinned out says that all were saved: who is behind goes over a stretch again, and nobody waits there.
+    if not all(_whole(folder, least) for folder in ahead):
+        return False
+    for folder in ahead:
+        for newer in folder.glob("step_*"):
+            if int(newer.name.removeprefix("step_")) > least:
+                # First the record: what has none is not complete.
+                (newer / "state.json").unlink(missing_ok=True)
+                shutil.rmtree(newer)
+    return bool(ahead)
+
+
+def _whole(folder: Path, step: int) -> bool:
+    """Whether training can go on from a checkpoint, of which its record has the last word: files go after it."""
+    path = folder / f"step_{step:06d}" / "state.json"
+    return path.exists() and MOMENTS in read_json(path, dict[str, Any]).get("files", {})
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:

@@ -110,8 +110,10 @@ def train(
     settings, most, reached = lab.config.distill, at_once(lab.config), list[Checkpoint]()
     for first in range(0, len(pupils), most):
         part = pupils[first : first + most]
-        at_one_step([pupil.checkpoints for pupil in part])
         rested = [load_checkpoint(pupil.checkpoints) for pupil in part]
+        waiting = [0 if one is None else one.step for one in rested if not _rests(one, settings, until)]
+        if waiting and at_one_step([pupil.checkpoints for pupil in part], min(waiting)):
+            rested = [load_checkpoint(pupil.checkpoints) for pupil in part]
         done = [one for one in rested if one is not None and _rests(one, settings, until)]
         # Together with those that rest already: then a process that goes on does the same sums as one that was not ended.
         reached += (
@@ -191,7 +193,9 @@ def _judged(
     return found
 
 
-def _rests(checkpoint: Checkpoint, settings: DistillConfig, until: int | None) -> bool:
+def _rests(checkpoint: Checkpoint | None, settings: DistillConfig, until: int | None) -> bool:
+    if checkpoint is None:
+        return False
     return bool(ended(checkpoint, settings)) or (until is not None and checkpoint.step >= until)
 
 

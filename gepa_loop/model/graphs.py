@@ -81,9 +81,9 @@ class Graphs:
         if rows * bucket(length) * self.model.config.hidden_size > LARGEST:
             if not self._compared:
                 part = corner(packed, SAMPLE)
-                self._trust(
-                    distance(self._once(self.states, part, prefix), self._once(hidden_states, part, prefix))
-                )
+                modules = self._once(hidden_states, part, prefix)
+                if bool(modules[0].isfinite().all()):
+                    self._trust(distance(self._once(self.states, part, prefix), modules))
             return self.states(self.model, packed, prefix)
         if prefix is not self._prefix:
             # Their keys and values lie elsewhere now.
@@ -94,6 +94,9 @@ class Graphs:
         if key not in self._captured:
             self._captured[key] = self._capture(padded, prefix)
         captured = self._captured[key]
+        if captured is None and self.states is not hidden_states:
+            # The kernels are still trusted: it is the model whose numbers are not finite now, and these shapes may come again.
+            del self._captured[key]
         if captured is None:
             return hidden_states(self.model, packed, prefix)
         for static, new in zip(captured.inputs, _tensors(padded), strict=True):
@@ -142,7 +145,7 @@ class Graphs:
             self._once(self.states, static, prefix)
             own, modules = (self._once(states, static, prefix) for states in (self.states, hidden_states))
         torch.cuda.current_stream().wait_stream(side)
-        if not self._trust(distance(own, modules)):
+        if not bool(modules[0].isfinite().all()) or not self._trust(distance(own, modules)):
             return None
         there, back = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         with torch.cuda.graph(there, pool=self._pool, stream=side):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """Request that one student answers."""
+    """Prompts that one student answers."""
 
     prompts: Sequence[Sequence[int]]
     """Token ids, none empty."""

@@ -37,14 +37,18 @@ def distill_candidate(
     lab: Lab, candidate: Candidate, folder: Path, observer: Observer, below: Below
 ) -> Distilled:
     """Distill one prompt; items and random numbers are those of the lab's round."""
+    finish_candidates(lab, {folder: candidate}, observer, below)
+    return end_candidate(lab, candidate, folder, observer, below)
+
+
+def end_candidate(
+    lab: Lab, candidate: Candidate, folder: Path, observer: Observer, below: Below
+) -> Distilled:
+    """Choose the check that is kept of a student that was trained to its end, and say what is known of it."""
     from gepa_loop.distill.student import METRICS
     from gepa_loop.distill.trainer import distill
 
-    _say_where(lab, [folder], observer)
-    steps = _Steps(observer, lab.config.distill.steps, 1)
-    progress = _watched(folder, observer, steps, "")
-    done = distill(lab, candidate, folder, stack=below.stack, before=below.held_out, progress=progress)
-    steps.show()
+    done = distill(lab, candidate, folder, stack=below.stack, before=below.held_out, progress=lambda _: None)
     observer.note(f"ended {done.ended}; kept step {done.kept.step}: {done.kept.reason}")
     for note in _idle(read_jsonl(folder / METRICS, MetricsRow)):
         observer.note(note)
@@ -85,10 +89,11 @@ def train_candidates(
 def finish_candidates(
     lab: Lab, candidates: Mapping[Path, Candidate], observer: Observer, below: Below
 ) -> None:
-    """Train students to their last step, together where there are several; `distill_candidate` ends each one's distillation."""
+    """Train students to their last step; `end_candidate` ends each one's distillation."""
     waiting = {path: one for path, one in candidates.items() if not (path / "result.json").exists()}
-    if len(waiting) > 1:
-        observer.stage("distill", round=lab.rollouts.round, candidate=f"{len(waiting)} students")
+    for _ in range(len(candidates) - len(waiting)):
+        observer.note("finished earlier")
+    if waiting:
         train_candidates(lab, waiting, observer, below)
 
 
@@ -128,26 +133,24 @@ def _say_where(lab: Lab, folders: Sequence[Path], observer: Observer) -> None:
         observer.note(
             f"objective {lab.config.objective.type} trains on the task reward alone; the prompt is not read"
         )
-    begun = [_begun(folder, settings.steps) for folder in folders]
+    begun = [_begun(folder) for folder in folders]
     for step in sorted({step for step in begun if step}):
         who = "" if begun.count(step) == len(begun) else f"{begun.count(step)} of {len(begun)} students: "
-        observer.note(
-            who + ("finished earlier" if step == settings.steps else f"continuing after step {step}")
-        )
+        observer.note(f"{who}continuing after step {step}")
     observer.progress(min(begun), settings.steps)
 
 
-def _begun(folder: Path, steps: int) -> int:
+def _begun(folder: Path) -> int:
     """Steps that a distillation has behind it."""
     from gepa_loop.distill.checkpoint import steps_saved
 
-    return steps if (folder / "result.json").exists() else steps_saved(folder / "checkpoints")
+    return steps_saved(folder / "checkpoints")
 
 
 def _watched(folder: Path, observer: Observer, steps: _Steps, who: str) -> Progress:
     """What says where a student's training turns; `who` is said before, where there are several."""
     # What a student that continues was doing before has been said.
-    warm, halved = None if _begun(folder, steps.steps) else False, ""
+    warm, halved = None if _begun(folder) else False, ""
 
     def progress(row: MetricsRow) -> None:
         nonlocal warm, halved

@@ -1,4 +1,4 @@
-"""The race of a round's students: from rung to rung, each on its own, until as few are left as can be tested."""
+"""The race of a round's students: from rung to rung, until as few are left as can be tested."""
 
 from __future__ import annotations
 

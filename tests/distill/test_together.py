@@ -32,6 +32,7 @@ from gepa_loop.distill.turn import Reader, Trainee, Turn
 from gepa_loop.distill.update import Updated, update_together
 from gepa_loop.distill.warm import imitating
 from gepa_loop.lab import Lab, open_lab
+from gepa_loop.model.forward import hidden_states
 from gepa_loop.model.graphs import open_forward
 from gepa_loop.model.lora.adapter import Adapter, stack_adapters
 from gepa_loop.model.lora.training import (
@@ -272,27 +273,111 @@ def test_students_that_were_saved_alone_go_back_to_where_all_were(lab: Lab, tmp_
     for folder, one in zip(folders[:2], at_2, strict=False):
         assert one is not None
         save_checkpoint(folder, replace(one, step=4), lab.base.origin)
-    at_one_step(folders)
+    assert at_one_step(folders, 2)
     assert [one.step for one in map(load_checkpoint, folders) if one] == [2, 2, 2]
     for folder, one in zip(folders, at_2, strict=True):
         assert one is not None
         save_checkpoint(folder, replace(one, step=4), lab.base.origin)
     thin_out(folders[0], 4)
-    at_one_step(folders)
+    assert not at_one_step(folders, 4)
     assert [one.step for one in map(load_checkpoint, folders) if one] == [4, 4, 4]
-    # One that goes over a stretch again is behind on purpose: nobody else can go back.
+    # One that goes over a stretch again is behind on purpose: nobody else goes back, nor where a process has ended while another
+    # was thinned out, whose record is written before its files go.
+    moments = (folders[1] / "step_000002" / "optimizer.safetensors").read_bytes()
     thin_out(folders[1], 4)
     shutil.rmtree(folders[2] / "step_000004")
-    at_one_step(folders)
+    (folders[1] / "step_000002" / "optimizer.safetensors").write_bytes(moments)
+    assert not at_one_step(folders, 2) and not at_one_step(folders[1:], 2)
     assert [one.step for one in map(load_checkpoint, folders) if one] == [4, 4, 2]
 
 
+def test_a_race_that_is_killed_when_one_has_ended_goes_on_to_the_same_bytes(lab: Lab, tmp_path: Path) -> None:
+    """The third student has ended by a plateau; of the others one has saved its last check, and the other has not."""
+    sets = "distill.patience=3", "distill.check_every=1", "distill.steps=12", "distill.lr=0.005"
+    whole = train(lab, pupils(tmp_path), *sets, until=6)
+    assert [one.step for one in whole] == [6, 6, 6]
+    folders = [one.checkpoints for one in pupils(tmp_path)]
+    for folder in folders[:2]:
+        shutil.copytree(folder / "step_000006", folder.parent / "kept")
+    whole = train(lab, pupils(tmp_path), *sets)
+    assert [one.step for one in whole] == [7, 7, 6]
+    shutil.rmtree(folders[1] / "step_000007")
+    for folder in folders[:2]:
+        shutil.rmtree(folder / "step_000006")
+        shutil.move(folder.parent / "kept", folder / "step_000006")
+    again = train(lab, pupils(tmp_path), *sets)
+    assert [one.step for one in again] == [7, 7, 6]
+    assert [one.adapter.fingerprint for one in again] == [one.adapter.fingerprint for one in whole]
+    for one in pupils(tmp_path)[:2]:
+        assert [row["step"] for row in read_jsonl(one.folder / "metrics.jsonl")] == list(range(1, 8))
+
+
+def test_students_answer_and_are_read_together(lab: Lab, tmp_path: Path) -> None:
+    """Otherwise all that is compared here would be the slow way twice."""
+    calls: list[int] = []
+
+    class Counts:
+        """The run's sampler, which counts the students of a call."""
+
+        joins = True
+
+        def generate_together(self, wanted: Any, sampling: Any) -> Any:
+            calls.append(len(wanted))
+            return [c for one in wanted for c in own.generate(one.prompts, sampling, one.seeds, one.adapter)]
+
+        def generate(self, prompts: Any, sampling: Any, seeds: Any, adapter: Any) -> Any:
+            calls.append(1)
+            return own.generate(prompts, sampling, seeds, adapter)
+
+        def sleep(self) -> Any:
+            return own.sleep()
+
+    own = lab.rollouts.sampler
+    watched = replace(lab, rollouts=replace(lab.rollouts, sampler=Counts()))
+    train(watched, pupils(tmp_path), "distill.warm_start=0", until=2)
+    assert calls == [3, 3, 3]  # two steps and a check
+
+    config, students = sets_of(lab, ()), adapters(lab, 3)
+    batches = [rollouts_of(lab, config, s, prompt, None) for s, prompt in zip(students, PROMPTS, strict=True)]
+    model = with_lora(lab.base, config.lora, 0, None, 3)
+    try:
+        plain, rows = open_forward(lab.base.model), list[int]()
+
+        class Reads:
+            """The model's forward, which counts the rows of a pass."""
+
+            def __call__(self, packed: Any, prefix: Any) -> torch.Tensor:
+                rows.append(len(set(packed.students_B.tolist())))
+                return hidden_states(lab.base.model, packed, prefix)
+
+            def release(self) -> None:
+                plain.release()
+
+        turns = [
+            Turn(
+                config,
+                Trainee(
+                    make_optimizer(config.distill, student_parameters(model, n)),
+                    open_teacher(lab.under(config), model, PROMPTS[n]),
+                    n,
+                ),
+                batches[n],
+            )
+            for n in range(3)
+        ]
+        update_together(turns, Reader(lab.base, Reads()), MANY, Clock(lab.base.device))
+    finally:
+        remove_lora(model)
+    assert rows == [3]
+
+
 def test_a_student_whose_stretch_is_taken_back_lets_the_others_wait(lab: Lab, tmp_path: Path) -> None:
-    """Its logits are not finite at one step; it goes over the stretch again with half of the rate, and they do not."""
+    """The first student's logits are not finite at its second step; it goes over the stretch again with half of the rate, and the
+    others do not."""
     own, broken = lab.rollouts.sampler, []
 
     class Breaks:
-        """The run's sampler, which once finds the second student broken."""
+        """The run's sampler, which once finds a student broken."""
 
         def generate(self, prompts: Any, sampling: Any, seeds: Any, adapter: Any) -> Any:
             from gepa_loop.errors import Diverged
@@ -310,7 +395,10 @@ def test_a_student_whose_stretch_is_taken_back_lets_the_others_wait(lab: Lab, tm
     odd = replace(lab, rollouts=replace(lab.rollouts, sampler=Breaks()))
     found = train(odd, pupils(tmp_path / "odd"), "distill.warm_start=0")
     assert [bool(one.halved) for one in found].count(True) == 1 and broken
-    assert [one.step for one in found] == [6, 6, 6]
+    assert [one.step for one in found] == [6, 6, 6] and found[0].halved
+    for one in pupils(tmp_path / "odd"):
+        steps = [row["step"] for row in read_jsonl(one.folder / "metrics.jsonl")]
+        assert steps == [1, 2, 3, 4, 5, 6]
     plain = train(lab, pupils(tmp_path / "plain"), "distill.warm_start=0")
     for mine, theirs in zip(found, plain, strict=True):
         assert mine.halved or mine.checks[-1].scores == theirs.checks[-1].scores

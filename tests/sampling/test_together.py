@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,18 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SHARED = [9, 8, 7, 6]
 PROMPTS = [[*SHARED, 11, 12, 13], [*SHARED, 14], [*SHARED, 11, 12, 13]]
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class Counting(TorchSampler):
+    """Counts its calls for several students."""
+
+    together = 0
+
+    def generate_together(self, wanted: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        self.together += 1
+        return super().generate_together(wanted, sampling)
+
+
 SAMPLERS: list[Callable[[Base], Any]] = [
     lambda base: TorchSampler(base, 4, share_from=0),
     lambda base: CudaSampler(base, 16, 1),
@@ -95,12 +107,12 @@ def test_students_on_a_stack_that_changes_other_layers(base: Base, make: Callabl
 
 def test_a_student_that_is_asked_nothing_gets_nothing(base: Base) -> None:
     """Its neighbours answer in one call all the same."""
-    sampler, (one, two) = TorchSampler(base, 4), students(base, 2)
+    sampler, (one, two) = Counting(base, 4), students(base, 2)
     if not sampler.joins:
         pytest.skip("on a GPU the model's own modules answer one student after the other")
     wanted, sampling = asked([one, two]), Sampling(1.0, 4)
     first, none, second = sample_together(sampler, [wanted[0], Request([], [], two), wanted[1]], sampling)
-    assert none == []
+    assert none == [] and sampler.together == 1
     for found, own in ((first, wanted[0]), (second, wanted[1])):
         assert not isinstance(found, Diverged)
         same(found, TorchSampler(base, 4).generate(own.prompts, sampling, own.seeds, own.adapter))

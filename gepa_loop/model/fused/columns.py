@@ -78,7 +78,7 @@ class FusedNetwork:
         cos_DN, sin_DN = (table_PD[places_N].T.contiguous() for table_PD in (self._cos_PD, self._sin_PD))
         own = bias = None
         if past.students_B is not None:
-            own = d.mine(pad(past.students_B.repeat_interleave(new), (0, spare)), self._ranks)
+            own = d.whose(pad(past.students_B.repeat_interleave(new), (0, spare)), self._ranks)
         if mask_BTS is not None:
             bias = torch.zeros(mask_BTS.shape, dtype=x_HN.dtype).masked_fill_(~mask_BTS, float("-inf"))
             bias = bias.repeat(1, groups, 1)[:, None]

@@ -14,7 +14,7 @@ from torch.nn.functional import embedding, linear, scaled_dot_product_attention
 
 from gepa_loop.model.attention import folded_bias
 from gepa_loop.model.fused.projection import Projection
-from gepa_loop.model.fused.rows import Mine, Rotary, mine
+from gepa_loop.model.fused.rows import Rotary, Whose, whose_ranks
 from gepa_loop.model.lora.low_rank import ALIGNED, check_fits
 
 if TYPE_CHECKING:
@@ -110,9 +110,9 @@ class Decoder:
             projection.reserve(wanted)
         return True
 
-    def mine(self, student_N: Tensor, ranks: int) -> Mine | None:
+    def whose(self, student_N: Tensor, ranks: int) -> Whose | None:
         """Which ranks the rows of these students compute with, of `ranks` each; 0: there is one student."""
-        return mine(student_N, ranks, self.layers[0].out.rank, self.embed_VH.dtype) if ranks else None
+        return whose_ranks(student_N, ranks, self.layers[0].out.rank) if ranks else None
 
     def write(self, pairs: Mapping[str, tuple[Tensor, Tensor]], scale: float) -> None:
         """Compute with an adapter from now on, in place; layers that it leaves alone are the base's.
@@ -139,7 +139,7 @@ class Decoder:
         values: Sequence[Tensor],
         shared: tuple[Sequence[Tensor], Sequence[Tensor]] | None,
         skip: int,
-        mine: Mine | None = None,
+        whose: Whose | None = None,
     ) -> Tensor:
         """Read prompts from their beginning, or from after what they share.
 
@@ -149,7 +149,7 @@ class Decoder:
             values: The same.
             shared: Each layer's keys and values [kv_heads, >= skip, D] of the first `skip` tokens; None without any.
             skip: How many those are.
-            mine: Which ranks each position computes with; None is all.
+            whose: Which ranks each position computes with; None is all.
 
         Returns:
             Last hidden states before the last norm, [U, P, H].
@@ -164,7 +164,7 @@ class Decoder:
             bias = folded_bias(mask, self.heads // self.kv_heads, x.dtype)
         for number, (layer, key, value) in enumerate(zip(self.layers, keys, values, strict=True)):
             hidden = add_rms_norm(x, delta, layer.norm_H, self.eps, layer.qkv.rank)
-            qkv_UPW = layer.qkv(hidden, mine).view(rows, length, -1)
+            qkv_UPW = layer.qkv(hidden, whose).view(rows, length, -1)
             query = rotate_and_keep_prompts(qkv_UPW, self.rotary, layer.head_norms, key, value, skip)
             past_key, past_value = key[:, :, :length], value[:, :, :length]
             if shared is None:
@@ -181,8 +181,8 @@ class Decoder:
             seen = seen.reshape(rows, self.heads, length, -1).transpose(1, 2)
             joined = x.new_empty(rows * length, layer.out.inputs + layer.out.rank)
             joined[:, : layer.out.inputs].view(seen.shape).copy_(seen)
-            hidden = add_rms_norm(x, layer.out(joined, mine), layer.mlp_norm_H, self.eps, layer.gate_up.rank)
-            delta = layer.down(silu_mul(layer.gate_up(hidden, mine), layer.down.rank), mine)
+            hidden = add_rms_norm(x, layer.out(joined, whose), layer.mlp_norm_H, self.eps, layer.gate_up.rank)
+            delta = layer.down(silu_mul(layer.gate_up(hidden, whose), layer.down.rank), whose)
         return (x if delta is None else x + delta).view(rows, length, -1)
 
     def logits(self, x_BH: Tensor) -> Tensor:
@@ -208,7 +208,7 @@ class Decoder:
         from gepa_loop.model.fused.decode_layers import add_rms_norm, rotate_and_keep, silu_mul
 
         x = embedding(tokens_B, self.embed_VH)
-        delta, own = None, self.mine(rows.students_R[rows.slots_B], ranks)
+        delta, own = None, self.whose(rows.students_R[rows.slots_B], ranks)
         for layer, key, value in zip(self.layers, keys, values, strict=True):
             hidden = add_rms_norm(x, delta, layer.norm_H, self.eps, layer.qkv.rank)
             places = key.completion_RGTD, value.completion_RGTD

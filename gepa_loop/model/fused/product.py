@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gepa_loop.model.fused.rows import Mine
+from gepa_loop.model.fused.rows import Whose
 
 ROWS = 256
 """A launch has no more rows."""
@@ -155,8 +155,8 @@ def _product(
         weight_at += BLOCK_K
         down_at += BLOCK_K
     if OWN:
-        mine = (r // OWN)[None, :] == tl.load(students + m, m < rows, 0)[:, None]
-        low = tl.where(mine, low, 0.0)
+        of_row = (r // OWN)[None, :] == tl.load(students + m, m < rows, 0)[:, None]
+        low = tl.where(of_row, low, 0.0)
     up_tile = tl.load(weight_rows + inputs + (module * EACH + r)[:, None], (r < EACH)[:, None], 0.0)
     # A x is rounded once, as between two launches; the sum with W x stays in float32, which bfloat16 would swallow.
     total = tl.dot(low.to(up_tile.dtype), up_tile, total)
@@ -202,7 +202,7 @@ def adapted_product(
     bias_O: Tensor | None,
     modules: tuple[int, ...],
     launch: Launch,
-    mine: Mine | None = None,
+    whose: Whose | None = None,
 ) -> Tensor:
     """W x + bias + s B A x, [N, O], summed in float32 and rounded once.
 
@@ -213,7 +213,7 @@ def adapted_product(
         bias_O: The layers' bias.
         modules: Outputs of each; at most three.
         launch: How it is cut.
-        mine: Which ranks each row computes with; None is all.
+        whose: Which ranks each row computes with; None is all.
     """
     tiles, counters_T = launch
     rows, inputs = len(x_NX), down_RI.shape[1]
@@ -231,7 +231,7 @@ def adapted_product(
         out,
         parts,
         counters_T,
-        counters_T if mine is None else mine.student_N,
+        counters_T if whose is None else whose.student_N,
         rows,
         outputs,
         inputs,
@@ -240,7 +240,7 @@ def adapted_product(
         ends[0],
         ends[1],
         EACH=each,
-        OWN=0 if mine is None else mine.ranks,
+        OWN=0 if whose is None else whose.ranks,
         RANK=_padded(each),
         BIAS=bias_O is not None,
         SPLIT=tiles.split,

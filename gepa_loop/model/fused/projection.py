@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gepa_loop.model.fused.product import Gpu, Tiling
-    from gepa_loop.model.fused.rows import Mine
+    from gepa_loop.model.fused.rows import Whose
 
 
 @dataclass(eq=False)
@@ -44,21 +44,21 @@ class Projection:
         """Columns that whoever makes an input leaves free behind it."""
         return self.down_RI.shape[0]
 
-    def __call__(self, x_NX: Tensor, mine: Mine | None = None) -> Tensor:
-        """Outputs [N, out] of inputs [N, in + rank], whose last `rank` columns are written here; `mine` says which count."""
+    def __call__(self, x_NX: Tensor, whose: Whose | None = None) -> Tensor:
+        """Outputs [N, out] of inputs [N, in + rank], whose last `rank` columns are written here; `whose` says which count."""
         if (tiles := self._tiling(x_NX)) is not None:
             from gepa_loop.model.fused.product import Launch, adapted_product
 
             assert self.counters_T is not None
             sizes = tuple(self.modules.values())
             launch = Launch(tiles, self.counters_T)
-            return adapted_product(x_NX, self.weight_OX, self.down_RI, self.bias_O, sizes, launch, mine)
+            return adapted_product(x_NX, self.weight_OX, self.down_RI, self.bias_O, sizes, launch, whose)
         if self.rank:
             # Written into columns that are free already: joining [x, A x] would copy x.
             low_NR = x_NX[:, self.inputs :]
             torch.mm(x_NX[:, : self.inputs], self.down_RI.T, out=low_NR)
-            if mine is not None:
-                low_NR.view(len(low_NR), len(self.modules), -1).mul_(mine.mask_NR[:, None])
+            if whose is not None:
+                low_NR.view(len(low_NR), len(self.modules), -1).masked_fill_(whose.others_NR[:, None], 0)
         return linear(x_NX, self.weight_OX, self.bias_O)
 
     def _tiling(self, x_NX: Tensor) -> Tiling | None:
@@ -74,18 +74,18 @@ class Projection:
         sizes = tuple(self.modules.values())
         return tiling(len(x_NX), sizes, self.inputs, self.rank // len(sizes), self.gpu)
 
-    def columns(self, x_XN: Tensor, mine: Mine | None = None) -> Tensor:
+    def columns(self, x_XN: Tensor, whose: Whose | None = None) -> Tensor:
         """`__call__` of columns without the bias: inputs [in + rank, N], outputs [out, N]."""
         # On a CPU .53 ms for 16 columns and weights of 576 x 3,072, and 1.06 for 16 rows times the transpose.
-        return self.weight_OX @ self.lowered(x_XN, mine)
+        return self.weight_OX @ self.lowered(x_XN, whose)
 
-    def lowered(self, x_XN: Tensor, mine: Mine | None = None) -> Tensor:
+    def lowered(self, x_XN: Tensor, whose: Whose | None = None) -> Tensor:
         """`x_XN` with its last `rank` rows written."""
         if self.rank:
             low_RN = x_XN[self.inputs :]
             torch.mm(self.down_RI, x_XN[: self.inputs], out=low_RN)
-            if mine is not None:
-                low_RN.view(len(self.modules), -1, low_RN.shape[1]).mul_(mine.mask_NR.T)
+            if whose is not None:
+                low_RN.view(len(self.modules), -1, low_RN.shape[1]).masked_fill_(whose.others_NR.T, 0)
         return x_XN
 
     def reserve(self, rank: int) -> None:

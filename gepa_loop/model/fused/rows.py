@@ -32,21 +32,21 @@ class Rows(NamedTuple):
     """The student of each slot, where several answer."""
 
 
-class Mine(NamedTuple):
+class Whose(NamedTuple):
     """Which ranks of an adapter each row computes with: those of its student, where several students' lie side by side."""
 
     student_N: Tensor
     """Each row's student, int32."""
     ranks: int
     """Of each student."""
-    mask_NR: Tensor
-    """1 for the row's own ranks of a layer, else 0."""
+    others_NR: Tensor
+    """True for the ranks of a layer that are another student's."""
 
 
-def mine(student_N: Tensor, ranks: int, capacity: int, dtype: torch.dtype) -> Mine:
+def whose_ranks(student_N: Tensor, ranks: int, capacity: int) -> Whose:
     """Of layers with room for `capacity` ranks each."""
     whose_R = torch.arange(capacity, device=student_N.device) // ranks
-    return Mine(student_N, ranks, (whose_R == student_N[:, None]).to(dtype))
+    return Whose(student_N, ranks, whose_R != student_N[:, None])
 
 
 class Rotary(NamedTuple):

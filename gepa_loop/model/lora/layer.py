@@ -34,25 +34,32 @@ class Adapted:
     _masks: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
     _whose: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
 
-    def divide(self, student_N: Tensor | None) -> None:
-        """From now on each position [N] computes with the ranks of its student alone; None: all with all that are active."""
+    def divide(self, student_N: Tensor) -> None:
+        """From now on each position [N] computes with the ranks of its student alone."""
         self._student_N = student_N
         self._masks.clear()
 
-    def mine_NR(self, adapters: Sequence[tuple[str, int]], like: Tensor) -> Tensor | None:
-        """1 for the ranks that a position computes with, else 0, in the type of `like` [N, in]; None where all are 1.
+    def others_NR(self, adapters: Sequence[tuple[str, int]], device: torch.device) -> Tensor | None:
+        """True for the ranks of students that a position [N] is not for; None where one student computes at most.
 
-        `adapters` are a layer's, with their ranks; those that are no students' compute everywhere.
+        Args:
+            adapters: A layer's that compute, with their ranks; those that are no students' do so everywhere.
+            device: Where the layer lies.
+
+        Raises:
+            ValueError: Several students compute, and nobody has said whose the positions are.
         """
-        whose = tuple(self.places.get(name, -1) for name, rank in adapters for _ in range(rank))
-        if self._student_N is None or max(whose) < 0:
+        if sum(name in self.places for name, _ in adapters) < 2:
             return None
+        if self._student_N is None:
+            raise ValueError("several students compute, and `divide` has not said whose each position is")
+        whose = tuple(self.places.get(name, -1) for name, rank in adapters for _ in range(rank))
         if whose not in self._whose:
             # Kept: nothing can be copied to a GPU while a graph is captured.
-            self._whose[whose] = torch.tensor(whose, device=like.device)
+            self._whose[whose] = torch.tensor(whose, device=device)
         if whose not in self._masks:
             whose_R = self._whose[whose]
-            self._masks[whose] = ((whose_R < 0) | (whose_R == self._student_N[:, None])).to(like.dtype)
+            self._masks[whose] = (whose_R >= 0) & (whose_R != self._student_N[:, None])
         return self._masks[whose]
 
 
@@ -72,8 +79,9 @@ class LoraLinear(peft.tuners.lora.Linear):  # type: ignore[misc]
         pairs = [side[name].weight for name in names for side in (self.lora_A, self.lora_B)]
         scales = tuple(self.scaling[name] for name in names)
         base, x_NI = self.base_layer, x.flatten(0, -2)
-        mine_NR = self.shared.mine_NR([(name, len(self.lora_A[name].weight)) for name in names], x_NI)
-        found: Tensor = _Sum.apply(x_NI, base.weight, base.bias, scales, mine_NR, *pairs)  # type: ignore[no-untyped-call]
+        ranks = [(name, len(self.lora_A[name].weight)) for name in names]
+        others_NR = self.shared.others_NR(ranks, x.device)
+        found: Tensor = _Sum.apply(x_NI, base.weight, base.bias, scales, others_NR, *pairs)  # type: ignore[no-untyped-call]
         return found.view(*x.shape[:-1], -1)
 
 
@@ -90,23 +98,23 @@ class _Sum(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         scales: tuple[float, ...],
-        mine_NR: Tensor | None,
+        others_NR: Tensor | None,
         *pairs: Tensor,
     ) -> Tensor:
         down_RI = _joined([a.to(x_NI.dtype) for a in pairs[::2]], 0)
         up_OR = _joined([(b * s).to(x_NI.dtype) for b, s in zip(pairs[1::2], scales, strict=True)], 1)
-        out_NO, low_NR = project(x_NI, weight, bias, (down_RI, up_OR), mine_NR)
-        ctx.save_for_backward(x_NI, weight, down_RI, up_OR, low_NR, mine_NR)
+        out_NO, low_NR = project(x_NI, weight, bias, (down_RI, up_OR), others_NR)
+        ctx.save_for_backward(x_NI, weight, down_RI, up_OR, low_NR, others_NR)
         ctx.scales, ctx.ranks = scales, [len(a) for a in pairs[::2]]
         return out_NO
 
     @staticmethod
     def backward(ctx: Any, grad_NO: Tensor) -> Any:
-        x_NI, weight, down_RI, up_OR, low_NR, mine_NR = ctx.saved_tensors
+        x_NI, weight, down_RI, up_OR, low_NR, others_NR = ctx.saved_tensors
         grad_NI = grad_NO @ weight if ctx.needs_input_grad[0] else None
         slope_NR = grad_NO @ up_OR
-        if mine_NR is not None:
-            slope_NR.mul_(mine_NR)
+        if others_NR is not None:
+            slope_NR.masked_fill_(others_NR, 0)
         if grad_NI is not None:
             grad_NI.addmm_(slope_NR, down_RI)
         wanted = ctx.needs_input_grad[5::2]

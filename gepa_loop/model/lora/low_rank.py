@@ -38,7 +38,7 @@ def project(
     weight_OI: Tensor,
     bias_O: Tensor | None,
     pair: tuple[Tensor, Tensor],
-    mine_NR: Tensor | None = None,
+    others_NR: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """W x + bias + s B A x, [N, out], and A x [N, rank].
 
@@ -47,12 +47,12 @@ def project(
         weight_OI: Its matrix.
         bias_O: Its bias.
         pair: A [rank, in] and s B [out, rank], of several adapters side by side, in the type of x.
-        mine_NR: Which of the ranks a position computes with; None is all.
+        others_NR: Which of the ranks a position leaves alone; None is none of them.
     """
     down_RI, up_OR = pair
     low_NR = linear(x_NI, down_RI)
-    if mine_NR is not None:
-        low_NR.mul_(mine_NR)
+    if others_NR is not None:
+        low_NR.masked_fill_(others_NR, 0)  # times 0 would leave what is infinite
     if x_NI.dtype.itemsize >= 4:  # steps so small that a copy of x and of W would buy nothing
         return linear(x_NI, weight_OI, bias_O).addmm_(low_NR, up_OR.T), low_NR
     spare = -low_NR.shape[1] % ALIGNED

@@ -109,7 +109,7 @@ def several_students(model: PreTrainedModel) -> bool:
 
 
 def divide(model: PreTrainedModel, students_B: Tensor | None, length: int) -> None:
-    """Say whose each of the rows is, of `length` positions, that the model reads from now on; None where there is one student."""
+    """Say whose each of the rows is, of `length` positions, that the model reads from now on; None where it has one student."""
     from gepa_loop.model.lora.layer import LoraLinear
 
     if students_B is not None:

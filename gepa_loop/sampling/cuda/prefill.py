@@ -126,7 +126,7 @@ class Prefill:
             students_U = torch.zeros(count, dtype=torch.int32, device=self._device)
 
             def run() -> Tensor:
-                own = self._decoder.mine(students_U.repeat_interleave(length), ranks)
+                own = self._decoder.whose(students_U.repeat_interleave(length), ranks)
                 return self._decoder.prefill(ids_UP, keys, values, shared, skip, own)
 
             # What is shared is a candidate's prompt, whose length seldom comes again.

@@ -61,6 +61,8 @@ class CudaSampler:
         """Of each student, where several students' adapters lie side by side in it."""
         self._apart = 0
         """Calls since several students answered together."""
+        self._wide = False
+        """Their columns are still there."""
         self._writer: Writer | None = None
         self._buffers: Buffers | None = None
         self._graphs: dict[tuple[int, float, int], Callable[[], None]] = {}
@@ -128,9 +130,10 @@ class CudaSampler:
             raise ValueError(f"{len(prompts)} prompts (none empty) need as many seeds, got {len(seeds)}")
         with self._current():
             self._apart += 1
-            if adapter is not self._adapter or self._apart == APART:
-                self._write(adapter, self._apart >= APART)
-                self._adapter, self._ranks = adapter, 0
+            narrow = self._wide and self._apart >= APART and adapter is not None
+            if adapter is not self._adapter or narrow:
+                self._write(adapter, narrow)
+                self._adapter, self._ranks, self._wide = adapter, 0, self._wide and not narrow
             return self._generate(prompts, sampling, seeds, [0] * len(prompts), self.batch)
 
     @property
@@ -143,20 +146,24 @@ class CudaSampler:
         whole = side_by_side(adapters)
         with self._current():
             self._write(whole, narrow=True)
-            self._adapter, self._ranks, self._apart = whole, adapters[0].rank, 0
+            self._adapter, self._ranks, self._apart, self._wide = whole, adapters[0].rank, 0, True
             prompts, seeds, students = in_order(wanted)
             rows = min(len(wanted) * self.batch, self._fitting(max(map(len, prompts)) + sampling.max_tokens))
             return self._generate(prompts, sampling, seeds, students, max(self.batch, rows))
 
     def _fitting(self, tokens: int) -> int:
-        """Rows of so many tokens whose keys and values take `CACHE` of the free memory."""
-        device, decoder = self.base.device, self._decoder
+        """Rows of at least so many tokens whose keys and values take `CACHE` of the memory that is free but for them."""
+        device, decoder, capacity = self.base.device, self._decoder, (0, 0, 0, 0)
         if device.type == "cpu":
             return self.batch
+        if self._buffers is not None:
+            capacity = self._buffers.capacity
+        position = 2 * len(decoder.layers) * decoder.kv_heads * decoder.width * self.base.model.dtype.itemsize
         free = torch.cuda.mem_get_info(device)[0]
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        row = 2 * len(decoder.layers) * decoder.kv_heads * decoder.width * tokens
-        return int(CACHE * free / (row * self.base.model.dtype.itemsize))
+        free += capacity[0] * (capacity[2] + capacity[3]) * position
+        # What is there is never made shorter.
+        return int(CACHE * free / (max(tokens, capacity[2] + capacity[3]) * position))
 
     def _generate(
         self,
@@ -202,7 +209,9 @@ class CudaSampler:
             have = self._buffers.capacity
             if all(n <= m for n, m in zip(wanted, have, strict=True)):
                 return self._buffers
-            wanted = tuple(map(max, wanted, have))
+            slots = have[0] if self._ranks else min(have[0], self.batch)
+            # Those of several students would be too many at the length that one of them asks for.
+            wanted = max(wanted[0], slots), *map(max, wanted[1:], have[1:])
             self.release()
         self._buffers = make_buffers(self._decoder, self.base.model.dtype, wanted)
         return self._buffers

@@ -7,7 +7,7 @@ import torch
 
 from gepa_loop.model.fused.product import LEAST_INPUTS, Gpu, Launch, Tiling, adapted_product, counters, tiling
 from gepa_loop.model.fused.projection import Projection
-from gepa_loop.model.fused.rows import mine
+from gepa_loop.model.fused.rows import whose_ranks
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
@@ -78,7 +78,7 @@ def test_each_row_computes_with_the_ranks_of_its_student(tiles: Tiling, dtype: t
     step = torch.finfo(dtype).eps
     students = torch.arange(70, dtype=torch.int32, device=x.device) % 3
     launch = Launch(tiles, counters(modules, x.device))
-    own = mine(students, 8, rank, x.dtype)
+    own = whose_ranks(students, 8, rank)
     got = adapted_product(x, weight, down, bias, modules, launch, own)
     for student in range(3):
         only = down.clone().view(len(modules), 3, 8, -1)

@@ -53,9 +53,9 @@ def test_several_adapters_of_any_rank_and_a_bias(dtype: torch.dtype) -> None:
     assert out.dtype == dtype and low.shape == (5, 11)
     assert float((out.double() - exact).norm() / exact.norm()) < limit
     # Each row with one of the adapters alone.
-    mine = torch.zeros(5, 11, dtype=dtype)
-    mine[:2, :3] = mine[2:, 3:] = 1
-    own, low = project(x, weight, bias, side_by_side, mine)
+    others = torch.zeros(5, 11, dtype=torch.bool)
+    others[:2, 3:] = others[2:, :3] = True
+    own, low = project(x, weight, bias, side_by_side, others)
     for rows, pair in ((slice(0, 2), pairs[0]), (slice(2, 5), pairs[1])):
         alone, _ = project(x[rows], weight, bias, pair)
         assert float((own[rows] - alone).norm() / alone.norm()) < limit
