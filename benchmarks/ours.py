@@ -65,9 +65,9 @@ def configure(case: Case, sets: list[str]) -> Config:
     return load_config("smoke", [*own, *sets], env={})
 
 
-def run(case: Case, steps: int, warmup: int, sets: list[str]) -> dict[str, Any]:
-    base = make_base(case)
-    config = configure(case, sets)
+def open_case(case: Case, sets: list[str]) -> tuple[Lab, str]:
+    """The case's model and items, and its teacher's context."""
+    base, config = make_base(case), configure(case, sets)
     context, questions = make_texts(case)
     items = tuple(Item(f"q{n}", (("user", text),), "", {}) for n, text in enumerate(questions))
     task = Task(
@@ -75,10 +75,14 @@ def run(case: Case, steps: int, warmup: int, sets: list[str]) -> dict[str, Any]:
     )
     sampler, engine = open_sampler(base, config.sampling)
     renderer = Renderer(base.tokenizer, base.context)
-    lab = Lab(config, base, task, Rollouts(sampler, renderer, task, 0), engine)
     assert {len(renderer.tokens("", item)) for item in items} == {case.prompt}
     assert {len(renderer.tokens(context, item)) for item in items} == {case.prompt + case.context}
+    return Lab(config, base, task, Rollouts(sampler, renderer, task, 0), engine), context
 
+
+def run(case: Case, steps: int, warmup: int, sets: list[str]) -> dict[str, Any]:
+    lab, context = open_case(case, sets)
+    base, config, engine = lab.base, lab.config, lab.engine
     model = with_lora(base, config.lora, 0, None)
     teacher = open_teacher(lab, model, context)
     trained = [p for p in model.parameters() if p.requires_grad]

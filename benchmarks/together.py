@@ -18,8 +18,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cases import CASES, Case, make_base, make_texts
-from benchmarks.ours import configure
+from benchmarks.cases import CASES, Case
+from benchmarks.ours import open_case
 from gepa_loop.distill.clock import Clock
 from gepa_loop.distill.collect import asked, collect, plan_step
 from gepa_loop.distill.metrics import peak_memory_gib
@@ -32,27 +32,9 @@ from gepa_loop.errors import Diverged
 from gepa_loop.lab import Lab
 from gepa_loop.model.graphs import open_forward
 from gepa_loop.model.lora.training import remove_lora, student_adapter, student_parameters, with_lora
-from gepa_loop.sampling.choose import open_sampler
 from gepa_loop.sampling.together import sample_together
-from gepa_loop.scores.rollouts import Rollouts
-from gepa_loop.task.items import Item, Task
-from gepa_loop.task.prompts import Renderer
-from gepa_loop.task.scorers import each
 
 PHASES = ("generate", "teacher", "forward", "loss", "backward", "optimizer")
-
-
-def open_case(case: Case, sets: list[str]) -> tuple[Lab, str]:
-    """The case's model and items, and its teacher's context."""
-    base, config = make_base(case), configure(case, sets)
-    context, questions = make_texts(case)
-    items = tuple(Item(f"q{n}", (("user", text),), "", {}) for n, text in enumerate(questions))
-    task = Task(
-        "bench", "whole", {"train": items, "pareto": ()}, 1, 1, ("", 0.0), "", each(lambda _: (0.0, ""))
-    )
-    sampler, engine = open_sampler(base, config.sampling)
-    renderer = Renderer(base.tokenizer, base.context)
-    return Lab(config, base, task, Rollouts(sampler, renderer, task, 0), engine), context
 
 
 def timed(lab: Lab, case: Case, context: str, students: int, steps: int, warmup: int) -> dict[str, float]:

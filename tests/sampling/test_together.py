@@ -162,3 +162,13 @@ def test_columns_of_students_who_are_gone_are_given_back(base: Base) -> None:
         found = sampler.generate(PROMPTS[1:2], one, [1], adapters[0])
         assert width() == (16 if call < APART else 8)
     same(found, alone.generate(PROMPTS[1:2], one, [1], adapters[0]))
+
+
+def test_a_sampler_that_never_had_several_keeps_its_columns(base: Base) -> None:
+    """Adapters of two ranks in turn, as of a teacher and a student on a stack: nothing moves after the wider one came."""
+    sampler, one = CudaSampler(base, 16), Sampling(0.0, 1)
+    narrow, wide = students(base, 1, 8)[0], students(base, 1, 16)[0]
+    sampler.generate(PROMPTS[1:2], one, [1], wide)
+    for call in range(APART + 2):
+        sampler.generate(PROMPTS[1:2], one, [1], (narrow, wide)[call % 2])
+        assert sampler._decoder.layers[0].out.rank == 16

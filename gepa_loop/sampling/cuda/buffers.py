@@ -74,6 +74,20 @@ def make_buffers(decoder: Decoder, dtype: torch.dtype, wanted: tuple[int, ...]) 
     return Buffers(past(), past(), rows, drawn, slots)
 
 
+def fitting_rows(decoder: Decoder, buffers: Buffers | None, tokens: int, share: float) -> int:
+    """Rows of at least so many tokens whose keys and values take `share` of the memory that is free but for the buffers; 0 without a GPU."""
+    device = decoder.embed_VH.device
+    if device.type == "cpu":
+        return 0
+    slots, _, prompt, completion = (0, 0, 0, 0) if buffers is None else buffers.capacity
+    position = 2 * len(decoder.layers) * decoder.kv_heads * decoder.width * decoder.embed_VH.dtype.itemsize
+    free = torch.cuda.mem_get_info(device)[0]
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free += slots * (prompt + completion) * position
+    # What is there is never made shorter.
+    return int(share * free / (max(tokens, prompt + completion) * position))
+
+
 @dataclass(frozen=True, eq=False)
 class Writer:
     """Writes the adapter whose matrices were copied to `factors`, A and B of each module, to the decoder's weights."""

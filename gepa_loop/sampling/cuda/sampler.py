@@ -19,7 +19,7 @@ from gepa_loop.model.fused.decoder import make_decoder
 from gepa_loop.model.lora.adapter import Adapter, side_by_side
 from gepa_loop.sampling.base import Completion, Sampling, SelfMeasured
 from gepa_loop.sampling.batches import shared_length
-from gepa_loop.sampling.cuda.buffers import Buffers, Writer, make_buffers
+from gepa_loop.sampling.cuda.buffers import Buffers, Writer, fitting_rows, make_buffers
 from gepa_loop.sampling.cuda.draw import draw_rows
 from gepa_loop.sampling.cuda.drawn import completions
 from gepa_loop.sampling.cuda.prefill import Prefill
@@ -148,22 +148,10 @@ class CudaSampler:
             self._write(whole, narrow=True)
             self._adapter, self._ranks, self._apart, self._wide = whole, adapters[0].rank, 0, True
             prompts, seeds, students = in_order(wanted)
-            rows = min(len(wanted) * self.batch, self._fitting(max(map(len, prompts)) + sampling.max_tokens))
+            tokens = max(map(len, prompts)) + sampling.max_tokens
+            fitting = fitting_rows(self._decoder, self._buffers, tokens, CACHE) or self.batch
+            rows = min(len(wanted) * self.batch, fitting)
             return self._generate(prompts, sampling, seeds, students, max(self.batch, rows))
-
-    def _fitting(self, tokens: int) -> int:
-        """Rows of at least so many tokens whose keys and values take `CACHE` of the memory that is free but for them."""
-        device, decoder, capacity = self.base.device, self._decoder, (0, 0, 0, 0)
-        if device.type == "cpu":
-            return self.batch
-        if self._buffers is not None:
-            capacity = self._buffers.capacity
-        position = 2 * len(decoder.layers) * decoder.kv_heads * decoder.width * self.base.model.dtype.itemsize
-        free = torch.cuda.mem_get_info(device)[0]
-        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        free += capacity[0] * (capacity[2] + capacity[3]) * position
-        # What is there is never made shorter.
-        return int(CACHE * free / (max(tokens, capacity[2] + capacity[3]) * position))
 
     def _generate(
         self,
