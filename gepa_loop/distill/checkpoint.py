@@ -180,7 +180,8 @@ def restore_moments(optimizer: torch.optim.Optimizer, moments: Mapping[str, torc
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in moments.items():
         number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = value
+        # The optimiser takes a tensor as it is, and writes into it from then on.
+        state.setdefault(int(number), {})[name] = value.clone()
     whole = optimizer.state_dict()
     whole["state"] = state
     optimizer.load_state_dict(whole)
