@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -28,22 +28,22 @@ class Group:
         return sum(map(len, self.completions))
 
 
-def micro_batches(groups: Sequence[Group], limit: int) -> Iterator[list[Group]]:
+def micro_batches(groups: Sequence[Group], limit: int) -> list[list[Group]]:
     """Split groups, in order, so that no part holds more than `limit` positions (padding and prompts included).
 
-    A group too large for a part of its own is split by completions; a single completion is never split.
+    A group too large for a part of its own is split by completions; a single completion is never split. Parts have the same number
+    of groups where that takes no more of them: fewer shapes, which a GPU captures.
     """
-    pieces: list[Group] = []
-    for group in groups:
-        pieces += _fit(group, limit)
-    part: list[Group] = []
+    parts: list[list[Group]] = []
+    pieces = [piece for group in groups for piece in _fit(group, limit)]
     for piece in pieces:
-        if part and positions([*part, piece]) > limit:
-            yield part
-            part = []
-        part.append(piece)
-    if part:
-        yield part
+        if parts and positions([*parts[-1], piece]) <= limit:
+            parts[-1].append(piece)
+        else:
+            parts.append([piece])
+    size = -(-len(pieces) // len(parts))
+    alike = [pieces[start : start + size] for start in range(0, len(pieces), size)]
+    return alike if all(positions(part) <= limit for part in alike) else parts
 
 
 def positions(part: Sequence[Group]) -> int:

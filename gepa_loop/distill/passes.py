@@ -60,7 +60,7 @@ def plan_passes(settings: DistillConfig, base: Base, longest: int) -> Passes:
 
 def smaller(passes: Passes, groups: Sequence[Group]) -> Passes | None:
     """What to try after the passes over `groups` have run out of memory; None where nothing is left to try."""
-    parts = list(micro_batches(groups, passes.tokens))
+    parts = micro_batches(groups, passes.tokens)
     if any(len(part) > 1 or len(part[0].completions) > 1 for part in parts):
         return replace(passes, tokens=min(passes.tokens, max(map(positions, parts))) // 2)
     return None if passes.recompute else replace(passes, recompute=True)

@@ -2,14 +2,15 @@
 
 A small model's forward and backward are a few thousand small kernels, which take longer to launch than to run. A graph
 launches them at once, and is compared with the model's own output and gradients when it is captured. Its shapes are
-fixed, so rows are padded up to a bucket; padding attends to itself and counts for nothing. Large batches, where launching
-does not matter, are not captured.
+fixed, so rows are padded up to a bucket; padding attends to itself and counts for nothing. A capture takes as long as ten
+launched passes: what is captured are shapes that came a few times, and no large batches, where launching does not matter.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from gepa_loop.model.capture import capture_stream
 from gepa_loop.model.forward import Eager, Forward, Prefix, States, hidden_states
 from gepa_loop.model.fused.decoder import unsupported
 from gepa_loop.model.fused.training import fused_states
@@ -27,8 +29,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-LARGEST = 2**24
-"""Positions times hidden size from which on a forward is not captured: 6,500 positions of a 4B model."""
+LARGEST = 2**36
+"""Positions times hidden and inner size from which on a forward is not captured: 16,000 positions of a 0.5B model, where an H100
+takes as long to run it as its host to launch it (benchmarks/capture.py)."""
+LAUNCHED = 5
+"""Passes of a shape that are launched before it is captured."""
+KEPT = 32
+"""Captured graphs that are kept: those used last."""
 
 SAME = {torch.float32: 1e-3, torch.bfloat16: 0.05}
 """Largest relative difference between a captured graph and what was captured, which run the same kernels."""
@@ -52,15 +59,22 @@ def open_forward(model: PreTrainedModel, trained: Sequence[Tensor] = ()) -> Forw
     return Graphs(model, tuple(trained), hidden_states if unsupported(model) else fused_states)
 
 
+Shape = tuple[int, int, int]
+"""Rows, positions and predicted tokens, as `shape_of` rounds them up."""
+
+
 @dataclass(eq=False)
 class Graphs:
-    """A `Forward` that captures a graph for each bucket of shapes and prefix; its backward adds to `grad` in place."""
+    """A `Forward` that captures a graph for a shape that comes often; its backward adds to `grad` in place."""
 
     model: PreTrainedModel
     trained: tuple[Tensor, ...]
     states: States
     """What is run and captured: `hidden_states`, or faster kernels for the same."""
-    _captured: dict[tuple[Any, ...], Captured | None] = field(default_factory=dict)
+    _captured: dict[Shape, Captured | None] = field(default_factory=dict)
+    """Those used last come last."""
+    _came: Counter[Shape] = field(default_factory=Counter)
+    """How often a shape that can be captured was launched."""
     _pool: Any = None
     _prefix: Prefix | None = None
     _compared: bool = False
@@ -73,39 +87,63 @@ class Graphs:
 
     def release(self) -> None:
         self._captured.clear()
+        self._came.clear()
         self._prefix = None
 
     def _run(self, packed: Packed, prefix: Prefix) -> Tensor:
-        rows, length = packed.ids_BL.shape
-        count = len(packed.rows_N)
-        if rows * bucket(length) * self.model.config.hidden_size > LARGEST:
-            if not self._compared:
-                part = corner(packed, SAMPLE)
-                modules = self._once(hidden_states, part, prefix)
-                if bool(modules[0].isfinite().all()):
-                    self._trust(distance(self._once(self.states, part, prefix), modules))
-            return self.states(self.model, packed, prefix)
         if prefix is not self._prefix:
             # Their keys and values lie elsewhere now.
-            self._captured.clear()
+            self.release()
             self._prefix, self._pool = prefix, torch.cuda.graph_pool_handle()
-        key = rows, bucket(length), bucket(count)
-        padded = pad_packed(packed, bucket(length), bucket(count))
-        if key not in self._captured:
-            self._captured[key] = self._capture(padded, prefix)
-        captured = self._captured[key]
+        shape = shape_of(packed)
+        if self._large(shape):
+            return self._launched(packed, prefix)
+        # Padded when it is launched, too: then a graph changes nothing.
+        padded, count = pad_packed(packed, *shape[1:]), len(packed.rows_N)
+        if self._came[shape] < LAUNCHED:
+            self._came[shape] += 1
+            return self._launched(padded, prefix)[:count]
+        captured = self._captured_for(shape, padded, prefix)
+        return (
+            hidden_states(self.model, packed, prefix)
+            if captured is None
+            else self._replayed(captured, padded, count)
+        )
+
+    def _large(self, shape: Shape) -> bool:
+        """Running it takes longer than launching."""
+        sizes = self.model.config.get_text_config()
+        size: int = shape[0] * shape[1] * sizes.hidden_size * sizes.intermediate_size
+        return size > LARGEST
+
+    def _launched(self, packed: Packed, prefix: Prefix) -> Tensor:
+        """Kernel by kernel; the first time they are compared with the modules, by a part of the rows."""
+        if not self._compared:
+            part = corner(packed, SAMPLE)
+            modules = self._once(hidden_states, part, prefix)
+            if bool(modules[0].isfinite().all()):
+                self._trust(distance(self._once(self.states, part, prefix), modules))
+        return self.states(self.model, packed, prefix)
+
+    def _captured_for(self, shape: Shape, padded: Packed, prefix: Prefix) -> Captured | None:
+        """The graphs of a shape, or None where they would compute something else than the modules do."""
+        captured = self._captured.pop(shape) if shape in self._captured else self._capture(padded, prefix)
         if captured is None and self.states is not hidden_states:
             # The kernels are still trusted: it is the model whose numbers are not finite now, and these shapes may come again.
-            del self._captured[key]
-        if captured is None:
-            return hidden_states(self.model, packed, prefix)
+            return None
+        if len(self._captured) == KEPT:
+            del self._captured[next(iter(self._captured))]
+        self._captured[shape] = captured
+        return captured
+
+    def _replayed(self, captured: Captured, padded: Packed, count: int) -> Tensor:
         for static, new in zip(captured.inputs, _tensors(padded), strict=True):
             static.copy_(new)
         if not self.trained:
             captured.forward.replay()
             return captured.out_NH[:count].clone()
         # Not a parameter: as long as the result lives, autograd would tie it to this stream, and no capture could use it.
-        anchor = torch.empty(0, device=packed.ids_BL.device, requires_grad=True)
+        anchor = torch.empty(0, device=padded.ids_BL.device, requires_grad=True)
         found: Tensor = _Replay.apply(anchor, captured)  # type: ignore[no-untyped-call]
         return found[:count]
 
@@ -139,10 +177,9 @@ class Graphs:
         ids_BL, positions_BL, starts_BL, ends_BL, prompts_B, rows_N, columns_N, *students = inputs
         spans = Spans(starts_BL, ends_BL, prompts_B)
         static = Packed(ids_BL, positions_BL, spans, packed.prefix, rows_N, columns_N, *students)
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side = capture_stream(torch.cuda.current_device())
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            self._once(self.states, static, prefix)
             own, modules = (self._once(states, static, prefix) for states in (self.states, hidden_states))
         torch.cuda.current_stream().wait_stream(side)
         if not bool(modules[0].isfinite().all()) or not self._trust(distance(own, modules)):
@@ -150,7 +187,7 @@ class Graphs:
         there, back = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         with torch.cuda.graph(there, pool=self._pool, stream=side):
             out_NH = self._forward(self.states, static, prefix)
-        slope_NH = torch.zeros_like(out_NH, requires_grad=False)
+        slope_NH = torch.zeros_like(out_NH if self.trained else out_NH[:0], requires_grad=False)
         grads = [p.grad for p in self.trained if p.grad is not None]
         if self.trained:
             with torch.cuda.graph(back, pool=self._pool, stream=side):
@@ -217,6 +254,16 @@ class _Replay(torch.autograd.Function):
         captured.slope_NH.copy_(grad_NH)
         captured.backward.replay()
         return None, None
+
+
+def shape_of(packed: Packed) -> Shape:
+    """The rounded shape of packed rows.
+
+    As many predicted tokens as positions, which cost a copy: one number less that changes from step to step. Only short prompts
+    with many completions have more.
+    """
+    rows, length = packed.ids_BL.shape
+    return rows, bucket(length), max(rows * bucket(length), bucket(len(packed.rows_N)))
 
 
 def bucket(size: int) -> int:

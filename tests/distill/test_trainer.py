@@ -118,12 +118,22 @@ def test_padding_up_to_a_bucket_changes_nothing(tiny: Base, prefix: list[int]) -
 
 @pytest.mark.parametrize("limit", [1, 9, 14, 1000])
 def test_micro_batches_keep_order_and_every_token(limit: int) -> None:
-    parts = list(micro_batches(GROUPS, limit))
+    parts = micro_batches(GROUPS, limit)
     flat = [c for part in parts for group in part for c in group.completions]
     assert flat == [c for group in GROUPS for c in group.completions]
     for part in parts:
         whole = len(part) * max(len(g.student_prompt) + g.tokens for g in part)
         assert whole <= limit or (len(part) == 1 and len(part[0].completions) == 1)
+
+
+def test_micro_batches_are_equal_where_that_takes_no_more() -> None:
+    def rows(*lengths: int) -> list[Group]:
+        return [Group((1,), (), ((2,) * (length - 1),)) for length in lengths]
+
+    assert [len(part) for part in micro_batches(rows(*[10] * 9), 40)] == [3, 3, 3]
+    assert [len(part) for part in micro_batches(rows(*[10] * 8), 100)] == [8]
+    # Three parts of four would be too large for the long one.
+    assert [len(part) for part in micro_batches(rows(*[4] * 10, 30), 40)] == [10, 1]
 
 
 def test_divergence_with_an_empty_prompt_is_exactly_zero(lab: Lab, tmp_path: Path) -> None:

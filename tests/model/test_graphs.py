@@ -14,7 +14,7 @@ from gepa_loop.config.load import load_config
 from gepa_loop.model import graphs
 from gepa_loop.model.base import Base
 from gepa_loop.model.forward import Prefix, hidden_states, read_prefix
-from gepa_loop.model.graphs import Graphs, corner, distance, open_forward
+from gepa_loop.model.graphs import LAUNCHED, Graphs, corner, distance, open_forward, shape_of
 from gepa_loop.model.lora.training import with_lora
 from gepa_loop.model.packed import pack
 
@@ -64,6 +64,43 @@ def test_kernels_that_compute_something_else_are_not_used(
         torch.testing.assert_close(forward(packed, Prefix()), expected)
 
 
+def test_shapes_are_rounded_so_that_few_differ(tiny: Base) -> None:
+    rows = pack(PROMPTS, COMPLETIONS, 0, tiny.device)
+    assert shape_of(rows) == (2, 16, 32)  # 11 tokens are predicted
+    assert shape_of(pack(PROMPTS, [[(1,) * 20], [(1,)]], 0, tiny.device)) == (2, 32, 64)
+    # More tokens than there are positions.
+    assert shape_of(pack([[9]], [[(1,)] * 40], 0, tiny.device)) == (1, 16, 48)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_graphs_that_were_used_last_are_kept(tiny: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "KEPT", 2)
+    monkeypatch.setattr(graphs, "LAUNCHED", 1)
+    base = replace(tiny, model=copy.deepcopy(tiny.model).to("cuda"))
+    forward, prefix = Graphs(base.model, (), hidden_states), Prefix()
+    packs = [pack(PROMPTS[:1] * n, COMPLETIONS[:1] * n, 0, base.device) for n in (1, 2, 3)]
+    shapes = [shape_of(packed) for packed in packs]
+    for n, kept in ((0, [0]), (1, [0, 1]), (0, [1, 0]), (2, [0, 2]), (1, [2, 1])):
+        for _ in range(2):
+            torch.testing.assert_close(forward(packs[n], prefix), hidden_states(base.model, packs[n], prefix))
+        assert list(forward._captured) == [shapes[place] for place in kept]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_what_runs_before_a_capture_is_held_once(tiny: Base) -> None:
+    base = replace(tiny, model=copy.deepcopy(tiny.model).to("cuda"))
+    forward, prefix, held = Graphs(base.model, (), hidden_states), Prefix(), []
+    for rows in range(4096, 4086, -1):
+        packed = pack(PROMPTS[:1] * rows, COMPLETIONS[:1] * rows, 0, base.device)
+        with torch.no_grad():
+            for _ in range(LAUNCHED + 1):
+                forward(packed, prefix)
+        held.append(torch.cuda.memory_reserved())
+    states = 4096 * 16 * base.model.config.hidden_size * 4
+    # A graph has its own input and output; the forward before it needs more than eight times as much.
+    assert held[-1] - held[2] < 7 * 2 * states < held[2]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("past", [[], [11, 12, 13, 14]])
 def test_graphs_equal_the_models_own_forward_and_gradients(tiny: Base, past: list[int]) -> None:
@@ -86,11 +123,14 @@ def test_graphs_equal_the_models_own_forward_and_gradients(tiny: Base, past: lis
     assert isinstance(graphs, Graphs)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for times in (1, 2):  # a replay adds to the gradients that are there
+        # Launched, captured, replayed: each adds to the gradients that are there.
+        for times in range(1, LAUNCHED + 3):
             found = graphs(packed, prefix)
             torch.testing.assert_close(found, own, atol=1e-4, rtol=1e-4)
             found.backward(slope)  # type: ignore[no-untyped-call]
+            del found  # or what is alive of this stream could not be captured on another
             for parameter, grad in zip(trained, expected, strict=True):
                 torch.testing.assert_close(parameter.grad, times * grad, atol=1e-3, rtol=1e-3)
         graphs.release()
-        torch.testing.assert_close(graphs(packed, prefix), own, atol=1e-4, rtol=1e-4)
+        for _ in range(LAUNCHED + 1):
+            torch.testing.assert_close(graphs(packed, prefix).detach(), own, atol=1e-4, rtol=1e-4)
