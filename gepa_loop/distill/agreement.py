@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from gepa_loop.distill.batch import Group, completion_tokens
-from gepa_loop.distill.gradient import packed_questions
+from gepa_loop.distill.gradient import NO_PREFIX, packed_questions
 from gepa_loop.distill.head.chunked import token_stats
-from gepa_loop.distill.passes import Holder, Passes, in_parts
+from gepa_loop.distill.passes import Passes, in_parts
 from gepa_loop.model.base import Base
-from gepa_loop.model.forward import Prefix, hidden_states
+from gepa_loop.model.forward import Forward
 from gepa_loop.sampling.base import Completion
 from gepa_loop.task.items import Item
 
@@ -50,7 +50,7 @@ def reply_groups(
 
 @torch.no_grad()
 def divergences(
-    base: Base, teacher: Teacher, groups: Sequence[Group], passes: Passes, forward: Holder | None = None
+    base: Base, teacher: Teacher, groups: Sequence[Group], passes: Passes, forward: Forward
 ) -> tuple[list[float], Passes]:
     """KL(student || teacher) of each group's completions in nats, mean over their tokens, the whole vocabulary at temperature 1.
 
@@ -59,7 +59,7 @@ def divergences(
         teacher: Reads the prompt.
         groups: From `reply_groups`.
         passes: How they are cut.
-        forward: What trains the student, whose graphs give their memory back where it runs out.
+        forward: Runs it.
 
     Returns:
         They, and the passes that fitted in memory.
@@ -71,7 +71,7 @@ def divergences(
 
     def read(part: Sequence[Group]) -> torch.Tensor:
         dense = teacher.read(part, base.device)
-        states = hidden_states(base.model, packed_questions(part, base), Prefix())
+        states = forward(packed_questions(part, base), NO_PREFIX)
         return token_stats(states, head, completion_tokens(part, base.device), dense).reverse_kl_N
 
     kl_N, passes = in_parts(read, groups, passes, teacher, forward)

@@ -7,6 +7,7 @@ which is the same model with the prompt or another one, reads the tokens; the st
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ from gepa_loop.distill.turn import Reader, Trainee
 from gepa_loop.distill.warm import Recorded, recorded
 from gepa_loop.errors import Diverged
 from gepa_loop.lab import Lab
+from gepa_loop.model.base import Base
 from gepa_loop.model.graphs import open_forward
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.model.lora.training import remove_lora, student_parameters, with_lora
@@ -74,8 +76,7 @@ def distill(
 
 
 SHARED = 256
-"""Rollouts of a step that students share, at most. A larger one is cut into passes of ever other shapes, each of which a GPU would capture
-anew, and fills the device without sharing."""
+"""Rollouts of a step that students share, at most. A larger one fills the device without sharing, in more passes than one."""
 
 
 @dataclass(frozen=True)
@@ -151,31 +152,44 @@ def _train(
     try:
         training = _open(lab, model, pupils, ground.stack)
         now = list[Checkpoint]()
-        for pupil, student, checkpoint in zip(pupils, training.students, rested, strict=True):
-            if checkpoint is None:
-                checkpoint = training.beginning(student, ground.before)
-                save_checkpoint(pupil.checkpoints, checkpoint, base.origin)
-            student.go_to(checkpoint)
-            now.append(checkpoint)
-        while going := [n for n, one in enumerate(now) if not _rests(one, config.distill, until)]:
-            # A student whose stretch is taken back goes over it again while the others wait.
-            step = min(now[n].step for n in going)
-            going = [n for n in going if now[n].step == step]
-            courses = [Course(training.students[n], now[n], config, pupils[n].progress) for n in going]
-            rows = list[MetricsRow | None]()
-            for n, found in zip(going, training.stretch(courses), strict=True):
-                now[n], row = _judged(pupils[n], now[n], found)
-                save_checkpoint(pupils[n].checkpoints, now[n], base.origin)
-                rows.append(row)
-            for n, row in zip(going, rows, strict=True):
-                thin_out(pupils[n].checkpoints, now[n].step)
-                if row is None:
-                    training.students[n].go_to(now[n])
-                else:
-                    pupils[n].progress(row)
+        for student, checkpoint in zip(training.students, rested, strict=True):
+            now.append(checkpoint or training.beginning(student, ground.before))
+            student.go_to(now[-1])
+        new = [n for n, one in enumerate(rested) if one is None]
+        with ThreadPoolExecutor(1) as disk:
+            saved = disk.submit(_save, [pupils[n] for n in new], [now[n] for n in new], base)
+            while going := [n for n, one in enumerate(now) if not _rests(one, config.distill, until)]:
+                # A student whose stretch is taken back goes over it again while the others wait.
+                step = min(now[n].step for n in going)
+                going = [n for n in going if now[n].step == step]
+                courses = [Course(training.students[n], now[n], config, pupils[n].progress) for n in going]
+                rows = list[MetricsRow | None]()
+                for n, found in zip(going, training.stretch(courses), strict=True):
+                    now[n], row = _judged(pupils[n], now[n], found)
+                    rows.append(row)
+                saved.result()
+                saved = disk.submit(_save, [pupils[n] for n in going], [now[n] for n in going], base)
+                for n, row in zip(going, rows, strict=True):
+                    if row is None:
+                        training.students[n].go_to(now[n])
+                    else:
+                        pupils[n].progress(row)
+            saved.result()
         return now
     finally:
         remove_lora(model)
+
+
+def _save(pupils: Sequence[Pupil], checkpoints: Sequence[Checkpoint], base: Base) -> None:
+    """Write a checkpoint of each, side by side and beside the next steps: it is waiting for the disk, and sums of files."""
+
+    def one(pupil: Pupil, checkpoint: Checkpoint) -> None:
+        save_checkpoint(pupil.checkpoints, checkpoint, base.origin)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(one, pupils, checkpoints))
+    for pupil, checkpoint in zip(pupils, checkpoints, strict=True):
+        thin_out(pupil.checkpoints, checkpoint.step)
 
 
 def _judged(

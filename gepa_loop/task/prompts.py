@@ -135,8 +135,12 @@ class Renderer:
         return self.encode(self.messages(prompt, item))
 
     def all_tokens(self, prompt: str, items: Sequence[Item]) -> list[list[int]]:
-        """`tokens` of each item, encoded in one call: a fast tokenizer uses all cores."""
-        texts = [self.text(prompt, item) for item in items]
+        """`tokens` of each item."""
+        return self.tokens_of([(prompt, item) for item in items])
+
+    def tokens_of(self, pairs: Sequence[tuple[str, Item]]) -> list[list[int]]:
+        """`tokens` of each pair, encoded in one call: a fast tokenizer uses all cores."""
+        texts = [self.text(prompt, item) for prompt, item in pairs]
         return list(self.tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else []
 
     def encode(self, messages: list[dict[str, str]]) -> list[int]:

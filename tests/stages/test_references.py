@@ -22,6 +22,7 @@ from gepa_loop.distill.teacher.choose import open_teacher
 from gepa_loop.distill.teacher.local import LocalTeacher
 from gepa_loop.errors import ConfigError, TaskError
 from gepa_loop.lab import Lab, open_lab
+from gepa_loop.model.forward import Eager
 from gepa_loop.model.lora.training import remove_lora, with_lora
 from gepa_loop.run.directory import open_run
 from gepa_loop.run.files import read_json, read_jsonl
@@ -155,7 +156,7 @@ def test_the_divergence_is_that_of_the_whole_vocabulary(lab: Lab) -> None:
         assert teacher is not None
         groups = reply_groups(teacher, items, bare, completions)
         for passes in (Passes(1), Passes(10_000)):
-            found, fitted = divergences(lab.base, teacher, groups, passes)
+            found, fitted = divergences(lab.base, teacher, groups, passes, Eager(lab.base.model))
             assert found == pytest.approx(list(exact.values()), rel=1e-4)
             assert fitted == passes
         assert isinstance(teacher, LocalTeacher)

@@ -78,7 +78,8 @@ def open_teacher(lab: Lab, model: PeftModel, prompt: str) -> Teacher | None:
         assert lab.teacher is not None, "lab.for_training() loads it"
         reads, owner, names = lab.teacher, None, ()
         renderer = _renderer(reads, base, renderer, items[0])
-    prompts = {item.id: tuple(renderer.tokens(texts[item.id], item)) for item in items}
+    whole = renderer.tokens_of([(texts[item.id], item) for item in items])
+    prompts = {item.id: tuple(tokens) for item, tokens in zip(items, whole, strict=True)}
     if settings.kind == "server":
         from gepa_loop.distill.teacher.server import open_server
 
