@@ -85,7 +85,7 @@ def fault_of(error: Exception, seconds: float) -> Fault:
     litellm makes up a status of 500 where there was no answer, and makes 500 of 529. What arrived is in the HTTP
     client's own exception further down the chain of causes. Clients use httpx or httpx2, so names tell it.
     """
-    answer, names = None, set()
+    answer, names, chain = None, set[str](), list[str]()
     link: BaseException | None = error
     while link is not None:
         kinds = {kind.__name__ for kind in type(link).__mro__}
@@ -94,6 +94,7 @@ def fault_of(error: Exception, seconds: float) -> Fault:
         if answer is None and theirs and kinds & {"HTTPStatusError", "APIStatusError"}:
             answer = getattr(link, "response", None)
         names |= kinds
+        chain.append(type(link).__name__)
         link = link.__cause__ or link.__context__
     if isinstance(error, LMBillingError) or "credit balance is too low" in str(error):
         return Fault("no credit", ACCESS)
@@ -107,5 +108,6 @@ def fault_of(error: Exception, seconds: float) -> Fault:
         if any(word in name for name in names):
             return Fault(why.format(seconds=seconds), LATER)
     return Fault(
-        f"no usable answer ({type(error).__name__})", LIMITS if isinstance(error, REFUSALS) else LATER
+        f"no usable answer ({' from '.join(dict.fromkeys(chain))})",
+        LIMITS if isinstance(error, REFUSALS) else LATER,
     )
