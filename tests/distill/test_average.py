@@ -13,11 +13,12 @@ import torch
 
 from gepa_loop.config.load import load_config
 from gepa_loop.config.recipe import AVERAGE, averaging
+from gepa_loop.distill import trainer
 from gepa_loop.distill.average import Average
 from gepa_loop.distill.checkpoint import adapter_at, load_checkpoint
 from gepa_loop.distill.distilled import Distilled
 from gepa_loop.distill.student import Student
-from gepa_loop.distill.trainer import distill
+from gepa_loop.distill.trainer import Pupil, distill
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.run.files import read_jsonl
@@ -26,6 +27,7 @@ from gepa_loop.scores.rollouts import mean_score
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
 from gepa_loop.task.scorers import Reading, each
 
+PROMPT = Candidate("Answer with one number.")
 EACH_STEP = ("distill.steps=4", "distill.check_every=1", "distill.patience=0", "distill.warm_start=0.1")
 
 
@@ -86,13 +88,17 @@ class Killed(Exception):
     pass
 
 
+def unanswered(lab: Lab) -> dict[str, float]:
+    return dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0)
+
+
 def train(lab: Lab, folder: Path, *sets: str, watch: Any = None) -> Distilled:
     return distill(
         lab.under(load_config("smoke", [*EACH_STEP, *sets], env={})),
-        Candidate("Answer with one number."),
+        PROMPT,
         folder,
         stack=None,
-        before=dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0),
+        before=unanswered(lab),
         progress=watch or (lambda row: None),
     )
 
@@ -108,11 +114,10 @@ def test_checks_judge_the_average_and_training_goes_on_from_the_weights(lab: Lab
     averages: list[Adapter] = []
     for name, share, seen in (("plain", 0, weights), ("averaged", 0.5, averages)):
         folder = tmp_path / name
-
-        def watch(row: dict[str, Any], folder: Path = folder, seen: list[Adapter] = seen) -> None:
-            seen.append(adapter_at(folder / "checkpoints", row["step"]))
-
-        train(lab, folder, f"distill.average={share}", watch=watch)
+        own = lab.under(load_config("smoke", [*EACH_STEP, f"distill.average={share}"], env={}))
+        pupil = Pupil(PROMPT, folder, lambda row: None)
+        trainer.train(own, [pupil], stack=None, before=unanswered(lab))
+        seen += [adapter_at(folder / "checkpoints", step) for step in range(1, 5)]
     assert steps(tmp_path / "plain") == steps(tmp_path / "averaged")
     for key, third in averages[2].tensors.items():
         expected = sum(adapter.tensors[key].double() for adapter in weights[:3]) / 3
