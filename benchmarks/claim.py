@@ -216,7 +216,7 @@ def _ships(cell: Mapping[str, Any], ids: Sequence[str]) -> str | None:
 
 RULES = {
     "a: prompt on pareto": lambda cell: by_prompt(cell, "pareto"),
-    "b: prompt on select, at the race's price": lambda cell: by_prompt(cell, "select"),
+    "b: prompt on select": lambda cell: by_prompt(cell, "select"),
     "c: race": by_race,
     "d: distil all": by_all,
 }
@@ -302,4 +302,4 @@ if __name__ == "__main__":
             write_text(file, json.dumps(made))
     else:
         for one in tables([json.loads(path.read_text()) for path in sorted(asked.folder.glob("*.json"))]):
-            Console(width=130).print(one)
+            Console(width=140).print(one)
