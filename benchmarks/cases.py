@@ -11,6 +11,7 @@ import torch
 from gepa_loop.model.attention import use_grouped_attention
 from gepa_loop.model.base import Base, calm_host, resolve_dtype
 from gepa_loop.model.bundled import random_tiny
+from gepa_loop.model.graphs import LAUNCHED
 from gepa_loop.task.items import Item
 from gepa_loop.task.prompts import Renderer
 
@@ -39,6 +40,11 @@ class Case:
     dtype: str
     device: str
     rank: int = LORA["rank"]  # type: ignore[assignment]
+
+    def warmup(self, asked: int | None) -> int:
+        """Steps before the timed ones: on a GPU until their shapes are captured."""
+        usual = 2 if self.device == "cpu" else LAUNCHED + 2
+        return usual if asked is None else asked
 
     @property
     def torch_dtype(self) -> torch.dtype:

@@ -119,9 +119,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--case", default="tiny")
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument(
+        "--warmup", type=int, help="steps before the timed ones; by default until shapes are captured"
+    )
     parser.add_argument("--override", default="{}")
     parser.add_argument("--set", action="append", default=[])
     given = parser.parse_args()
     case = replace(CASES[given.case], **json.loads(given.override))
-    print(json.dumps(run(case, given.steps, given.warmup, given.set)))
+    print(json.dumps(run(case, given.steps, case.warmup(given.warmup), given.set)))

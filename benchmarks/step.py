@@ -151,7 +151,9 @@ def main() -> int:
     parser.add_argument("--case", default="D", help=f"one of {', '.join(CASES)}; several with commas")
     parser.add_argument("--peers", default="trl", help=f"of {', '.join(PEERS)}, with commas; or none")
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument(
+        "--warmup", type=int, help="steps before the timed ones; by default until shapes are captured"
+    )
     parser.add_argument("--override", default="{}", help="sizes as JSON, to try something")
     parser.add_argument("--vllm-python", default=sys.executable, help="an interpreter that has vLLM")
     parser.add_argument(
@@ -175,7 +177,7 @@ def main() -> int:
 def command(given: argparse.Namespace, case: Case) -> str:
     """What measures this case again; without what is a path."""
     options = ["--case", case.name, "--peers", given.peers]
-    options += ["--steps", str(given.steps), "--warmup", str(given.warmup)]
+    options += ["--steps", str(given.steps), "--warmup", str(case.warmup(given.warmup))]
     if given.override != "{}":
         options += ["--override", given.override]
     if "vllm" in given.peers and given.vllm_start != "auto":
@@ -189,7 +191,7 @@ def compare(case: Case, peers: list[str], given: argparse.Namespace, console: Co
     least = floor(case, rates)
     if case.device == "cuda":
         torch.cuda.empty_cache()
-    how = given.steps, given.warmup, given.override
+    how = given.steps, case.warmup(given.warmup), given.override
     ours = measure("benchmarks.ours", case, *how)
     if isinstance(ours, str):
         raise GepaLoopError(f"case {case.name}: ours failed: {ours}")

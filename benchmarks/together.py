@@ -112,13 +112,16 @@ if __name__ == "__main__":
     parser.add_argument("--case", default="tiny")
     parser.add_argument("--students", type=int, default=8)
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument(
+        "--warmup", type=int, help="steps before the timed ones; by default until shapes are captured"
+    )
     parser.add_argument("--batch", type=int, help="sampling.batch; without it the rollouts of all students")
     parser.add_argument("--override", default="{}")
     parser.add_argument("--set", action="append", default=[])
     given = parser.parse_args()
     one = replace(CASES[given.case], **json.loads(given.override))
     batch = given.batch or one.rollouts * given.students
-    outcome = run(one, given.students, given.steps, given.warmup, [f"sampling.batch={batch}", *given.set])
+    warmup = one.warmup(given.warmup)
+    outcome = run(one, given.students, given.steps, warmup, [f"sampling.batch={batch}", *given.set])
     Console(width=120).print(table(outcome))
     print(json.dumps(outcome))

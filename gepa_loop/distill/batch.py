@@ -31,8 +31,8 @@ class Group:
 def micro_batches(groups: Sequence[Group], limit: int) -> list[list[Group]]:
     """Split groups, in order, so that no part holds more than `limit` positions (padding and prompts included).
 
-    A group too large for a part of its own is split by completions; a single completion is never split. Parts have the same number
-    of groups where that takes no more of them: fewer shapes, which a GPU captures.
+    A group too large for a part of its own is split by completions; a single completion is never split. Parts but the last
+    have the same number of groups where that takes no more of them: fewer shapes, which a GPU captures.
     """
     parts: list[list[Group]] = []
     pieces = [piece for group in groups for piece in _fit(group, limit)]
@@ -41,6 +41,8 @@ def micro_batches(groups: Sequence[Group], limit: int) -> list[list[Group]]:
             parts[-1].append(piece)
         else:
             parts.append([piece])
+    if not parts:
+        return []
     size = -(-len(pieces) // len(parts))
     alike = [pieces[start : start + size] for start in range(0, len(pieces), size)]
     return alike if all(positions(part) <= limit for part in alike) else parts

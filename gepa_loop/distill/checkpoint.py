@@ -54,12 +54,14 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, base: Origin) -> None:
     """Write `folder`/step_NNNNNN, complete when its state.json exists."""
     target = folder / f"step_{checkpoint.step:06d}"
-    write_adapter(target / "adapter", checkpoint.adapter, base)
     others = {"teacher": checkpoint.teacher, "weights": checkpoint.weights}
     more = {name: adapter for name, adapter in others.items() if adapter is not None}
-    for name, adapter in more.items():
-        write_adapter(target / name, adapter, base)
-    write_bytes(target / MOMENTS, save(dict(checkpoint.moments)))
+    # What is saved over itself is a checkpoint that training goes on from in another manner, of the same tensors.
+    if not _whole(folder, checkpoint.step):
+        write_adapter(target / "adapter", checkpoint.adapter, base)
+        for name, adapter in more.items():
+            write_adapter(target / name, adapter, base)
+        write_bytes(target / MOMENTS, save(dict(checkpoint.moments)))
     state: StateRecord = {
         "step": checkpoint.step,
         "checks": [check.as_dict() for check in checkpoint.checks],
@@ -93,7 +95,7 @@ def thin_out(folder: Path, step: int) -> None:
 def at_one_step(folders: Sequence[Path], least: int) -> bool:
     """Take back checkpoints of some students where those of others were not written; whether any were.
 
-    Students that share their steps are saved one after the other, and thinned out when all are saved. Going on together from
+    Students that share their steps are saved side by side, and thinned out when all are saved. Going on together from
     where all were, they do the same sums again, and come out the same to the byte.
 
     Args:

@@ -34,10 +34,10 @@ from gepa_loop.distill.turn import Reader, Trainee
 from gepa_loop.distill.warm import Recorded, recorded
 from gepa_loop.errors import Diverged
 from gepa_loop.lab import Lab
-from gepa_loop.model.base import Base
 from gepa_loop.model.graphs import open_forward
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.model.lora.training import remove_lora, student_parameters, with_lora
+from gepa_loop.model.origin import Origin
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
 
 if TYPE_CHECKING:
@@ -156,35 +156,42 @@ def _train(
             now.append(checkpoint or training.beginning(student, ground.before))
             student.go_to(now[-1])
         new = [n for n, one in enumerate(rested) if one is None]
+        # Here, as it reads all weights from the device.
+        origin = base.origin
         with ThreadPoolExecutor(1) as disk:
-            saved = disk.submit(_save, [pupils[n] for n in new], [now[n] for n in new], base)
-            while going := [n for n, one in enumerate(now) if not _rests(one, config.distill, until)]:
-                # A student whose stretch is taken back goes over it again while the others wait.
-                step = min(now[n].step for n in going)
-                going = [n for n in going if now[n].step == step]
-                courses = [Course(training.students[n], now[n], config, pupils[n].progress) for n in going]
-                rows = list[MetricsRow | None]()
-                for n, found in zip(going, training.stretch(courses), strict=True):
-                    now[n], row = _judged(pupils[n], now[n], found)
-                    rows.append(row)
+            saved = disk.submit(_save, [pupils[n] for n in new], [now[n] for n in new], origin)
+            try:
+                while going := [n for n, one in enumerate(now) if not _rests(one, config.distill, until)]:
+                    # A student whose stretch is taken back goes over it again while the others wait.
+                    step = min(now[n].step for n in going)
+                    going = [n for n in going if now[n].step == step]
+                    courses = [
+                        Course(training.students[n], now[n], config, pupils[n].progress) for n in going
+                    ]
+                    rows = list[MetricsRow | None]()
+                    for n, found in zip(going, training.stretch(courses), strict=True):
+                        now[n], row = _judged(pupils[n], now[n], found)
+                        rows.append(row)
+                    saved.result()
+                    saved = disk.submit(_save, [pupils[n] for n in going], [now[n] for n in going], origin)
+                    for n, row in zip(going, rows, strict=True):
+                        if row is None:
+                            training.students[n].go_to(now[n])
+                        else:
+                            pupils[n].progress(row)
+            finally:
+                # Whatever ended it: that something could not be written is to be known first.
                 saved.result()
-                saved = disk.submit(_save, [pupils[n] for n in going], [now[n] for n in going], base)
-                for n, row in zip(going, rows, strict=True):
-                    if row is None:
-                        training.students[n].go_to(now[n])
-                    else:
-                        pupils[n].progress(row)
-            saved.result()
         return now
     finally:
         remove_lora(model)
 
 
-def _save(pupils: Sequence[Pupil], checkpoints: Sequence[Checkpoint], base: Base) -> None:
+def _save(pupils: Sequence[Pupil], checkpoints: Sequence[Checkpoint], origin: Origin) -> None:
     """Write a checkpoint of each, side by side and beside the next steps: it is waiting for the disk, and sums of files."""
 
     def one(pupil: Pupil, checkpoint: Checkpoint) -> None:
-        save_checkpoint(pupil.checkpoints, checkpoint, base.origin)
+        save_checkpoint(pupil.checkpoints, checkpoint, origin)
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(one, pupils, checkpoints))

@@ -100,6 +100,9 @@ class Graphs:
             return self._launched(packed, prefix)
         # Padded when it is launched, too: then a graph changes nothing.
         padded, count = pad_packed(packed, *shape[1:]), len(packed.rows_N)
+        if shape not in self._captured and self.trained and not torch.is_grad_enabled():
+            # Without a backward pass it needs little memory, and its graph would keep all that one reads.
+            return self._launched(padded, prefix)[:count]
         if self._came[shape] < LAUNCHED:
             self._came[shape] += 1
             return self._launched(padded, prefix)[:count]
@@ -113,7 +116,8 @@ class Graphs:
     def _large(self, shape: Shape) -> bool:
         """Running it takes longer than launching."""
         sizes = self.model.config.get_text_config()
-        size: int = shape[0] * shape[1] * sizes.hidden_size * sizes.intermediate_size
+        inner = getattr(sizes, "intermediate_size", None) or 4 * sizes.hidden_size
+        size: int = shape[0] * shape[1] * sizes.hidden_size * inner
         return size > LARGEST
 
     def _launched(self, packed: Packed, prefix: Prefix) -> Tensor:
@@ -132,7 +136,8 @@ class Graphs:
             # The kernels are still trusted: it is the model whose numbers are not finite now, and these shapes may come again.
             return None
         if len(self._captured) == KEPT:
-            del self._captured[next(iter(self._captured))]
+            oldest = next(iter(self._captured))
+            del self._captured[oldest], self._came[oldest]
         self._captured[shape] = captured
         return captured
 
@@ -172,7 +177,7 @@ class Graphs:
         return False
 
     def _capture(self, packed: Packed, prefix: Prefix) -> Captured | None:
-        """The graphs of a bucket, or None where they compute something else than the model itself does."""
+        """The graphs of a shape, or None where they compute something else than the model itself does."""
         inputs = tuple(tensor.clone() for tensor in _tensors(packed))
         ids_BL, positions_BL, starts_BL, ends_BL, prompts_B, rows_N, columns_N, *students = inputs
         spans = Spans(starts_BL, ends_BL, prompts_B)
@@ -230,7 +235,7 @@ def distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Captured:
-    """The graphs of one bucket, and the tensors that they read and write."""
+    """The graphs of one shape, and the tensors that they read and write."""
 
     inputs: tuple[Tensor, ...]
     out_NH: Tensor
@@ -292,9 +297,10 @@ def corner(packed: Packed, length: int) -> Packed:
 
 
 def pad_packed(packed: Packed, length: int, count: int) -> Packed:
-    """The same rows with `length` positions and `count` predicted tokens, the last of them padding."""
+    """The same rows with `length` positions and `count` predicted tokens: after its own, these again, so that a comparison weighs
+    all alike."""
     old = packed.ids_BL.shape[1]
-    more, spare = length - old, count - len(packed.rows_N)
+    more, again = length - old, torch.arange(count, device=packed.rows_N.device) % len(packed.rows_N)
     starts_BL, ends_BL, prompts_B = packed.spans
     spans = Spans(pad(starts_BL, (0, more), value=old), pad(ends_BL, (0, more), value=length), prompts_B)
     return Packed(
@@ -302,8 +308,8 @@ def pad_packed(packed: Packed, length: int, count: int) -> Packed:
         pad(packed.positions_BL, (0, more)),
         spans,
         packed.prefix,
-        pad(packed.rows_N, (0, spare)),
-        pad(packed.columns_N, (0, spare)),
+        packed.rows_N[again],
+        packed.columns_N[again],
         packed.students_B,
     )
 

@@ -144,18 +144,19 @@ def test_a_rate_that_leads_away_from_the_teachers_replies_is_halved_at_the_first
 
 
 def test_going_back_leaves_what_a_checkpoint_lists_as_it_is(lab: Lab, tmp_path: Path) -> None:
-    """A process that ends while it is saved leaves the old state.json beside the files that it lists."""
+    """A process that ends while it is saved leaves the old state.json beside the files that it lists: they are not touched."""
     half_way(lab, tmp_path, "distill.average=0.4")
     folder = tmp_path / "checkpoints" / "step_000002"
 
-    def files() -> dict[str, bytes]:
-        return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    def files() -> dict[str, tuple[bytes, int]]:
+        found = [path for path in folder.rglob("*") if path.is_file()]
+        return {str(path): (path.read_bytes(), path.stat().st_ino) for path in found}
 
     before, checkpoint = files(), load_checkpoint(tmp_path / "checkpoints")
     assert checkpoint is not None and checkpoint.weights is not None
     save_checkpoint(tmp_path / "checkpoints", checkpoint.at_half_the_rate("it fell"), lab.base.origin)
     state = str(folder / "state.json")
-    assert {**files(), state: b""} == {**before, state: b""}
+    assert {**files(), state: (b"", 0)} == {**before, state: (b"", 0)}
     back = load_checkpoint(tmp_path / "checkpoints")
     assert back is not None and back.weights is None and back.halved == "it fell"
 

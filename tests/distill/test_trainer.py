@@ -17,7 +17,7 @@ from gepa_loop.distill.optimizer import learning_rate
 from gepa_loop.distill.teacher.choose import open_teacher
 from gepa_loop.distill.trainer import Pupil, distill
 from gepa_loop.distill.trainer import train as train_until
-from gepa_loop.errors import ConfigError, Diverged, ModelError, RunDirectoryError
+from gepa_loop.errors import ConfigError, Diverged, EnvironmentFault, ModelError, RunDirectoryError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.base import Base
 from gepa_loop.model.bundled import random_tiny
@@ -114,6 +114,17 @@ def test_padding_up_to_a_bucket_changes_nothing(tiny: Base, prefix: list[int]) -
         1024,
         1152,
     ]
+
+
+def test_padding_is_what_was_there_again(tiny: Base) -> None:
+    """Position 0, which sees nothing but itself, would weigh as much as there is padding, and hide that others differ."""
+    packed = pack([[9, 8], [7]], [[(1, 2)], [(3,)]], 0, tiny.device)
+    places = list(zip(packed.rows_N.tolist(), packed.columns_N.tolist(), strict=True))
+    padded = pad_packed(packed, 16, 8)
+    assert len(places) == 3 and places[0] != (0, 0)
+    assert list(zip(padded.rows_N.tolist(), padded.columns_N.tolist(), strict=True)) == [
+        *places, *places, *places[:2]
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("limit", [1, 9, 14, 1000])
@@ -213,24 +224,32 @@ def test_a_student_that_rested_at_checks_is_the_same_to_the_byte(lab: Lab, tmp_p
     assert steady(folder) == steady(tmp_path / "whole")
 
 
+def test_what_could_not_be_written_is_said_before_anything_else(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("no folder")
+
+    def stop(row: dict[str, Any]) -> None:
+        raise Killed
+
+    with pytest.raises(EnvironmentFault, match=r"cannot write .*checkpoints") as caught:
+        train(lab, tmp_path, "distill.steps=2", "distill.check_every=2", progress=stop)
+    assert isinstance(caught.value.__cause__, OSError)
+
+
 def test_every_checks_student_can_still_be_kept(scored: Lab, tmp_path: Path) -> None:
     """Also after the run was killed: later checks decide which one; of the earlier, only the adapter is left."""
     sets = "distill.steps=4", "distill.check_every=1", "distill.lr=0.05"
-    adapters: dict[int, str] = {}
+    folder = tmp_path / "a" / "checkpoints"
 
-    def watch(row: dict[str, Any]) -> None:
-        folder = tmp_path / "a" / "checkpoints"
-        adapters[row["step"]] = read_adapter(folder / f"step_{row['step']:06d}" / "adapter").fingerprint
-        assert [p.parent.name for p in folder.glob("step_*/optimizer.safetensors")] == [
-            f"step_{row['step']:06d}"
-        ]
-        if row["step"] == 3 and len(adapters) == 3:
+    def stop(row: dict[str, Any]) -> None:
+        if row["step"] == 3:
             raise Killed
 
     with pytest.raises(Killed):
-        train(scored, tmp_path / "a", *sets, progress=watch)
-    adapters[0] = ""
-    done = train(scored, tmp_path / "a", *sets, progress=watch)
+        train(scored, tmp_path / "a", *sets, progress=stop)
+    saved = {step: folder / f"step_{step:06d}" for step in range(1, 4)}
+    adapters = {step: read_adapter(place / "adapter").fingerprint for step, place in saved.items()}
+    assert list(folder.glob("step_*/optimizer.safetensors")) == [saved[3] / "optimizer.safetensors"]
+    done = train(scored, tmp_path / "a", *sets)
     result = read_json(tmp_path / "a" / "result.json")
     rows = read_jsonl(tmp_path / "a" / "metrics.jsonl")
     assert done.kept.step in range(1, 4)  # with this seed not the last, whose checkpoint is whole
@@ -238,7 +257,7 @@ def test_every_checks_student_can_still_be_kept(scored: Lab, tmp_path: Path) -> 
     assert result["choice"] == asdict(done.kept)
     assert done.kept.score == rows[done.kept.step - 1]["held_out_score"]
     assert not (tmp_path / "a" / "checkpoints").exists()
-    again = train(scored, tmp_path / "a", *sets, progress=watch)
+    again = train(scored, tmp_path / "a", *sets)
     assert replace(again, adapter=done.adapter) == done
     assert again.adapter.fingerprint == done.adapter.fingerprint
     assert (again.adapter.targets, again.adapter.origin) == (done.adapter.targets, done.adapter.origin)

@@ -20,7 +20,7 @@ from gepa_loop.distill.head.chunked import Dense, Divergence, TokenStats, Wanted
 from gepa_loop.model.base import Base, calm_host, load_base
 from gepa_loop.model.forward import Prefix, hidden_states, read_prefix
 from gepa_loop.model.fused.training import fused_states
-from gepa_loop.model.graphs import Graphs, open_forward
+from gepa_loop.model.graphs import LAUNCHED, Graphs, open_forward
 from gepa_loop.model.lora.training import with_lora
 from gepa_loop.model.packed import Packed, pack
 from gepa_loop.sampling.base import Completion, Sampling
@@ -137,7 +137,12 @@ def test_captured_graphs_equal_the_eager_kernels(pair: tuple[Base, Base]) -> Non
     trained = adapted(narrow)
     graphs = open_forward(narrow.model, trained)
     assert isinstance(graphs, Graphs)
-    out = graphs(packed, Prefix())
+    prefix = Prefix()
+    for _ in range(LAUNCHED):
+        graphs(packed, prefix)
+    assert not graphs._captured
+    out = graphs(packed, prefix)
+    assert all(graphs._captured.values()) and len(graphs._captured) == 1
     slope = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
     out.backward(slope)  # type: ignore[no-untyped-call]
     grads = torch.cat([p.grad.flatten() for p in trained if p.grad is not None])
