@@ -22,11 +22,11 @@ from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.base import Base
 from gepa_loop.model.bundled import random_tiny
 from gepa_loop.model.forward import Prefix, hidden_states, read_prefix
-from gepa_loop.model.graphs import bucket, pad_packed
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.model.lora.files import read_adapter
 from gepa_loop.model.lora.training import remove_lora, student_adapter, with_lora
 from gepa_loop.model.packed import pack
+from gepa_loop.model.shapes import bucket, pad_packed
 from gepa_loop.run.files import read_json, read_jsonl
 from gepa_loop.run.seeds import derive_seed
 from gepa_loop.sampling.plain import TorchSampler

@@ -14,9 +14,10 @@ from gepa_loop.config.load import load_config
 from gepa_loop.model import graphs
 from gepa_loop.model.base import Base
 from gepa_loop.model.forward import Prefix, hidden_states, read_prefix
-from gepa_loop.model.graphs import LAUNCHED, Graphs, corner, distance, open_forward, shape_of
+from gepa_loop.model.graphs import LAUNCHED, Graphs, distance, open_forward
 from gepa_loop.model.lora.training import with_lora
 from gepa_loop.model.packed import pack
+from gepa_loop.model.shapes import corner, shape_of
 
 PROMPTS = [[9, 8, 7], [9, 8, 7, 6, 5]]
 COMPLETIONS = [[(1, 2, 3), (4,), (5, 6)], [(7, 7), (3, 2, 1, 4)]]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from gepa_loop.model.fused.training_attention import attend
-from gepa_loop.model.graphs import pad_packed
 from gepa_loop.model.packed import Packed, pack
+from gepa_loop.model.shapes import pad_packed
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 NARROW = torch.bfloat16 if torch.cuda.is_available() else torch.float16
