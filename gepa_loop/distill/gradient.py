@@ -10,12 +10,12 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from gepa_loop.distill.batch import Group, completion_tokens, micro_batches
+from gepa_loop.distill.batch import Group, completion_tokens
 from gepa_loop.distill.clock import Clock
 from gepa_loop.distill.head.chunked import Dense, TokenStats, TopK, Wanted, token_stats
 from gepa_loop.distill.objectives.base import Ratios, Seen
 from gepa_loop.distill.objectives.choose import rule_of
-from gepa_loop.distill.passes import Passes, free, smaller, too_large
+from gepa_loop.distill.passes import Passes, free, parts_of, smaller, too_large
 from gepa_loop.distill.turn import Prepared, Reader, Trainee
 from gepa_loop.model.base import Base
 from gepa_loop.model.forward import Prefix, recomputed_states
@@ -84,7 +84,7 @@ def _at_once(
         found = [Gradient(share.weight_N) for share in shares]
         starts = [share.tokens.start for share in shares]
         try:
-            for part in micro_batches(groups, passes.tokens):
+            for part in parts_of(groups, passes):
                 pieces = []
                 for number, own in _by_student(part, fixed):
                     here = slice(starts[number], starts[number] + sum(group.tokens for group in own))

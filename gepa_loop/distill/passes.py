@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Protocol
 
 import torch
@@ -31,6 +32,8 @@ class Passes:
     """Most positions of one pass, unless a single completion has more."""
     recompute: bool = False
     """Keep only what goes into each layer for the backward pass, which computes the rest again."""
+    shared: bool = True
+    """Whether a pass holds rows of several students."""
 
 
 def plan_passes(settings: DistillConfig, base: Base, longest: int) -> Passes:
@@ -41,10 +44,12 @@ def plan_passes(settings: DistillConfig, base: Base, longest: int) -> Passes:
         base: The model that is trained.
         longest: Positions of the longest prompt with the longest completion.
     """
+    if base.device.type == "cpu":
+        # Reading the weights once for all gains nothing there, and each position would compute with every student's ranks: an
+        # eighth more time for eight students' forward and backward pass (benchmarks/NOTES.md).
+        return Passes(settings.micro_tokens or 2048, shared=False)
     if settings.micro_tokens is not None:
         return Passes(settings.micro_tokens)
-    if base.device.type == "cpu":
-        return Passes(2048)
     free, _ = torch.cuda.mem_get_info(base.device)
     free += torch.cuda.memory_reserved(base.device) - torch.cuda.memory_allocated(base.device)
     shape = base.model.config.get_text_config()
@@ -58,9 +63,17 @@ def plan_passes(settings: DistillConfig, base: Base, longest: int) -> Passes:
     return Passes(max(256, min(16_384, int(0.5 * free / (inputs + layer)))), recompute=True)
 
 
+def parts_of(groups: Sequence[Group], passes: Passes) -> list[list[Group]]:
+    """The groups of each pass, in order; groups of a student lie one behind the other."""
+    if passes.shared:
+        return micro_batches(groups, passes.tokens)
+    by_student = groupby(groups, key=lambda group: group.student)
+    return [part for _, own in by_student for part in micro_batches(list(own), passes.tokens)]
+
+
 def smaller(passes: Passes, groups: Sequence[Group]) -> Passes | None:
     """What to try after the passes over `groups` have run out of memory; None where nothing is left to try."""
-    parts = micro_batches(groups, passes.tokens)
+    parts = parts_of(groups, passes)
     if any(len(part) > 1 or len(part[0].completions) > 1 for part in parts):
         return replace(passes, tokens=min(passes.tokens, max(map(positions, parts))) // 2)
     return None if passes.recompute else replace(passes, recompute=True)
@@ -80,7 +93,7 @@ def in_parts(
     """
     while True:
         try:
-            return torch.cat([read(part).cpu() for part in micro_batches(groups, passes.tokens)]), passes
+            return torch.cat([read(part).cpu() for part in parts_of(groups, passes)]), passes
         except torch.OutOfMemoryError as error:
             cause = str(error).partition("\n")[0]
         # Outside of the handler, which holds the tensors of what failed.

@@ -14,7 +14,7 @@ from gepa_loop.distill.batch import Group, micro_batches, positions
 from gepa_loop.distill.clock import Clock
 from gepa_loop.distill.collect import collect
 from gepa_loop.distill.optimizer import make_optimizer
-from gepa_loop.distill.passes import Passes, plan_passes, smaller
+from gepa_loop.distill.passes import Passes, parts_of, plan_passes, smaller
 from gepa_loop.distill.teacher.choose import open_teacher
 from gepa_loop.distill.teacher.local import LocalTeacher
 from gepa_loop.distill.turn import Reader, Trainee, Turn
@@ -140,7 +140,17 @@ def test_smaller_halves_what_is_used_then_recomputes_then_gives_up() -> None:
     assert smaller(Passes(10**6, recompute=True), GROUPS) == Passes(largest // 2, recompute=True)
 
 
+def test_a_pass_holds_one_student_or_several() -> None:
+    rows = [
+        Group((1, 2), (1,), ((number, number),), student) for number, student in enumerate((0, 0, 0, 2, 2))
+    ]
+    assert parts_of(rows, Passes(8)) == [rows[:2], rows[2:4], rows[4:]]
+    assert parts_of(rows, Passes(100)) == [rows]
+    assert parts_of(rows, Passes(8, shared=False)) == [rows[:2], rows[2:3], rows[3:]]
+    assert smaller(Passes(100, shared=False), rows) == Passes(6, shared=False)
+
+
 def test_passes_are_the_configs_or_what_fits(tiny: Base) -> None:
-    assert plan_passes(CONFIG.distill, tiny, 100) == Passes(2048)
+    assert plan_passes(CONFIG.distill, tiny, 100) == Passes(2048, shared=False)
     own = load_config("smoke", ["distill.micro_tokens=77"], env={})
-    assert plan_passes(own.distill, tiny, 100) == Passes(77)
+    assert plan_passes(own.distill, tiny, 100) == Passes(77, shared=False)

@@ -165,14 +165,34 @@ def test_a_shared_step_is_each_students_own(lab: Lab, names: tuple[str, ...], pa
     assert len(set(moved)) == 3 and moved != [one.fingerprint for one in students]
 
 
-def test_on_a_stack_of_another_rank_and_at_other_stages(lab: Lab) -> None:
-    """One student still imitates its teacher, and makes two updates as the others do."""
+def stack_of(lab: Lab) -> Adapter:
+    """Of another rank than the students', under fewer layers."""
     model = with_lora(
         lab.base, lab.config.lora.model_copy(update={"rank": 3, "targets": ("q_proj",)}), 9, None
     )
     stack = student_adapter(model)
     remove_lora(model)
-    stack = replace(stack, tensors={n: torch.full_like(t, 0.02) for n, t in stack.tensors.items()})
+    return replace(stack, tensors={n: torch.full_like(t, 0.02) for n, t in stack.tensors.items()})
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="a GPU computes with the ranks of all students in every pass")
+@pytest.mark.parametrize("tokens", [10**6, 40])
+def test_passes_of_one_student_each_are_to_the_byte_what_it_has_alone(lab: Lab, tokens: int) -> None:
+    config, students, stack = sets_of(lab, ("distill.updates=2",)), adapters(lab, 3), stack_of(lab)
+    batches = [
+        rollouts_of(lab, config, s, prompt, stack) for s, prompt in zip(students, PROMPTS, strict=True)
+    ]
+    passes = Passes(tokens, shared=False)
+    shared = step(lab, [config] * 3, students, batches, (0, 1, 2), stack, passes)
+    for number in range(3):
+        alone = step(lab, [config] * 3, students, batches, (number,), stack, passes)
+        assert shared.after[number].fingerprint == alone.after[0].fingerprint
+        assert shared.done[number].loss == alone.done[0].loss
+
+
+def test_on_a_stack_of_another_rank_and_at_other_stages(lab: Lab) -> None:
+    """One student still imitates its teacher, and makes two updates as the others do."""
+    stack = stack_of(lab)
     config, students = sets_of(lab, ("distill.updates=2",)), adapters(lab, 3)
     configs = [config, imitating(config), config]
     batches = [rollouts_of(lab, *one, stack) for one in zip(configs, students, PROMPTS, strict=True)]

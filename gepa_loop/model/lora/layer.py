@@ -30,14 +30,27 @@ class Adapted:
     """Adapters that compute."""
     places: Mapping[str, int] = field(default_factory=dict)
     """The students' numbers."""
+    _only: int | None = None
+    """The one student whose positions all are, where that is known."""
     _student_N: Tensor | None = None
     _masks: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
     _whose: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
 
-    def divide(self, student_N: Tensor) -> None:
-        """From now on each position [N] computes with the ranks of its student alone."""
-        self._student_N = student_N
+    def divide(self, students_B: Tensor, length: int) -> None:
+        """From now on each position of these rows, of `length` each, computes with the ranks of its row's student alone."""
+        self._only = None
+        # A GPU is not asked, and a captured graph is for any rows.
+        if students_B.device.type == "cpu" and bool((students_B == students_B[0]).all()):
+            self._only = int(students_B[0])
+        self._student_N = students_B[:, None].expand(-1, length).flatten()
         self._masks.clear()
+
+    @property
+    def computing(self) -> tuple[str, ...]:
+        """Adapters that compute, without students that are known to have no row."""
+        if self._only is None or sum(name in self.places for name in self.active) < 2:
+            return self.active
+        return tuple(name for name in self.active if self.places.get(name, self._only) == self._only)
 
     def others_NR(self, adapters: Sequence[tuple[str, int]], device: torch.device) -> Tensor | None:
         """True for the ranks of students that a position [N] is not for; None where one student computes at most.
@@ -72,7 +85,7 @@ class LoraLinear(peft.tuners.lora.Linear):  # type: ignore[misc]
     shared: Adapted
 
     def forward(self, x: Tensor) -> Tensor:
-        names = [name for name in self.shared.active if name in self.lora_A]  # others are for other layers
+        names = [name for name in self.shared.computing if name in self.lora_A]  # others are for other layers
         if not names:
             out: Tensor = self.base_layer(x)
             return out

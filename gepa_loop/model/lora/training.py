@@ -114,7 +114,7 @@ def divide(model: PreTrainedModel, students_B: Tensor | None, length: int) -> No
 
     if students_B is not None:
         layer = next(m for m in model.modules() if isinstance(m, LoraLinear))
-        layer.shared.divide(students_B[:, None].expand(-1, length).flatten())
+        layer.shared.divide(students_B, length)
 
 
 def teacher_adapter(peft_model: PeftModel) -> Adapter:
