@@ -1,15 +1,17 @@
 """A step of several students that share it, beside one student's step as often as there are students: case F.
 
-Each student has a teacher's prompt of its own. The single student is timed before and, with a sampler that has never seen several,
-after, as machines drift.
+Each student has a teacher's prompt of its own. The single student has a model and a sampler that have never seen several, and the
+two sides take turns, step by step, as machines drift.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -31,67 +33,62 @@ from gepa_loop.distill.update import update_together
 from gepa_loop.errors import Diverged
 from gepa_loop.lab import Lab
 from gepa_loop.model.graphs import open_forward
-from gepa_loop.model.lora.training import remove_lora, student_adapter, student_parameters, with_lora
+from gepa_loop.model.lora.training import student_adapter, student_parameters, with_lora
 from gepa_loop.sampling.together import sample_together
 
 PHASES = ("generate", "teacher", "forward", "loss", "backward", "optimizer")
 
 
-def timed(lab: Lab, case: Case, context: str, students: int, steps: int, warmup: int) -> dict[str, float]:
-    """Median seconds of a step of so many students, by phase; `step` is the whole."""
+def stepping(lab: Lab, case: Case, context: str, students: int) -> Iterator[dict[str, float]]:
+    """Seconds of one step of so many students after another, by phase; `step` is the whole."""
     config, base = lab.config, lab.base
     model = with_lora(base, config.lora, 0, None, students)
-    try:
-        trainees, trained = [], list[torch.nn.Parameter]()
-        for number in range(students):
-            own = student_parameters(model, number)
-            # Teachers' prompts of one length that differ from their first token on.
-            teacher = open_teacher(lab, model, chr(ord("a") + number) + context[1:])
-            trainees.append(Trainee(make_optimizer(config.distill, own), teacher, number))
-            trained += own
-        reader, passes = (
-            Reader(base, open_forward(base.model, trained)),
-            plan_passes(config.distill, base, case.prompt + case.new),
-        )
-        rows = []
-        for step in range(warmup + steps):
-            start, clock = time.perf_counter(), Clock(base.device)
-            answering = [lab.rollouts.by(student_adapter(model, base.device, one.number)) for one in trainees]
-            wanted = [asked(config, one, step) for one in answering]
-            planned = plan_step(config, lab.rollouts, step)
-            found = sample_together(lab.rollouts.sampler, wanted, planned.sampling)
-            turns = []
-            for one, rollouts, completions in zip(trainees, answering, found, strict=True):
-                assert not isinstance(completions, Diverged)
-                assert {len(c.token_ids) for c in completions} == {case.new}
-                batch = collect(config, rollouts, one.teacher, None, step, None, completions)
-                turns.append(Turn(config, one, batch, step))
-            clock.lap("generate")
-            passes = update_together(turns, reader, passes, clock)[0].passes
-            seconds = clock.seconds
-            rows.append({"step": time.perf_counter() - start, **seconds})
-        kept = rows[warmup:]
-        return {name: statistics.median(row.get(name, 0.0) for row in kept) for name in ("step", *PHASES)}
-    finally:
-        remove_lora(model)
+    trainees, trained = [], list[torch.nn.Parameter]()
+    for number in range(students):
+        own = student_parameters(model, number)
+        # Teachers' prompts of one length that differ from their first token on.
+        teacher = open_teacher(lab, model, chr(ord("a") + number) + context[1:])
+        trainees.append(Trainee(make_optimizer(config.distill, own), teacher, number))
+        trained += own
+    reader, passes = (
+        Reader(base, open_forward(base.model, trained)),
+        plan_passes(config.distill, base, case.prompt + case.new),
+    )
+    for step in itertools.count():
+        start, clock = time.perf_counter(), Clock(base.device)
+        answering = [lab.rollouts.by(student_adapter(model, base.device, one.number)) for one in trainees]
+        wanted = [asked(config, one, step) for one in answering]
+        planned = plan_step(config, lab.rollouts, step)
+        found = sample_together(lab.rollouts.sampler, wanted, planned.sampling)
+        turns = []
+        for one, rollouts, completions in zip(trainees, answering, found, strict=True):
+            assert not isinstance(completions, Diverged)
+            assert {len(c.token_ids) for c in completions} == {case.new}
+            batch = collect(config, rollouts, one.teacher, None, step, None, completions)
+            turns.append(Turn(config, one, batch, step))
+        clock.lap("generate")
+        passes = update_together(turns, reader, passes, clock)[0].passes
+        yield {"step": time.perf_counter() - start, **clock.seconds}
 
 
 def run(case: Case, students: int, steps: int, warmup: int, sets: list[str]) -> dict[str, Any]:
-    """One student, all of them, and one again."""
-    times = []
-    for count in (1, students, 1):
-        lab, context = open_case(case, sets)
-        times.append(timed(lab, case, context, count, steps, warmup))
-    before, shared, after = times
-    alone = {name: students * (before[name] + after[name]) / 2 for name in before}
+    """Medians of one student's steps, times as many as there are students, and of all students' steps, by turns."""
+    (lab, context), (other, _) = open_case(case, sets), open_case(case, sets)
+    one, every = stepping(other, case, context, 1), stepping(lab, case, context, students)
+    rows = [(next(one), next(every)) for _ in range(warmup + steps)][warmup:]
+    single, shared = (
+        {name: statistics.median(row.get(name, 0.0) for row in side) for name in ("step", *PHASES)}
+        for side in zip(*rows, strict=True)
+    )
+    ratios = [students * alone["step"] / all_["step"] for alone, all_ in rows]
     return {
         "case": case.name,
         "students": students,
         "engine": lab.engine,
-        "alone": alone,
-        "drift": after["step"] / before["step"],
+        "alone": {name: students * value for name, value in single.items()},
         "together": shared,
-        "ratio": alone["step"] / shared["step"],
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
         "peak_gib": peak_memory_gib(lab.base.device),
     }
 
