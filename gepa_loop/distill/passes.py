@@ -45,8 +45,8 @@ def plan_passes(settings: DistillConfig, base: Base, longest: int) -> Passes:
         longest: Positions of the longest prompt with the longest completion.
     """
     if base.device.type == "cpu":
-        # Reading the weights once for all gains nothing there, and each position would compute with every student's ranks: an
-        # eighth more time for eight students' forward and backward pass (benchmarks/NOTES.md).
+        # Reading the weights once for all gains nothing there, and each position would compute with every student's ranks: a
+        # twelfth more time for eight students' forward and backward pass (benchmarks/NOTES.md).
         return Passes(settings.micro_tokens or 2048, shared=False)
     if settings.micro_tokens is not None:
         return Passes(settings.micro_tokens)
