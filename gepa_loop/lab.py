@@ -228,7 +228,7 @@ def open_lab(config: Config, day: str | None = None) -> Lab:
     """Load the task and the model.
 
     Args:
-        config: What to load.
+        config: What to load; its splits have numbers of items, as `task.sources.settle` makes them.
         day: When the run began, YYYY-MM-DD; None is today. `model.date` goes before.
 
     Raises:

@@ -17,9 +17,10 @@ from gepa_loop.show.terminal import out
 from gepa_loop.signals import interruptible
 
 if TYPE_CHECKING:
+    from gepa_loop.config.data import SplitSizes
     from gepa_loop.config.recipe import DistillConfig
     from gepa_loop.config.search import OptimizeConfig
-    from gepa_loop.config.tables import LoopConfig, SplitSizes
+    from gepa_loop.config.tables import LoopConfig
     from gepa_loop.config.whole import Config
     from gepa_loop.lab import Lab
     from gepa_loop.run.directory import Run
@@ -51,8 +52,9 @@ def open_session(command: Command, flags: Flags, inputs: Inputs = NOTHING) -> It
     from gepa_loop.lab import seed_prompt, seed_source, without_limits
     from gepa_loop.model.origin import check_origin
     from gepa_loop.run.identity import fingerprint
+    from gepa_loop.task.sources import settle
 
-    settings = load_config(flags.config, flags.sets)
+    settings = settle(load_config(flags.config, flags.sets))
     if command.searches:
         settings = settings.for_aim(command.aim)
     prompts = inputs.prompts

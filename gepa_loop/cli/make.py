@@ -224,9 +224,10 @@ def sweep(
     from gepa_loop.config.grids import cell_configs, grid_source, load_grid
     from gepa_loop.sweep import check_cells, run_sweep
     from gepa_loop.task.prompts import read_prompt
+    from gepa_loop.task.sources import settle
 
     grid, candidate = load_grid(preset), read_prompt(prompt)
-    configs = cell_configs(grid, config, sets or (), seeds)
+    configs = {cell: settle(one) for cell, one in cell_configs(grid, config, sets or (), seeds).items()}
     more = {"seeds": str(seeds), "baseline": grid.baseline}
     more |= {f"cells.{name}": " ".join(own) for name, own in grid.cells.items()}
 

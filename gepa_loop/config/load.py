@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gepa_loop.config.explain import ENV_PREFIX, explain
-from gepa_loop.config.tables import TaskConfig
+from gepa_loop.config.tables import FILES, TaskConfig
 from gepa_loop.config.whole import TAGS, Config
 from gepa_loop.errors import ConfigError
 from gepa_loop.outside.files import SETTINGS, found_at, looks_like_path, parse_toml, read_file
@@ -202,7 +202,8 @@ def _drop_stale(target: dict[str, Any], layer: Mapping[str, Any]) -> None:
             continue
         if table == "task":
             if any(new.get(key, old.get(key)) != old.get(key) for key in ("name", "kind")):
-                old.pop("options", None)
+                for key in ("options", "fields", "group"):
+                    old.pop(key, None)
                 _section(target, "optimize", "reflection").pop("sections", None)
             if new.get("scorer", old.get("scorer")) != old.get("scorer"):
                 # A judge has a default of its own for what it reads.
@@ -263,9 +264,10 @@ def _resolve_paths(config: Config, cwd: Path, origin: Mapping[str, str]) -> Conf
         return task.model_copy(update={"judge": task.judge.model_copy(update={"rubric": text})})
 
     def located(task: TaskConfig, key: str) -> TaskConfig:
-        if task.kind != "jsonl":
+        there = {**dict.fromkeys(FILES, Path.is_file), "hf": Path.is_dir}.get(task.kind)
+        if there is None:
             return task
-        return task.model_copy(update={"name": absolute(task.name, f"{key}.name")})
+        return task.model_copy(update={"name": absolute(task.name, f"{key}.name", there)})
 
     distill = config.distill
     if distill.control is not None:

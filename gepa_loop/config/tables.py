@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from gepa_loop.config.data import FieldsConfig, SplitSizes
 from gepa_loop.config.kinds import Name, Positive, Section, refuse_equal_samples
 
 
@@ -39,23 +41,6 @@ SCORERS = ("exact", "choice", "includes", "regex", "f1", "json", "model")
 """Names of the rules in `scorers`, and `model`: a judge."""
 
 
-class SplitSizes(Section):
-    """Items in each split; no question is in two of them."""
-
-    train: Positive = 256
-    """Feeds the reflection and the distillation's rollouts."""
-    pareto: Positive = 64
-    """GEPA's validation set, and the held-out checks that say which step's student is kept."""
-    race: Positive | None = None
-    """Says which prompts of a loop help, and at each rung of its race which students are dropped. Each round takes as many items of its own, as of `select`.
-    None: 64 where the task makes its items, if it has so many; of a file none is spent on it, and `pareto` says who is dropped."""
-    select: Positive = 128
-    """Ranks the finalists of `optimize`, and in a loop the students that are left, which chose nothing here before. Each round takes
-    as many items of its own, so that none decides twice; a JSONL file must hold them for all rounds."""
-    test: Positive = 300
-    """Scored once, at the end of a run."""
-
-
 class CallConfig(Section):
     """How a model behind an API is asked."""
 
@@ -86,13 +71,38 @@ class JudgeConfig(CallConfig):
     with a higher one. It is not kept where litellm knows no price of the model."""
 
 
+OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "jsonl": (),
+    "json": (),
+    "csv": ("delimiter", "encoding"),
+    "parquet": (),
+    "hf": ("config", "split", "revision"),
+    "example": (),
+}
+"""`task.options` of the kinds that say themselves which they take."""
+
+FILES = ("jsonl", "json", "csv", "parquet")
+"""Kinds whose name is the path of a file."""
+RECORDS = (*FILES, "hf", "python")
+"""Kinds that have a number of records, each with fields of its own."""
+
+
 class TaskConfig(Section):
-    kind: Literal["reasoning_gym", "jsonl", "python", "example"] = "reasoning_gym"
+    kind: Literal["reasoning_gym", "jsonl", "json", "csv", "parquet", "hf", "python", "example"] = (
+        "reasoning_gym"
+    )
+    """Where items come from. `jsonl`: a file with a JSON object in each line; `json`: one with a list of them; `csv`: a table with a
+    header, whatever parts its cells; `parquet`; `hf`: a dataset of the Hugging Face hub, or a folder that `datasets` reads."""
     name: Name
-    """A reasoning-gym task, the path of a JSONL file, `package.module:factory`, or one of the tasks that come with
-    gepa-loop: `router`, `extract`, `policy`, `style`, `desk`, `returns`."""
+    """A reasoning-gym task, the path of a file, the id of a dataset or the path of its folder, `package.module:factory`, or one of the
+    tasks that come with gepa-loop: `router`, `extract`, `policy`, `style`, `desk`, `returns`."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Options of the reasoning-gym task or of the factory; a JSONL file has none."""
+    """Options of the reasoning-gym task or of the factory; of `csv` `delimiter` and `encoding`, found out without them; of `hf` `config`,
+    `split` (without it all splits) and `revision`."""
+    fields: FieldsConfig = FieldsConfig()
+    group: Name | None = None
+    """A field of the records (a customer, a document, a thread): records with the same value never are in two splits, as related
+    ones would tell a split's answers to another. A split's last group is cut to the size, and the rest of it not used."""
     extract: Literal["tags", "boxed", "last_number", "last_line", "whole"] = "last_number"
     """How the answer is read from a completion, without it `whole` where a judge scores; `tags` is `<answer>...</answer>`. Nothing is read from a thought,
     `<think>...</think>`. Answers that could not score 1 if a reply gave them word for word are named at load, and nine of
@@ -140,10 +150,23 @@ class TaskConfig(Section):
 
     @model_validator(mode="after")
     def _options_are_read(self) -> TaskConfig:
-        if self.kind in ("jsonl", "example") and self.options:
-            raise ValueError(
-                f"options = {self.options}: a {'JSONL' if self.kind == 'jsonl' else self.kind} task takes none"
-            )
+        known = OPTIONS.get(self.kind)
+        if known is not None and (other := [key for key in self.options if key not in known]):
+            takes = f"takes {', '.join(known)}" if known else "takes none"
+            raise ValueError(f"options.{other[0]} is there, and a {self.kind} task {takes}")
+        return self
+
+    @model_validator(mode="after")
+    def _records_are_there(self) -> TaskConfig:
+        if self.kind not in RECORDS:
+            for key, given in (("fields", self.fields != FieldsConfig()), ("group", self.group is not None)):
+                if given:
+                    raise ValueError(f"{key} is there, and a {self.kind} task has no records of yours")
+            if self.splits.shares:
+                raise ValueError(
+                    f"splits.{next(iter(self.splits.shares))} is a share, and a {self.kind} task makes items without end: "
+                    "give a number"
+                )
         return self
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from gepa_loop.config.data import SplitSizes
 from gepa_loop.config.kinds import Section
 from gepa_loop.config.objectives import FullKL, ObjectiveConfig
 from gepa_loop.config.recipe import DistillConfig, check_recipe
@@ -17,7 +18,6 @@ from gepa_loop.config.tables import (
     ModelConfig,
     RaceConfig,
     SamplingConfig,
-    SplitSizes,
     TaskConfig,
 )
 from gepa_loop.config.teachers import BaseTeacher, TeacherConfig

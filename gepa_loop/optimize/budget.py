@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from gepa_loop.config.data import SplitSizes
 from gepa_loop.config.search import OptimizeConfig
-from gepa_loop.config.tables import SplitSizes
 from gepa_loop.config.whole import proposal_rollouts
 from gepa_loop.errors import BudgetReached
 from gepa_loop.optimize.records import SpentRecord

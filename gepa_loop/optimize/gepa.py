@@ -20,8 +20,8 @@ from gepa.gepa_utils import select_program_candidate_from_pareto_front
 from gepa.strategies.batch_sampler import EpochShuffledBatchSampler
 from gepa.strategies.proposal_sampling import IndependentSampling, ProposalTask
 
+from gepa_loop.config.data import SplitSizes
 from gepa_loop.config.search import OptimizeConfig
-from gepa_loop.config.tables import SplitSizes
 from gepa_loop.config.whole import Config, check_budget, set_aside
 from gepa_loop.optimize.acceptance import shortfall
 from gepa_loop.optimize.adapter import COMPONENT, disable_caches, example

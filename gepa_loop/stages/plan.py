@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gepa_loop.command import Command
+from gepa_loop.config.data import SplitSizes
 from gepa_loop.config.recipe import on_policy_share, reads_prompt, warm_start
-from gepa_loop.config.tables import EvaluateConfig, SplitSizes
+from gepa_loop.config.tables import EvaluateConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.lab import Lab, seed_prompt
 from gepa_loop.scores.card import ways
 from gepa_loop.stages.race import course, rung_steps
 from gepa_loop.stages.search import open_proposer
+from gepa_loop.task.dealing import RACE
 from gepa_loop.task.judge import JUDGEMENTS, REPLIES, dollars, messages_for
 from gepa_loop.task.scorers import Reading
-from gepa_loop.task.sources import RACE
 
 
 @dataclass(frozen=True)

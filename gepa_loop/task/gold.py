@@ -72,7 +72,7 @@ def _way_out(config: TaskConfig, answer: str) -> str:
     if config.kind == "reasoning_gym":
         return "Choose another task.extract, and a prompt that asks for its form: tags reads <answer>...</answer>."
     if "####" in answer:
-        return "Keep only what follows ####, which is the answer in files like GSM8K's."
+        return "What follows #### is the answer in files like GSM8K's: --set 'task.fields.after=\"####\"'."
     if config.extract == "last_number" and numbers(answer):
         return "Give the number alone as the answer, or choose another task.extract."
     return "Choose another task.extract: tags and boxed read any text, and whole compares all of a reply."

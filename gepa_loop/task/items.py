@@ -11,13 +11,14 @@ from gepa_loop.config.tables import TaskConfig
 from gepa_loop.run.identity import fingerprint
 from gepa_loop.task.answers import MISSING, open_thought
 from gepa_loop.task.answers import extract as extract
+from gepa_loop.task.dealing import FRESH
+from gepa_loop.task.dealing import SPLITS as SPLITS
 from gepa_loop.task.gold import contradictions, unmatched
 from gepa_loop.task.judge import Judge
 from gepa_loop.task.records import Item as Item
 from gepa_loop.task.records import short
 from gepa_loop.task.scorers import Reading, Scorer, make_scorer, same_text, unanswered
-from gepa_loop.task.sources import FRESH, Dealt, deal
-from gepa_loop.task.sources import SPLITS as SPLITS
+from gepa_loop.task.sources import Dealt, deal
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,7 @@ def load_task(config: TaskConfig, seed: int, rounds: int = 1) -> Task:
     Raises:
         TaskError: No such task, options it does not take, a malformed record, fewer distinct questions than the splits
             ask for, or answers of which nearly all could not score 1 if a reply gave them word for word.
+        EnvironmentFault: A dataset cannot be had, or what reads the file is not installed.
     """
     return _task(config, deal(config, seed, rounds), rounds)
 
@@ -218,7 +220,7 @@ def _task(config: TaskConfig, dealt: Dealt, rounds: int) -> Task:
         scorer: Scorer = Judge(config.judge)
     else:
         scorer = dealt.scorer or (make_scorer(config, known) if answered else unanswered)
-    doubts = contradictions(dealt.records)
+    doubts = dealt.doubts + contradictions(dealt.records)
     # A judge costs something, and a scorer of the user's may be one. A pattern does not match itself.
     rule = config.scorer or "exact"
     if config.kind == "reasoning_gym" or (

@@ -1,21 +1,14 @@
-"""Items, and the records of JSONL files and factories that they are made of, checked line by line."""
+"""Items, and the records that they are made of, checked one by one."""
 
 from __future__ import annotations
 
-import io
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from gepa_loop.errors import TaskError
-from gepa_loop.outside.files import read_file
-
-LARGEST = 2**30
-"""Bytes of the largest JSONL file."""
 
 MOST = 10**6
 """Records that a factory may give."""
@@ -33,7 +26,7 @@ Record = tuple[str, str, object]
 
 @dataclass(frozen=True)
 class Item:
-    """One question. `id` is stable and unique in its task: `lcm:train:1000017`, `jsonl:12` (the line)."""
+    """One question. `id` is stable and unique in its task: `lcm:train:1000017`, `jsonl:12` (the line), `csv:12` (the row)."""
 
     id: str
     messages: Messages
@@ -64,7 +57,7 @@ class Item:
             raise TaskError(f"item {self.id} has no field {name!r}", f"Its fields are {names}.")
         if isinstance(value, str | int | float) and not isinstance(value, bool):
             return str(value)
-        if isinstance(value, list | tuple) and value and all(map(_is_turn, value)):
+        if isinstance(value, list | tuple) and value and all(map(is_turn, value)):
             if len(value) == 1:
                 return str(value[0]["content"])
             return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in value)
@@ -72,38 +65,6 @@ class Item:
             f"item {self.id}: {name} is {_kind(value)}",
             'It must be a text, a number, or a list of turns {"role": ..., "content": a text}.',
         )
-
-
-def json_lines(path: Path) -> Iterator[Record]:
-    """The records of a JSONL file; empty lines are passed over.
-
-    Raises:
-        TaskError: The file cannot be read, or a line is no strict JSON; it is named.
-    """
-    try:
-        content = read_file(path, LARGEST)
-    except OSError as error:
-        raise TaskError(
-            f"task.name = {str(path)!r}: {error.strerror or error}", "Name an existing JSONL file."
-        ) from None
-    for number, line in enumerate(io.BytesIO(content.removeprefix(b"\xef\xbb\xbf")), 1):
-        if line.strip():
-            where = f"{path}:{number}"
-            try:
-                record = json.loads(
-                    line.decode(), parse_int=_integer, parse_constant=_not_json, object_pairs_hook=_once
-                )
-            except UnicodeDecodeError as error:
-                raise TaskError(
-                    f"{where}: not UTF-8 text (byte {error.start})", "Save it as UTF-8."
-                ) from None
-            except json.JSONDecodeError as error:
-                raise TaskError(f"{where}: not JSON: {error}", "Each line is one JSON object.") from None
-            except RecursionError:
-                raise TaskError(f"{where}: nested too deeply", "Each line is one JSON object.") from None
-            except ValueError as error:
-                raise TaskError(f"{where}: {error}") from None
-            yield f"jsonl:{number}", where, record
 
 
 def bounded(records: Iterable[Record], most: int, where: str) -> list[Record]:
@@ -135,7 +96,7 @@ def item_of(id: str, record: object, where: str) -> Item:
             raise TaskError(f"{where}: {key} holds {fault}", "Mend or drop it.")
     question, answer = record["question"], record.get("answer", "")
     turns = [{"role": "user", "content": question}] if isinstance(question, str) else question
-    if not isinstance(turns, list | tuple) or not turns or not all(map(_is_turn, turns)):
+    if not isinstance(turns, list | tuple) or not turns or not all(map(is_turn, turns)):
         raise TaskError(
             f"{where}: question is {short(repr(question))}",
             'It is a text, or a list of turns {"role": "system, user or assistant", "content": a text}.',
@@ -153,7 +114,7 @@ def short(text: str, most: int = 300) -> str:
     return text if len(text) <= most else f"{text[: most // 2]} ... {text[-(most // 2) :]}"
 
 
-def _is_turn(turn: object) -> bool:
+def is_turn(turn: object) -> bool:
     if not isinstance(turn, Mapping) or not isinstance(turn.get("content"), str):
         return False
     return turn.get("role") in ("system", "user", "assistant")
@@ -185,22 +146,3 @@ def _kind(value: object) -> str:
     return {list: "a list", tuple: "a list", bool: "true or false", dict: "an object"}.get(
         type(value), type(value).__name__
     )
-
-
-def _integer(text: str) -> int:
-    # Python itself reads no more than 4,300 digits.
-    if len(text) > DIGITS:
-        raise ValueError(f"a number of {len(text):,} digits; write it as a text")
-    return int(text)
-
-
-def _not_json(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for n, (key, _) in enumerate(pairs) if key in dict(pairs[:n]))
-        raise ValueError(f"the field {short(twice)!r} stands there twice")
-    return found

@@ -1,8 +1,8 @@
-"""Where items come from, and how they are dealt out to splits that share no question.
+"""Where items come from.
 
-A JSONL line and an object of a Python factory is a record: `question` (a text, or chat turns `{"role": ..., "content": ...}`
-of which the last is the user's), `answer` (a text or a number) and any other fields. A field `split` puts records into splits by
-hand.
+A line of a file, a row of a table and an object of a Python factory is a record: `question` (a text, or chat turns `{"role": ...,
+"content": ...}` of which the last is the user's), `answer` (a text or a number) and any other fields; `task.fields` says where other names
+stand for these.
 """
 
 from __future__ import annotations
@@ -10,29 +10,25 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from random import Random
 
 from gepa_loop.config.tables import TaskConfig
+from gepa_loop.config.whole import Config
 from gepa_loop.errors import TaskError
 from gepa_loop.outside.modules import foreign, module_file, own_function
 from gepa_loop.run.seeds import derive_seed
 from gepa_loop.task import examples
-from gepa_loop.task.records import MOST, Item, Messages, Record, bounded, item_of, json_lines
+from gepa_loop.task.dealing import FRESH, deal_records, fill, once
+from gepa_loop.task.fields import mapped
+from gepa_loop.task.files import read_records
+from gepa_loop.task.hub import dataset_rows
+from gepa_loop.task.records import MOST, Item, Record, bounded, item_of
 from gepa_loop.task.scorers import Reading, Scorer, each, own_scorer
 
-SPLITS = ("train", "pareto", "race", "select", "test")
-FILL_ORDER = ("test", "select", "pareto", "train", "race")
-"""The test split comes first, so that no other split's size changes it."""
-FRESH = ("select", "race")
-"""Splits of which each round has items of its own."""
-RACE = 64
-"""Items of `race` where no number is asked for and items are made, if there are so many."""
 BLOCKS = ("test", "select", "pareto", "train", "probe", "race")
 """Whose seeds a reasoning-gym task takes one after another; what comes last changes nobody's."""
 
@@ -59,6 +55,8 @@ class Dealt:
     """The task's own."""
     records: tuple[Item, ...] = ()
     """All that they were dealt out from, where there is an end of them."""
+    doubts: tuple[str, ...] = ()
+    """What was found wrong with the records."""
 
 
 def deal(config: TaskConfig, seed: int, rounds: int) -> Dealt:
@@ -66,16 +64,85 @@ def deal(config: TaskConfig, seed: int, rounds: int) -> Dealt:
 
     Raises:
         TaskError: As `items.load_task` has it.
+        EnvironmentFault: A dataset cannot be had, or what reads the file is not installed.
     """
+    if config.splits.shares:
+        raise ValueError("task.splits has shares; `settled` makes numbers of them")
     match config.kind:
         case "reasoning_gym":
             return _reasoning_gym(config, seed, rounds)
-        case "jsonl":
-            return _from_records(config, seed, rounds, json_lines(Path(config.name)), None)
-        case "python":
-            return _from_records(config, seed, rounds, *_made(config))
         case "example":
             return _example(config, seed, rounds)
+        case "python":
+            records, own = _made(config)
+            return _dealt(config, seed, rounds, _items(records), own)
+    items, doubts = recorded(config)
+    return _dealt(config, seed, rounds, items, None, doubts)
+
+
+def _dealt(
+    config: TaskConfig,
+    seed: int,
+    rounds: int,
+    items: Sequence[Item],
+    own: Scorer | None,
+    doubts: tuple[str, ...] = (),
+) -> Dealt:
+    splits = deal_records(config, seed, rounds, items)
+    return Dealt(splits, len({item.messages for item in items}), len(items), own, tuple(items), doubts)
+
+
+def recorded(config: TaskConfig) -> tuple[list[Item], tuple[str, ...]]:
+    """The items of a file or a dataset, and what was found wrong with its records; raises as `deal` does."""
+    if config.kind == "hf":
+        records: Iterable[Record] = dataset_rows(config.name, config.options)
+    else:
+        records = read_records(config.kind, Path(config.name), config.options)
+    kept, doubts = mapped(records, config.fields)
+    return _items(kept), doubts
+
+
+def _items(records: Iterable[Record]) -> list[Item]:
+    return [item_of(id, record, where) for id, where, record in records]
+
+
+def settle(config: Config) -> Config:
+    """A configuration whose splits have numbers of items, for which the data are read where they are shares.
+
+    Raises:
+        TaskError: As `items.load_task` does, or shares are more than all.
+    """
+    control = config.distill.control
+    if not (config.task.splits.shares or (control is not None and control.splits.shares)):
+        return config
+    found: dict[str, object] = {"task": _settled(config.task, config.seed, config.loop.rounds)}
+    if control is None:
+        return config.model_copy(update=found)
+    distill = config.distill.model_copy(update={"control": _settled(control, config.seed, 1)})
+    return config.model_copy(update={**found, "distill": distill})
+
+
+def _settled(config: TaskConfig, seed: int, rounds: int) -> TaskConfig:
+    shares = {str(split): share for split, share in config.splits.shares.items()}
+    if not shares:
+        return config
+    total = sum(share * (rounds if split in FRESH else 1) for split, share in shares.items())
+    if total > 1 + 1e-9:
+        raise TaskError(
+            f"task.splits: the shares of {', '.join(shares)} are {total:g} together",
+            f"They may be 1 at most{', with select and race as often as there are rounds' if rounds > 1 else ''}.",
+        )
+    items = _items(_made(config)[0]) if config.kind == "python" else recorded(config)[0]
+    counted = config.splits.counted(len({item.messages for item in items}))
+    dealt = deal_records(config.model_copy(update={"splits": counted}), seed, rounds, items, strict=False)
+    sizes = {split: min(map(len, dealt[split])) for split in shares}
+    if empty := [split for split, size in sizes.items() if not size]:
+        raise TaskError(
+            f"task.splits.{empty[0]} = {shares[empty[0]]:g}: nothing is left for it of {len(items):,} records",
+            "Lower other sizes, or take smaller groups.",
+        )
+    splits = counted.model_copy(update={**sizes, "shares": {}})
+    return config.model_copy(update={"splits": splits})
 
 
 def _reasoning_gym(config: TaskConfig, seed: int, rounds: int) -> Dealt:
@@ -108,7 +175,9 @@ def _reasoning_gym(config: TaskConfig, seed: int, rounds: int) -> Dealt:
                 f"Options of {name}: {', '.join(sorted(known))}.",
             ) from error
 
-    splits, seen, drawn = _fill(config, rounds, lambda split: islice(draws(split), BLOCK), patience=1_000)
+    splits, seen, drawn = fill(
+        config, rounds, once(lambda split: islice(draws(split), BLOCK)), patience=1_000
+    )
     # No repeat so far means far more questions than the splits take; some tasks need 0.2 seconds for one.
     if drawn > len(seen):
         seen.update(item.messages for item in islice(draws("probe"), PROBE))
@@ -138,62 +207,10 @@ def _example(config: TaskConfig, seed: int, rounds: int) -> Dealt:
         for number, record in enumerate(module.rows(source)):
             yield item_of(f"{name}:{split}:{number}", record, name)
 
-    splits, seen, drawn = _fill(config, rounds, draws, patience=1_000)
+    splits, seen, drawn = fill(config, rounds, once(draws), patience=1_000)
     scorer = getattr(module, "score", None)
     own = own_scorer(scorer, f"task.name = {name!r}") if config.scorer is None and scorer else None
     return Dealt(splits, len(seen), drawn, own)
-
-
-Splits = dict[str, tuple[tuple[Item, ...], ...]]
-
-
-def _fill(
-    config: TaskConfig,
-    rounds: int,
-    draws: Callable[[str], Iterator[Item]],
-    patience: float,
-    marked: Mapping[str, int] | None = None,
-) -> tuple[Splits, set[Messages], int]:
-    """Take each split's items from its draws, no question twice: (splits, questions seen, examples drawn).
-
-    A split gives up after `patience` repeats in a row, but not before 20 draws for each item asked for. `marked` is how
-    many records name each split, where they do.
-    """
-    splits: dict[str, list[tuple[Item, ...]]] = {split: [] for split in SPLITS}
-    streams = {split: draws(split) for split in FILL_ORDER}
-    seen: set[Messages] = set()
-    drawn = 0
-    for split in (*FILL_ORDER, *FRESH * (rounds - 1)):
-        asked: int | None = getattr(config.splits, split)
-        size = (RACE if patience < math.inf else 0) if asked is None else asked
-        chosen: list[Item] = []
-        tried = repeats = 0
-        for item in streams[split] if size else ():
-            tried += 1
-            repeats = repeats + 1 if item.messages in seen else 0
-            if not repeats:
-                seen.add(item.messages)
-                chosen.append(item)
-            if len(chosen) == size or (repeats >= patience and tried >= 20 * size):
-                break
-        drawn += tried
-        if len(chosen) < size and asked is not None:
-            number = len(splits[split])
-            whom, lower = (f"round {number}", " or loop.rounds,") if number else ("it", "")
-            rest = "none may be in two splits" + (" or decide two rounds" if number else "")
-            few = f"task.splits.{split} = {size}: only {len(chosen)} questions were found for {whom}; {config.name}"
-            if marked is not None:
-                counts = ", ".join(f"{marked[name]} of {name!r}" for name in SPLITS)
-                raise TaskError(
-                    f"{few} says itself which split each record is of, {counts}, and {rest}",
-                    f"Lower task.splits.{split}{lower} or mark more records {split!r}; records without `split` are dealt out.",
-                )
-            raise TaskError(
-                f"{few} gave {len(seen)} distinct questions in {drawn} examples, and {rest}",
-                f"Lower task.splits.{split}{lower} or the other sizes, or choose a task with more questions.",
-            )
-        splits[split].append(tuple(chosen))
-    return {split: tuple(rounds_) for split, rounds_ in splits.items()}, seen, drawn
 
 
 def _made(config: TaskConfig) -> tuple[Iterable[Record], Scorer | None]:
@@ -248,28 +265,3 @@ def _numbered(records: Iterable[object], name: str, where: str) -> Iterator[Reco
             # A copy: a generator may fill one dict again and again.
             taken = dict(record) if isinstance(record, Mapping) else record
             yield f"python:{number}", f"{name} record {number}", taken
-
-
-def _from_records(
-    config: TaskConfig, seed: int, rounds: int, records: Iterable[Record], own: Scorer | None
-) -> Dealt:
-    """Shuffle records by seed and deal them out; a record's own `split` is kept."""
-    items: list[Item] = []
-    by_hand = None
-    for id, where, record in records:
-        item = item_of(id, record, where)
-        items.append(item)
-        split = item.entry.get("split")
-        by_hand = by_hand if by_hand is not None else split is not None
-        if (split is not None) != by_hand or (by_hand and split not in SPLITS):
-            hint = f"Give every record one of {', '.join(SPLITS)}, or give none a split."
-            raise TaskError(f"{where}: split is {split!r}", hint)
-    Random(derive_seed(seed, "task")).shuffle(items)
-    rest = iter(items)
-
-    def draws(split: str) -> Iterator[Item]:
-        return (item for item in items if item.entry["split"] == split) if by_hand else rest
-
-    marked = Counter(item.entry["split"] for item in items) if by_hand else None
-    splits, _, _ = _fill(config, rounds, draws, math.inf, marked)
-    return Dealt(splits, len({item.messages for item in items}), len(items), own, tuple(items))

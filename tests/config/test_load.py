@@ -170,7 +170,7 @@ def test_section_texts_belong_to_their_task(tmp_path: Path) -> None:
 
 def test_a_jsonl_task_has_no_options(tmp_path: Path) -> None:
     sets = ["task.kind=jsonl", "task.name=t.jsonl", "task.options.shuffle=true"]
-    with pytest.raises(ConfigError, match=r"--set task.options.shuffle=true: .*a JSONL task takes none"):
+    with pytest.raises(ConfigError, match=r"--set task.options.shuffle=true: .*a jsonl task takes none"):
         load_config("smoke", sets, env={}, cwd=tmp_path)
     # Those of the preset's own task are not meant for it.
     assert load_config("smoke", sets[:2], env={}, cwd=tmp_path).task.options == {}

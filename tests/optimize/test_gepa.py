@@ -9,9 +9,9 @@ from typing import Any
 import dspy
 import pytest
 
+from gepa_loop.config.data import SplitSizes
 from gepa_loop.config.load import load_config
 from gepa_loop.config.search import OptimizeConfig
-from gepa_loop.config.tables import SplitSizes
 from gepa_loop.config.whole import check_budget, set_aside
 from gepa_loop.errors import BudgetReached, CallFailed, ConfigError, ProviderError, RunDirectoryError
 from gepa_loop.lab import Lab, open_lab

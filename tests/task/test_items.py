@@ -15,8 +15,9 @@ import pytest
 
 from gepa_loop.config.tables import TaskConfig
 from gepa_loop.errors import EnvironmentFault, TaskError
+from gepa_loop.task.dealing import FRESH
 from gepa_loop.task.items import SPLITS, Item, Task, extract, load_task
-from gepa_loop.task.sources import FRESH, code_of
+from gepa_loop.task.sources import code_of
 
 FOUR = dict.fromkeys((split for split in SPLITS if split != "race"), 2)
 SMALL = {"train": 40, "pareto": 10, "race": 15, "select": 20, "test": 30}
@@ -465,7 +466,7 @@ def test_jsonl_whose_rows_are_all_of_one_split(tmp_path: Path) -> None:
 def test_jsonl_with_half_given_or_unknown_splits(tmp_path: Path, second: dict[str, Any]) -> None:
     one, two = _numbered(2)
     path = _write(tmp_path / "a.jsonl", [one | {"split": "test"}, two | second])
-    with pytest.raises(TaskError, match=r"a\.jsonl:2: split is") as caught:
+    with pytest.raises(TaskError, match=r"a\.jsonl, jsonl:2: split is") as caught:
         load_task(_jsonl(path), 0)
     assert "train, pareto, race, select, test" in caught.value.hint
 
@@ -519,17 +520,13 @@ def test_exact_match_of_texts_and_numbers(tmp_path: Path, answer: object, reply:
         ('{"answer": "A"}', "no field 'question'"),
         ('{"question": "Q", "answer": ', "not JSON"),
         ('["Q", "A"]', "not an object"),
-        ('{"question": "Q", "answer": null}', "answer is None"),
-        ('{"question": "Q", "answer": true}', "answer is True"),
         ('{"question": "Q", "answer": ["A"]}', "answer is ['A']"),
-        ('{"question": [], "answer": "A"}', "question is []"),
-        ('{"question": 7, "answer": "A"}', "question is 7"),
-        ('{"question": [{"role": "human", "content": "Q"}], "answer": "A"}', "question is"),
+        ('{"question": {"text": "Q"}, "answer": "A"}', "question is {'text'"),
+        ('{"question": [{"role": "tool", "content": "Q"}], "answer": "A"}', "question is"),
         (
             '{"question": [{"role": "assistant", "content": "Q"}], "answer": "A"}',
             "does not end with a user's",
         ),
-        ('{"question": "", "answer": "A"}', "does not end with a user's"),
         ('{"question": "Q", "answer": NaN}', "NaN is not JSON"),
         ('{"question": "Q", "answer": "A", "level": -Infinity}', "-Infinity is not JSON"),
         ('{"question": "Q", "answer": 1e999}', "answer holds a number that is not finite"),

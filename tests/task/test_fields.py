@@ -1,0 +1,127 @@
+"""Records with fields of any name, brought into the form that items are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from gepa_loop.config.data import FieldsConfig
+from gepa_loop.errors import TaskError
+from gepa_loop.task.fields import mapped
+from gepa_loop.task.records import item_of
+
+SYSTEM = {"role": "system", "content": "Sort it."}
+USER = {"role": "user", "content": "My spade broke."}
+ASSISTANT = {"role": "assistant", "content": "GX4"}
+
+
+def _mapped(records: Sequence[object], **fields: Any) -> tuple[list[Mapping[str, Any]], tuple[str, ...]]:
+    given = [(f"r:{n}", f"file:{n}", record) for n, record in enumerate(records, 1)]
+    kept, told = mapped(given, FieldsConfig(**fields))
+    for id, where, record in kept:
+        item_of(id, record, where)
+    return [record for _, _, record in kept if isinstance(record, Mapping)], told
+
+
+def _one(record: object, **fields: Any) -> tuple[object, object]:
+    (found,), told = _mapped([record], **fields)
+    assert told == ()
+    return found["question"], found["answer"]
+
+
+def test_fields_by_their_names_and_the_others_kept() -> None:
+    record = {"body": "My spade broke.", "queue": "GX4", "answer": "old", "customer": 7}
+    (found,), _ = _mapped([record], question="body", answer="queue")
+    assert found == {**record, "question": "My spade broke.", "answer": "GX4"}
+
+
+def test_a_text_with_fields_in_braces_takes_them_as_they_are() -> None:
+    record = {"subject": "A {body}", "body": "{subject} \\1 broke", "label": None, "answer": "X"}
+    asked = _one(record, question="{subject}: {body} ({label})")[0]
+    assert asked == "A {body}: {subject} \\1 broke ()"
+    # A field whose name has braces is a field.
+    assert _one({"{x}": "Q", "answer": "A"}, question="{x}")[0] == "Q"
+
+
+@pytest.mark.parametrize(
+    ("record", "question", "answer"),
+    [
+        ({"question": [USER, ASSISTANT]}, [USER], "GX4"),
+        ({"question": [SYSTEM, USER, ASSISTANT]}, [SYSTEM, USER], "GX4"),
+        ({"question": [USER, ASSISTANT, USER], "answer": "B"}, [USER, ASSISTANT, USER], "B"),
+        (
+            {"question": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]},
+            [{"role": "user", "content": "Q"}],
+            "A",
+        ),
+        (
+            {
+                "question": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "text", "text": "Q"}, {"type": "text", "text": "R"}],
+                    }
+                ]
+            },
+            [{"role": "user", "content": "QR"}],
+            "",
+        ),
+        ({"question": 7, "answer": 1.5}, "7", 1.5),
+        ({"question": "Q", "answer": True}, "Q", "true"),
+        ({"question": "Q", "answer": {"a": "ä", "b": [1]}}, "Q", '{"a": "ä", "b": [1]}'),
+        ({"question": "Q"}, "Q", ""),
+    ],
+)
+def test_turns_numbers_and_objects(record: Mapping[str, Any], question: object, answer: object) -> None:
+    assert _one(record) == (question, answer)
+
+
+def test_a_system_turn_is_left_out_where_that_is_asked_for() -> None:
+    assert _one({"question": [SYSTEM, USER, ASSISTANT]}, system="drop") == ([USER], "GX4")
+    assert _one({"question": [USER], "answer": "A"}, system="drop") == ([USER], "A")
+
+
+def test_an_answer_behind_its_mark() -> None:
+    assert _one({"question": "Q", "answer": "Two #### and\n#### 72 "}, after="####")[1] == "72"
+    assert _one({"question": "Q", "answer": "72"}, after="####")[1] == "72"
+
+
+def test_records_without_question_or_answer_are_left_out_and_said() -> None:
+    whole = {"question": "Q", "answer": "A"}
+    blank = [{"question": q, "answer": "A"} for q in ("", " \n", None, [])]
+    silent = [{"question": "Q2", "answer": a} for a in ("", None)]
+    found, told = _mapped([*blank, whole, *silent])
+    assert found == [whole]
+    assert told == (
+        "4 records have no question, and are left out: r:1, r:2, r:3 and 1 more",
+        "2 records have no answer, which others have, and are left out: r:6, r:7",
+    )
+    # Where none has an answer, a prompt can still be distilled.
+    found, told = _mapped(silent)
+    assert len(found) == 2 and told == ()
+    assert _mapped([whole, {"question": "Q"}])[1] == (
+        "1 record has no answer, which others have, and is left out: r:2",
+    )
+
+
+@pytest.mark.parametrize(
+    ("record", "fields", "said", "hint"),
+    [
+        ({"body": "Q"}, {}, "file:1: no field 'question'", "task.fields.question=FIELD"),
+        ({"body": "Q"}, {"question": "{body}{subject}"}, "file:1: no field 'subject'", "Its fields: body"),
+        (
+            {"question": "Q", "label": "A"},
+            {"answer": "labl"},
+            "task.fields.answer = 'labl': no record",
+            "label",
+        ),
+        (["Q"], {}, "file:1: not an object with fields, but list", ""),
+        ({"question": ""}, {}, "no record has a question in the field 'question'", ""),
+    ],
+)
+def test_what_cannot_be_mapped(record: object, fields: dict[str, Any], said: str, hint: str) -> None:
+    with pytest.raises(TaskError) as caught:
+        _mapped([record], **fields)
+    assert said in str(caught.value) and hint in caught.value.hint
