@@ -95,6 +95,7 @@ def _root(
 for _command in (make.optimize, make.plan, make.distill, make.evaluate, make.loop, make.sweep):
     app.command()(_command)
 config_app.command("show")(read.config_show)
+config_app.command("explain")(read.config_explain)
 config_app.command("presets")(read.config_presets)
 prompts_app.command("list")(read.prompts_list)
 prompts_app.command("show")(read.prompts_show)

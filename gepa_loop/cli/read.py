@@ -11,11 +11,39 @@ from gepa_loop.cli.options import ID_HELP, ConfigOption, RoundOption, RunArgumen
 from gepa_loop.show.terminal import out
 
 
-def config_show(config: ConfigOption = None, sets: SetOption = None) -> None:
-    """Print the resolved configuration as JSON."""
+def config_show(
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    toml: Annotated[
+        bool, typer.Option("--toml", help="Print a TOML file in which each key is explained.")
+    ] = False,
+) -> None:
+    """Print the resolved configuration as JSON, or as a file to start from."""
+    from gepa_loop.config.document import whole_document
     from gepa_loop.config.load import load_config
 
-    print(load_config(config, sets or ()).model_dump_json(indent=2))
+    found = load_config(config, sets or ())
+    print(whole_document(found) if toml else found.model_dump_json(indent=2))
+
+
+def config_explain(
+    key: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[KEY]", help="As `distill.lr`, or a table, as `distill`; without it all keys."
+        ),
+    ] = None,
+) -> None:
+    """Say what a key of the configuration means: its values, its default, which commands read it."""
+    from gepa_loop.config.reference import all_keys_explained, explained
+    from gepa_loop.show.reference import key_list, key_page
+
+    known = all_keys_explained()
+    if key is None:
+        out.print(key_list(known), soft_wrap=False)
+        return
+    for one in explained(key, known):
+        out.print(key_page(one), soft_wrap=False)
 
 
 def config_presets() -> None:

@@ -140,6 +140,7 @@ class TokenKL(Objective):
     reads_before = True
     type: Literal["token_kl"] = "token_kl"
     teacher_tau: Weight = 1.0
+    """Weight of the teacher's log-probability in a token's advantage; see `student_tau`."""
     student_tau: Weight = 1.0
     """The advantage of a token is teacher_tau * teacher's - student_tau * student's log-probability."""
     student: Literal["sampler", "trainer"] = "sampler"
@@ -186,7 +187,9 @@ class SequenceKL(Objective):
     reads_before = True
     type: Literal["sequence_kl"] = "sequence_kl"
     teacher_tau: Weight = 1.0
+    """Weight of the teacher's log-probability of the completion in its reward."""
     student_tau: Weight = 1.0
+    """Weight of the student's, as the sampler has it, which is subtracted."""
     kl_tau: Weight = 0.0
     """Weight of the log-ratio student / sampler in a token's coefficient."""
     kl_std: bool = False

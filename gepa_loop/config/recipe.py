@@ -13,6 +13,8 @@ from gepa_loop.config.teachers import TeacherConfig
 
 
 class DistillConfig(Section):
+    """How one prompt's effect is moved into an adapter."""
+
     steps: Positive = 200
     """At most; `patience` may end it earlier."""
     rollouts: Positive = 64
@@ -49,7 +51,9 @@ class DistillConfig(Section):
     warmup: Annotated[int, Field(ge=0)] = 0
     """Optimiser steps over which the learning rate rises linearly to `lr`."""
     betas: tuple[Decay, Decay] = (0.9, 0.95)
+    """AdamW's decay rates of the first and second moment."""
     weight_decay: Weight = 0.0
+    """AdamW's, of the adapter's weights."""
     max_norm: Above0 = 1.0
     """Gradient norm above which gradients are scaled down."""
     average: Annotated[float, Field(ge=0, le=0.5)] | None = None

@@ -23,12 +23,16 @@ class PromptSection(Section):
     mends: Literal["content", "format", "cut"]
     """The failure it is meant to mend: a wrong answer, no readable answer, or a cut completion."""
     text: Name
+    """What it puts there."""
 
 
 class ReflectionConfig(CallConfig):
+    """Who writes new prompts."""
+
     model: Name = "auto"
     """`offline`, any litellm model string, or `auto`: `auto_model` when ANTHROPIC_API_KEY is set, else offline."""
     auto_model: Name = "anthropic/claude-opus-5-5"
+    """Any litellm model string, for `auto`."""
     max_tokens: Positive = 16384
     """Longest reply of the reflection model, in tokens. A model that thinks before it writes pays for its thoughts out
     of these, so it leaves room for far more than a prompt; what is not used costs nothing."""
@@ -43,6 +47,8 @@ class ReflectionConfig(CallConfig):
 
 
 class OptimizeConfig(Section):
+    """The search for prompts: GEPA's, with decisions of our own."""
+
     seed_prompt: Name | None = None
     """The first prompt of a search, as a text. What ends in `.txt` or `.md`, or is one word with a slash or a file extension, is the path of a
     text file."""
@@ -72,6 +78,7 @@ class OptimizeConfig(Section):
     accept_level: Annotated[float, Field(gt=0, le=0.5)] = 0.25
     """For `test`: by sign flips, two items won and none lost have p = 0.25."""
     accept_margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """For `margin`: by how much a proposal's mean must be above its parent's."""
     brevity: Annotated[float, Field(ge=0)] = 0.1
     """Score that 1,000 more prompt tokens than the parent's must earn, under `test` and `margin`. Where it is not set, `loop`
     takes 0: a student does without the prompt."""

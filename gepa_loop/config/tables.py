@@ -13,6 +13,8 @@ from gepa_loop.config.kinds import Name, Positive, Section, refuse_equal_samples
 
 
 class ModelConfig(Section):
+    """The model whose prompts are searched and whose adapter is trained."""
+
     name: Name = "bundled:smollm2-135m-instruct"
     """A hub id, a local folder, `bundled:smollm2-135m-instruct` or `random:tiny`."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -30,7 +32,10 @@ class ModelConfig(Section):
 
 
 class LoraConfig(Section):
+    """The adapter that a student is."""
+
     rank: Positive = 16
+    """Of the adapter of one round; several rounds add theirs."""
     alpha: Annotated[float, Field(gt=0)] = 32.0
     """The adapter's output is scaled by alpha / rank."""
     targets: Literal["auto"] | tuple[Name, ...] = "auto"
@@ -88,6 +93,8 @@ RECORDS = (*FILES, "hf", "python")
 
 
 class TaskConfig(Section):
+    """What is asked, what is expected, and what a reply is worth."""
+
     kind: Literal["reasoning_gym", "jsonl", "json", "csv", "parquet", "hf", "python", "example"] = (
         "reasoning_gym"
     )
@@ -171,12 +178,16 @@ class TaskConfig(Section):
 
 
 class VllmConfig(Section):
+    """For `engine = "vllm"`."""
+
     memory: Annotated[float, Field(gt=0, lt=1)] = 0.4
     """Share of the GPU's memory for the engine: its own copy of the weights, the adapters, and its cache. Between two
     steps' rollouts training has it back."""
 
 
 class SamplingConfig(Section):
+    """What generates completions, and how."""
+
     engine: Literal["auto", "torch", "cuda", "vllm"] = "auto"
     """What generates: `torch` is plain PyTorch; `cuda` is fused and needs a GPU and a model of the Llama family;
     `vllm` is vLLM beside the model, which needs the extra of that name. `auto` chooses and says why."""
@@ -236,7 +247,10 @@ class RaceConfig(Section):
 
 
 class LoopConfig(Section):
+    """The rounds of `gepa-loop loop`, and what a winner must be."""
+
     rounds: Positive = 1
+    """Searches and races, each on top of the student that won before."""
     front: Positive = 8
     """Most prompts besides the seed that the search of a round hands on: of its front and beyond, by their means on `pareto`.
     Those that help have students, which race; so has the seed prompt where it helps."""

@@ -85,7 +85,9 @@ class ModelTeacher(AnyTeacher):
     name: Name
     """As `model.name`."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """As `model.dtype`."""
     device: Name = "auto"
+    """As `model.device`."""
 
 
 class ServerTeacher(AnyTeacher):

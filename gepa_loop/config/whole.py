@@ -34,6 +34,7 @@ class Config(Section):
     """The whole configuration of a run."""
 
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of everything that is drawn: items, shuffles, completions, first weights of adapters."""
     model: ModelConfig = ModelConfig()
     lora: LoraConfig = LoraConfig()
     task: TaskConfig
