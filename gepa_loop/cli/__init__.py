@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gepa_loop import __version__
-from gepa_loop.cli import make, read
+from gepa_loop.cli import begin, make, read
 from gepa_loop.errors import EnvironmentFault, GepaLoopError, Interrupted, memory_fault
 from gepa_loop.show.terminal import accept_any_text, err, open_streams, out, stream_fault
 from gepa_loop.signals import end_at_once
@@ -92,7 +92,16 @@ def _root(
         raise EnvironmentFault("the working directory was deleted", "Change to one that exists.") from None
 
 
-for _command in (make.optimize, make.plan, make.distill, make.evaluate, make.loop, make.sweep):
+for _command in (
+    begin.init,
+    begin.check,
+    make.optimize,
+    make.plan,
+    make.distill,
+    make.evaluate,
+    make.loop,
+    make.sweep,
+):
     app.command()(_command)
 config_app.command("show")(read.config_show)
 config_app.command("explain")(read.config_explain)

@@ -83,7 +83,7 @@ class _Writer:
                 self._add(table, value, f"{path}.")
                 place.add(name, table)
                 continue
-            if not self.brief:
+            if not self.brief or any(True for one in place if one != ""):
                 place.add(tomlkit.nl())
             for line in self._lines(path, about=True):
                 place.add(tomlkit.comment(line))

@@ -11,18 +11,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gepa_loop.config.tables import ModelConfig
 from gepa_loop.errors import ConfigError, ModelError
 from gepa_loop.model.attention import use_grouped_attention
-from gepa_loop.model.bundled import SMOLLM, TINY, random_tiny, smollm_folder
+from gepa_loop.model.bundled import SMOLLM, TINY, random_tiny
 from gepa_loop.model.depth import check_depth
 from gepa_loop.model.families import check_config, check_layers, longest_context
-from gepa_loop.model.files import UNLOADABLE, check_folder, check_hub, load_reason
+from gepa_loop.model.files import UNLOADABLE, load_reason, model_place
 from gepa_loop.model.origin import Origin, hash_tensors, hash_weights
-from gepa_loop.outside.files import found_at
 from gepa_loop.run.identity import fingerprint
 from gepa_loop.task.template import Chat, check_arguments
 from gepa_loop.task.template_limit import check_template_ends
@@ -65,19 +63,11 @@ def load_base(config: ModelConfig) -> Base:
         ConfigError: `model.device` is no device, or the chat template does not take an argument of `model.template`.
         ModelError: The model, a part of it or the device is missing; the message says which.
     """
-    device = _device(config.device)
+    device = find_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     calm_host(device)  # before the threads of loading, which would have heaps of their own
     model, tokenizer = _load(config.name, dtype)
-    if not tokenizer.chat_template:
-        raise ModelError(
-            f"model.name = {config.name!r}: its tokenizer has no chat template",
-            "Choose a chat (instruct) model.",
-        )
-    if config.name not in (SMOLLM, TINY):
-        for template in _templates(tokenizer.chat_template):
-            check_template_ends(config.name, template)
-    check_arguments(tokenizer, config.template)
+    check_tokenizer(config, tokenizer)
     # Moved only: `to(dtype)` would also round the rotary frequencies, which stay float32.
     model = model.to(device).eval().requires_grad_(False)
     use_grouped_attention(model)
@@ -90,6 +80,24 @@ def load_base(config: ModelConfig) -> Base:
         context=longest_context(config.name, model.config),
         fingerprint=_base_fingerprint(model, tokenizer),
     )
+
+
+def check_tokenizer(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer without a chat template, or with one that does not end or takes no such arguments.
+
+    Raises:
+        ConfigError: The template does not take an argument of `model.template`.
+        ModelError: There is no template, or it does not end.
+    """
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"model.name = {config.name!r}: its tokenizer has no chat template",
+            "Choose a chat (instruct) model.",
+        )
+    if config.name not in (SMOLLM, TINY):
+        for template in _templates(tokenizer.chat_template):
+            check_template_ends(config.name, template)
+    check_arguments(tokenizer, config.template)
 
 
 def _templates(value: str | Mapping[str, str]) -> Iterable[str]:
@@ -128,7 +136,8 @@ memory, none given back, more of it taken at a time, and no further heap for thr
 memory once moves to another heap for good, and there every large piece is mapped anew whatever the other three say."""
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device that `model.device` names; raises as `load_base` does."""
     import torch
 
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
@@ -159,16 +168,7 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 def _load(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if name == TINY:
         return random_tiny(dtype)
-    if name == SMOLLM:
-        return _from_pretrained(name, str(smollm_folder()), dtype)
-    if name.startswith(("bundled:", "random:")):
-        raise ModelError(f"model.name = {name!r}: no such built-in model", f"There are {SMOLLM} and {TINY}.")
-    folder = Path(name).expanduser()
-    if found_at(folder, Path.is_dir):
-        check_folder(name, folder)
-        return _from_pretrained(name, str(folder), dtype)
-    check_hub(name)
-    return _from_pretrained(name, name, dtype)
+    return _from_pretrained(name, model_place(name), dtype)
 
 
 def _from_pretrained(

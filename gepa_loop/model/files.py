@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gepa_loop.errors import ModelError
-from gepa_loop.model.bundled import SMOLLM
+from gepa_loop.model.bundled import SMOLLM, TINY, smollm_folder
+from gepa_loop.outside.files import found_at
 
 UNLOADABLE = (OSError, ValueError, RuntimeError, LookupError, AttributeError, TypeError, ImportError)
 """What transformers raises for configs and weights that it cannot use: an unknown activation is a KeyError, say."""
@@ -17,6 +18,24 @@ def load_reason(error: Exception) -> str:
     if isinstance(error, LookupError | AttributeError | TypeError):
         return f"its config holds what transformers cannot use: {type(error).__name__}: {lines[0]}"
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
+
+
+def model_place(name: str) -> str:
+    """Where transformers finds a model: the path of its folder, or its id on the hub.
+
+    Raises:
+        ModelError: There is no such model, or it cannot be asked whether there is.
+    """
+    if name == SMOLLM:
+        return str(smollm_folder())
+    if name.startswith(("bundled:", "random:")):
+        raise ModelError(f"model.name = {name!r}: no such built-in model", f"There are {SMOLLM} and {TINY}.")
+    folder = Path(name).expanduser()
+    if found_at(folder, Path.is_dir):
+        check_folder(name, folder)
+        return str(folder)
+    check_hub(name)
+    return name
 
 
 def check_folder(name: str, folder: Path) -> None:

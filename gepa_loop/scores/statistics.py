@@ -196,17 +196,22 @@ def detectable(a: ItemScores, b: ItemScores, power: float, alpha: float) -> floa
     Raises:
         ValueError: No items, different items, or a score outside [0, 1].
     """
+    d = _paired(a, b)
+    if 2 / 2**d.size < alpha and _constant(d):
+        return None
+    return least_detectable(d.size, float(d.std(ddof=1)), power, alpha)
+
+
+def least_detectable(n: int, spread: float, power: float, alpha: float) -> float:
+    """`detectable` for `n` items whose differences have this standard deviation."""
     from scipy.special import nctdtrinc
     from scipy.stats import t
 
-    d = _paired(a, b)
-    if 2 / 2**d.size >= alpha:
+    if 2 / 2**n >= alpha:
         return math.inf
-    if _constant(d):
-        return None
     # The test statistic's noncentrality; that it is beyond the critical value on the other side does not happen here.
-    noncentrality = nctdtrinc(d.size - 1, 1 - power, t.isf(alpha / 2, d.size - 1))
-    return float(noncentrality) / math.sqrt(d.size) * float(d.std(ddof=1))
+    noncentrality = nctdtrinc(n - 1, 1 - power, t.isf(alpha / 2, n - 1))
+    return float(noncentrality) / math.sqrt(n) * spread
 
 
 def as_array(scores: ItemScores) -> Floats:

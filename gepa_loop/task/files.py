@@ -23,6 +23,9 @@ LARGEST = 2**30
 DELIMITERS = (",", ";", "\t", "|")
 """What parts the cells of a table, the likeliest first."""
 
+NONE = "\x1f"
+"""What parts the cells of a table of a single column, whose texts may hold all of those: a character that none has."""
+
 LOOKED_AT = 50
 """Rows by which it is found out."""
 
@@ -127,10 +130,10 @@ def delimiter_of(text: str) -> str:
             return False, 0
         return len(set(widths)) == 1, widths[0] if widths else 0
 
-    # `max` takes the first of equals; a table of a single column has equal rows under all that it does not hold.
+    # `max` takes the first of equals.
     fits = {delimiter: fit(delimiter) for delimiter in DELIMITERS}
     parted = [delimiter for delimiter in DELIMITERS if fits[delimiter][1] > 1]
-    return max(parted, key=fits.__getitem__) if parted else DELIMITERS[0]
+    return max(parted, key=fits.__getitem__) if parted else NONE
 
 
 def parquet_rows(path: Path) -> Iterator[Record]:

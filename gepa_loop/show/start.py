@@ -1,0 +1,99 @@
+"""What `init`, `check` and `doctor` print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.padding import Padding
+from rich.prompt import Prompt
+from rich.table import Table
+from rich.text import Text
+
+from gepa_loop.outside.redact import printable
+from gepa_loop.show.terminal import Terminal
+from gepa_loop.start.survey import Survey
+from gepa_loop.start.trial import Tried
+from gepa_loop.task.records import short
+
+
+def survey_table(found: Survey) -> Padding:
+    """The fields of the data, one a line."""
+    rows = len(found.records)
+    table = Table(box=None, pad_edge=False, header_style="underline")
+    for name, right in (
+        ("field", False),
+        ("holds", False),
+        ("filled", True),
+        ("different", True),
+        ("for example", False),
+    ):
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for field in found.fields:
+        filled = "all" if field.filled == rows else f"{field.filled:,}"
+        table.add_row(
+            Text(printable(field.name)),
+            field.kind,
+            filled,
+            f"{field.distinct:,}",
+            Text(printable(field.example), "dim"),
+        )
+    return Padding(table, (0, 0, 1, 2))
+
+
+def said_table(said: Sequence[tuple[str, str]]) -> Table:
+    """What was found and what is proposed, each sentence beside what it is about."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for about, sentence in said:
+        table.add_row(about, Text(printable(sentence)))
+    return table
+
+
+def tried_lines(one: Tried, scored: bool) -> Iterator[Text]:
+    """An item: the question, the expected answer, and both replies with what was read from them."""
+    yield Text.assemble((one.item.id, "bold"), "  ", _short(one.item.question, 300))
+    if one.item.answer:
+        yield _line("expected", one.item.answer, "", "")
+    for who, row in (("bare", one.bare), ("prompted", one.prompted)):
+        told = []
+        if row.finish_reason == "length":
+            told.append("cut")
+        if scored and row.extracted is None:
+            told.append("nothing read")
+        elif scored and row.extracted is not None and row.extracted.strip() != row.completion.strip():
+            told.append(f"read {_short(row.extracted, 40)!r}")
+        style = "green" if row.score >= 1 else "" if row.score > 0 else "red"
+        yield _line(who, row.completion, f"{row.score:.2f}" if scored else "", ", ".join(told), style)
+
+
+def _line(who: str, text: str, score: str, told: str, style: str = "") -> Text:
+    shown = _short(text, 300) or "(nothing)"
+    parts = [(f"  {who:<9} ", "dim"), (f"{score:<4} " if score else "     ", style), (shown, "")]
+    return Text.assemble(*parts, (f"  [{told}]" if told else "", "yellow"))
+
+
+def _short(text: str, most: int) -> str:
+    return short(" ".join(printable(text).split()), most)
+
+
+class AskPerson:
+    """Asks a person which field is what; Return takes what is proposed, a minus none."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal = terminal
+
+    def __call__(self, what: str, proposed: str | None, known: Sequence[str]) -> str | None:
+        shown = (proposed or "-").replace("\n", "\\n")
+        while True:
+            said = Prompt.ask(
+                f"  {what}: which field? [dim](- for none)[/dim]", console=self.terminal, default=shown
+            )
+            said = said.strip()
+            if said == shown:
+                return proposed
+            if said == "-":
+                return None
+            if said in known or (what == "question" and "{" in said):
+                return said.replace("\\n", "\n")
+            self.terminal.print(f"  there is no field {said!r}", highlight=False)

@@ -1,0 +1,72 @@
+"""What there is to train on, and a model that fits it where none is named."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from gepa_loop.model.bundled import SMOLLM
+
+BY_MEMORY = (
+    (20.0, "Qwen/Qwen3-4B-Instruct-2507"),
+    (10.0, "Qwen/Qwen2.5-1.5B-Instruct"),
+    (0.0, "Qwen/Qwen2.5-0.5B-Instruct"),
+)
+"""GiB of a GPU from which on a model is proposed."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to train on."""
+
+    name: str
+    gpu_gib: float | None
+    """Memory of the GPU; None where there is none that torch can use."""
+    free_gib: float
+    """What of it is free; without a GPU, what is free of the machine's memory."""
+    disk_gib: float
+    """Free where runs are written."""
+
+
+def find_machine(folder: Path) -> Machine:
+    """This machine, with the disk of a folder."""
+    import shutil
+
+    import torch
+
+    disk = shutil.disk_usage(folder).free / 2**30
+    if torch.cuda.is_available():
+        free, whole = torch.cuda.mem_get_info()
+        return Machine(torch.cuda.get_device_name(), whole / 2**30, free / 2**30, disk)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Machine(f"{cores} CPU {'core' if cores == 1 else 'cores'}", None, free_memory_gib(), disk)
+
+
+def free_memory_gib() -> float:
+    """Memory that a process can have, without what a control group takes away."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and (most := limit.read_text().strip()).isdigit():
+        free = min(free, int(most) - int(used.read_text()))
+    return free / 2**30
+
+
+def choose_model(machine: Machine, name: str | None) -> tuple[str, str]:
+    """(model, why this one)."""
+    if name is not None:
+        return name, "as --model says"
+    if machine.gpu_gib is None:
+        return SMOLLM, (
+            f"what {machine.name} train in minutes. It follows short prompts and copies little: `gepa-loop check` shows whether it "
+            "follows yours. With a GPU: --model Qwen/Qwen3-4B-Instruct-2507, or any other chat model"
+        )
+    chosen = next(model for least, model in BY_MEMORY if machine.gpu_gib >= least)
+    return (
+        chosen,
+        f"what fits {machine.name} with {machine.gpu_gib:.0f} GiB; --model takes any other chat model",
+    )

@@ -1,0 +1,272 @@
+"""What is proposed for a user's data, and the file that says it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gepa_loop.config.load import load_config
+from gepa_loop.errors import ConfigError
+from gepa_loop.model.base import Base
+from gepa_loop.start.guess import fixed, guess_fields, propose
+from gepa_loop.start.machine import Machine, choose_model, find_machine
+from gepa_loop.start.proposal import Proposal, gain_sentence, propose_config
+from gepa_loop.start.survey import Survey, survey
+from gepa_loop.start.write import check_target, place, write_config
+from gepa_loop.task.items import Task, load_task
+from gepa_loop.task.sources import settle
+
+CPU = Machine("2 CPU cores", None, 8.0, 50.0)
+GPU = Machine("a GPU", 80.0, 79.0, 50.0)
+CODES = ("GX4", "QQ5", "B47")
+
+
+def _survey(path: Path, rows: Sequence[dict[str, Any]]) -> Survey:
+    if path.suffix == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return survey(str(path))
+
+
+def _tickets(count: int, **more: Any) -> list[dict[str, Any]]:
+    return [
+        {"Body": f"My spade {n} broke.", "Queue": CODES[n % 3], "Customer": f"C{n // 4}", **more}
+        for n in range(count)
+    ]
+
+
+def _proposed(
+    found: Survey, prompt: str | None = "Answer GX4, QQ5 or B47.", machine: Machine = CPU
+) -> Proposal:
+    given = None if prompt is None else ("prompt.txt", prompt)
+    return propose_config(found.at(Path(found.name).name), given, ("random:tiny", "a test"), None, machine)
+
+
+def _task(proposal: Proposal, folder: Path) -> Task:
+    """The task of the proposal's file, as a command loads it."""
+    (folder / "prompt.txt").write_text("Answer GX4, QQ5 or B47.")
+    config = settle(write_config(proposal, folder / "gepa-loop.toml"))
+    return load_task(config.task, config.seed)
+
+
+def test_tickets_with_a_code_and_a_customer(tmp_path: Path) -> None:
+    found = _survey(tmp_path / "tickets.csv", _tickets(120))
+    proposal = _proposed(found)
+    task = proposal.values["task"]
+    assert task["fields"] == {"question": "Body", "answer": "Queue"}
+    assert (task["kind"], task["name"], task["group"]) == ("csv", "tickets.csv", "Customer")
+    assert (task["extract"], task["scorer"]) == ("whole", "choice")
+    assert proposal.values["optimize"] == {"seed_prompt_file": "prompt.txt"}
+    assert proposal.doubts == ()
+    loaded = _task(proposal, tmp_path)
+    owners = [{item.entry["Customer"] for item in items} for items in loaded.splits.values()]
+    assert not any(a & b for n, a in enumerate(owners) for b in owners[:n])
+    one = loaded.splits["test"][0]
+    assert loaded.score(one, f"It is {one.answer}.").value == 1
+    told = dict(proposal.said)
+    assert (
+        "120 distinct" in told["question"]
+        and "3 labels" in told["answer"]
+        and "Customer kept whole" in told["splits"]
+    )
+
+
+def test_a_label_that_the_prompt_does_not_name(tmp_path: Path) -> None:
+    found = _survey(tmp_path / "t.csv", _tickets(40))
+    assert _proposed(found, "Answer gx4 or B47.").doubts == (
+        "1 of 3 labels do not stand in the prompt: 'QQ5'",
+    )
+    assert "there is no --prompt" in _proposed(found, None).doubts[0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "prompt", "fields", "extract", "scorer"),
+    [
+        (
+            [{"question": f"{n} + {n}?", "answer": f"We add.\n#### {2 * n}"} for n in range(30)],
+            "Add.",
+            {"after": "####"},
+            "last_number",
+            "exact",
+        ),
+        (
+            [{"text": f"How far is {n}?", "answer": n * n} for n in range(3, 40)],
+            "Say.",
+            {"question": "text"},
+            "last_number",
+            "exact",
+        ),
+        (
+            [{"text": f"How far is it to {n}?", "answer": f"{n} km or so"} for n in range(30)],
+            r"End with \boxed{}.",
+            {"question": "text"},
+            "boxed",
+            "f1",
+        ),
+        (
+            [
+                {"instruction": f"Do {n}.", "input": "" if n % 2 else "x y", "output": {"a": n}}
+                for n in range(30)
+            ],
+            "JSON.",
+            {"question": "{instruction}\n\n{input}", "answer": "output"},
+            "whole",
+            "json",
+        ),
+        (
+            [{"title": f"Spade {n}", "body": f"It broke {n} times.", "label": n % 2} for n in range(30)],
+            "In <answer>.",
+            {"question": "{title}\n\n{body}", "answer": "label"},
+            "tags",
+            "exact",
+        ),
+        (
+            [{"text": f"Review {n} of it", "label": "C++" if n % 2 else "C"} for n in range(30)],
+            "C or C++.",
+            {"question": "text", "answer": "label"},
+            "whole",
+            "exact",
+        ),
+        ([{"question": f"What is {n}?"} for n in range(30)], "Say.", None, "whole", None),
+    ],
+)
+def test_fields_and_scorers(
+    tmp_path: Path,
+    rows: list[dict[str, Any]],
+    prompt: str,
+    fields: dict[str, str] | None,
+    extract: str,
+    scorer: str | None,
+) -> None:
+    proposal = _proposed(_survey(tmp_path / "a.jsonl", rows), prompt)
+    task = proposal.values["task"]
+    assert (task.get("fields"), task["extract"], task.get("scorer")) == (fields, extract, scorer)
+    loaded = _task(proposal, tmp_path)
+    assert loaded.answers == ("none" if scorer is None else "given") and not loaded.doubts
+
+
+def test_chats_that_begin_with_the_prompt(tmp_path: Path) -> None:
+    def chat(n: int) -> list[dict[str, str]]:
+        turns = (
+            ("system", "Be brief. \n"),
+            ("user", f"Q{n}?"),
+            ("assistant", f"It is the answer {n} of the very many that there are to it."),
+        )
+        return [{"role": role, "content": content} for role, content in turns]
+
+    found = _survey(tmp_path / "chats.jsonl", [{"messages": chat(n)} for n in range(30)])
+    proposal = _proposed(found, "Be brief.")
+    assert proposal.values["task"]["fields"] == {"question": "messages", "system": "drop"}
+    item = _task(proposal, tmp_path).splits["train"][0]
+    assert item.messages == (("user", item.question),) and item.answer.startswith("It is the answer")
+    assert proposal.values["task"]["scorer"] == "f1" and "judge" in proposal.notes["task.scorer"]
+    # With another prompt the chats' own system turn stays where it is.
+    assert "system" not in _proposed(found, "Be long.").values["task"]["fields"]
+
+
+def test_a_field_named_split_that_means_something_else(tmp_path: Path) -> None:
+    rows = [{**row, "split": "train" if n < 30 else "dev"} for n, row in enumerate(_tickets(40))]
+    proposal = _proposed(_survey(tmp_path / "a.csv", rows))
+    assert "whose values are none of ours" in proposal.notes["task.fields.split"]
+    assert len(_task(proposal, tmp_path).splits["test"]) > 5
+    ours = ["train"] * 20 + ["pareto"] * 8 + ["select"] * 6 + ["test"] * 6
+    rows = [{**row, "split": split} for row, split in zip(_tickets(40), ours, strict=True)]
+    loaded = _task(_proposed(_survey(tmp_path / "a.csv", rows)), tmp_path)
+    assert {split: len(items) for split, items in loaded.splits.items()} == {
+        "train": 20, "pareto": 8, "race": 0, "select": 6, "test": 6,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("count", "test", "race", "train"),
+    [(100, 30, None, 35), (1_000, 300, None, 508), (2_000, 300, 64, 1_444)],
+)
+def test_sizes_that_fit(tmp_path: Path, count: int, test: int, race: int | None, train: int) -> None:
+    rows = [{"question": f"What is {n}?", "answer": CODES[n % 3]} for n in range(count)]
+    splits = _proposed(_survey(tmp_path / "a.jsonl", rows)).values["task"]["splits"]
+    assert (splits["test"], splits.get("race"), splits["train"]) == (test, race, train)
+    assert sum(splits.values()) <= count
+    loaded = _task(_proposed(_survey(tmp_path / "a.jsonl", rows)), tmp_path)
+    assert len(loaded.splits["train"]) == train
+
+
+def test_too_few_questions(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="11 distinct questions in 22 records") as caught:
+        _proposed(_survey(tmp_path / "a.csv", _tickets(11) * 2))
+    assert "distill --questions" in caught.value.hint
+
+
+def test_the_gain_that_items_can_show() -> None:
+    # (z(.975) + z(.8)) * .5 / sqrt(n) is .0809 at 300; t and its power give a little more.
+    assert "300 items of test can show a difference of 0.08 " in gain_sentence(300)
+    assert "too few" in gain_sentence(4)
+
+
+def test_a_machine_and_its_model(tmp_path: Path) -> None:
+    assert choose_model(CPU, None)[0] == "bundled:smollm2-135m-instruct"
+    assert choose_model(GPU, None)[0] == "Qwen/Qwen3-4B-Instruct-2507"
+    assert choose_model(Machine("small", 8.0, 7.0, 1.0), None)[0] == "Qwen/Qwen2.5-0.5B-Instruct"
+    assert choose_model(GPU, "a/b") == ("a/b", "as --model says")
+    found = find_machine(tmp_path)
+    assert found.disk_gib > 0 and found.free_gib > 0 and found.name
+
+
+def test_a_cpu_has_a_recipe_of_its_own(tmp_path: Path) -> None:
+    found = _survey(tmp_path / "t.csv", _tickets(40))
+    assert (
+        load_config("desk", env={}, cwd=tmp_path).distill.steps == _proposed(found).values["distill"]["steps"]
+    )
+    assert "distill" not in _proposed(found, machine=GPU).values
+    assert len(_task(_proposed(found, machine=GPU), tmp_path).splits["test"]) > 5
+
+
+def test_the_horizon(tmp_path: Path, smollm: Base) -> None:
+    found = _survey(tmp_path / "t.csv", _tickets(40))
+
+    def horizon(prompt: str) -> int:
+        given = ("p.txt", prompt)
+        proposal = propose_config(found, given, ("m", "w"), smollm.tokenizer, CPU)
+        return int(proposal.values["sampling"]["max_tokens"])
+
+    assert horizon("Reply with the code.") in (16, 24)
+    assert horizon("Think step by step, then the code.") == 256
+
+
+def test_who_is_asked(tmp_path: Path) -> None:
+    found = _survey(tmp_path / "t.csv", _tickets(40))
+    asked: list[str] = []
+
+    def ask(what: str, proposed: str | None, known: Sequence[str]) -> str | None:
+        asked.append(f"{what}={proposed}")
+        assert what != "answer" or "Body" not in known
+        return proposed
+
+    meaning = guess_fields(found, None, fixed("{Queue}: {Body}", None, None, ask))
+    assert asked == ["answer=None", "group=Customer"]
+    assert meaning.fields.question == "{Queue}: {Body}" and not meaning.answered
+    for what, value in (("question", "{Bod}"), ("answer", "Que"), ("group", "Who")):
+        said = {"question": None, "answer": None, "group": None, what: value}
+        with pytest.raises(ConfigError, match=f"--{what} "):
+            guess_fields(found, None, fixed(said["question"], said["answer"], said["group"], propose))
+
+
+def test_the_file_is_written_once(tmp_path: Path) -> None:
+    target = tmp_path / "gepa-loop.toml"
+    check_target(target, force=False)
+    write_config(_proposed(_survey(tmp_path / "t.csv", _tickets(40)), None), target)
+    with pytest.raises(ConfigError, match="is there already"):
+        check_target(target, force=False)
+    check_target(target, force=True)
+    with pytest.raises(ConfigError, match=r"ends in \.toml"):
+        check_target(tmp_path / "config.json", force=False)
+    assert place(str(tmp_path / "a" / "t.csv"), tmp_path) == "a/t.csv"
+    assert place("/elsewhere/t.csv", tmp_path) == "/elsewhere/t.csv"
