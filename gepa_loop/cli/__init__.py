@@ -95,6 +95,7 @@ def _root(
 for _command in (
     begin.init,
     begin.check,
+    begin.doctor,
     make.optimize,
     make.plan,
     make.distill,

@@ -105,6 +105,26 @@ def init(
     out.print(f"next: gepa-loop check{named}{unprompted}", highlight=False)
 
 
+def doctor(config: ConfigOption = None, sets: SetOption = None) -> None:
+    """List all that is wrong with a config on this machine, before an item or a weight is made."""
+    from gepa_loop.config.layers import DEFAULT_PRESET, find_source
+    from gepa_loop.show.start import finding_row
+    from gepa_loop.start.doctor import examine
+
+    out.print(f"config {find_source(config, DEFAULT_PRESET)}", highlight=False)
+    faults = []
+    for one in examine(config, sets or (), Path.cwd()):
+        out.print(finding_row(one), soft_wrap=False)
+        faults += [one] if one.state == "fault" else []
+    again = f" --config {config}" if config else ""
+    if not faults:
+        out.print(f"no fault was found\nnext: gepa-loop check{again}", highlight=False)
+        return
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    out.print(f"{count}; next: gepa-loop doctor{again} when they are mended", highlight=False)
+    raise typer.Exit(min(one.code for one in faults))
+
+
 def check(
     prompt: Annotated[
         Path | None, typer.Option("--prompt", metavar="FILE", help="A prompt; without it that of the config.")

@@ -49,7 +49,7 @@ def config_explain(
 def config_presets() -> None:
     """List the presets and the sweep's grids that come with the program."""
     from gepa_loop.config.grids import grids
-    from gepa_loop.config.load import presets
+    from gepa_loop.config.layers import presets
 
     for title, found in (("presets (--config)", presets()), ("grids (sweep --preset)", grids())):
         out.print(title, highlight=False, style="underline")

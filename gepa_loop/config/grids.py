@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from gepa_loop.config.load import DEFAULT_PRESET, find_source, load_config
+from gepa_loop.config.layers import DEFAULT_PRESET, find_source
+from gepa_loop.config.load import load_config
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError, GepaLoopError
 from gepa_loop.outside.files import SETTINGS, found_at, parse_toml, read_file

@@ -1,47 +1,19 @@
-"""How a configuration is found: one order of precedence, and errors that name key and source.
-
-Values come from, each over the one before: a preset, a TOML file (which, as a preset may too, names the one it
-builds on with a top-level `preset = "..."`), the environment (`GEPA_LOOP_DISTILL__LR=1e-4`) and `--set distill.lr=1e-4`.
-"""
+"""A configuration, resolved, and errors that name key and source."""
 
 from __future__ import annotations
 
-import difflib
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib import resources
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from gepa_loop.config.explain import ENV_PREFIX, explain
-from gepa_loop.config.tables import FILES, TaskConfig
+from gepa_loop.config.explain import explain
+from gepa_loop.config.layers import merged_layers, section
+from gepa_loop.config.places import resolve_paths
 from gepa_loop.config.whole import TAGS, Config
 from gepa_loop.errors import ConfigError
-from gepa_loop.outside.files import SETTINGS, found_at, looks_like_path, parse_toml, read_file
-from gepa_loop.outside.redact import HIDDEN, names_a_secret, redacted
-
-ENV_OTHER = {"GEPA_LOOP_CACHE"}
-"""Variables with our prefix that are not configuration keys."""
-
-LOCAL_FILE = "gepa-loop.toml"
-DEFAULT_PRESET = "demo"
-
-
-def presets() -> dict[str, str]:
-    """The shipped presets: name -> first comment line of its file."""
-    folder = resources.files("gepa_loop.config") / "presets"
-    names = sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
-    return {
-        name: (folder / f"{name}.toml").read_text("utf-8").split("\n", 1)[0].lstrip("# ") for name in names
-    }
-
-
-def find_source(source: str | None, default: str, cwd: Path | None = None) -> str:
-    """Where a configuration comes from: what is named, else `gepa-loop.toml` of the working directory, else a preset."""
-    local = (cwd or Path.cwd()) / LOCAL_FILE
-    return source or (str(local) if local.is_file() else default)
 
 
 def load_config(
@@ -64,217 +36,63 @@ def load_config(
             each other. The message names the key, the value and where it came from.
     """
     cwd = cwd or Path.cwd()
-    source = find_source(source, DEFAULT_PRESET, cwd)
-    merged: dict[str, Any] = {}
-    origin: dict[str, str] = {}
-    environment = _env_layers(os.environ if env is None else env)
-    flags = [_pair(text, f"--set {_shown(text)}") for text in sets]
-    for layer, labels in [
-        *(_together([one]) for one in _file_layers(source, cwd)),
-        _together(environment),
-        _together(flags),
-    ]:
-        _drop_stale(merged, layer)
-        _lay(merged, layer)
-        origin |= labels
-    for table, (tag, default) in TAGS.items():
-        if isinstance(merged.setdefault(table, {}), dict):
-            merged[table].setdefault(tag, default)
+    merged, origin, source = merged_layers(source, sets, env, cwd)
+    config, faults = _validated(merged, origin, source)
+    if faults or config is None:
+        raise ConfigError("\n".join(faults))
+    config, unplaced = resolve_paths(config, cwd, origin)
+    if unplaced:
+        raise _joined(unplaced)
+    return config
+
+
+def load_what_can_be(
+    source: str | None, sets: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> tuple[Config | None, list[ConfigError]]:
+    """`load_config` for somebody who wants to know all that is wrong: keys that cannot be used are left at their defaults.
+
+    Returns:
+        The configuration without them, None where it cannot be had, and an error for each fault.
+    """
+    cwd = cwd or Path.cwd()
     try:
-        config = Config.model_validate(merged)
+        merged, origin, source = merged_layers(source, sets, env, cwd)
+    except ConfigError as error:
+        return None, [error]
+    found: list[ConfigError] = []
+    while True:
+        before = json.dumps(merged, default=str)
+        config, faults = _validated(merged, origin, source, mend=True)
+        found += [ConfigError(fault) for fault in faults]
+        if config is not None:
+            config, unplaced = resolve_paths(config, cwd, origin)
+            return config, [*found, *unplaced]
+        if json.dumps(merged, default=str) == before:
+            return None, found
+
+
+def _validated(
+    merged: dict[str, Any], origin: Mapping[str, str], source: str, mend: bool = False
+) -> tuple[Config | None, list[str]]:
+    """The configuration of all layers, or a sentence on each fault; `mend` takes the keys at fault out of `merged`, in place."""
+    try:
+        return Config.model_validate(merged), []
     except ValidationError as error:
-        raise ConfigError(explain(error, origin, source)) from None
-    return _resolve_paths(config, cwd, origin)
+        told = explain(error, origin, source).split("\n")
+        for item in error.errors() if mend else ():
+            path = [str(part) for part in item["loc"]]
+            if path and path[0] in TAGS and len(path) > 1:
+                path = [path[0], *path[2:]]  # the tag's value stands between
+            table = section(merged, *path[:-1])
+            if path and path[-1] in table:
+                del table[path[-1]]
+            elif len(path) == 1 and path[0] in merged:
+                del merged[path[0]]
+        return None, told
 
 
-def _file_layers(source: str, cwd: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    if source in presets():
-        label = f"preset {source}"
-        text = (resources.files("gepa_loop.config") / "presets" / f"{source}.toml").read_text("utf-8")
-    else:
-        path = cwd / source
-        if not found_at(path):
-            near = difflib.get_close_matches(source, presets(), n=3, cutoff=0.4)
-            raise ConfigError(
-                f"--config {source}: neither a file nor a preset",
-                f"Presets: {', '.join(presets())}." + (f" Did you mean {near[0]}?" if near else ""),
-            )
-        label, text = str(path), _read(path)
-    layer = _toml(text, label)
-    base = layer.pop("preset", None)
-    if base is not None:
-        if not isinstance(base, str) or base not in presets() or base == source:
-            raise ConfigError(f"{label}: preset = {base!r} is no preset", f"Presets: {', '.join(presets())}.")
-        yield from _file_layers(base, cwd)
-    yield label, layer
-
-
-def _read(path: Path) -> str:
-    try:
-        return read_file(path, SETTINGS).decode()
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})", "Save it as UTF-8.") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}", "Name a regular file.") from None
-
-
-def _toml(text: str, label: str) -> dict[str, Any]:
-    try:
-        return parse_toml(text)
-    except ValueError as error:
-        raise ConfigError(f"{label}: not valid TOML: {error}") from None
-
-
-def _env_layers(env: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name in sorted(env):
-        if name.startswith(ENV_PREFIX) and name not in ENV_OTHER:
-            key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
-            yield _pair(f"{key}={env[name]}", name)
-
-
-def _shown(text: str) -> str:
-    """A `key=value` for a message: not the value where the key is a secret's name."""
-    key = text.partition("=")[0]
-    return f"{key}={HIDDEN}" if names_a_secret(key.strip()) else redacted(text)
-
-
-def _pair(text: str, label: str) -> tuple[str, dict[str, Any]]:
-    key, equals, value = text.partition("=")
-    parts = [part.strip() for part in key.split(".")]
-    if not equals or not all(parts):
-        raise ConfigError(f"{label}: not of the form key.path=value", "Example: --set distill.lr=1e-4")
-    try:
-        parsed = parse_toml(f"value = {value}")["value"]
-    except ValueError:
-        parsed = value
-    layer: dict[str, Any] = {parts[-1]: parsed}
-    for part in reversed(parts[:-1]):
-        layer = {part: layer}
-    return label, layer
-
-
-def _together(layers: Iterable[tuple[str, dict[str, Any]]]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Layers of one rank as a single one, so that their order only matters for equal keys; and each key's label."""
-    whole: dict[str, Any] = {}
-    labels: dict[str, str] = {}
-    for label, layer in layers:
-        _refuse_plain_tables(layer, label)
-        _lay(whole, layer)
-        labels |= dict.fromkeys(_paths(layer), label)
-    return whole, labels
-
-
-def _refuse_plain_tables(layer: Mapping[str, Any], label: str) -> None:
-    """Before another layer's table takes the value's place without a word."""
-    for key, value in layer.items():
-        if key in Config.model_fields and key != "seed" and not isinstance(value, Mapping):
-            hint = f"set {key}.{TAGS[key][0]}" if key in TAGS else f"set {key}.KEY"
-            raise ConfigError(f"{label}: {key} = {redacted(repr(value))}: it is a table; {hint}")
-
-
-def _lay(target: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """Lay `layer` over `target`, in place, table by table."""
-    for key, value in layer.items():
-        if isinstance(value, Mapping):
-            if not isinstance(target.get(key), dict):
-                target[key] = {}
-            _lay(target[key], value)
-        else:
-            target[key] = value
-
-
-def _paths(layer: Mapping[str, Any], at: str = "") -> Iterator[str]:
-    for key, value in layer.items():
-        yield f"{at}{key}"
-        if isinstance(value, Mapping):
-            yield from _paths(value, f"{at}{key}.")
-
-
-def _drop_stale(target: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """Take out of `target`, in place, what was written for another task, scorer, objective or teacher than `layer` names, and the
-    seed prompt where `layer` gives one by the other key."""
-    for key, other in (("seed_prompt", "seed_prompt_file"), ("seed_prompt_file", "seed_prompt")):
-        if isinstance(new := layer.get("optimize"), Mapping) and key in new:
-            _section(target, "optimize").pop(other, None)
-    for table in ("task", *TAGS):
-        old, new = target.get(table), layer.get(table)
-        if not (isinstance(old, dict) and isinstance(new, Mapping)):
-            continue
-        if table == "task":
-            if any(new.get(key, old.get(key)) != old.get(key) for key in ("name", "kind")):
-                for key in ("options", "fields", "group"):
-                    old.pop(key, None)
-                _section(target, "optimize", "reflection").pop("sections", None)
-            if new.get("scorer", old.get("scorer")) != old.get("scorer"):
-                # A judge has a default of its own for what it reads.
-                old.pop("extract" if new["scorer"] == "model" else "judge", None)
-            continue
-        tag, default = TAGS[table]
-        if new.get(tag, old.get(tag, default)) != old.get(tag, default):
-            target[table] = {}
-
-
-def _section(table: dict[str, Any], *path: str) -> dict[str, Any]:
-    """The table at `path`; an empty one of its own where there is none."""
-    for key in path:
-        inner = table.get(key)
-        table = inner if isinstance(inner, dict) else {}
-    return table
-
-
-def _resolve_paths(config: Config, cwd: Path, origin: Mapping[str, str]) -> Config:
-    """Make file names absolute: those of a TOML file start at its folder, others at the working directory."""
-
-    def place(value: str, key: str) -> Path:
-        label = origin.get(key, "")
-        return (Path(label).parent if label.endswith(".toml") else cwd) / value
-
-    def absolute(value: str, key: str, there: Callable[[Path], bool] = Path.is_file) -> str:
-        path = place(value, key)
-        return str(path.resolve()) if found_at(path, there) else value
-
-    optimize = config.optimize
-    for name, hint in (
-        (
-            "seed_prompt",
-            "A word with a slash or a file extension, and a line that ends in .txt or .md, name a file. To give one as a text, put "
-            "it into a file and name that in optimize.seed_prompt_file, or write a space behind it, which is dropped.",
-        ),
-        ("seed_prompt_file", "A text goes into optimize.seed_prompt."),
-    ):
-        value, key = getattr(optimize, name), f"optimize.{name}"
-        if value is None or (name == "seed_prompt" and not looks_like_path(value)):
-            continue
-        if not found_at(path := place(value, key)):
-            raise ConfigError(f"{origin.get(key, '')}: {key} = {value!r}: there is no such file", hint)
-        optimize = optimize.model_copy(update={"seed_prompt": None, "seed_prompt_file": str(path.resolve())})
-
-    def judged(task: TaskConfig) -> TaskConfig:
-        key = "task.judge.rubric"
-        if task.judge is None or not looks_like_path(rubric := task.judge.rubric):
-            return task
-        path = place(rubric, key)
-        if not found_at(path):
-            raise ConfigError(
-                f"{origin.get(key, '')}: {key} = {rubric!r}: there is no such file",
-                "A word with a slash or a file extension, and a line that ends in .txt or .md, name a file.",
-            )
-        if not (text := _read(path).strip()):
-            raise ConfigError(f"{path}: the rubric is empty", "Write into it what a good reply is.")
-        return task.model_copy(update={"judge": task.judge.model_copy(update={"rubric": text})})
-
-    def located(task: TaskConfig, key: str) -> TaskConfig:
-        there = {**dict.fromkeys(FILES, Path.is_file), "hf": Path.is_dir}.get(task.kind)
-        if there is None:
-            return task
-        return task.model_copy(update={"name": absolute(task.name, f"{key}.name", there)})
-
-    distill = config.distill
-    if distill.control is not None:
-        distill = distill.model_copy(update={"control": located(distill.control, "distill.control")})
-    teacher = config.teacher
-    if teacher.kind == "adapter":
-        teacher = teacher.model_copy(update={"path": absolute(teacher.path, "teacher.path", Path.is_dir)})
-    task = judged(located(config.task, "task"))
-    found = {"optimize": optimize, "task": task, "distill": distill, "teacher": teacher}
-    return config.model_copy(update=found)
+def _joined(errors: Sequence[ConfigError]) -> ConfigError:
+    """Several errors as one."""
+    return ConfigError(
+        "\n".join(map(str, errors)), "\n".join(dict.fromkeys(error.hint for error in errors if error.hint))
+    )

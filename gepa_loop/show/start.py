@@ -11,6 +11,7 @@ from rich.text import Text
 
 from gepa_loop.outside.redact import printable
 from gepa_loop.show.terminal import Terminal
+from gepa_loop.start.doctor import Finding
 from gepa_loop.start.survey import Survey
 from gepa_loop.start.trial import Tried
 from gepa_loop.task.records import short
@@ -48,6 +49,22 @@ def said_table(said: Sequence[tuple[str, str]]) -> Table:
     for about, sentence in said:
         table.add_row(about, Text(printable(sentence)))
     return table
+
+
+MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "fault": ("fault", "bold red")}
+
+
+def finding_row(one: Finding) -> Table:
+    """A thing that was looked at; what is no more than ok without its hint."""
+    row = Table(box=None, pad_edge=False, show_header=False)
+    row.add_column(width=5, no_wrap=True)
+    row.add_column(width=10, style="bold", no_wrap=True)
+    row.add_column(overflow="fold")
+    text = Text(printable(one.sentence))
+    if one.hint and one.state != "ok":
+        text.append(f"\n{printable(one.hint)}", "dim")
+    row.add_row(Text(*MARKS[one.state]), one.about, text)
+    return row
 
 
 def tried_lines(one: Tried, scored: bool) -> Iterator[Text]:

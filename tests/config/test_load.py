@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from gepa_loop.config.explain import all_keys
-from gepa_loop.config.load import load_config, presets
+from gepa_loop.config.layers import presets
+from gepa_loop.config.load import load_config
 from gepa_loop.config.objectives import FullKL, TokenKL
 from gepa_loop.config.tables import ModelConfig, TaskConfig
 from gepa_loop.config.whole import Config

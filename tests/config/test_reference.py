@@ -8,7 +8,8 @@ import pytest
 
 from gepa_loop.config.document import short_document, whole_document
 from gepa_loop.config.explain import all_keys
-from gepa_loop.config.load import load_config, presets
+from gepa_loop.config.layers import presets
+from gepa_loop.config.load import load_config
 from gepa_loop.config.reference import REQUIRED, all_keys_explained, explained
 from gepa_loop.errors import ConfigError
 from gepa_loop.outside.files import parse_toml

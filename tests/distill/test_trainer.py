@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from gepa_loop.config.load import load_config, presets
+from gepa_loop.config.layers import presets
+from gepa_loop.config.load import load_config
 from gepa_loop.config.whole import Config
 from gepa_loop.distill.batch import Group, completion_tokens, micro_batches
 from gepa_loop.distill.collect import collect

@@ -1,0 +1,293 @@
+"""What is wrong with a configuration on this machine, all of it at once, before an item or a weight is made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from gepa_loop.config.load import load_what_can_be
+from gepa_loop.config.whole import Config, check_budget
+from gepa_loop.errors import ConfigError, EnvironmentFault, GepaLoopError, ModelError, PromptError
+from gepa_loop.start.machine import Machine, find_machine
+from gepa_loop.start.reach import ask_server, find_task, need_key
+from gepa_loop.start.room import least_memory, most_disk
+
+if TYPE_CHECKING:
+    from gepa_loop.model.outline import Outline
+
+State = Literal["ok", "note", "fault"]
+
+TIGHT = 0.8
+"""Share of the free memory that weights and caches may take before there is a note: activations come on top."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    about: str
+    state: State
+    sentence: str
+    hint: str = ""
+    code: int = 0
+    """The exit code that a command would end with; 0 where it is no fault."""
+
+
+def examine(source: str | None, sets: Sequence[str], cwd: Path) -> Iterator[Finding]:
+    """Look at everything that a run needs, one thing after the other.
+
+    Args:
+        source: As for `load_config`.
+        sets: So, too.
+        cwd: The working directory.
+    """
+    config, faults = load_what_can_be(source, sets, cwd=cwd)
+    yield from (_fault("config", error) for error in faults)
+    if config is None:
+        return
+    if not faults:
+        yield Finding("config", "ok", "every key and value can be used")
+    yield from _Doctor(config, cwd).findings()
+
+
+def _fault(about: str, error: GepaLoopError) -> Finding:
+    return Finding(about, "fault", str(error), error.hint, error.exit_code)
+
+
+class _Doctor:
+    """The probes, each of which says what it found or raises."""
+
+    def __init__(self, config: Config, cwd: Path) -> None:
+        self.config, self.cwd = config, cwd
+
+    def findings(self) -> Iterator[Finding]:
+        probes: Mapping[str, Callable[[], Iterator[Finding]]] = {
+            "task": self._task,
+            "control": self._control,
+            "splits": self._splits,
+            "prompt": self._prompt,
+            "model": self._model,
+            "teacher": self._teacher,
+            "device": self._device,
+            "engine": self._engine,
+            "memory": self._memory,
+            "disk": self._disk,
+            "reflection": self._reflection,
+            "judge": self._judge,
+        }
+        for about, probe in probes.items():
+            try:
+                yield from probe()
+            except GepaLoopError as error:
+                # The same fault of the model is met by several.
+                if about == "model" or error is not self._unreachable:
+                    yield _fault(about, error)
+
+    @cached_property
+    def machine(self) -> Machine:
+        return find_machine(self.cwd)
+
+    @cached_property
+    def _outlined(self) -> Outline | GepaLoopError:
+        from gepa_loop.model.outline import outline
+
+        try:
+            return outline(self.config.model)
+        except GepaLoopError as error:
+            return error
+
+    @property
+    def _unreachable(self) -> GepaLoopError | None:
+        return self._outlined if isinstance(self._outlined, GepaLoopError) else None
+
+    @property
+    def _outline(self) -> Outline:
+        if isinstance(self._outlined, GepaLoopError):
+            raise self._outlined
+        return self._outlined
+
+    def _task(self) -> Iterator[Finding]:
+        yield from (Finding("task", "ok", one) for one in find_task(self.config.task))
+
+    def _control(self) -> Iterator[Finding]:
+        if (control := self.config.distill.control) is not None:
+            yield from (Finding("control", "ok", one) for one in find_task(control))
+
+    def _splits(self) -> Iterator[Finding]:
+        if self.config.task.splits.shares:
+            return  # they are numbers when the data are read
+        check_budget(self.config.optimize, self.config.task.splits)
+        yield from ()
+
+    def _prompt(self) -> Iterator[Finding]:
+        from gepa_loop.lab import seed_prompt, seed_source
+
+        settings = self.config.optimize
+        if settings.seed_prompt is None and settings.seed_prompt_file is None:
+            why = "there is no optimize.seed_prompt: `optimize` and `loop` begin with one"
+            yield Finding(
+                "prompt", "note", why, "Write it into a file: --set optimize.seed_prompt_file=FILE."
+            )
+            return
+        if settings.seed_prompt_file is not None and not Path(settings.seed_prompt_file).exists():
+            return  # said already
+        prompt, source = seed_prompt(settings), seed_source(settings)
+        model = self._outline
+        tokens = len(model.tokenizer(prompt.text, add_special_tokens=False)["input_ids"])
+        horizon = self.config.distill.longest(self.config.sampling.max_tokens)
+        if tokens + horizon > model.context:
+            raise PromptError(
+                f"{source}: the prompt takes {tokens:,} tokens and a completion up to {horizon:,}, over the model's context of "
+                f"{model.context:,}",
+                "Shorten the prompt, lower sampling.max_tokens, or choose a model with a longer context.",
+            )
+        left = model.context - tokens - horizon
+        yield Finding(
+            "prompt",
+            "ok",
+            f"{source}: {tokens:,} tokens, which leaves {left:,} of the context for a question",
+        )
+
+    def _model(self) -> Iterator[Finding]:
+        model = self._outline
+        rows, tokens = getattr(model.config, "vocab_size", None), len(model.tokenizer)
+        if isinstance(rows, int) and tokens > rows:
+            raise ModelError(
+                f"model.name = {model.name!r}: its tokenizer has {tokens:,} tokens, and its embedding {rows:,} rows",
+                "Tokenizer and weights are of two models; download them again.",
+            )
+        yield Finding(
+            "model",
+            "ok",
+            f"{model.name}: {model.parameters / 1e9:.2f} billion parameters, context {model.context:,} tokens",
+        )
+
+    def _teacher(self) -> Iterator[Finding]:
+        teacher = self.config.teacher
+        if teacher.kind == "adapter":
+            from gepa_loop.model.lora.files import read_adapter
+
+            read_adapter(Path(teacher.path))
+        elif teacher.kind == "model":
+            from gepa_loop.model.outline import outline
+
+            own = self.config.model.model_copy(update={"name": teacher.name, "template": {}})
+            try:
+                other = outline(own)
+            except (ModelError, ConfigError) as error:
+                raise type(error)(str(error).replace("model.", "teacher.", 1), error.hint) from error
+            if other.tokenizer.get_vocab() != self._outline.tokenizer.get_vocab():
+                raise ModelError(
+                    f"teacher.name = {teacher.name!r}: its vocabulary is not that of {self.config.model.name}",
+                    "Its probabilities are of other tokens; choose a teacher of the same family.",
+                )
+        elif teacher.kind == "server":
+            ask_server(teacher.url, teacher.name)
+        else:
+            return
+        yield Finding("teacher", "ok", f"teacher.kind = {teacher.kind}: it is there")
+
+    def _device(self) -> Iterator[Finding]:
+        from gepa_loop.model.base import find_device, resolve_dtype
+
+        settings = self.config.model
+        device = find_device(settings.device)
+        dtype = str(resolve_dtype(settings.dtype, device)).removeprefix("torch.")
+        yield Finding("device", "ok", f"{self.machine.name}: {dtype} on {device}")
+        if device.type == "cpu" and self.machine.gpu_gib is None and self._outline.parameters > 1e9:
+            yield Finding(
+                "device",
+                "note",
+                f"a model of {self._outline.parameters / 1e9:.1f} billion parameters trains for days on a CPU",
+                "Run it on a GPU, or take a smaller model.",
+            )
+        if (
+            device.type == "cpu"
+            and settings.dtype == "bfloat16"
+            and resolve_dtype("auto", device) != resolve_dtype("bfloat16", device)
+        ):
+            yield Finding(
+                "device",
+                "note",
+                "this processor emulates bfloat16, several times slower than float32",
+                "Set model.dtype to auto.",
+            )
+
+    def _engine(self) -> Iterator[Finding]:
+        from gepa_loop.model.base import find_device
+        from gepa_loop.sampling.vllm.options import install_hint, missing
+
+        device, engine = find_device(self.config.model.device), self.config.sampling.engine
+        if engine == "cuda" and device.type != "cuda":
+            raise ConfigError(
+                f"sampling.engine = 'cuda': the model lies on {device}",
+                "Set sampling.engine to auto or torch.",
+            )
+        if engine == "vllm" and (why := missing(device)) is not None:
+            raise ConfigError(f"sampling.engine = 'vllm': {why}", install_hint(device))
+        if engine == "auto" and device.type == "cuda" and missing(device) is not None:
+            yield Finding(
+                "engine",
+                "note",
+                "vLLM is not installed: families without fused kernels, and models from 1 billion parameters on, sample slower",
+                install_hint(device),
+            )
+            return
+        yield Finding("engine", "ok", f"sampling.engine = {engine}")
+
+    def _memory(self) -> Iterator[Finding]:
+        parts, free = least_memory(self.config, self._outline, self.machine), self.machine.free_gib
+        need = sum(parts.values())
+        shown = ", ".join(f"{name} {gib:.1f}" for name, gib in parts.items())
+        told = f"at least {need:.1f} GiB ({shown}), {free:.1f} GiB free"
+        if need > free:
+            raise EnvironmentFault(
+                f"memory: {told}",
+                "Take a smaller model or another device, or lower lora.rank, sampling.batch, sampling.max_tokens or distill.together.",
+            )
+        if need > TIGHT * free:
+            yield Finding(
+                "memory", "note", told, "Passes get smaller as memory gets scarce, and a run slower."
+            )
+        else:
+            yield Finding("memory", "ok", told)
+
+    def _disk(self) -> Iterator[Finding]:
+        runs = self.cwd / "runs"
+        place = runs if runs.exists() else self.cwd
+        if not os.access(place, os.W_OK):
+            raise EnvironmentFault(
+                f"{place} cannot be written",
+                "Runs are written below the working directory; change to another one.",
+            )
+        need = most_disk(self.config, self._outline)
+        told = f"up to {need:.1f} GiB for checkpoints and adapters of a loop, {self.machine.disk_gib:.1f} GiB free"
+        if need > self.machine.disk_gib:
+            raise EnvironmentFault(f"disk: {told}", "Free some space, or raise distill.check_every.")
+        yield Finding("disk", "ok", told)
+
+    def _reflection(self) -> Iterator[Finding]:
+        from gepa_loop.stages.search import proposer_name
+
+        settings = self.config.optimize.reflection
+        name = proposer_name(settings)
+        if name == "offline":
+            why = "ANTHROPIC_API_KEY is not set: " if settings.model == "auto" else ""
+            yield Finding(
+                "reflection",
+                "note",
+                f"{why}prompts are written offline, from section texts and worked examples",
+                "A model writes better ones: set the key, or optimize.reflection.model to any litellm model with its key.",
+            )
+            return
+        need_key("optimize.reflection", name)
+        yield Finding("reflection", "ok", f"{name}: its key is set; nobody was asked")
+
+    def _judge(self) -> Iterator[Finding]:
+        if self.config.task.judge is not None:
+            need_key("task.judge", self.config.task.judge.model)
+            yield Finding("judge", "ok", f"{self.config.task.judge.model}: its key is set; nobody was asked")

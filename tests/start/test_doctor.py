@@ -1,0 +1,172 @@
+"""All that is wrong with a config, at once."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from gepa_loop.config.load import load_config, load_what_can_be
+from gepa_loop.config.recipe import DistillConfig
+from gepa_loop.config.tables import ModelConfig
+from gepa_loop.model.bundled import random_tiny
+from gepa_loop.model.outline import outline
+from gepa_loop.start.doctor import Finding, examine
+from gepa_loop.start.machine import Machine
+from gepa_loop.start.room import least_memory, most_disk
+
+
+@pytest.fixture(autouse=True)
+def _no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def _found(cwd: Path, *sets: str, source: str | None = "smoke") -> list[Finding]:
+    return list(examine(source, sets, cwd))
+
+
+def _faults(found: Sequence[Finding]) -> dict[str, str]:
+    return {one.about: one.sentence for one in found if one.state == "fault"}
+
+
+def test_a_config_without_a_fault(tmp_path: Path) -> None:
+    found = _found(tmp_path)
+    assert not _faults(found)
+    states = {one.about: one.state for one in found}
+    wanted = {"config", "task", "prompt", "model", "device", "engine", "memory", "disk", "reflection"}
+    assert wanted <= set(states) and states["reflection"] == "note"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
+    found = _found(
+        tmp_path,
+        "distill.lrr=3",
+        "distill.group=7",
+        "lora.rank=none",
+        "optimize.seed_prompt_file=nope.txt",
+        "task.kind=csv",
+        "task.name=none.csv",
+        "task.extract=whole",
+        "model.name=no/such/folder",
+        "sampling.engine=vllm",
+        "optimize.reflection.model=openai/gpt-5",
+    )
+    said = [f"{one.about}: {one.sentence}" for one in found if one.state == "fault"]
+    for text in (
+        "config: --set distill.lrr=3: unknown key",
+        "must be a multiple of group (7)",
+        "lora.rank",
+        "optimize.seed_prompt_file = 'nope.txt': there is no such file",
+        "task: task.name = 'none.csv': No such file",
+        "model: model.name = 'no/such/folder'",
+        "engine: sampling.engine = 'vllm'",
+        "reflection: optimize.reflection.model = 'openai/gpt-5': OPENAI_API_KEY is not set",
+    ):
+        assert sum(text in one for one in said) == 1, (text, said)
+    # The model's fault is said once, whoever else needs the model.
+    assert sum("no/such/folder" in one for one in said) == 1
+    assert {one.code for one in found if one.state == "fault"} == {2, 3}
+
+
+def test_what_is_left_of_a_config_with_faults(tmp_path: Path) -> None:
+    sets = ["distill.lr=high", "sampling.max_tokens=9", "objective.type=nonsense", "seed=-1", "tasks.name=x"]
+    config, faults = load_what_can_be("smoke", sets, env={}, cwd=tmp_path)
+    assert config is not None and config.sampling.max_tokens == 9 and config.seed == 0
+    assert config.distill.lr == DistillConfig().lr
+    told = "\n".join(map(str, faults))
+    for text in ("distill.lr = 'high'", "there are full_kl", "seed = -1", "unknown key tasks"):
+        assert text in told
+    assert load_what_can_be("nonsense", [], env={}, cwd=tmp_path)[0] is None
+
+
+def test_a_prompt_too_long_for_the_context(tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("word " * 5_000)
+    faults = _faults(_found(tmp_path, "optimize.seed_prompt_file=long.txt"))
+    assert "over the model's context of 2,048" in faults["prompt"]
+
+
+def test_memory_and_disk_that_do_not_suffice(tmp_path: Path) -> None:
+    model = outline(ModelConfig(name="random:tiny", dtype="float32", device="cpu"))
+    config = load_config("smoke", ["model.dtype=float32", "model.device=cpu"], env={}, cwd=tmp_path)
+    machine = Machine("m", None, 1.0, 1.0)
+    parts = least_memory(config, model, machine)
+    import torch
+
+    tiny, _ = random_tiny(torch.float32)
+    assert parts["weights"] * 2**30 == sum(p.numel() for p in tiny.parameters()) * 4
+    linear = [m for m in tiny.modules() if isinstance(m, torch.nn.Linear) and m is not tiny.lm_head]
+    assert model.trained == sum(m.in_features + m.out_features for m in linear)
+    doubled = config.model_copy(
+        update={"lora": config.lora.model_copy(update={"rank": 2 * config.lora.rank})}
+    )
+    students = next(name for name in parts if "students" in name)
+    assert least_memory(doubled, model, machine)[students] == 2 * parts[students]
+    assert most_disk(doubled, model) == 2 * most_disk(config, model) > 0
+    huge = _faults(_found(tmp_path, "lora.rank=100000000"))
+    assert "GiB free" in huge["memory"] and "GiB free" in huge["disk"]
+
+
+def test_a_task_that_runs_code_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("raise SystemExit('it was run')\n")
+    sets = ("task.kind=python", "task.name=mine:items", "task.extract=whole")
+    assert any("mine.py would be run" in one.sentence for one in _found(tmp_path, *sets))
+    faults = _faults(
+        _found(tmp_path, "task.kind=python", "task.name=other_module_of_mine:items", "task.extract=whole")
+    )
+    assert "no file of other_module_of_mine" in faults["task"]
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    class Models(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"data": [{"id": "big"}]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Models) as served:
+        thread = threading.Thread(target=served.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{served.server_port}"
+        served.shutdown()
+        thread.join()
+
+
+def test_a_teacher_on_a_server(tmp_path: Path, server: str) -> None:
+    own = ("teacher.kind=server", "distill.warm_start=0", "distill.on_policy=1")
+    assert not _faults(_found(tmp_path, *own, f"teacher.url={server}", "teacher.name=big"))
+    faults = _faults(_found(tmp_path, *own, f"teacher.url={server}", "teacher.name=small"))
+    assert "does not serve it" in faults["teacher"]
+    faults = _faults(_found(tmp_path, *own, "teacher.url=http://127.0.0.1:9", "teacher.name=big"))
+    assert "teacher.url" in faults["teacher"]
+
+
+def test_teachers_here(tmp_path: Path) -> None:
+    assert not _faults(_found(tmp_path, "teacher.kind=model", "teacher.name=random:tiny"))
+    faults = _faults(_found(tmp_path, "teacher.kind=model", "teacher.name=bundled:smollm2-135m-instruct"))
+    assert "its vocabulary is not that of random:tiny" in faults["teacher"]
+    faults = _faults(_found(tmp_path, "teacher.kind=adapter", "teacher.path=none"))
+    assert "none" in faults["teacher"]
+
+
+def test_a_judge_without_a_key(tmp_path: Path) -> None:
+    sets = (
+        "task.kind=jsonl",
+        "task.name=a.jsonl",
+        "task.scorer=model",
+        "task.judge={model='anthropic/x',rubric='Be good.'}",
+    )
+    (tmp_path / "a.jsonl").write_text('{"question": "Q"}\n')
+    assert "ANTHROPIC_API_KEY is not set" in _faults(_found(tmp_path, *sets))["judge"]
