@@ -236,10 +236,6 @@ def open_lab(config: Config, day: str | None = None) -> Lab:
         ModelError: The model cannot be loaded, or its chat template cannot be used.
         ConfigError: The chat template does not read an argument, or `model.system` cannot be had.
     """
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-
     task = load_task(config.task, config.seed, config.loop.rounds)
     base = load_base(config.model)
     check_reading(base)

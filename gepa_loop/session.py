@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -52,6 +52,7 @@ def open_session(command: Command, flags: Flags, inputs: Inputs = NOTHING) -> It
     from gepa_loop.lab import seed_prompt, seed_source, without_limits
     from gepa_loop.model.origin import check_origin
     from gepa_loop.run.identity import fingerprint
+    from gepa_loop.start.reach import check_reach
     from gepa_loop.task.sources import settle
 
     settings = settle(load_config(flags.config, flags.sets))
@@ -69,6 +70,7 @@ def open_session(command: Command, flags: Flags, inputs: Inputs = NOTHING) -> It
     label = Path(flags.config).stem if flags.config else "default"
     identity = [without_limits(settings.model_dump(mode="json")), extra]
     path = _run_path(flags.run_name or f"{command.name}-{label}-{fingerprint(identity)[:6]}")
+    check_reach(settings, command.searches and (flags.fresh or not _searched(command, settings.loop, path)))
     lab = _checked_lab(command, settings, prompts, inputs.check, None if flags.fresh else _begun(path))
     notes = [
         check_origin(adapter.origin, lab.base.origin, source) for source, adapter in inputs.adapters.items()
@@ -83,7 +85,7 @@ def open_session(command: Command, flags: Flags, inputs: Inputs = NOTHING) -> It
         from gepa_loop.stages.search import check_search
 
         check_search(lab, seed_prompt(settings.optimize))
-    with _opened(lab, command, extra, path, flags.fresh) as session:
+    with _opened(lab, command, prompts.values(), extra, path, flags.fresh) as session:
         yield session
 
 
@@ -135,11 +137,16 @@ def _searched(command: Command, settings: LoopConfig, path: Path) -> bool:
 
 @contextmanager
 def _opened(
-    lab: Lab, command: Command, extra: Mapping[str, str], path: Path, fresh: bool
+    lab: Lab,
+    command: Command,
+    given: Iterable[Candidate],
+    extra: Mapping[str, str],
+    path: Path,
+    fresh: bool,
 ) -> Iterator[Session]:
-    """The run directory with its lock, the judge's spread, the view; at the end what a judge took."""
+    """The run directory with its lock and the prompts it was given, the judge's spread, the view; at the end what a judge took."""
     from gepa_loop.run.directory import open_run
-    from gepa_loop.run.files import write_json
+    from gepa_loop.run.files import write_json, write_text
     from gepa_loop.show.live import View
     from gepa_loop.stages.spread import FILE as JUDGED
     from gepa_loop.stages.spread import check_judge, measure_spread
@@ -150,6 +157,8 @@ def _opened(
     with interruptible(), open_run(path, lab.identity(**extra), fresh=fresh) as run:
         write_json(run.path / "config.json", lab.config.model_dump(mode="json"))
         out.print(f"run {shown(path)}", highlight=False)
+        for prompt in given:
+            write_text(run.path / "prompts" / f"{prompt.id}.txt", f"{prompt.text}\n")
         run.event("start", command=command.name, **lab.data_facts())
         lab = lab.in_run(run.path)
         if (spread := measure_spread(lab, run)) is not None:

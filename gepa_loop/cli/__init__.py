@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gepa_loop import __version__
-from gepa_loop.cli import begin, make, read
+from gepa_loop.cli import after, begin, make, read
 from gepa_loop.errors import EnvironmentFault, GepaLoopError, Interrupted, memory_fault
 from gepa_loop.show.terminal import accept_any_text, err, open_streams, out, stream_fault
 from gepa_loop.signals import end_at_once
@@ -102,6 +102,8 @@ for _command in (
     make.evaluate,
     make.loop,
     make.sweep,
+    after.chat,
+    after.serve,
 ):
     app.command()(_command)
 config_app.command("show")(read.config_show)

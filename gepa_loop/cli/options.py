@@ -53,7 +53,7 @@ FreshOption = Annotated[
     bool, typer.Option("--fresh/--resume", help="Delete an earlier run of this name, or continue it.")
 ]
 RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's name below runs/, or the path of its folder.")
+    str, typer.Argument(metavar="RUN", help="A run's name below runs/, the path of its folder, or `last`.")
 ]
 RoundOption = Annotated[
     int | None, typer.Option("--round", min=0, help="A loop's round. Default: the last with a search.")

@@ -177,7 +177,9 @@ def _from_pretrained(
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # of loading, which takes seconds
     try:
         settings = AutoConfig.from_pretrained(place, trust_remote_code=False)
         check_config(name, settings)

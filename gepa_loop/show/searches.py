@@ -13,8 +13,10 @@ from typing import TypeVar
 
 from gepa_loop.errors import ConfigError, RunDirectoryError
 from gepa_loop.optimize.records import CandidateRow, FrontRow, SearchRecord
-from gepa_loop.outside.files import found_at
 from gepa_loop.run.files import read_jsonl, read_record
+from gepa_loop.run.find import known_runs, run_folder
+
+SEARCHED = "Runs with a search"
 
 
 @dataclass(frozen=True)
@@ -39,17 +41,17 @@ def read_search(run: str, number: int | None = None) -> Search:
     """The search of a run.
 
     Args:
-        run: A name below ./runs, or the path of a run directory.
+        run: A name below ./runs, the path of a run directory, or `last`.
         number: The round; None is the last that has a search.
 
     Raises:
         ConfigError: There is no such run or round, or it has no search.
         RunDirectoryError: A file cannot be read.
     """
-    folder = _run_folder(run)
+    folder = run_folder(run, _has_search, SEARCHED)
     found = _searches(folder)
     if not found:
-        raise ConfigError(f"run {run} has no search for prompts", _known_runs())
+        raise ConfigError(f"run {run} has no search for prompts", known_runs(_has_search, SEARCHED))
     if number is not None and number not in found:
         numbers = ", ".join(str(n) for n in found if n is not None)
         hint = f"Rounds with a search: {numbers}." if numbers else "It is one search; leave --round out."
@@ -63,13 +65,8 @@ def read_search(run: str, number: int | None = None) -> Search:
     return Search(name if last is None else f"{name}, round {last}", tried, front, result)
 
 
-def _run_folder(run: str) -> Path:
-    places = (Path("runs") / run, Path(run))
-    for place in places:
-        if found_at(place / "manifest.json"):
-            return place
-    there = [place for place in places if found_at(place, Path.is_dir)]
-    raise ConfigError(f"{there[0]}: no run directory" if there else f"{run}: no such run", _known_runs())
+def _has_search(folder: Path) -> bool:
+    return bool(_searches(folder))
 
 
 def _searches(folder: Path) -> dict[int | None, Path]:
@@ -78,12 +75,6 @@ def _searches(folder: Path) -> dict[int | None, Path]:
         return {None: folder / "optimize"}
     rounds = ((re.fullmatch(r"round_(\d+)", p.parent.name), p) for p in folder.glob("round_*/optimize"))
     return dict(sorted((int(match[1]), path) for match, path in rounds if match))
-
-
-def _known_runs() -> str:
-    runs = [path.parent for path in Path("runs").glob("*/manifest.json") if _searches(path.parent)]
-    names = ", ".join(sorted(path.name for path in runs))
-    return f"Runs with a search: {names}." if names else "`gepa-loop optimize` and `gepa-loop loop` make one."
 
 
 Row = TypeVar("Row", CandidateRow, FrontRow)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from gepa_loop.config.tables import FILES, CallConfig, TaskConfig
+from gepa_loop.config.whole import Config
 from gepa_loop.errors import EnvironmentFault, ModelError, ProviderError, TaskError
 
 WITH_KEYS = (
@@ -24,6 +25,32 @@ WITH_KEYS = (
 
 NETWORK_SECONDS = 3.0
 """Longest wait for a server of the network."""
+
+
+def check_reach(config: Config, searches: bool) -> None:
+    """Refuse a run whose model, device or key cannot be had, before items are made, which may take minutes.
+
+    Args:
+        config: The run's.
+        searches: A reflection model will be asked.
+
+    Raises:
+        ConfigError: There is no such device.
+        ModelError: Neither a folder nor the hub has the model, or the device is not there.
+        ProviderError: A key is missing.
+    """
+    from gepa_loop.model.base import find_device
+    from gepa_loop.model.bundled import TINY
+    from gepa_loop.model.files import model_place
+    from gepa_loop.stages.search import proposer_name
+
+    find_device(config.model.device)
+    if config.model.name != TINY:
+        model_place(config.model.name)
+    if searches and (name := proposer_name(config.optimize.reflection)) != "offline":
+        need_key("optimize.reflection", name)
+    if config.task.judge is not None:
+        need_key("task.judge", config.task.judge.model)
 
 
 def find_task(task: TaskConfig) -> list[str]:

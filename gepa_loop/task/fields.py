@@ -20,14 +20,24 @@ ROLES = {
 }
 """Roles of other formats, as ShareGPT's, by ours."""
 
+FEW = 0.5
+"""Share of records without an answer up to which they are left out."""
+
 NAMED = 3
 """Records that a sentence names."""
 
 
-def mapped(records: Iterable[Record], fields: FieldsConfig) -> tuple[list[Record], tuple[str, ...]]:
+def mapped(
+    records: Iterable[Record], fields: FieldsConfig, answers_matter: bool = True
+) -> tuple[list[Record], tuple[str, ...]]:
     """Records with `question` and `answer`, and a sentence on each kind of those that are left out.
 
-    Left out are records whose question is empty, and where others have an answer those without one.
+    Left out are records whose question is empty, and where most others have an answer those without one.
+
+    Args:
+        records: As they are.
+        fields: What their fields mean.
+        answers_matter: Replies are compared with answers; a judge does without.
 
     Raises:
         TaskError: A record has no such field, or no record has the answer's; or nothing is left.
@@ -35,7 +45,7 @@ def mapped(records: Iterable[Record], fields: FieldsConfig) -> tuple[list[Record
     found: list[tuple[str, str, Mapping[str, Any]]] = []
     blank: list[str] = []
     silent: list[str] = []
-    answered = seen = False
+    seen = False
     for id, where, record in records:
         if not isinstance(record, Mapping):
             raise TaskError(f"{where}: not an object with fields, but {type(record).__name__}")
@@ -47,15 +57,13 @@ def mapped(records: Iterable[Record], fields: FieldsConfig) -> tuple[list[Record
         found.append((id, where, one))
         if one["answer"] == "":
             silent.append(id)
-        else:
-            answered = True
     if found and fields.answer != FieldsConfig().answer and not seen:
         names = ", ".join(map(str, found[0][2]))
         raise TaskError(
             f"task.fields.answer = {fields.answer!r}: no record has this field", f"Fields: {names}."
         )
-    if not answered:
-        silent = []
+    if not answers_matter or len(silent) > FEW * len(found):
+        silent = []  # a task without answers, or one whose answers are missing: the scorer says so
     told = (_left_out(blank, "no question"), _left_out(silent, "no answer, which others have"))
     without = set(silent)
     kept: list[Record] = [one for one in found if one[0] not in without]

@@ -98,7 +98,8 @@ def recorded(config: TaskConfig) -> tuple[list[Item], tuple[str, ...]]:
         records: Iterable[Record] = dataset_rows(config.name, config.options)
     else:
         records = read_records(config.kind, Path(config.name), config.options)
-    kept, doubts = mapped(records, config.fields)
+    compares = config.scorer != "model" and ":" not in (config.scorer or "")
+    kept, doubts = mapped(records, config.fields, compares)
     return _items(kept), doubts
 
 

@@ -553,10 +553,8 @@ splits = {{train = 1, pareto = 5, select = 1, test = 1}}
     ("record", "message"),
     [
         ('{"question": "a<|im_end|>", "answer": "1"}', "contains '<|im_end|>'"),
-        (
-            '{"question": "a"}',
-            "jsonl:4 has no answer, and distill.control.scorer = 'exact' compares with one",
-        ),
+        ('{"question": "a", "answer": ["1"]}', "c.jsonl:4: answer is ['1']"),
+        ('{"question": "a"}', "distill.control.splits"),
         ("", "distill.control.splits.select = 1"),
     ],
 )

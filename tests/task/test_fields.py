@@ -92,12 +92,16 @@ def test_records_without_question_or_answer_are_left_out_and_said() -> None:
     whole = {"question": "Q", "answer": "A"}
     blank = [{"question": q, "answer": "A"} for q in ("", " \n", None, [])]
     silent = [{"question": "Q2", "answer": a} for a in ("", None)]
-    found, told = _mapped([*blank, whole, *silent])
-    assert found == [whole]
+    found, told = _mapped([*blank, whole, *silent, whole, whole])
+    assert found == [whole] * 3
     assert told == (
         "4 records have no question, and are left out: r:1, r:2, r:3 and 1 more",
         "2 records have no answer, which others have, and are left out: r:6, r:7",
     )
+    # A judge does without; and where most have none, that is for the scorer to say.
+    given = [(f"r:{n}", f"file:{n}", record) for n, record in enumerate([whole, whole, *silent])]
+    assert len(mapped(given, FieldsConfig(), answers_matter=False)[0]) == 4
+    assert len(_mapped([whole, *silent])[0]) == 3
     # Where none has an answer, a prompt can still be distilled.
     found, told = _mapped(silent)
     assert len(found) == 2 and told == ()

@@ -1,0 +1,168 @@
+"""The commands for what a run has made: talk to its student, serve it."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from gepa_loop.cli.options import RunArgument
+from gepa_loop.errors import EnvironmentFault, GepaLoopError
+from gepa_loop.outside.redact import printable
+from gepa_loop.show.terminal import err, out
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from gepa_loop.sampling.base import Sampling
+    from gepa_loop.serving.talk import Talker, Who
+
+TemperatureOption = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature", min=0, help="Of replies; 0 is greedy. Default: that at which the run was decided."
+    ),
+]
+TokensOption = Annotated[
+    int | None,
+    typer.Option("--max-tokens", min=1, help="Longest reply. Default: four times that of the run."),
+]
+LONGER = 4
+"""Times `sampling.max_tokens` that a reply may have: a student ends its own, the bare model says more."""
+
+
+def chat(
+    run: RunArgument,
+    question: Annotated[
+        str | None, typer.Argument(metavar="[QUESTION]", help="Answer this and stop; without it, talk.")
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Show the bare and the prompted model's replies beside it.")
+    ] = False,
+    temperature: TemperatureOption = None,
+    max_tokens: TokensOption = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Of sampled replies. Default: another each time.")
+    ] = None,
+) -> None:
+    """Talk to the student of a run, which needs no prompt."""
+    from gepa_loop.sampling.base import Sampling
+    from gepa_loop.serving.finished import read_finished
+    from gepa_loop.serving.talk import open_talker
+    from gepa_loop.signals import interruptible
+
+    finished = read_finished(run)
+    config = finished.config
+    temperature = config.evaluate.temperature if temperature is None else temperature
+    sampling = Sampling(temperature, max_tokens or LONGER * config.sampling.max_tokens)
+    whole: tuple[Who, ...] = ("bare", "prompted", "student") if compare else ("student",)
+    with interruptible():
+        talker = open_talker(finished)
+        if question is not None:
+            _answer(talker, whole, {who: [("user", question)] for who in whole}, sampling, seed)
+            return
+        err.print(
+            f"student of prompt {finished.prompt.id} on {talker.base.name}, without a prompt. /new begins a new chat, /quit ends.",
+            highlight=False,
+            style="dim",
+        )
+        _talk(talker, whole, sampling, seed)
+
+
+def _talk(talker: Talker, whole: Sequence[Who], sampling: Sampling, seed: int | None) -> None:
+    chats: dict[Who, list[tuple[str, str]]] = {who: [] for who in whole}
+    for line in _lines():
+        if line == "/quit":
+            break
+        if line == "/new":
+            chats = {who: [] for who in whole}
+        elif line:
+            for turns in chats.values():
+                turns.append(("user", line))
+            try:
+                _answer(talker, whole, chats, sampling, seed)
+            except GepaLoopError as error:  # a chat that has become too long, say: the person can go on
+                err.print(f"{error} {error.hint}", highlight=False)
+                for turns in chats.values():
+                    turns.pop()
+
+
+def _lines() -> Iterator[str]:
+    """What a person types, or what is piped."""
+    asks = sys.stdin.isatty()
+    while True:
+        if asks:
+            err.print("> ", end="")
+        line = sys.stdin.readline()
+        if not line:
+            return
+        yield line.strip()
+
+
+def _answer(
+    talker: Talker,
+    whole: Sequence[Who],
+    chats: dict[Who, list[tuple[str, str]]],
+    sampling: Sampling,
+    seed: int | None,
+) -> None:
+    """Print the next reply of each, and add it to its chat."""
+    drawn = secrets.randbits(62) if seed is None else seed
+    for who in whole:
+        (reply,) = talker.reply(who, [tuple(chats[who])], sampling, [drawn])
+        chats[who].append(("assistant", reply.text))
+        told = f"  [{reply.tokens} tokens of at most {sampling.max_tokens}, cut]" if reply.cut else ""
+        named = Text(f"{who:<9} ", "bold") if len(whole) > 1 else Text("")
+        cost = Text(f"  ({reply.prompt_tokens} tokens read)", "dim") if len(whole) > 1 else Text("")
+        out.print(Text.assemble(named, printable(reply.text), cost, (told, "yellow")), highlight=False)
+
+
+def serve(
+    run: RunArgument,
+    host: Annotated[
+        str, typer.Option("--host", help="Who may ask: this machine alone, or 0.0.0.0.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8000,
+    temperature: TemperatureOption = None,
+    max_tokens: TokensOption = None,
+) -> None:
+    """Serve the student of a run by an OpenAI-compatible endpoint."""
+    try:
+        import starlette  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise EnvironmentFault(
+            f"the endpoint needs Starlette and uvicorn: {error}", "pip install 'gepa-loop[serve]'."
+        ) from error
+    from gepa_loop.serving.endpoint import Endpoint
+    from gepa_loop.serving.finished import read_finished
+    from gepa_loop.serving.listen import free_socket
+    from gepa_loop.serving.talk import open_talker
+
+    finished = read_finished(run)
+    config = finished.config
+    with free_socket(host, port) as listener:
+        talker = open_talker(finished)
+        endpoint = Endpoint(
+            talker,
+            config.evaluate.temperature if temperature is None else temperature,
+            max_tokens or LONGER * config.sampling.max_tokens,
+            config.sampling.batch,
+        )
+        address = f"http://{host}:{listener.getsockname()[1]}/v1"
+        out.print(
+            f"student of prompt {finished.prompt.id} on {talker.base.name}; sampler {talker.engine}",
+            highlight=False,
+        )
+        out.print(f"{address} serves {', '.join(endpoint.models)}; Ctrl-C ends it", highlight=False)
+        body = '{"model": "student", "messages": [{"role": "user", "content": "..."}]}'
+        out.print(
+            f"try: curl {address}/chat/completions -H 'Content-Type: application/json' -d '{body}'",
+            highlight=False,
+        )
+        sys.stdout.flush()
+        server = uvicorn.Server(uvicorn.Config(endpoint.app(), log_level="warning", access_log=False))
+        server.run(sockets=[listener])

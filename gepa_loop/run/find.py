@@ -1,0 +1,54 @@
+"""Runs by name: below ./runs, by the path of a folder, or `last`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from gepa_loop.errors import ConfigError
+from gepa_loop.outside.files import found_at
+
+LAST = "last"
+"""The run that wrote something last."""
+
+
+def all_runs(place: Path | None = None) -> list[Path]:
+    """The run directories below a folder, ./runs by default, the last that was written to first."""
+    found = [path.parent for path in (place or Path("runs")).glob("*/manifest.json")]
+    return sorted(found, key=lambda path: (-written(path), path.name))
+
+
+def written(run: Path) -> float:
+    """When a run wrote its last event or its result, in seconds since the epoch."""
+    files = (run / "events.jsonl", run / "result.json", run / "manifest.json")
+    return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
+
+
+def run_folder(run: str, wanted: Callable[[Path], bool] = lambda _: True, what: str = "Runs") -> Path:
+    """The folder of a run.
+
+    Args:
+        run: A name below ./runs, the path of a run directory, or `last`.
+        wanted: Of which runs `last` is the last, and which a message lists.
+        what: What those are called.
+
+    Raises:
+        ConfigError: There is no such run.
+    """
+    places = (Path("runs") / run, Path(run))
+    for place in places:
+        if found_at(place / "manifest.json"):
+            return place
+    runs = [path for path in all_runs() if wanted(path)]
+    if run == LAST and runs:
+        return runs[0]
+    there = [place for place in places if found_at(place, Path.is_dir)]
+    raise ConfigError(
+        f"{there[0]}: no run directory" if there else f"{run}: no such run", known_runs(wanted, what)
+    )
+
+
+def known_runs(wanted: Callable[[Path], bool], what: str) -> str:
+    """Which runs there are of a kind, in a sentence."""
+    names = ", ".join(sorted(path.name for path in all_runs() if wanted(path)))
+    return f"{what}: {names}." if names else f"{what}: none below {Path('runs').resolve()}."

@@ -1,0 +1,1 @@
+"""What becomes of a student after its run: talked to, served, exported."""

@@ -1,0 +1,102 @@
+"""A finished run as a value: its student, the prompt that it was distilled from, and what it scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from gepa_loop.config.whole import Config
+from gepa_loop.errors import ConfigError, RunDirectoryError
+from gepa_loop.outside.files import parse_json, read_file
+from gepa_loop.run.files import read_json
+from gepa_loop.run.find import run_folder
+from gepa_loop.run.identity import read_manifest
+from gepa_loop.task.prompts import Candidate, read_prompt
+
+LARGEST = 2**26
+"""Bytes of the largest result.json."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run of `distill` or `loop` that has a student."""
+
+    path: Path
+    command: str
+    config: Config
+    day: str
+    """What chat templates take for today."""
+    prompt: Candidate
+    adapter: Path
+    result: Mapping[str, Any]
+    """The content of result.json."""
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+
+def has_student(folder: Path) -> bool:
+    """Whether a run is finished and has a student, as far as its files tell without a look at their checks."""
+    file = folder / "result.json"
+    if not file.exists():
+        return False
+    try:
+        result = parse_json(read_file(file, LARGEST))
+    except (OSError, ValueError):
+        return False
+    if not isinstance(result, dict):
+        return False
+    return isinstance(result.get("adapter"), str) or any(folder.glob("distill/*/adapter/adapter_config.json"))
+
+
+def read_finished(run: str) -> Finished:
+    """A run with its student.
+
+    Args:
+        run: A name below ./runs, the path of a run directory, or `last`.
+
+    Raises:
+        ConfigError: There is no such run.
+        RunDirectoryError: It is not finished, has no student, or was written by another version.
+    """
+    path = run_folder(run, has_student, "Runs with a student")
+    identity = read_manifest(path)["identity"]
+    command = str(identity.get("command", ""))
+    if command not in ("distill", "loop"):
+        raise ConfigError(
+            f"run {path.name} is one of `{command}`, which makes no student", "`distill` and `loop` do."
+        )
+    if not (path / "result.json").exists():
+        raise RunDirectoryError(f"run {path.name} is not finished", "Run its command again to continue it.")
+    result: Mapping[str, Any] = read_json(path / "result.json")
+    if command == "loop":
+        adapter, prompt = result["adapter"], path / result["prompt"]
+        if adapter is None:
+            raise RunDirectoryError(
+                f"run {path.name} has no student: no round has a winner",
+                "Its report.html says why. `gepa-loop distill` trains a student of any prompt.",
+            )
+    else:
+        id_ = str(identity["prompts"])
+        adapter, prompt = f"distill/{id_}/adapter", path / "prompts" / f"{id_}.txt"
+    return Finished(
+        path, command, _config(path), str(identity["model.date"]), read_prompt(prompt), path / adapter, result
+    )
+
+
+def _config(path: Path) -> Config:
+    values: dict[str, Any] = dict(read_json(path / "config.json"))
+    for key in ("schema_version", "check"):
+        values.pop(key, None)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise RunDirectoryError(
+            f"{path / 'config.json'}: written by another version of gepa-loop: {error.errors()[0]['msg']}",
+            "Use that version, or run it again.",
+        ) from None

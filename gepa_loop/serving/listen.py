@@ -1,0 +1,37 @@
+"""A socket that is bound before a model is loaded, so that a port that is taken is said at once."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gepa_loop.errors import EnvironmentFault
+
+
+@contextmanager
+def free_socket(host: str, port: int) -> Iterator[socket.socket]:
+    """A bound socket; port 0 takes a free one.
+
+    Raises:
+        EnvironmentFault: The address cannot be had.
+    """
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"--host {host}: {error.strerror or error}", "Name an address of this machine."
+        ) from None
+    with listener:
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except (OSError, OverflowError) as error:
+            raise EnvironmentFault(
+                f"{host}:{port}: {getattr(error, 'strerror', None) or error}",
+                "--port names another one; 0 takes a free one.",
+            ) from None
+        yield listener
