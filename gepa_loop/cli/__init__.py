@@ -104,6 +104,7 @@ for _command in (
     make.sweep,
     after.chat,
     after.serve,
+    after.export,
 ):
     app.command()(_command)
 config_app.command("show")(read.config_show)

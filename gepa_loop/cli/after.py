@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -118,6 +119,51 @@ def _answer(
         named = Text(f"{who:<9} ", "bold") if len(whole) > 1 else Text("")
         cost = Text(f"  ({reply.prompt_tokens} tokens read)", "dim") if len(whole) > 1 else Text("")
         out.print(Text.assemble(named, printable(reply.text), cost, (told, "yellow")), highlight=False)
+
+
+def export(
+    run: RunArgument,
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A folder that is not there yet.")],
+    merged: Annotated[bool, typer.Option("--merged", help="Write merged weights, too.")] = False,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            metavar="NAME",
+            help="How the adapter names its base. Default: the run's model; a folder is copied.",
+        ),
+    ] = None,
+    rank: Annotated[
+        int | None,
+        typer.Option(
+            "--rank",
+            min=1,
+            help="Of the adapter; fewer than its own approximates it. Default: one that vLLM serves.",
+        ),
+    ] = None,
+) -> None:
+    """Write the student of a run for others: a PEFT adapter with tokenizer, card and check; each is loaded again and compared."""
+    from gepa_loop.serving.export import Wanted
+    from gepa_loop.serving.export import export as write
+    from gepa_loop.serving.finished import questions_of, read_finished
+    from gepa_loop.serving.talk import open_talker
+    from gepa_loop.signals import interruptible
+
+    finished = read_finished(run)
+    chats, doubt = questions_of(finished)
+    if doubt:
+        out.print(Text.assemble(("warning:", "yellow"), " ", printable(doubt)), highlight=False)
+    with interruptible():
+        wanted = Wanted(to.expanduser().resolve(), merged, base, rank)
+        done = write(
+            open_talker(finished), chats, wanted, lambda text: err.print(text, style="dim", highlight=False)
+        )
+    for line in done.said:
+        out.print(line, highlight=False)
+    out.print(f"wrote {to}: README.md is its card, check.py asks {len(chats[:5])} questions", highlight=False)
+    out.print("next, one of:", highlight=False)
+    for line in done.commands:
+        out.print(f"  {line}", highlight=False)
 
 
 def serve(

@@ -10,12 +10,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from gepa_loop.config.whole import Config
-from gepa_loop.errors import ConfigError, RunDirectoryError
+from gepa_loop.errors import ConfigError, GepaLoopError, RunDirectoryError
 from gepa_loop.outside.files import parse_json, read_file
 from gepa_loop.run.files import read_json
 from gepa_loop.run.find import run_folder
 from gepa_loop.run.identity import read_manifest
+from gepa_loop.sampling.canary import TEXTS
+from gepa_loop.task.items import load_task
 from gepa_loop.task.prompts import Candidate, read_prompt
+from gepa_loop.task.records import Messages
 
 LARGEST = 2**26
 """Bytes of the largest result.json."""
@@ -100,3 +103,15 @@ def _config(path: Path) -> Config:
             f"{path / 'config.json'}: written by another version of gepa-loop: {error.errors()[0]['msg']}",
             "Use that version, or run it again.",
         ) from None
+
+
+def questions_of(finished: Finished) -> tuple[list[Messages], str]:
+    """Questions of a run's task, those of `test` first, and why they are others where the task cannot be had any more."""
+    try:
+        task = load_task(finished.config.task, finished.config.seed, finished.config.loop.rounds)
+    except GepaLoopError as error:
+        examples = [str(one["question"]) for one in finished.result.get("examples", [])]
+        return [
+            (("user", text),) for text in examples or TEXTS
+        ], f"the task's items cannot be had, so others are asked: {error}"
+    return [item.messages for item in task.splits["test"]], ""

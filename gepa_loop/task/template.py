@@ -69,7 +69,7 @@ class Chat:
         try:
             text = tokenizer.apply_chat_template(
                 turns,
-                chat_template=self._on_its_day(tokenizer.get_chat_template()),
+                chat_template=self.dated(tokenizer.get_chat_template()),
                 tokenize=False,
                 add_generation_prompt=generate,
                 **self.arguments,
@@ -79,7 +79,7 @@ class Chat:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise ModelError(f"its chat template refuses {_roles(turns)}: {reason}") from error
 
-    def _on_its_day(self, source: str) -> str:
+    def dated(self, source: str) -> str:
         """The template with its date written out: transformers hands templates no function but its own clock."""
         if not self.day:
             return source

@@ -1,0 +1,193 @@
+"""A student as files for others: an adapter that PEFT opens, merged weights, what to serve them with, and a check of all of it.
+
+Everything that is written is loaded again by the libraries that others will load it with, and its log-probabilities of some replies are compared
+with those of the student before the export counts as done.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gepa_loop.errors import ConfigError
+from gepa_loop.model.base import Base
+from gepa_loop.model.bundled import TINY
+from gepa_loop.model.files import model_place
+from gepa_loop.model.lora.adapter import Adapter
+from gepa_loop.model.lora.files import write_adapter
+from gepa_loop.model.lora.rank import compressed, padded
+from gepa_loop.model.origin import Origin
+from gepa_loop.outside.files import found_at
+from gepa_loop.run.files import disk_errors, write_bytes, write_json, write_text
+from gepa_loop.sampling.vllm.options import served_rank
+from gepa_loop.serving.card import write_card
+from gepa_loop.serving.finished import Finished
+from gepa_loop.serving.merge import write_merged
+from gepa_loop.serving.talk import Talker
+from gepa_loop.serving.template import served_template
+from gepa_loop.serving.verify import Sample, Verdict, read_as_peft, read_as_whole, samples_of
+from gepa_loop.task.records import Messages
+
+CHECKED = 5
+"""Questions whose replies are stored, and compared."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for."""
+
+    to: Path
+    merged: bool = False
+    base: str | None = None
+    """The base's id on the hub, or where it lies, for whoever loads the adapter; None is the run's own."""
+    rank: int | None = None
+    """Of the exported adapter; None is its own, filled up with zeros to one that vLLM serves."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, in sentences, and how to go on."""
+
+    said: tuple[str, ...]
+    commands: tuple[str, ...]
+
+
+def export(
+    talker: Talker, chats: Sequence[Messages], wanted: Wanted, tell: Callable[[str], None]
+) -> Exported:
+    """Write a run's student into a folder that is not there yet, or is empty.
+
+    Args:
+        talker: The run, loaded.
+        chats: Some of the task's questions, whose replies are stored for `check.py`.
+        wanted: What is to be written.
+        tell: Told what is being done.
+
+    Raises:
+        ConfigError: The folder holds something, or the rank cannot be had.
+        EnvironmentFault: It cannot be written.
+        ModelError: What was written is not the student when it is loaded again.
+    """
+    finished, base, folder = talker.finished, talker.base, wanted.to
+    if found_at(folder, Path.exists) and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"--to {folder}: it is not empty", "Name a folder that is not there yet.")
+    student, said_rank = _of_rank(talker, wanted.rank)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    template = served_template(talker.renderer)
+    tell("asking the student for replies that are stored")
+    samples = samples_of(talker, chats[:CHECKED])
+    name, said_base = _base_of(base, finished, wanted)
+    tell("writing the adapter")
+    write_adapter(folder, student, Origin(name, base.origin.weights))
+    save_tokenizer(base, folder, template)
+    _write_check(folder, samples, talker)
+    said = [f"adapter: rank {student.rank}{said_rank}; {said_base}"]
+    tell("loading it again with PEFT")
+    found: dict[str, Verdict] = {"PEFT": read_as_peft(folder, base, samples)}
+    if wanted.merged:
+        tell("merging")
+        with disk_errors(folder):
+            write_merged(base, student, folder / "merged")
+            save_tokenizer(base, folder / "merged", template)
+        tell("loading it again with transformers")
+        found["merged"] = read_as_whole(folder / "merged", base, samples)
+    said += [f"{what}: {verdict}" for what, verdict in found.items()]
+    # The card goes with the folder wherever that is taken, so it names no place of this machine.
+    moved = serve_commands(
+        "base" if Path(name).is_absolute() else name, student.rank, Path("."), wanted.merged
+    )
+    write_card(folder, talker, student, name, found, moved)
+    for file in ("LICENSE", "LICENSE.txt"):
+        _copy_license(base, file, folder)
+    return Exported(tuple(said), serve_commands(name, student.rank, folder, wanted.merged))
+
+
+def _of_rank(talker: Talker, rank: int | None) -> tuple[Adapter, str]:
+    """The student in a rank that vLLM serves, and what that changed."""
+    student = talker.student
+    if rank is None or rank == student.rank:
+        served = served_rank(student.rank) if rank is None else rank
+        if served == student.rank:
+            return student, ""
+        return padded(
+            student, served
+        ), f" (of {student.rank}, filled up with zeros, as vLLM serves certain ranks only)"
+    if rank > student.rank:
+        return padded(student, rank), f" (of {student.rank}, filled up with zeros)"
+    if rank < 1:
+        raise ConfigError(f"--rank {rank}: not a rank")
+    return compressed(student, rank), f" (of {student.rank}, by its largest singular values)"
+
+
+def _base_of(base: Base, finished: Finished, wanted: Wanted) -> tuple[str, str]:
+    """How the base is named for whoever loads the adapter, and a sentence on it; what no hub has is copied."""
+    if wanted.base is not None:
+        return wanted.base, f"base {wanted.base}, as --base says"
+    name = finished.config.model.name
+    place = None if name == TINY else model_place(name)
+    if place is not None and not found_at(Path(place), Path.is_dir):
+        return name, f"base {name} of the Hugging Face hub"
+    target = (wanted.to / "base").resolve()
+    with disk_errors(target):
+        if place is None:
+            base.model.save_pretrained(target)
+        else:
+            shutil.copytree(Path(place), target, ignore=shutil.ignore_patterns("*.gguf", ".*"))
+    save_tokenizer(base, target, str(base.tokenizer.get_chat_template()))
+    return str(
+        target
+    ), f"its base is copied into {target.name}/, as {name} has no id on a hub; --base OWNER/NAME names one"
+
+
+def save_tokenizer(base: Base, folder: Path, template: str) -> None:
+    """Save a model's tokenizer with a chat template.
+
+    Raises:
+        EnvironmentFault: The folder cannot be written.
+    """
+    import copy
+
+    tokenizer = copy.deepcopy(base.tokenizer)
+    tokenizer.chat_template = template
+    with disk_errors(folder):
+        for written in tokenizer.save_pretrained(folder):
+            # The tokenizer of a model that was read from GGUF would bring that file along.
+            if Path(written).suffix == ".gguf":
+                Path(written).unlink()
+
+
+def _write_check(folder: Path, samples: Sequence[Sample], talker: Talker) -> None:
+    from importlib import resources
+
+    write_json(
+        folder / "check.json",
+        {
+            "max_tokens": talker.finished.config.sampling.max_tokens,
+            "items": [{"messages": sample.messages, "reply": sample.reply} for sample in samples],
+        },
+    )
+    script = (resources.files("gepa_loop.serving") / "check_student.txt").read_text("utf-8")
+    write_text(folder / "check.py", script)
+
+
+def _copy_license(base: Base, file: str, folder: Path) -> None:
+    if base.name in (TINY,) or base.name.startswith("bundled:"):
+        return
+    source = Path(base.name).expanduser() / file
+    if source.is_file():
+        write_bytes(folder / file, source.read_bytes())
+
+
+def serve_commands(base: str, rank: int, folder: Path, merged: bool) -> tuple[str, ...]:
+    """Lines by which others serve the student."""
+    found = [
+        f"vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules student={folder} "
+        f"--chat-template {folder / 'chat_template.jinja'}",
+        f"python {folder / 'check.py'}",
+    ]
+    if merged:
+        found.insert(1, f"vllm serve {folder / 'merged'}")
+    return tuple(found)
