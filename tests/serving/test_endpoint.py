@@ -39,7 +39,9 @@ def client(talker: Talker) -> Iterator[httpx.Client]:
         server = uvicorn.Server(uvicorn.Config(endpoint.app(), log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as asking:
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60, trust_env=False
+        ) as asking:
             yield asking
         server.should_exit = True
         thread.join()
