@@ -125,6 +125,17 @@ def export(
     run: RunArgument,
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A folder that is not there yet.")],
     merged: Annotated[bool, typer.Option("--merged", help="Write merged weights, too.")] = False,
+    gguf: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--gguf",
+            metavar="TYPE",
+            help="Write GGUF for llama.cpp: f32, f16, bf16, q8_0, or lora for the adapter alone. Several times.",
+        ),
+    ] = None,
+    ollama: Annotated[
+        bool, typer.Option("--ollama", help="Write a Modelfile for the first GGUF file.")
+    ] = False,
     base: Annotated[
         str | None,
         typer.Option(
@@ -154,7 +165,7 @@ def export(
     if doubt:
         out.print(Text.assemble(("warning:", "yellow"), " ", printable(doubt)), highlight=False)
     with interruptible():
-        wanted = Wanted(to.expanduser().resolve(), merged, base, rank)
+        wanted = Wanted(to.expanduser().resolve(), merged, tuple(gguf or ()), ollama, base, rank)
         done = write(
             open_talker(finished), chats, wanted, lambda text: err.print(text, style="dim", highlight=False)
         )

@@ -24,10 +24,21 @@ from gepa_loop.run.files import disk_errors, write_bytes, write_json, write_text
 from gepa_loop.sampling.vllm.options import served_rank
 from gepa_loop.serving.card import write_card
 from gepa_loop.serving.finished import Finished
-from gepa_loop.serving.merge import write_merged
+from gepa_loop.serving.gguf_file import KINDS, check_lora, read_model, write_lora, write_model
+from gepa_loop.serving.gguf_layout import pre_tokenizer, shape_of
+from gepa_loop.serving.merge import merged_into
+from gepa_loop.serving.ollama import Between, between_of, modelfile
 from gepa_loop.serving.talk import Talker
 from gepa_loop.serving.template import served_template
-from gepa_loop.serving.verify import Sample, Verdict, read_as_peft, read_as_whole, samples_of
+from gepa_loop.serving.verify import (
+    Sample,
+    Verdict,
+    judged,
+    read_as_peft,
+    read_as_whole,
+    reply_logprobs,
+    samples_of,
+)
 from gepa_loop.task.records import Messages
 
 CHECKED = 5
@@ -40,6 +51,10 @@ class Wanted:
 
     to: Path
     merged: bool = False
+    gguf: tuple[str, ...] = ()
+    """GGUF files: kinds of weights (`gguf_file.KINDS`), or `lora` for the adapter alone."""
+    ollama: bool = False
+    """A Modelfile for the first GGUF file of weights."""
     base: str | None = None
     """The base's id on the hub, or where it lies, for whoever loads the adapter; None is the run's own."""
     rank: int | None = None
@@ -74,6 +89,7 @@ def export(
     if found_at(folder, Path.exists) and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"--to {folder}: it is not empty", "Name a folder that is not there yet.")
     student, said_rank = _of_rank(talker, wanted.rank)
+    between = _check_gguf(talker, wanted)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     template = served_template(talker.renderer)
@@ -89,20 +105,63 @@ def export(
     found: dict[str, Verdict] = {"PEFT": read_as_peft(folder, base, samples)}
     if wanted.merged:
         tell("merging")
-        with disk_errors(folder):
-            write_merged(base, student, folder / "merged")
-            save_tokenizer(base, folder / "merged", template)
+        with disk_errors(folder), merged_into(base, student) as model:
+            model.save_pretrained(folder / "merged")
+        save_tokenizer(base, folder / "merged", template)
         tell("loading it again with transformers")
         found["merged"] = read_as_whole(folder / "merged", base, samples)
+    for kind in wanted.gguf:
+        tell(f"writing GGUF, {kind}")
+        file = folder / f"student-{kind}.gguf"
+        if kind == "lora":
+            write_lora(student, base.model.config, file)
+            check_lora(file, student, base.model.config)
+            said.append("GGUF lora: read again, every number as the adapter has it")
+            continue
+        with merged_into(base, student) as model:
+            write_model(model, base.tokenizer, template, file, kind)
+        again = read_model(file, base.model)
+        read = [reply_logprobs(again, one.prompt_ids, one.reply_ids) for one in samples]
+        found[f"GGUF {kind}"] = judged(f"GGUF {kind}", read, base, samples, merged=True)
+    if between is not None:
+        _write_modelfile(talker, between, wanted)
     said += [f"{what}: {verdict}" for what, verdict in found.items()]
     # The card goes with the folder wherever that is taken, so it names no place of this machine.
-    moved = serve_commands(
-        "base" if Path(name).is_absolute() else name, student.rank, Path("."), wanted.merged
-    )
+    moved = serve_commands("base" if Path(name).is_absolute() else name, student.rank, Path("."), wanted)
     write_card(folder, talker, student, name, found, moved)
-    for file in ("LICENSE", "LICENSE.txt"):
-        _copy_license(base, file, folder)
-    return Exported(tuple(said), serve_commands(name, student.rank, folder, wanted.merged))
+    for licence in ("LICENSE", "LICENSE.txt"):
+        _copy_license(base, licence, folder)
+    return Exported(tuple(said), serve_commands(name, student.rank, folder, wanted))
+
+
+def _check_gguf(talker: Talker, wanted: Wanted) -> Between | None:
+    """Refuse files that cannot be written, before anything is; what stands between turns, for a Modelfile."""
+    weights = [kind for kind in wanted.gguf if kind != "lora"]
+    for kind in weights:
+        if kind not in KINDS:
+            raise ConfigError(
+                f"--gguf {kind}: not written here",
+                f"Written are {', '.join(KINDS)} and lora; llama.cpp's llama-quantize makes others of f16.",
+            )
+    if wanted.gguf:
+        shape_of(talker.base.model.config)
+    if weights:
+        pre_tokenizer(talker.base.tokenizer)
+    if not wanted.ollama:
+        return None
+    if not weights:
+        raise ConfigError("--ollama needs a GGUF file of weights", f"--gguf writes one: {', '.join(KINDS)}.")
+    return between_of(talker.renderer)
+
+
+def _write_modelfile(talker: Talker, between: Between, wanted: Wanted) -> None:
+    config = talker.finished.config
+    kind = next(kind for kind in wanted.gguf if kind != "lora")
+    stops = [talker.base.tokenizer.decode([number]) for number in talker.base.stop_ids]
+    text = modelfile(
+        f"student-{kind}.gguf", between, stops, config.evaluate.temperature, config.sampling.max_tokens
+    )
+    write_text(wanted.to / "Modelfile", text)
 
 
 def _of_rank(talker: Talker, rank: int | None) -> tuple[Adapter, str]:
@@ -181,13 +240,18 @@ def _copy_license(base: Base, file: str, folder: Path) -> None:
         write_bytes(folder / file, source.read_bytes())
 
 
-def serve_commands(base: str, rank: int, folder: Path, merged: bool) -> tuple[str, ...]:
+def serve_commands(base: str, rank: int, folder: Path, wanted: Wanted) -> tuple[str, ...]:
     """Lines by which others serve the student."""
     found = [
         f"vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules student={folder} "
         f"--chat-template {folder / 'chat_template.jinja'}",
         f"python {folder / 'check.py'}",
     ]
-    if merged:
+    if wanted.merged:
         found.insert(1, f"vllm serve {folder / 'merged'}")
+    found += [
+        f"llama-server -m {folder / f'student-{kind}.gguf'} --jinja" for kind in wanted.gguf if kind != "lora"
+    ]
+    if wanted.ollama:
+        found.append(f"ollama create student -f {folder / 'Modelfile'} && ollama run student")
     return tuple(found)
