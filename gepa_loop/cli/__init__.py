@@ -19,14 +19,22 @@ app = typer.Typer(
     name="gepa-loop",
     help="Find the prompt whose distilled student is best.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
 config_app = typer.Typer(no_args_is_help=True, help="Show presets and resolved configurations.")
-app.add_typer(config_app, name="config")
+app.add_typer(config_app, name="config", rich_help_panel="look")
 prompts_app = typer.Typer(no_args_is_help=True, help="Read the prompts of a search, done or still running.")
-app.add_typer(prompts_app, name="prompts")
+app.add_typer(prompts_app, name="prompts", rich_help_panel="look")
+runs_app = typer.Typer(help="List and delete runs.", invoke_without_command=True)
+app.add_typer(runs_app, name="runs", rich_help_panel="look")
+
+
+@runs_app.callback()
+def _runs(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        read.runs_list()
 
 
 def main() -> None:
@@ -92,24 +100,19 @@ def _root(
         raise EnvironmentFault("the working directory was deleted", "Change to one that exists.") from None
 
 
-for _command in (
-    begin.init,
-    begin.check,
-    begin.doctor,
-    make.optimize,
-    make.plan,
-    make.distill,
-    make.evaluate,
-    make.loop,
-    make.sweep,
-    after.chat,
-    after.serve,
-    after.export,
-):
-    app.command()(_command)
+PANELS = {
+    "begin": (begin.init, begin.doctor, begin.check, make.plan),
+    "run": (make.optimize, make.distill, make.loop, make.evaluate, make.sweep),
+    "use what a run made": (after.chat, after.serve, after.export),
+}
+for _panel, _commands in PANELS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)
 config_app.command("show")(read.config_show)
 config_app.command("explain")(read.config_explain)
 config_app.command("presets")(read.config_presets)
 prompts_app.command("list")(read.prompts_list)
 prompts_app.command("show")(read.prompts_show)
 prompts_app.command("diff")(read.prompts_diff)
+runs_app.command("list")(read.runs_list)
+runs_app.command("remove")(read.runs_remove)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from gepa_loop.cli.options import ConfigOption, SetOption
+from gepa_loop.cli.options import ConfigOption, SetOption, say_next
 from gepa_loop.errors import EnvironmentFault, ModelError
 from gepa_loop.outside.redact import printable
 from gepa_loop.show.terminal import out
@@ -100,9 +100,8 @@ def init(
     _warn([*doubts, *proposal.doubts, *task.warnings()])
     sizes = ", ".join(f"{split} {len(items):,}" for split, items in task.splits.items() if items)
     out.print(f"wrote {_shown(target)}: it loads, with {sizes}", highlight=False)
-    named = "" if target.name == "gepa-loop.toml" else f" --config {_shown(target)}"
-    unprompted = "" if prompt is not None else " --prompt FILE"
-    out.print(f"next: gepa-loop check{named}{unprompted}", highlight=False)
+    default = target == Path.cwd().resolve() / "gepa-loop.toml"
+    say_next("check", *(() if prompt else ("--prompt", "FILE")), config=None if default else _shown(target))
 
 
 def doctor(config: ConfigOption = None, sets: SetOption = None) -> None:
@@ -116,12 +115,13 @@ def doctor(config: ConfigOption = None, sets: SetOption = None) -> None:
     for one in examine(config, sets or (), Path.cwd()):
         out.print(finding_row(one), soft_wrap=False)
         faults += [one] if one.state == "fault" else []
-    again = f" --config {config}" if config else ""
     if not faults:
-        out.print(f"no fault was found\nnext: gepa-loop check{again}", highlight=False)
+        out.print("no fault was found", highlight=False)
+        say_next("check", config=config, sets=sets)
         return
-    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-    out.print(f"{count}; next: gepa-loop doctor{again} when they are mended", highlight=False)
+    out.print("1 fault" if len(faults) == 1 else f"{len(faults)} faults", highlight=False)
+    out.print("when they are mended, ", end="", highlight=False)
+    say_next("doctor", config=config, sets=sets)
     raise typer.Exit(min(one.code for one in faults))
 
 
@@ -163,14 +163,14 @@ def check(
         )
     for sentence in trial.suggestions:
         out.print(Text.assemble(("try:", "cyan"), " ", printable(sentence)), highlight=False)
-    again = f" --config {config}" if config else ""
-    then = (
-        "check" if trial.suggestions else f"distill --prompt {source}" if Path(source).is_file() else "plan"
-    )
-    out.print(
-        f"next: gepa-loop {then}{again}{' with what is suggested' if trial.suggestions else ''}",
-        highlight=False,
-    )
+    if trial.suggestions:
+        out.print("with what is suggested, ", end="", highlight=False)
+        say_next("check", config=config, sets=sets)
+    elif Path(source).is_file():
+        shown = str(prompt) if prompt is not None else _shown(Path(source))
+        say_next("distill", "--prompt", shown, config=config, sets=sets)
+    else:
+        say_next("plan", config=config, sets=sets)
 
 
 def _ask(yes: bool) -> Ask:

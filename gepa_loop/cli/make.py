@@ -16,6 +16,7 @@ from gepa_loop.cli.options import (
     RoundsOption,
     SetOption,
     Switch,
+    say_next,
 )
 from gepa_loop.command import DISTILL, EVALUATE, LOOP, OPTIMIZE, SWEEP, Flags, Inputs
 from gepa_loop.errors import ConfigError, NoGain
@@ -37,7 +38,7 @@ def optimize(
     with open_session(OPTIMIZE, Flags(config, sets or (), run_name, dry_run, fresh)) as opened:
         from gepa_loop.lab import seed_prompt
         from gepa_loop.show.browse import print_front
-        from gepa_loop.show.searches import read_search
+        from gepa_loop.show.searches import pick, read_search
         from gepa_loop.stages.search import Purpose, search
 
         lab, run, view = opened
@@ -45,6 +46,9 @@ def optimize(
     out.print()
     print_front(read_search(str(run.path)), out)
     out.print(f"prompts: {shown(run.path / 'optimize' / 'prompts')}", highlight=False)
+    found = read_search(str(run.path))
+    best = shown(run.path / "optimize" / "prompts" / f"{pick(found, 'best')['id']}.txt")
+    say_next("distill", "--prompt", best, config=config, sets=sets)
 
 
 def plan(
@@ -53,8 +57,12 @@ def plan(
     sets: SetOption = None,
 ) -> None:
     """Print what a loop may take: rollouts, tokens, proposals, US dollars and minutes."""
-    with open_session(LOOP, Flags(config, _with(sets, "loop.rounds", rounds), dry_run=True)):
-        pass
+    try:
+        with open_session(LOOP, Flags(config, _with(sets, "loop.rounds", rounds), dry_run=True)):
+            pass
+    except typer.Exit:
+        say_next("loop", *(() if rounds is None else ("--rounds", str(rounds))), config=config, sets=sets)
+        raise
 
 
 def distill(
@@ -108,6 +116,7 @@ def distill(
         f"{decimal(kept.score)} at step {kept.step} (kept: {kept.reason}){later}\nadapter: {shown(run.path / 'distill' / candidate.id / 'adapter')}",
         highlight=False,
     )
+    say_next("chat", run.name, "--compare")
 
 
 def evaluate(
@@ -201,6 +210,10 @@ def loop(
     if result["adapter"] is not None:
         out.print(f"adapter: {shown(run.path / result['adapter'])}", highlight=False)
     out.print(f"report:  {shown(report)}", highlight=False)
+    if result["adapter"] is not None:
+        say_next("chat", run.name, "--compare")
+    else:
+        say_next("prompts", "list", run.name)
     why = missing_gain(lab.config.loop.alpha, result)
     if require_gain and why is not None:
         raise NoGain(f"no significant gain: {why}", "The run is complete; see its result.json.")

@@ -2,10 +2,39 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+from gepa_loop.show.terminal import out
+
+
+def _run_names(incomplete: str) -> list[str]:
+    """For a shell that completes a run's name."""
+    from gepa_loop.run.find import LAST, all_runs
+
+    return [name for name in (LAST, *(path.name for path in all_runs())) if name.startswith(incomplete)]
+
+
+def _sources(incomplete: str) -> list[str]:
+    """So, of `--config`: presets, and TOML files of the working directory."""
+    from pathlib import Path
+
+    from gepa_loop.config.layers import presets
+
+    files = [path.name for path in Path().glob("*.toml")]
+    return [name for name in (*files, *presets()) if name.startswith(incomplete)]
+
+
+def _keys(incomplete: str) -> list[str]:
+    """So, of `--set`."""
+    from gepa_loop.config.explain import all_keys
+
+    return [f"{key}=" for key in all_keys() if key.startswith(incomplete)]
+
 
 ConfigOption = Annotated[
     str | None,
@@ -13,6 +42,7 @@ ConfigOption = Annotated[
         "--config",
         metavar="FILE_OR_PRESET",
         help="A TOML file or a preset. Default: ./gepa-loop.toml, else demo.",
+        autocompletion=_sources,
     ),
 ]
 SetOption = Annotated[
@@ -20,7 +50,8 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY.PATH=VALUE",
-        help="Set one value; any number of times. `config show` lists the keys.",
+        help="Set one value; any number of times. `config explain` lists the keys.",
+        autocompletion=_keys,
     ),
 ]
 NameOption = Annotated[
@@ -53,9 +84,23 @@ FreshOption = Annotated[
     bool, typer.Option("--fresh/--resume", help="Delete an earlier run of this name, or continue it.")
 ]
 RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's name below runs/, the path of its folder, or `last`.")
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A run's name below runs/, the path of its folder, or `last`.",
+        autocompletion=_run_names,
+    ),
 ]
 RoundOption = Annotated[
     int | None, typer.Option("--round", min=0, help="A loop's round. Default: the last with a search.")
 ]
 ID_HELP = "The beginning of a candidate's id, or 'seed', or 'best'."
+
+
+def say_next(*words: str, config: str | None = None, sets: Sequence[str] | None = None) -> None:
+    """The command that a user types next, with the flags of this one."""
+    flags = [
+        *(["--config", config] if config else []),
+        *(word for one in sets or () for word in ("--set", one)),
+    ]
+    out.print(f"next: gepa-loop {shlex.join([*words, *flags])}", highlight=False)

@@ -7,7 +7,14 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from gepa_loop.cli.options import ID_HELP, ConfigOption, RoundOption, RunArgument, SetOption
+from gepa_loop.cli.options import (
+    ID_HELP,
+    ConfigOption,
+    RoundOption,
+    RunArgument,
+    SetOption,
+    say_next,
+)
 from gepa_loop.show.terminal import out
 
 
@@ -55,6 +62,44 @@ def config_presets() -> None:
         out.print(title, highlight=False, style="underline")
         for name, about in found.items():
             out.print(Text.assemble((name, "bold"), "  ", about), highlight=False)
+
+
+def runs_list() -> None:
+    """List the runs below ./runs, the last written first: what they are, how far, how large, what they found."""
+    from gepa_loop.run.find import all_runs
+    from gepa_loop.serving.finished import has_student
+    from gepa_loop.show.runs import run_line, runs_table
+
+    folders = all_runs()
+    if not folders:
+        out.print("there are no runs below ./runs", highlight=False)
+        say_next("init", "--data", "FILE", "--prompt", "FILE")
+        return
+    out.print(runs_table([run_line(path) for path in folders]), soft_wrap=False)
+    ready = next((path for path in folders if has_student(path)), None)
+    if ready is not None:
+        say_next("chat", ready.name, "--compare")
+
+
+def runs_remove(
+    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names below runs/.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete runs with all that they made; the ledger of looks at test keeps what it knows."""
+    import shutil
+
+    from gepa_loop.run.directory import locked
+    from gepa_loop.run.files import disk_errors
+    from gepa_loop.run.find import run_folder
+
+    folders = [run_folder(name) for name in names]
+    shown = ", ".join(folder.name for folder in folders)
+    if not yes and not typer.confirm(f"Delete {shown}?"):
+        raise typer.Exit(1)
+    for folder in folders:
+        with locked(folder / ".lock", folder, "End that process first."), disk_errors(folder):
+            shutil.rmtree(folder)
+    out.print(f"deleted {shown}", highlight=False)
 
 
 def prompts_list(

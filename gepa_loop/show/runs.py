@@ -1,0 +1,93 @@
+"""The runs of a folder, a line each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from gepa_loop.errors import RunDirectoryError
+from gepa_loop.run.files import read_json
+from gepa_loop.run.find import written
+from gepa_loop.run.identity import read_manifest
+from gepa_loop.scores.numbers import decimal
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """What a line says of a run."""
+
+    name: str
+    command: str
+    state: str
+    """`done`, `unfinished`, or `damaged` where a file is not as it was written."""
+    outcome: str
+    megabytes: float
+    hours: float
+    """Since something was written last."""
+
+
+def run_line(folder: Path) -> RunLine:
+    """A run, as far as it can be read."""
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+    hours = (time.time() - written(folder)) / 3600
+    command, state, outcome = "", "unfinished", ""
+    try:
+        command = str(read_manifest(folder)["identity"].get("command", ""))
+        done = folder / ("optimize/result.json" if command == "optimize" else "result.json")
+        if done.exists():
+            state, outcome = "done", _outcome(command, read_json(done))
+    except RunDirectoryError:
+        state = "damaged"
+    return RunLine(folder.name, command, state, outcome, size, hours)
+
+
+def _outcome(command: str, result: Any) -> str:
+    """What a finished run found, on `test` where it looked there."""
+    if command == "loop":
+        scores = result["test"]
+        who = {"bare": scores["base"], "prompted": scores["prompted"], "student": scores["student"]}
+    elif command == "distill":
+        scores = result[result["decides"]]
+        who = {"bare": scores["base"], "prompted": scores["prompted"], "student": scores["student"]}
+    elif command == "evaluate":
+        who = {one["id"]: one for one in result["subjects"]}
+    else:
+        return ""
+    return ", ".join(f"{name} {decimal(one['mean'])}" for name, one in who.items() if one is not None)
+
+
+def runs_table(lines: Sequence[RunLine]) -> Table:
+    """One line each, as they come."""
+    table = Table(box=None, pad_edge=False, header_style="underline")
+    for name, right in (
+        ("run", False),
+        ("command", False),
+        ("state", False),
+        ("size", True),
+        ("written", True),
+        ("test", False),
+    ):
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for one in lines:
+        style = {"done": "green", "damaged": "red"}.get(one.state, "yellow")
+        table.add_row(
+            Text(one.name, "bold"),
+            one.command,
+            Text(one.state, style),
+            f"{one.megabytes:,.0f} MB",
+            _ago(one.hours),
+            one.outcome,
+        )
+    return table
+
+
+def _ago(hours: float) -> str:
+    if hours < 1:
+        return f"{hours * 60:.0f} min ago"
+    return f"{hours:.0f} h ago" if hours < 48 else f"{hours / 24:.0f} days ago"

@@ -1,0 +1,89 @@
+"""The list of runs, and how they are deleted."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from gepa_loop.cli import run
+from gepa_loop.cli.options import _keys, _run_names, _sources
+from gepa_loop.run.files import write_json
+from gepa_loop.show.runs import run_line
+
+Made = Callable[..., Path]
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
+    """Makes a run below the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(name: str, command: str, result: dict[str, object] | None, age: int = 0) -> Path:
+        folder = tmp_path / "runs" / name
+        write_json(folder / "manifest.json", {"birth": "b", "identity": {"command": command}})
+        if result is not None:
+            write_json(folder / "result.json", result)
+        for file in folder.iterdir():
+            os.utime(file, (10**9 - age, 10**9 - age))
+        return folder
+
+    return make
+
+
+SCORES = {"base": {"mean": 0.0}, "prompted": {"mean": 0.5}, "student": {"mean": 0.25}}
+
+
+def test_what_a_line_says(made: Made) -> None:
+    done = run_line(made("d", "distill", {"decides": "greedy", "greedy": SCORES}))
+    assert (done.name, done.command, done.state) == ("d", "distill", "done")
+    assert done.outcome == "bare .000, prompted .500, student .250" and done.megabytes > 0
+    lost = run_line(made("l", "loop", {"test": {**SCORES, "student": None}, "adapter": None}))
+    assert lost.outcome == "bare .000, prompted .500"
+    scored = run_line(made("e", "evaluate", {"subjects": [{"id": "none+base", "mean": 1.0}]}))
+    assert scored.outcome == "none+base 1.000"
+    half = run_line(made("h", "loop", None))
+    assert (half.state, half.outcome) == ("unfinished", "")
+    folder = made("x", "loop", {"test": SCORES})
+    (folder / "result.json").write_text((folder / "result.json").read_text().replace("0.5", "0.9"))
+    assert run_line(folder).state == "damaged"
+
+
+def test_the_list(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["runs"]) == 0
+    assert "there are no runs" in capsys.readouterr().out
+    made("old", "distill", {"decides": "greedy", "greedy": SCORES}, age=900)
+    adapter = made("mine", "loop", {"test": SCORES, "adapter": "round_00/a"}, age=500)
+    assert adapter.exists()
+    made("new", "loop", {"test": {**SCORES, "student": None}, "adapter": None})
+    assert run(["runs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [word for line in lines for word in line.split()[:1] if word in ("new", "mine", "old")] == [
+        "new",
+        "mine",
+        "old",
+    ]
+    assert lines[-1] == "next: gepa-loop chat mine --compare"
+
+
+def test_runs_are_deleted_one_by_one(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = made("a", "loop", None), made("b", "loop", None)
+    with FileLock(one / ".lock"):
+        assert run(["runs", "remove", "a", "--yes"]) == 6
+    assert "in use" in capsys.readouterr().err and one.exists()
+    assert run(["runs", "remove", "a", "nope", "--yes"]) == 2 and one.exists()
+    assert run(["runs", "remove", "a", "-y"]) == 0
+    assert not one.exists() and other.exists()
+
+
+def test_what_shells_complete(made: Made, tmp_path: Path) -> None:
+    made("first", "loop", None)
+    (tmp_path / "mine.toml").write_text("")
+    assert _run_names("") == ["last", "first"] and _run_names("fi") == ["first"]
+    assert "mine.toml" in _sources("") and _sources("sok")
+    assert _keys("distill.l") == ["distill.lr="]
+    assert json.dumps(_keys(""))
