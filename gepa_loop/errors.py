@@ -11,6 +11,7 @@ GepaLoopError
 │   └── Diverged       3    a loss that is not finite
 ├── BudgetReached      4    a budget that ends before there is a result
 ├── NoGain             5    finished, and no candidate is better (only with --require-gain)
+├── ConditionHolds     5    finished, and a condition of --fail-if holds
 ├── RunDirectoryError  6    a run directory that is in use or belongs to another config
 └── Interrupted        130  Ctrl-C; what was finished is saved. 143 for SIGTERM, 129 for SIGHUP
 """
@@ -87,6 +88,12 @@ class BudgetReached(GepaLoopError):
 
 class NoGain(GepaLoopError):
     """The run is finished and no student is significantly better than the base."""
+
+    exit_code = 5
+
+
+class ConditionHolds(GepaLoopError):
+    """Scores meet a condition on which a pipeline is to stop."""
 
     exit_code = 5
 

@@ -135,6 +135,20 @@ def evaluate(
             help="A second pair of prompt and adapter, either left empty; ':' is the bare base.",
         ),
     ] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-if",
+            metavar="CONDITION",
+            help="Exit with 5 where it holds, as 'student < prompted - 0.03'; names: bare, prompted, student, student_prompted. Several times.",
+        ),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the result there, too.")
+    ] = None,
+    junit_file: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Write the conditions as JUnit's XML.")
+    ] = None,
     config: ConfigOption = None,
     sets: SetOption = None,
     run_name: NameOption = None,
@@ -142,6 +156,8 @@ def evaluate(
     fresh: FreshOption = False,
 ) -> None:
     """Score a prompt and an adapter on a split, alone or paired against a second pair."""
+    from gepa_loop.scores.conditions import read_conditions
+    from gepa_loop.show.pipelines import tell_pipeline
     from gepa_loop.stages.score import Subject, compare, subject
     from gepa_loop.task.items import SPLITS
 
@@ -157,6 +173,7 @@ def evaluate(
             )
         subjects.append(subject(Path(file) if file else None, Path(folder) if folder else None))
         folders.append(Path(folder) if folder else None)
+    conditions = read_conditions(fail_if or (), [one.role for one in subjects])
     adapters = {str(f): s.adapter for f, s in zip(folders, subjects, strict=True) if s.adapter is not None}
     prompts = {s.label: s.candidate for s in subjects if s.candidate is not None}
     more = {"split": split, "subjects": " against ".join(s.id for s in subjects)}
@@ -172,6 +189,8 @@ def evaluate(
     out.print(compare_table(result, [one.label for one in subjects]))
     if (looks := read_looks(run.path)) is not None:
         out.print(str(looks), highlight=False)
+    means = {one.role: card["mean"] for one, card in zip(subjects, result["subjects"], strict=True)}
+    tell_pipeline(result, [one.label for one in subjects], conditions, means, json_file, junit_file)
 
 
 def loop(

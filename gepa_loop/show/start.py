@@ -103,9 +103,12 @@ class AskPerson:
     def __call__(self, what: str, proposed: str | None, known: Sequence[str]) -> str | None:
         shown = (proposed or "-").replace("\n", "\\n")
         while True:
-            said = Prompt.ask(
-                f"  {what}: which field? [dim](- for none)[/dim]", console=self.terminal, default=shown
-            )
+            try:
+                said = Prompt.ask(
+                    f"  {what}: which field? [dim](- for none)[/dim]", console=self.terminal, default=shown
+                )
+            except EOFError:
+                return proposed
             said = said.strip()
             if said == shown:
                 return proposed

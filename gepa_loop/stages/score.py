@@ -56,6 +56,13 @@ class Subject:
     label: str
 
     @property
+    def role(self) -> str:
+        """What conditions call it: see `scores.conditions.NAMES`."""
+        return (("bare", "prompted"), ("student", "student_prompted"))[self.adapter is not None][
+            self.candidate is not None
+        ]
+
+    @property
     def id(self) -> str:
         prompt = "none" if self.candidate is None else self.candidate.id
         return f"{prompt}+{'base' if self.adapter is None else self.adapter.fingerprint}"
