@@ -19,7 +19,7 @@ MEANS = {"bare": 0.1, "prompted": 0.5, "student": 0.47, "student_prompted": 0.6}
 @pytest.mark.parametrize(
     ("text", "holds"),
     [
-        ("student < prompted - 0.03", False),  # .47 < .47 is not so, though floats would say it is
+        ("student < prompted - 0.03", False),
         ("student <= prompted - 0.03", True),
         ("student < prompted - .029", True),
         ("student<bare", False),
@@ -31,6 +31,11 @@ MEANS = {"bare": 0.1, "prompted": 0.5, "student": 0.47, "student_prompted": 0.6}
 )
 def test_comparisons(text: str, holds: bool) -> None:
     assert parse_condition(text, NAMES).holds(MEANS) is holds
+
+
+def test_what_floats_round_makes_no_difference() -> None:
+    means = {"student": 0.2, "prompted": 0.3}
+    assert 0.2 > 0.3 - 0.1 and not parse_condition("student > prompted - 0.1", list(means)).holds(means)
 
 
 @pytest.mark.parametrize(
