@@ -81,14 +81,15 @@ def _talk(talker: Talker, whole: Sequence[Who], sampling: Sampling, seed: int | 
         if line == "/new":
             chats = {who: [] for who in whole}
         elif line:
+            before = {who: len(turns) for who, turns in chats.items()}
             for turns in chats.values():
                 turns.append(("user", line))
             try:
                 _answer(talker, whole, chats, sampling, seed)
             except GepaLoopError as error:  # a chat that has become too long, say: the person can go on
                 err.print(f"{error} {error.hint}", highlight=False)
-                for turns in chats.values():
-                    turns.pop()
+                for who, turns in chats.items():
+                    del turns[before[who] :]
 
 
 def _lines() -> Iterator[str]:

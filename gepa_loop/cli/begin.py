@@ -78,7 +78,7 @@ def init(
         f"{data}: {len(found.records):,} records, {len(found.fields)} fields ({found.kind})", highlight=False
     )
     out.print(survey_table(found), soft_wrap=False)
-    machine = find_machine(target.parent)
+    machine = find_machine(next(place for place in target.parents if place.exists()))
     chosen = choose_model(machine, model)
     doubts: list[str] = []
     try:
@@ -165,7 +165,7 @@ def check(
         out.print(Text.assemble(("try:", "cyan"), " ", printable(sentence)), highlight=False)
     if trial.suggestions:
         out.print("with what is suggested, ", end="", highlight=False)
-        say_next("check", config=config, sets=sets)
+        say_next("check", *(("--prompt", str(prompt)) if prompt else ()), config=config, sets=sets)
     elif Path(source).is_file():
         shown = str(prompt) if prompt is not None else _shown(Path(source))
         say_next("distill", "--prompt", shown, config=config, sets=sets)

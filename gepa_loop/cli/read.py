@@ -90,9 +90,9 @@ def runs_remove(
 
     from gepa_loop.run.directory import locked
     from gepa_loop.run.files import disk_errors
-    from gepa_loop.run.find import run_folder
+    from gepa_loop.run.find import named_run
 
-    folders = [run_folder(name) for name in names]
+    folders = [named_run(name) for name in names]
     shown = ", ".join(folder.name for folder in folders)
     if not yes and not typer.confirm(f"Delete {shown}?"):
         raise typer.Exit(1)

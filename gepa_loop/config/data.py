@@ -29,9 +29,6 @@ class FieldsConfig(Section):
     """The field that puts a record into a split by hand: `train`, `pareto`, `race`, `select` or `test`. All records have it or none."""
 
 
-SIZES = ("train", "pareto", "race", "select", "test")
-
-
 class SplitSizes(Section):
     """Items in each split; no question is in two of them. Of data that have an end a size may be a share, as 0.3: of the
     distinct questions, or with `task.group` about that, since groups stay whole."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gepa_loop.config.explain import ENV_PREFIX
+from gepa_loop.config.tables import RECORDS
 from gepa_loop.config.whole import TAGS, Config
 from gepa_loop.errors import ConfigError
 from gepa_loop.outside.files import SETTINGS, found_at, parse_toml, read_file
@@ -180,8 +181,11 @@ def _drop_stale(target: dict[str, Any], layer: Mapping[str, Any]) -> None:
             continue
         if table == "task":
             if any(new.get(key, old.get(key)) != old.get(key) for key in ("name", "kind")):
-                for key in ("options", "fields", "group"):
-                    old.pop(key, None)
+                old.pop("options", None)
+                if new.get("kind", old.get("kind")) != old.get("kind") or old.get("kind") not in RECORDS:
+                    # A newer file of the same kind has the same fields.
+                    old.pop("fields", None)
+                    old.pop("group", None)
                 section(target, "optimize", "reflection").pop("sections", None)
             if new.get("scorer", old.get("scorer")) != old.get("scorer"):
                 # A judge has a default of its own for what it reads.

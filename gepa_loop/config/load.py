@@ -83,11 +83,13 @@ def _validated(
             path = [str(part) for part in item["loc"]]
             if path and path[0] in TAGS and len(path) > 1:
                 path = [path[0], *path[2:]]  # the tag's value stands between
-            table = section(merged, *path[:-1])
-            if path and path[-1] in table:
-                del table[path[-1]]
-            elif len(path) == 1 and path[0] in merged:
-                del merged[path[0]]
+            if not path or (
+                len(path) == 1
+                and path[0] in Config.model_fields
+                and Config.model_fields[path[0]].is_required()
+            ):
+                continue  # it cannot be done without
+            section(merged, *path[:-1]).pop(path[-1], None)
         return None, told
 
 

@@ -165,6 +165,10 @@ class TaskConfig(Section):
 
     @model_validator(mode="after")
     def _records_are_there(self) -> TaskConfig:
+        if self.kind == "python" and self.fields != FieldsConfig(split=self.fields.split):
+            raise ValueError(
+                "fields is there, and a factory gives question and answer itself; only fields.split is read"
+            )
         if self.kind not in RECORDS:
             for key, given in (("fields", self.fields != FieldsConfig()), ("group", self.group is not None)):
                 if given:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gepa_loop.errors import ConfigError
 from gepa_loop.outside.files import found_at
+from gepa_loop.run.identity import read_manifest
 
 LAST = "last"
 """The run that wrote something last."""
@@ -46,6 +47,22 @@ def run_folder(run: str, wanted: Callable[[Path], bool] = lambda _: True, what: 
     raise ConfigError(
         f"{there[0]}: no run directory" if there else f"{run}: no such run", known_runs(wanted, what)
     )
+
+
+def named_run(name: str) -> Path:
+    """The folder of a run below ./runs, for what is not undone: a plain name, whose manifest is a run's.
+
+    Raises:
+        ConfigError: There is none of this name.
+        RunDirectoryError: Its manifest is not as it was written.
+    """
+    folder = Path("runs") / name
+    if name in ("", ".", "..") or Path(name).name != name or not found_at(folder / "manifest.json"):
+        raise ConfigError(
+            f"{name!r}: no run below {Path('runs').resolve()}", known_runs(lambda _: True, "Runs")
+        )
+    read_manifest(folder)
+    return folder
 
 
 def known_runs(wanted: Callable[[Path], bool], what: str) -> str:

@@ -17,6 +17,9 @@ from gepa_loop.serving.finished import Finished
 from gepa_loop.serving.talk import Talker
 from gepa_loop.serving.verify import Verdict
 
+PLACES = ("name", "path", "seed_prompt_file")
+"""Keys of a configuration that may be paths."""
+
 
 def write_card(
     folder: Path,
@@ -60,13 +63,11 @@ def write_card(
     write_json(folder / "run.json", {"config": _without_places(finished.config.model_dump(mode="json"))})
 
 
-def _without_places(value: Any) -> Any:
+def _without_places(value: Any, key: str = "") -> Any:
     """A configuration without the folders of this machine: of a path its last part."""
     if isinstance(value, Mapping):
-        return {key: _without_places(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_places(inner) for inner in value]
-    is_place = isinstance(value, str) and "\n" not in value and Path(value).is_absolute()
+        return {name: _without_places(inner, name) for name, inner in value.items()}
+    is_place = key in PLACES and isinstance(value, str) and Path(value).is_absolute()
     return Path(value).name if is_place else value
 
 
@@ -105,6 +106,7 @@ def _values(
         "kept": kept,
         "saved": finished.result["tokens"]["prompt"] - finished.result["tokens"]["bare"],
         "task": f"`{Path(config.task.name).name}` ({config.task.kind})",
+        "agreement": finished.result.get("answers") == "references",
         "counts": f"{splits.train:,} items to train on, {splits.pareto:,} to choose the step by, {splits.test:,} of test",
         "looks": "" if looks is None else f"{str(looks)[:1].upper()}{str(looks)[1:]}.",
         "empty_system": talker.renderer.habits.bare,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gepa_loop.errors import GepaLoopError
+from gepa_loop.errors import ConfigError, GepaLoopError, ModelError
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.serving.talk import Reply, Talker, Who
 
@@ -87,6 +87,10 @@ class Refused(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class Failed(Exception):
+    """What went wrong while a chat was answered, which is no fault of the one who asked."""
 
 
 @dataclass
@@ -164,6 +168,8 @@ class Endpoint:
             waiting = _Waiting(asked, who, asyncio.get_running_loop().create_future())
             await self._queue.put(waiting)
             reply = await waiting.reply
+        except Failed as error:
+            return JSONResponse({"error": {"message": str(error), "type": "server_error"}}, status_code=500)
         except (Refused, GepaLoopError) as error:
             status = error.status if isinstance(error, Refused) else 400
             return JSONResponse(
@@ -207,18 +213,20 @@ class Endpoint:
                 tokens = self.talker.tokens(who, _chat(one.asked))
                 self.talker.check_room(len(tokens))
                 ready.append(one)
-            except GepaLoopError as error:
+            except Exception as error:  # noqa: BLE001 (without its worker the server would answer nobody any more)
                 _fail(one, error)
         if not ready:
             return
         # The longest; a row does not depend on how far others go, so each is cut where it asked to be.
         limits = [one.asked.max_completion_tokens or one.asked.max_tokens or self.max_tokens for one in ready]
-        seeds = [secrets.randbits(62) if one.asked.seed is None else abs(one.asked.seed) for one in ready]
+        seeds = [
+            secrets.randbits(62) if one.asked.seed is None else abs(one.asked.seed) % 2**62 for one in ready
+        ]
         chats = [_chat(one.asked) for one in ready]
         sampling = Sampling(temperature, max(limits))
         try:
             replies = await asyncio.to_thread(self.talker.reply, who, chats, sampling, seeds, limits)
-        except GepaLoopError as error:
+        except Exception as error:  # noqa: BLE001 (as above: memory of a GPU that runs out, say)
             for one in ready:
                 _fail(one, error)
             return
@@ -230,9 +238,10 @@ class Endpoint:
         return self.temperature if asked.temperature is None else asked.temperature
 
 
-def _fail(one: _Waiting, error: GepaLoopError) -> None:
+def _fail(one: _Waiting, error: Exception) -> None:
     if not one.reply.done():
-        one.reply.set_exception(error)
+        asked = isinstance(error, ConfigError | ModelError)
+        one.reply.set_exception(error if asked else Failed(f"{type(error).__name__}: {error}"))
 
 
 def _chat(asked: Asked) -> tuple[tuple[str, str], ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gepa_loop.errors import ConfigError
@@ -21,7 +21,7 @@ from gepa_loop.model.lora.rank import compressed, padded
 from gepa_loop.model.origin import Origin
 from gepa_loop.outside.files import found_at
 from gepa_loop.run.files import disk_errors, write_bytes, write_json, write_text
-from gepa_loop.sampling.vllm.options import served_rank
+from gepa_loop.sampling.vllm.options import RANKS, served_rank
 from gepa_loop.serving.card import write_card
 from gepa_loop.serving.finished import Finished
 from gepa_loop.serving.gguf_file import KINDS, check_lora, read_model, write_lora, write_model
@@ -33,6 +33,7 @@ from gepa_loop.serving.template import served_template
 from gepa_loop.serving.verify import (
     Sample,
     Verdict,
+    distance,
     judged,
     read_as_peft,
     read_as_whole,
@@ -85,16 +86,37 @@ def export(
         EnvironmentFault: It cannot be written.
         ModelError: What was written is not the student when it is loaded again.
     """
-    finished, base, folder = talker.finished, talker.base, wanted.to
+    folder = wanted.to
     if found_at(folder, Path.exists) and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"--to {folder}: it is not empty", "Name a folder that is not there yet.")
     student, said_rank = _of_rank(talker, wanted.rank)
     between = _check_gguf(talker, wanted)
+    try:
+        return _export(talker, chats, wanted, tell, student, said_rank, between)
+    except BaseException:
+        # Half an export would be taken for a whole one, and keep the same command from being run again.
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _export(
+    talker: Talker,
+    chats: Sequence[Messages],
+    wanted: Wanted,
+    tell: Callable[[str], None],
+    student: Adapter,
+    said_rank: str,
+    between: Between | None,
+) -> Exported:
+    finished, base, folder = talker.finished, talker.base, wanted.to
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     template = served_template(talker.renderer)
     tell("asking the student for replies that are stored")
-    samples = samples_of(talker, chats[:CHECKED])
+    exported = replace(talker, student=student)
+    samples = samples_of(exported, chats[:CHECKED])
+    if student.rank < talker.student.rank:
+        said_rank += f"; {distance(exported, talker.student, samples)}"
     name, said_base = _base_of(base, finished, wanted)
     tell("writing the adapter")
     write_adapter(folder, student, Origin(name, base.origin.weights))
@@ -168,7 +190,7 @@ def _of_rank(talker: Talker, rank: int | None) -> tuple[Adapter, str]:
     """The student in a rank that vLLM serves, and what that changed."""
     student = talker.student
     if rank is None or rank == student.rank:
-        served = served_rank(student.rank) if rank is None else rank
+        served = served_rank(student.rank) if rank is None and student.rank <= RANKS[-1] else student.rank
         if served == student.rank:
             return student, ""
         return padded(
@@ -196,9 +218,10 @@ def _base_of(base: Base, finished: Finished, wanted: Wanted) -> tuple[str, str]:
         else:
             shutil.copytree(Path(place), target, ignore=shutil.ignore_patterns("*.gguf", ".*"))
     save_tokenizer(base, target, str(base.tokenizer.get_chat_template()))
-    return str(
-        target
-    ), f"its base is copied into {target.name}/, as {name} has no id on a hub; --base OWNER/NAME names one"
+    return (
+        str(target),
+        f"its base is copied into {target.name}/, as {name} has no id on a hub (--base OWNER/NAME names one); where the folder is moved, mend base_model_name_or_path",
+    )
 
 
 def save_tokenizer(base: Base, folder: Path, template: str) -> None:

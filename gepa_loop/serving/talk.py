@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gepa_loop.config.tables import SamplingConfig
 from gepa_loop.errors import PromptError
 from gepa_loop.model.base import Base, load_base
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.model.lora.files import read_adapter
 from gepa_loop.model.origin import check_origin
-from gepa_loop.sampling.base import Sampler, Sampling
+from gepa_loop.sampling.base import Completion, Sampler, Sampling
 from gepa_loop.sampling.choose import open_sampler
 from gepa_loop.serving.finished import Finished
 from gepa_loop.task.prompts import NO_PROMPT, Renderer
@@ -67,11 +66,18 @@ class Talker:
             ModelError: The chat template refuses its turns.
         """
         prompts = [self.tokens(who, chat) for chat in chats]
-        room = self.check_room(max(map(len, prompts)))
-        asked = Sampling(sampling.temperature, min(sampling.max_tokens, room))
+        asked = limits or [sampling.max_tokens] * len(chats)
+        # Each row has its own room, whatever the others take.
+        most = [
+            min(limit, self.check_room(len(prompt))) for limit, prompt in zip(asked, prompts, strict=True)
+        ]
         adapter = self.student if who == "student" else None
-        found = self.sampler.generate(prompts, asked, seeds, adapter)
-        most = limits or [sampling.max_tokens] * len(chats)
+        found: list[Completion] = []
+        for part in self._parts(prompts, most):
+            horizon = Sampling(sampling.temperature, max(most[n] for n in part))
+            found += self.sampler.generate(
+                [prompts[n] for n in part], horizon, [seeds[n] for n in part], adapter
+            )
         return [
             Reply(
                 self.renderer.reply(one.token_ids[:limit]),
@@ -81,6 +87,12 @@ class Talker:
             )
             for one, prompt, limit in zip(found, prompts, most, strict=True)
         ]
+
+    def _parts(self, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> list[range]:
+        """What is decoded together: all rows, or where those would outgrow the context each by itself."""
+        if max(map(len, prompts)) + max(limits) <= self.renderer.context:
+            return [range(len(prompts))]
+        return [range(n, n + 1) for n in range(len(prompts))]
 
     def check_room(self, tokens: int) -> int:
         """Tokens that a chat of so many leaves for its reply; raises PromptError where it leaves none."""
@@ -94,17 +106,19 @@ class Talker:
 
     def tokens(self, who: Who, chat: Messages) -> list[int]:
         """Token ids of a chat, as the one who answers reads it."""
-        self.renderer.refuse_special_tokens([content for _, content in chat], "the chat")
+        texts = [content for _, content in chat]
+        if any("\ud800" <= char <= "\udfff" for text in texts for char in text):
+            raise PromptError("the chat: not UTF-8 text", "Send it as UTF-8.")
+        self.renderer.refuse_special_tokens(texts, "the chat")
         prompt = self.finished.prompt.text if who == "prompted" else NO_PROMPT
         return self.renderer.tokens(prompt, Item("chat:1", chat, "", {}))
 
 
-def open_talker(finished: Finished, batch: int | None = None) -> Talker:
+def open_talker(finished: Finished) -> Talker:
     """Load a run's model and student.
 
     Args:
         finished: The run.
-        batch: Most chats answered together; None is `sampling.batch`.
 
     Raises:
         ModelError: The model or the adapter cannot be read, or they do not belong together.
@@ -114,9 +128,6 @@ def open_talker(finished: Finished, batch: int | None = None) -> Talker:
     base = load_base(config.model)
     student = read_adapter(finished.adapter)
     check_origin(student.origin, base.origin, str(finished.adapter))
-    settings: SamplingConfig = config.sampling
-    if batch is not None:
-        settings = settings.model_copy(update={"batch": batch})
-    sampler, engine = open_sampler(base, settings)
+    sampler, engine = open_sampler(base, config.sampling)
     chat = Chat(config.model.template, finished.day, config.model.system)
     return Talker(finished, base, Renderer(base.tokenizer, base.context, chat), sampler, student, engine)

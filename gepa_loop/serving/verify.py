@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gepa_loop.errors import ModelError
 from gepa_loop.model.base import Base
+from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.model.lora.low_rank import Twin
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.sampling.canary import ALLOWED
@@ -77,6 +78,16 @@ def samples_of(talker: Talker, chats: Sequence[Messages]) -> list[Sample]:
             )
         )
     return found
+
+
+def distance(talker: Talker, other: Adapter, samples: Sequence[Sample]) -> str:
+    """How far another adapter is from the one that the samples are of, in a sentence."""
+    twin = Twin(talker.base.model)
+    twin.set_adapter(other)
+    theirs = [reply_logprobs(twin.model, one.prompt_ids, one.reply_ids) for one in samples]
+    twin.set_adapter(None)
+    kl = [float((t.exp() * (t - one.top_TV)).sum(-1).mean()) for t, one in zip(theirs, samples, strict=True)]
+    return f"KL(student || it) is {sum(kl) / len(kl):.2g} nats a token on stored replies"
 
 
 def reply_logprobs(model: PreTrainedModel, prompt: Sequence[int], reply: Sequence[int]) -> Tensor:

@@ -56,7 +56,7 @@ def _outcome(command: str, result: Any) -> str:
         scores = result[result["decides"]]
         who = {"bare": scores["base"], "prompted": scores["prompted"], "student": scores["student"]}
     elif command == "evaluate":
-        who = {one["id"]: one for one in result["subjects"]}
+        who = {f"{one['id']} on {result['split']}": one for one in result["subjects"]}
     else:
         return ""
     return ", ".join(f"{name} {decimal(one['mean'])}" for name, one in who.items() if one is not None)
@@ -71,7 +71,7 @@ def runs_table(lines: Sequence[RunLine]) -> Table:
         ("state", False),
         ("size", True),
         ("written", True),
-        ("test", False),
+        ("scores", False),
     ):
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for one in lines:

@@ -12,6 +12,7 @@ from gepa_loop.errors import ConfigError
 from gepa_loop.start.survey import Field, Survey, common_system
 from gepa_loop.task.fields import fields_in
 from gepa_loop.task.prompts import normalise
+from gepa_loop.task.quantity import quantity
 from gepa_loop.task.records import Item
 
 QUESTIONS = (
@@ -191,7 +192,8 @@ def _is_name_of(name: str, known: Sequence[str]) -> bool:
 def _names_splits(found: Survey) -> bool:
     from gepa_loop.task.dealing import SPLITS
 
-    return all(row.get("split") in SPLITS for row in found.rows)
+    marks = {row.get("split") for row in found.rows}
+    return marks <= {*SPLITS} and marks >= {"train", "pareto", "select", "test"}
 
 
 def _given(value: object) -> bool:
@@ -259,7 +261,7 @@ def guess_scoring(items: Sequence[Item], answers: Field | None, prompt: str | No
                 f"Answers are {len(labels)} labels that differ in their punctuation{form}.",
                 labels,
             )
-        case "label" | "number" | "id":
+        case "label" | "number" | "id" if all(quantity(text) is not None for text in texts):
             return Scoring(
                 extract or "last_number",
                 "exact",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,16 +45,30 @@ def find_machine(folder: Path) -> Machine:
 
 
 def free_memory_gib() -> float:
-    """Memory that a process can have, without what a control group takes away."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+    """Memory that a process can have, within what a control group allows; what a system does not tell is taken to be enough."""
+    known = getattr(os, "sysconf_names", {})
+    free = math.inf
+    if "SC_AVPHYS_PAGES" in known:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+        free = _field(meminfo, "MemAvailable:") * 1024
+    group = Path("/sys/fs/cgroup")
+    limit = group / "memory.max"
     if limit.exists() and (most := limit.read_text().strip()).isdigit():
-        free = min(free, int(most) - int(used.read_text()))
+        # Of what files have brought into memory the part that was not used lately is given back at once.
+        used = int((group / "memory.current").read_text()) - _field(group / "memory.stat", "inactive_file")
+        free = min(free, int(most) - used)
     return free / 2**30
+
+
+def _field(file: Path, name: str) -> int:
+    """The number behind a name in a file of the kernel's; 0 where there is none."""
+    for line in file.read_text().splitlines():
+        first, *rest = line.split()
+        if first == name and rest:
+            return int(rest[0])
+    return 0
 
 
 def choose_model(machine: Machine, name: str | None) -> tuple[str, str]:

@@ -90,7 +90,7 @@ def propose_config(
             f"At least {FEWEST} are needed, and about 100 to see anything: each split has questions of its own. "
             "`distill --questions N` writes more for training.",
         )
-    sizes = _sizes(distinct, meaning, found)
+    sizes = _sizes(distinct, meaning, found, items)
     horizon, why_horizon = _horizon(items, scoring, text, tokenizer)
     values, notes = _values(found, meaning, fields, scoring, sizes, horizon, model, prompt, machine)
     notes["sampling.max_tokens"] = why_horizon
@@ -174,11 +174,12 @@ CPU: Mapping[str, Mapping[str, Any]] = {
 """What the preset `desk` has for a small model on a CPU (benchmarks/NOTES.md, "Small students")."""
 
 
-def _sizes(distinct: int, meaning: Meaning, found: Survey) -> dict[str, float]:
+def _sizes(distinct: int, meaning: Meaning, found: Survey, items: Sequence[Item]) -> dict[str, float]:
     """Sizes of the splits: the default's where there are enough, else shares of what there is."""
     by_hand = found.field(meaning.fields.split)
     if by_hand is not None:
-        marks = Counter(str(row[meaning.fields.split]) for row in found.rows)
+        first = {item.messages: item for item in reversed(items)}
+        marks = Counter(str(item.entry[meaning.fields.split]) for item in first.values())
         return {
             split: marks[split] for split in ("train", "pareto", "race", "select", "test") if marks[split]
         }

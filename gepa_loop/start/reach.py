@@ -10,18 +10,8 @@ from gepa_loop.config.tables import FILES, CallConfig, TaskConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import EnvironmentFault, ModelError, ProviderError, TaskError
 
-WITH_KEYS = (
-    "anthropic",
-    "openai",
-    "gemini",
-    "mistral",
-    "groq",
-    "deepseek",
-    "xai",
-    "openrouter",
-    "together_ai",
-)
-"""Providers that want a key of their name. litellm knows more, and takes two seconds to say so."""
+WITH_KEYS = ("anthropic", "openai", "mistral", "groq", "deepseek")
+"""Providers that want a key of their name and no other. litellm knows more, and takes two seconds to say so."""
 
 NETWORK_SECONDS = 3.0
 """Longest wait for a server of the network."""

@@ -88,7 +88,7 @@ def _few(
         counts = ", ".join(f"{marked[name]} of {name!r}" for name in SPLITS)
         return TaskError(
             f"{few}; {config.name} says itself which split each record is of, {counts}, and {rest}",
-            f"Lower task.splits.{split}{lower} or mark more records {split!r}; records without `{config.fields.split}` are dealt out.",
+            f"Lower task.splits.{split}{lower} or mark more records {split!r}. To deal all of them out, name another field in task.fields.split.",
         )
     grouped = f" and no {config.group} either" if config.group is not None else ""
     shares = "; sizes may be shares, as 0.3" if config.kind in RECORDS else ""

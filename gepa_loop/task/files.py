@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import io
 import json
@@ -122,12 +123,11 @@ def delimiter_of(text: str) -> str:
     """What parts the cells of a table."""
 
     def fit(delimiter: str) -> tuple[bool, int]:
-        try:
-            widths = [
-                len(row) for row, _ in zip(_reader(text, delimiter), range(LOOKED_AT), strict=False) if row
-            ]
-        except csv.Error:
-            return False, 0
+        widths = []
+        # One row that is badly quoted is named when it is read; the others tell.
+        with contextlib.suppress(csv.Error):
+            for row, _ in zip(_reader(text, delimiter), range(LOOKED_AT), strict=False):
+                widths += [len(row)] if row else []
         return len(set(widths)) == 1, widths[0] if widths else 0
 
     # `max` takes the first of equals.
@@ -187,17 +187,20 @@ def _unreadable(path: Path, error: OSError) -> TaskError:
 
 
 def _decoded(path: Path, encoding: str | None) -> str:
+    if encoding is not None and not isinstance(encoding, str):
+        raise TaskError(f"task.options.encoding = {encoding!r}: not a text", "Examples: utf-8, cp1252.")
     content = _content(path)
     marked = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
     try:
-        return content.decode(encoding or marked)
+        return content.decode(encoding or marked).removeprefix("\ufeff")
     except LookupError:
         raise TaskError(
             f"task.options.encoding = {encoding!r}: no such encoding", "Examples: utf-8, cp1252."
         ) from None
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
+        place = f" (byte {error.start:,})" if isinstance(error, UnicodeDecodeError) else ""
         hint = "Save it as UTF-8, or say what it is: --set task.options.encoding=cp1252 for files of a Windows program."
-        raise TaskError(f"{path}: not {error.encoding} text (byte {error.start:,})", hint) from None
+        raise TaskError(f"{path}: not {encoding or marked} text{place}", hint) from None
 
 
 def _reader(text: str, delimiter: str) -> Iterator[list[str]]:

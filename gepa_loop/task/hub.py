@@ -41,8 +41,8 @@ def dataset_rows(name: str, options: Mapping[str, Any]) -> Iterator[Record]:
         labels = {key: kind for key, kind in readable.features.items() if hasattr(kind, "int2str")}
         for number, row in enumerate(readable):
             named = {
-                key: labels[key].int2str(value)
-                if key in labels and value is not None and value >= 0
+                key: (labels[key].int2str(value) if value is not None and value >= 0 else None)
+                if key in labels
                 else plain(value)
                 for key, value in row.items()
             }
@@ -54,7 +54,7 @@ def _splits(name: str, options: Mapping[str, str]) -> dict[str, Dataset]:
         import datasets
     except ImportError as error:
         raise missing_reader(f"task.name = {name!r}: datasets are read by `datasets`", error) from error
-    from datasets.exceptions import DatasetNotFoundError
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
     from httpx import HTTPError
 
     datasets.disable_progress_bars()
@@ -74,6 +74,10 @@ def _splits(name: str, options: Mapping[str, str]) -> dict[str, Dataset]:
     except (DatasetNotFoundError, FileNotFoundError) as error:
         hint = "Name its id on the Hugging Face hub, OWNER/NAME, or an existing folder. Private ones need HF_TOKEN."
         raise TaskError(f"task.name = {name!r}: {_first(error)}", hint) from error
+    except DatasetsError as error:  # files that it cannot read
+        raise TaskError(
+            f"task.name = {name!r}: {_first(error.__cause__ or error)}", "Mend its files."
+        ) from error
     except (ValueError, TypeError) as error:  # an unknown config or split, or files that it cannot read
         raise TaskError(
             f"task.name = {name!r}: {_first(error)}", "See task.options.config and task.options.split."

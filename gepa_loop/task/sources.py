@@ -2,7 +2,7 @@
 
 A line of a file, a row of a table and an object of a Python factory is a record: `question` (a text, or chat turns `{"role": ...,
 "content": ...}` of which the last is the user's), `answer` (a text or a number) and any other fields; `task.fields` says where other names
-stand for these.
+stand for these in files and datasets.
 """
 
 from __future__ import annotations

@@ -169,6 +169,20 @@ def test_section_texts_belong_to_their_task(tmp_path: Path) -> None:
     assert [one.text for one in config.optimize.reflection.sections] == ["Own."]
 
 
+def test_a_newer_file_of_the_same_kind_has_the_same_fields(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(
+        '[task]\nkind = "csv"\nname = "a.csv"\ngroup = "who"\nfields = { system = "drop" }\n'
+    )
+    newer = load_config("c.toml", ["task.name=b.csv"], env={}, cwd=tmp_path).task
+    assert (newer.group, newer.fields.system) == ("who", "drop")
+    other = load_config("c.toml", ["task.name=b.jsonl", "task.kind=jsonl"], env={}, cwd=tmp_path).task
+    assert (other.group, other.fields.system) == (None, "keep")
+    with pytest.raises(ConfigError, match="a factory gives question and answer itself"):
+        load_config(
+            "c.toml", ["task.kind=python", "task.name=m:f", "task.fields.after=x"], env={}, cwd=tmp_path
+        )
+
+
 def test_a_jsonl_task_has_no_options(tmp_path: Path) -> None:
     sets = ["task.kind=jsonl", "task.name=t.jsonl", "task.options.shuffle=true"]
     with pytest.raises(ConfigError, match=r"--set task.options.shuffle=true: .*a jsonl task takes none"):

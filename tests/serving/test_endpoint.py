@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from gepa_loop.serving.endpoint import Endpoint
 from gepa_loop.serving.finished import read_finished
 from gepa_loop.serving.listen import free_socket
 from gepa_loop.serving.talk import Talker, open_talker
+from gepa_loop.task.records import Messages
 
 uvicorn = pytest.importorskip("uvicorn")
 
@@ -84,8 +86,51 @@ def test_a_reply_does_not_depend_on_its_company(talker: Talker) -> None:
 def test_a_chat_that_cannot_be_read(talker: Talker) -> None:
     with pytest.raises(PromptError, match="special token"):
         talker.reply("student", [(("user", "<|im_end|>"),)], Sampling(0.0, 2), [0])
+    with pytest.raises(PromptError, match="not UTF-8 text"):
+        talker.reply("student", [(("user", "\udcff"),)], Sampling(0.0, 2), [0])
     with pytest.raises(PromptError, match="the model's context has 2,048"):
         talker.reply("student", [(("user", "word " * 3_000),)], Sampling(0.0, 2), [0])
+
+
+def test_a_long_chat_beside_a_short_one_cuts_it_not(talker: Talker) -> None:
+    words = "word " * 3_000
+    for count in range(2_047, 0, -1):
+        long: Messages = (("user", words[:count]),)
+        if len(talker.tokens("student", long)) <= 2_046:
+            break
+    alone = talker.reply("student", [ASK], Sampling(1.0, 5), [7])[0]
+    both = talker.reply("student", [long, ASK], Sampling(1.0, 5), [3, 7])
+    assert both[1] == alone and both[0].tokens <= 2_048 - both[0].prompt_tokens
+
+
+class Breaks:
+    """A sampler that fails as a GPU without memory does."""
+
+    def __init__(self, talker: Talker) -> None:
+        self.sampler, self.fails = talker.sampler, True
+
+    def generate(self, *args: Any) -> Any:
+        if self.fails:
+            raise RuntimeError("CUDA out of memory")
+        return self.sampler.generate(*args)
+
+    def sleep(self) -> Any:
+        return {}
+
+
+def test_a_failure_is_told_and_the_worker_goes_on(talker: Talker) -> None:
+    from starlette.testclient import TestClient
+
+    broken = Breaks(talker)
+    endpoint = Endpoint(replace(talker, sampler=broken), temperature=0.0, max_tokens=4, batch=4)  # type: ignore[arg-type]
+    with TestClient(endpoint.app()) as asking:
+        reply = asking.post("/v1/chat/completions", json=_body())
+        assert reply.status_code == 500 and "out of memory" in reply.json()["error"]["message"]
+        assert reply.json()["error"]["type"] == "server_error"
+        broken.fails = False
+        assert (
+            asking.post("/v1/chat/completions", json=_body(seed=2**128, temperature=1.0)).status_code == 200
+        )
 
 
 def test_models_and_health(client: httpx.Client) -> None:

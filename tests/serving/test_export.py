@@ -128,6 +128,23 @@ def test_another_rank_and_another_base(talker: Talker, tmp_path: Path) -> None:
         assert torch.equal(other.scale * b @ a, talker.student.scale * two @ one)
 
 
+def test_a_lower_rank_is_checked_against_itself_and_its_loss_is_told(talker: Talker, tmp_path: Path) -> None:
+    done = export(talker, CHATS[:1], Wanted(tmp_path / "low", rank=1), lambda _: None)
+    assert "rank 1 (of 3, by its largest singular values); KL(student || it) is" in done.said[0]
+    assert any(line.startswith("PEFT: loaded again") for line in done.said)
+    assert read_adapter(tmp_path / "low").rank == 1
+
+
+def test_half_an_export_leaves_nothing(talker: Talker, tmp_path: Path) -> None:
+    def interrupted(text: str) -> None:
+        if "again" in text:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(talker, CHATS[:1], Wanted(tmp_path / "half"), interrupted)
+    assert not (tmp_path / "half").exists()
+
+
 def test_folders_that_are_not_empty(talker: Talker, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep me")
     with pytest.raises(ConfigError, match="it is not empty"):

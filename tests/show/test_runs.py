@@ -44,8 +44,10 @@ def test_what_a_line_says(made: Made) -> None:
     assert done.outcome == "bare .000, prompted .500, student .250" and done.megabytes > 0
     lost = run_line(made("l", "loop", {"test": {**SCORES, "student": None}, "adapter": None}))
     assert lost.outcome == "bare .000, prompted .500"
-    scored = run_line(made("e", "evaluate", {"subjects": [{"id": "none+base", "mean": 1.0}]}))
-    assert scored.outcome == "none+base 1.000"
+    scored = run_line(
+        made("e", "evaluate", {"split": "select", "subjects": [{"id": "none+base", "mean": 1.0}]})
+    )
+    assert scored.outcome == "none+base on select 1.000"
     half = run_line(made("h", "loop", None))
     assert (half.state, half.outcome) == ("unfinished", "")
     folder = made("x", "loop", {"test": SCORES})
@@ -70,12 +72,21 @@ def test_the_list(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[-1] == "next: gepa-loop chat mine --compare"
 
 
-def test_runs_are_deleted_one_by_one(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_are_deleted_one_by_one(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, other = made("a", "loop", None), made("b", "loop", None)
     with FileLock(one / ".lock"):
         assert run(["runs", "remove", "a", "--yes"]) == 6
     assert "in use" in capsys.readouterr().err and one.exists()
     assert run(["runs", "remove", "a", "nope", "--yes"]) == 2 and one.exists()
+    # Nothing but runs below ./runs: no path, not the working directory, no folder that happens to have a manifest.
+    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "runs" / "extension").mkdir()
+    (tmp_path / "runs" / "extension" / "manifest.json").write_text('{"name": "x"}')
+    for name, code in (("", 2), (".", 2), ("..", 2), ("../runs/a", 2), (str(one), 2), ("extension", 6)):
+        assert run(["runs", "remove", name, "--yes"]) == code, name
+    assert (
+        one.exists() and (tmp_path / "manifest.json").exists() and (tmp_path / "runs" / "extension").exists()
+    )
     assert run(["runs", "remove", "a", "-y"]) == 0
     assert not one.exists() and other.exists()
 

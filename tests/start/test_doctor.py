@@ -83,6 +83,8 @@ def test_what_is_left_of_a_config_with_faults(tmp_path: Path) -> None:
     for text in ("distill.lr = 'high'", "there are full_kl", "seed = -1", "unknown key tasks"):
         assert text in told
     assert load_what_can_be("nonsense", [], env={}, cwd=tmp_path)[0] is None
+    config, faults = load_what_can_be("smoke", ["task.kind=csv", "task.options.foo=1"], env={}, cwd=tmp_path)
+    assert len(faults) == 1 and "options.foo is there" in str(faults[0])
 
 
 def test_a_prompt_too_long_for_the_context(tmp_path: Path) -> None:

@@ -199,6 +199,24 @@ def test_sizes_that_fit(tmp_path: Path, count: int, test: int, race: int | None,
     assert len(loaded.splits["train"]) == train
 
 
+def test_the_usual_names_of_splits_are_not_enough_of_ours(tmp_path: Path) -> None:
+    rows = [{**row, "split": "train" if n < 30 else "test"} for n, row in enumerate(_tickets(40))]
+    proposal = _proposed(_survey(tmp_path / "a.csv", rows))
+    assert "whose values are none of ours" in proposal.notes["task.fields.split"]
+    assert len(_task(proposal, tmp_path).splits["select"]) > 3
+    # A question that is there twice counts once.
+    ours = ["train"] * 20 + ["pareto"] * 8 + ["select"] * 6 + ["test"] * 6
+    marked = [{**row, "split": split} for row, split in zip(_tickets(40), ours, strict=True)]
+    twice = _proposed(_survey(tmp_path / "a.csv", [*marked, marked[0], marked[-1]]))
+    assert twice.values["task"]["splits"] == {"train": 20, "pareto": 8, "select": 6, "test": 6}
+
+
+def test_codes_with_digits_are_no_numbers(tmp_path: Path) -> None:
+    rows = [{"question": f"What is {n}?", "answer": f"AB{1000 + n}"} for n in range(40)]
+    task = _proposed(_survey(tmp_path / "a.jsonl", rows)).values["task"]
+    assert (task["extract"], task["scorer"]) == ("whole", "exact")
+
+
 def test_too_few_questions(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="11 distinct questions in 22 records") as caught:
         _proposed(_survey(tmp_path / "a.csv", _tickets(11) * 2))

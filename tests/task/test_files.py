@@ -56,6 +56,9 @@ def test_cells_that_a_program_leaves_at_the_end(tmp_path: Path) -> None:
         ("a,b\n1,2,3\n", {"delimiter": ","}, "row 2 has 3 cells, and the header 2"),
         ("a,b\n", {"delimiter": "ab"}, "task.options.delimiter = 'ab': not one character"),
         ("a,b\n", {"delimiter": 1}, "task.options.delimiter = 1: not one character"),
+        ("a,b\n", {"encoding": 1252}, "task.options.encoding = 1252: not a text"),
+        ("a,b\n", {"encoding": "undefined"}, "not undefined text"),
+        ('q,a\nx,1\n"abc"def,2\ny,3\n', {}, "row 3: "),
         ("a,b\n", {"encoding": "utf-9"}, "task.options.encoding = 'utf-9': no such encoding"),
     ],
 )

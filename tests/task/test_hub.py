@@ -31,7 +31,7 @@ def _saved(folder: Path) -> Path:
 
     def part(name: str, count: int) -> Any:
         rows = [
-            {"text": f"{name} {n}", "label": n % 2 - (n == 3), "photo": None, "tags": ["a"]}
+            {"text": f"{name} {n}", "label": -1 if n == 3 else n % 2, "photo": None, "tags": ["a"]}
             for n in range(count)
         ]
         return datasets.Dataset.from_list(rows, features=features)
@@ -54,6 +54,8 @@ def test_a_saved_dataset_with_labels_and_photos(tmp_path: Path) -> None:
     assert [id for id, _, _ in dataset_rows(str(folder), {"split": "test"})] == [
         f"hf:test:{n}" for n in range(4)
     ]
+    # Labels that a dataset keeps to itself are -1 in it.
+    assert [record["label"] for _, _, record in rows[1:5]] == ["broken", "late", None, "late"]  # type: ignore[index]
     with pytest.raises(TaskError, match=r"task\.options\.split = 'dev': .* has train, test"):
         list(dataset_rows(str(folder), {"split": "dev"}))
 
@@ -79,6 +81,10 @@ def test_datasets_that_cannot_be_had(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"task\.options\.split = 3: not a text"):
         list(dataset_rows(str(tmp_path), {"split": 3}))
     (tmp_path / "a.jsonl").write_text('{"q": "Q"}\n')
+    (tmp_path / "b.jsonl").write_text('{"q": [1, {"x": 2}], "other": 1}\n{torn')
+    with pytest.raises(TaskError, match=r"task\.name = "):
+        list(dataset_rows(str(tmp_path), {}))
+    (tmp_path / "b.jsonl").unlink()
     with pytest.raises(TaskError, match="dev"):
         list(dataset_rows(str(tmp_path), {"split": "dev"}))
 

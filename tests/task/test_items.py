@@ -459,7 +459,7 @@ def test_jsonl_whose_rows_are_all_of_one_split(tmp_path: Path) -> None:
         "12 of 'train', 0 of 'pareto', 0 of 'race', 0 of 'select', 0 of 'test'" in said
         and "distinct" not in said
     )
-    assert "records without `split` are dealt out" in caught.value.hint
+    assert "name another field in task.fields.split" in caught.value.hint
 
 
 @pytest.mark.parametrize("second", [{}, {"split": "dev"}, {"split": None}])
