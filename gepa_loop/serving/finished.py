@@ -87,8 +87,14 @@ def read_finished(run: str) -> Finished:
     else:
         id_ = str(identity["prompts"])
         adapter, prompt = f"distill/{id_}/adapter", path / "prompts" / f"{id_}.txt"
+    candidate = read_prompt(prompt)
+    if candidate.id != prompt.stem:
+        raise RunDirectoryError(
+            f"{prompt}: it is not as it was written: its text has the id {candidate.id}",
+            "Put the run's prompt back, or run it again with --fresh.",
+        )
     return Finished(
-        path, command, _config(path), str(identity["model.date"]), read_prompt(prompt), path / adapter, result
+        path, command, _config(path), str(identity["model.date"]), candidate, path / adapter, result
     )
 
 

@@ -66,6 +66,11 @@ def test_runs_without_a_student(place: Path, tmp_path: Path) -> None:
     write_json(lost / "result.json", {"adapter": None, "prompt": "p"})
     with pytest.raises(RunDirectoryError, match="no round has a winner"):
         read_finished(str(lost))
+    edited = copied("edited")
+    (prompt,) = (edited / "prompts").iterdir()
+    prompt.write_text("Answer with another number.\n")
+    with pytest.raises(RunDirectoryError, match="it is not as it was written"):
+        read_finished(str(edited))
     old = copied("old")
     config = json.loads((old / "config.json").read_text())
     config.pop("check")
