@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from gepa_loop.cli import run
 from gepa_loop.cli import run as gepa_loop
-from gepa_loop.config.grids import cell_configs, grid_source, grids, load_grid
+from gepa_loop.config.grids import cell_configs, grid_source, grids, load_grid, parse_grid
 from gepa_loop.config.load import load_config
 from gepa_loop.errors import ConfigError, PromptError
 from gepa_loop.lab import Lab, open_lab
@@ -211,3 +212,41 @@ def test_the_command(
     assert gepa_loop(["sweep", "--preset", "masc", "--prompt", "prompt.txt"]) == 2
     assert gepa_loop([*argv, "--run-name", "other", "--set", "teacher.privileged=nosuch"]) == 2
     assert "item lcm:train:" in capsys.readouterr().err  # and no emoji
+
+
+def test_a_grid_in_a_line() -> None:
+    grid = parse_grid("distill.lr=1e-5, 5e-5 x objective.type=full_kl,token_kl")
+    assert grid.cells == {
+        "lr=1e-5 type=full_kl": ("distill.lr=1e-5", "objective.type=full_kl"),
+        "lr=1e-5 type=token_kl": ("distill.lr=1e-5", "objective.type=token_kl"),
+        "lr=5e-5 type=full_kl": ("distill.lr=5e-5", "objective.type=full_kl"),
+        "lr=5e-5 type=token_kl": ("distill.lr=5e-5", "objective.type=token_kl"),
+    }
+    assert grid.baseline == "lr=1e-5 type=full_kl" and grid.config is None
+    # Commas inside of lists and tables part no values.
+    lists = parse_grid("distill.betas=[0.9,0.95],[0.8,0.9] x lora.rank=8")
+    assert list(lists.cells) == ["betas=[0.9,0.95] rank=8", "betas=[0.8,0.9] rank=8"]
+    configs = cell_configs(lists, "smoke", [], 1)
+    assert [config.distill.betas for config in configs.values()] == [(0.9, 0.95), (0.8, 0.9)]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "distill.lr", "distill.lr=", "distill.lr=1,,2", "=1,2", "lora.rank=8,8"]
+)
+def test_what_is_no_grid_in_a_line(text: str) -> None:
+    with pytest.raises(ConfigError, match="--grid"):
+        parse_grid(text)
+
+
+def test_a_sweep_has_one_grid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.txt").write_text("Answer with one number.")
+    for flags in ([], ["--preset", "masks", "--grid", "lora.rank=1,2"]):
+        assert run(["sweep", "--prompt", "p.txt", *flags]) == 2
+        assert "needs --preset or --grid" in capsys.readouterr().err
+    assert (
+        run(["sweep", "--prompt", "p.txt", "--config", "smoke", "--grid", "lora.rank=1,2", "--dry-run"]) == 0
+    )
+    assert "cell rank=2, seed 0: lora.rank=2" in capsys.readouterr().out

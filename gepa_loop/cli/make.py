@@ -239,10 +239,18 @@ def loop(
 
 
 def sweep(
-    preset: Annotated[
-        str, typer.Option("--preset", metavar="GRID", help="A grid's name, or a TOML file with one.")
-    ],
     prompt: Annotated[Path, typer.Option("--prompt", metavar="FILE", help="The teacher's prompt.")],
+    preset: Annotated[
+        str | None, typer.Option("--preset", metavar="GRID", help="A grid's name, or a TOML file with one.")
+    ] = None,
+    line: Annotated[
+        str | None,
+        typer.Option(
+            "--grid",
+            metavar="LINE",
+            help="A grid in a line: 'distill.lr=1e-5,5e-5 x objective.type=full_kl,token_kl'.",
+        ),
+    ] = None,
     seeds: Annotated[
         int, typer.Option("--seeds", min=1, help="Seeds of each cell, from the config's on.")
     ] = 1,
@@ -253,12 +261,16 @@ def sweep(
     fresh: FreshOption = False,
 ) -> None:
     """Distill one prompt under every cell of a grid and compare the students with the baseline's."""
-    from gepa_loop.config.grids import cell_configs, grid_source, load_grid
+    from gepa_loop.config.grids import cell_configs, grid_source, load_grid, parse_grid
     from gepa_loop.sweep import check_cells, run_sweep
     from gepa_loop.task.prompts import read_prompt
     from gepa_loop.task.sources import settle
 
-    grid, candidate = load_grid(preset), read_prompt(prompt)
+    if (preset is None) == (line is None):
+        raise ConfigError(
+            "a sweep needs --preset or --grid, and not both", "`gepa-loop config presets` lists grids."
+        )
+    grid, candidate = load_grid(preset) if preset else parse_grid(line or ""), read_prompt(prompt)
     configs = {cell: settle(one) for cell, one in cell_configs(grid, config, sets or (), seeds).items()}
     more = {"seeds": str(seeds), "baseline": grid.baseline}
     more |= {f"cells.{name}": " ".join(own) for name, own in grid.cells.items()}

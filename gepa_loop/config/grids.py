@@ -7,6 +7,8 @@ A grid is a TOML file: `config` (the preset it is made for), `baseline` (a cell)
 from __future__ import annotations
 
 import difflib
+import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,6 +87,31 @@ def load_grid(source: str) -> Grid:
                 'A name with a dot needs quotes: "0.5" = [...].',
             )
     return grid
+
+
+def parse_grid(text: str) -> Grid:
+    """A grid from a line: `distill.lr=1e-5,5e-5 x objective.type=full_kl,token_kl`, the first of each being the baseline's.
+
+    Raises:
+        ConfigError: It is none, or two cells would have one name.
+    """
+    factors = []
+    for part in re.split(r"\s+x\s+", text.strip()):
+        key, equals, values = part.partition("=")
+        found = [value.strip() for value in re.split(r",(?![^\[{]*[\]}])", values)]
+        if not equals or not key.strip() or not all(found):
+            raise ConfigError(
+                f"--grid {text!r}: {part!r} is not of the form key=value,value",
+                "Example: --grid 'distill.lr=1e-5,5e-5 x objective.type=full_kl,token_kl'",
+            )
+        factors.append([(key.strip(), value) for value in found])
+    cells = {}
+    for chosen in itertools.product(*factors):
+        name = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in chosen).replace("/", "-")
+        if name in cells:
+            raise ConfigError(f"--grid {text!r}: two cells are called {name!r}", "Name each value once.")
+        cells[name] = tuple(f"{key}={value}" for key, value in chosen)
+    return Grid("grid", None, next(iter(cells)), cells)
 
 
 def grid_source(grid: Grid, source: str | None) -> str:
