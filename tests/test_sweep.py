@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from gepa_loop.cli import run
 from gepa_loop.cli import run as gepa_loop
 from gepa_loop.config.grids import cell_configs, grid_source, grids, load_grid, parse_grid
 from gepa_loop.config.load import load_config
@@ -244,7 +243,7 @@ def test_a_sweep_has_one_grid(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "p.txt").write_text("Answer with one number.")
     for flags in ([], ["--preset", "masks", "--grid", "lora.rank=1,2"]):
-        assert run(["sweep", "--prompt", "p.txt", *flags]) == 2
+        assert gepa_loop(["sweep", "--prompt", "p.txt", *flags]) == 2
         assert "needs --preset or --grid" in capsys.readouterr().err
     assert (
         run(["sweep", "--prompt", "p.txt", "--config", "smoke", "--grid", "lora.rank=1,2", "--dry-run"]) == 0
