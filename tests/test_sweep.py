@@ -246,6 +246,7 @@ def test_a_sweep_has_one_grid(
         assert gepa_loop(["sweep", "--prompt", "p.txt", *flags]) == 2
         assert "needs --preset or --grid" in capsys.readouterr().err
     assert (
-        run(["sweep", "--prompt", "p.txt", "--config", "smoke", "--grid", "lora.rank=1,2", "--dry-run"]) == 0
+        gepa_loop(["sweep", "--prompt", "p.txt", "--config", "smoke", "--grid", "lora.rank=1,2", "--dry-run"])
+        == 0
     )
     assert "cell rank=2, seed 0: lora.rank=2" in capsys.readouterr().out
