@@ -38,6 +38,7 @@ def talker(place: Path) -> Talker:
 def client(talker: Talker) -> Iterator[httpx.Client]:
     endpoint = Endpoint(talker, temperature=0.0, max_tokens=6, batch=4)
     with free_socket("127.0.0.1", 0) as listener:
+        listener.listen()  # who connects before the server has begun waits
         server = uvicorn.Server(uvicorn.Config(endpoint.app(), log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
