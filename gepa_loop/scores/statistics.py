@@ -186,12 +186,10 @@ def flips_for(level: float) -> int:
 def detectable(a: ItemScores, b: ItemScores, power: float, alpha: float) -> float | None:
     """The least true difference that a two-sided paired test on these items would have found with this power.
 
-    From the t test's power at the observed standard deviation of the differences. It does not depend on the observed
-    mean, which says nothing where nothing is true.
+    From the t test's power at the observed standard deviation of the differences; the observed mean does not count.
 
     Returns:
-        None where all items differ by the same amount, so that their spread is not known; infinity where a sign-flip
-        test's smallest p on as many items, 2 / 2^n, is not below `alpha`.
+        None where all items differ by the same amount, so that their spread is not known; else as `least_detectable`.
 
     Raises:
         ValueError: No items, different items, or a score outside [0, 1].
@@ -203,7 +201,7 @@ def detectable(a: ItemScores, b: ItemScores, power: float, alpha: float) -> floa
 
 
 def least_detectable(n: int, spread: float, power: float, alpha: float) -> float:
-    """`detectable` for `n` items whose differences have this standard deviation."""
+    """`detectable` for `n` items whose differences have this spread; infinity where sign flips of so few have no p below `alpha`."""
     from scipy.special import nctdtrinc
     from scipy.stats import t
 

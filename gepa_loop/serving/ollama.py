@@ -60,36 +60,27 @@ def between_of(renderer: Renderer) -> Between:
     Raises:
         ConfigError: The template does more: it looks at what a turn says, or at its place.
     """
-    roles = (
-        ("user", "assistant", "user") if renderer.habits.folds else ("system", "user", "assistant", "user")
-    )
+    folds = renderer.habits.folds
+    roles = ("user", "assistant", "user") if folds else ("system", "user", "assistant", "user")
+    whole = tuple(zip(roles, SAID, strict=False))
     try:
-        parts = _parts(
-            renderer.chat.render(
-                renderer.tokenizer, [{"role": r, "content": c} for r, c in zip(roles, SAID, strict=False)]
-            )
-        )
-        alone = _parts(renderer.text(NO_PROMPT, Item("chat:1", (("user", SAID[0]),), "", {})))
+        said = renderer.chat.render(renderer.tokenizer, [{"role": r, "content": c} for r, c in whole])
+        parts, alone = _parts(said), _parts(_read(renderer, (("user", SAID[0]),)))
     except (ModelError, ValueError) as error:
         raise _unknown() from error
     if len(parts) != len(roles) + 1 or len(alone) != 2:
         raise _unknown()
-    system = None if renderer.habits.folds else parts[0]
-    found = Between(alone[0], system, parts[-2], parts[-3], parts[-1])
+    found = Between(alone[0], None if folds else parts[0], parts[-2], parts[-3], parts[-1])
     odd = any(mark in text for text in parts + alone for mark in ("{{", "}}", '"""'))
-    system_first = renderer.chat.render(
-        renderer.tokenizer, [{"role": r, "content": c} for r, c in zip(roles, SAID, strict=False)]
-    )
-    same = found.rendered(tuple(zip(roles, SAID, strict=False))) == system_first or renderer.habits.folds
-    if (
-        odd
-        or not same
-        or any(
-            found.rendered(chat) != renderer.text(NO_PROMPT, Item("chat:1", chat, "", {})) for chat in CHATS
-        )
-    ):
+    tried = [(chat, _read(renderer, chat)) for chat in CHATS] + ([] if folds else [(whole, said)])
+    if odd or any(found.rendered(chat) != text for chat, text in tried):
         raise _unknown()
     return found
+
+
+def _read(renderer: Renderer, chat: Messages) -> str:
+    """A chat as the student read it."""
+    return renderer.text(NO_PROMPT, Item("chat:1", chat, "", {}))
 
 
 def _parts(text: str) -> list[str]:
