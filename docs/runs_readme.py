@@ -14,6 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from gepa_loop import sweep
+from gepa_loop.cost import records as cost
 from gepa_loop.distill import records as distill
 from gepa_loop.model.origin import OriginRecord
 from gepa_loop.optimize import records as optimize
@@ -49,6 +50,8 @@ class File:
 FILES = (
     File("manifest.json", run.ManifestRecord, ("manifest.json",)),
     File("events.jsonl", run.EventRow, ("events.jsonl",)),
+    File("stages.jsonl", cost.StageRow, ("stages.jsonl",)),
+    File("costs.json", cost.CostsRecord, ("costs.json",)),
     File("result.json of `loop`", results.LoopRecord, ("result.json",), "loop"),
     File("result.json of `distill`", stages.RetentionRecord, ("result.json",), "distill"),
     File("result.json of `evaluate`", stages.EvaluatedRecord, ("result.json",), "evaluate"),

@@ -62,6 +62,8 @@ class Flags:
     """Check and print everything, and open no run."""
     fresh: bool = False
     """Delete what an earlier run of this name left."""
+    measure: bool = False
+    """Of a dry run: train a few steps to time them."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from gepa_loop.config.whole import Config
     from gepa_loop.lab import Lab
     from gepa_loop.run.directory import Run
-    from gepa_loop.show.live import View
+    from gepa_loop.stages.observer import Observer
     from gepa_loop.task.prompts import Candidate
 
 
@@ -33,7 +34,7 @@ class Session(NamedTuple):
 
     lab: Lab
     run: Run
-    view: View
+    view: Observer
 
 
 def shown(path: Path) -> str:
@@ -52,9 +53,11 @@ def open_session(command: Command, flags: Flags, inputs: Inputs = NOTHING) -> It
     from gepa_loop.lab import seed_prompt, seed_source, without_limits
     from gepa_loop.model.origin import check_origin
     from gepa_loop.run.identity import fingerprint
+    from gepa_loop.stages.timing import Timed
     from gepa_loop.start.reach import check_reach
     from gepa_loop.task.sources import settle
 
+    began = time.monotonic()
     settings = settle(load_config(flags.config, flags.sets))
     if command.searches:
         settings = settings.for_aim(command.aim)
@@ -79,14 +82,19 @@ def open_session(command: Command, flags: Flags, inputs: Inputs = NOTHING) -> It
     if command.writes_questions:
         _check_questions(lab, prompts, path, flags)
     if flags.dry_run:
-        _print_plan(lab, command, path, inputs.facts)
+        _print_plan(lab, command, next(iter(prompts.values())), flags.measure)
+        for line in (f"would write {shown(path)}", *inputs.facts):
+            out.print(line, highlight=False)
         raise typer.Exit
     if command.searches and (flags.fresh or not _searched(command, settings.loop, path)):
         from gepa_loop.stages.search import check_search
 
         check_search(lab, seed_prompt(settings.optimize))
-    with _opened(lab, command, prompts.values(), extra, path, flags.fresh) as session:
-        yield session
+    with (
+        _opened(lab, command, prompts.values(), extra, path, flags.fresh) as opened,
+        Timed(opened.view, path, began) as timed,
+    ):
+        yield opened._replace(view=timed)
 
 
 def _writers(
@@ -115,14 +123,27 @@ def _check_questions(lab: Lab, prompts: Mapping[str, Candidate], path: Path, fla
         out.print(check_writer(lab, next(iter(prompts.values()))), highlight=False)
 
 
-def _print_plan(lab: Lab, command: Command, path: Path, facts: Sequence[str]) -> None:
+def _print_plan(lab: Lab, command: Command, prompt: Candidate, measure: bool) -> None:
+    from gepa_loop.model.outline import outline
+    from gepa_loop.show.costs import plan_lines, plan_table
+    from gepa_loop.stages.counts import students_a_round
     from gepa_loop.stages.plan import plan
+    from gepa_loop.start.machine import find_machine
+    from gepa_loop.start.room import least_memory
 
     if lab.task.judge is not None:
         lab.task.judge.remote.provider()  # a missing key is found for nothing
-    if command.searches:
-        out.print("measuring a sample of rollouts", highlight=False)
-    for line in (*plan(lab, command), f"would write {shown(path)}", *facts):
+    if command.searches or (command.trains and not command.cells):
+        steps = " and training steps" if measure else ""
+        out.print(f"measuring a sample of rollouts{steps}", highlight=False)
+    made = plan(lab, command, prompt, measure)
+    if made.stages:
+        out.print(plan_table(made, lab.config.cost.gpu_usd_hour), soft_wrap=False)
+    memory: Mapping[str, float] = {}
+    if made.trains:
+        most = students_a_round(lab.config) if command.rounds else 1
+        memory = least_memory(lab.config, outline(lab.config.model), find_machine(Path.cwd()), most)
+    for line in plan_lines(made, memory):
         out.print(line, highlight=False)
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from gepa_loop.cli.options import RunArgument
 from gepa_loop.errors import EnvironmentFault, GepaLoopError
 from gepa_loop.outside.redact import printable
+from gepa_loop.show.names import named
 from gepa_loop.show.terminal import err, out
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def chat(
             _answer(talker, whole, {who: [("user", question)] for who in whole}, sampling, seed)
             return
         err.print(
-            f"student of prompt {finished.prompt.id} on {talker.base.name}, without a prompt. /new begins a new chat, /quit ends.",
+            f"student of prompt {named(finished.prompt.id)} on {talker.base.name}, without a prompt. /new begins a new chat, /quit ends.",
             highlight=False,
             style="dim",
         )
@@ -212,7 +213,7 @@ def serve(
         )
         address = f"http://{host}:{listener.getsockname()[1]}/v1"
         out.print(
-            f"student of prompt {finished.prompt.id} on {talker.base.name}; sampler {talker.engine}",
+            f"student of prompt {named(finished.prompt.id)} on {talker.base.name}; sampler {talker.engine}",
             highlight=False,
         )
         out.print(f"{address} serves {', '.join(endpoint.models)}; Ctrl-C ends it", highlight=False)

@@ -17,6 +17,7 @@ from gepa_loop.cli.options import (
     SetOption,
     Switch,
     say_next,
+    with_setting,
 )
 from gepa_loop.command import DISTILL, EVALUATE, LOOP, OPTIMIZE, SWEEP, Flags, Inputs
 from gepa_loop.errors import ConfigError, NoGain
@@ -51,20 +52,6 @@ def optimize(
     say_next("distill", "--prompt", best, config=config, sets=sets)
 
 
-def plan(
-    rounds: RoundsOption = None,
-    config: ConfigOption = None,
-    sets: SetOption = None,
-) -> None:
-    """Print what a loop may take: rollouts, tokens, proposals, US dollars and minutes."""
-    try:
-        with open_session(LOOP, Flags(config, _with(sets, "loop.rounds", rounds), dry_run=True)):
-            pass
-    except typer.Exit:
-        say_next("loop", *(() if rounds is None else ("--rounds", str(rounds))), config=config, sets=sets)
-        raise
-
-
 def distill(
     prompt: Annotated[Path, typer.Option("--prompt", metavar="FILE", help="The teacher's prompt.")],
     questions: Annotated[
@@ -85,10 +72,11 @@ def distill(
     """Distill one prompt into a LoRA adapter."""
     from gepa_loop.task.prompts import read_prompt
 
-    candidate, sets = read_prompt(prompt), _with(sets, "distill.questions", questions)
+    candidate, sets = read_prompt(prompt), with_setting(sets, "distill.questions", questions)
     flags = Flags(config, sets, run_name, dry_run, fresh)
     with open_session(DISTILL, flags, Inputs({str(prompt): candidate})) as opened:
         from gepa_loop.scores.ledger import read_looks
+        from gepa_loop.stages.costs import Replies, write_costs
         from gepa_loop.stages.distillation import distill_alone
         from gepa_loop.stages.questions import with_questions
         from gepa_loop.stages.references import with_references
@@ -99,7 +87,11 @@ def distill(
         lab = with_references(lab, candidate, run, view)
         done = distill_alone(lab, candidate, run, view)
         result = measure(lab, candidate, done.adapter, run, view)
+        cards = result[result["decides"]]
+        replies = Replies(cards["prompted"]["tokens"], cards["student"]["tokens"])
+        costs = write_costs(lab, candidate, replies, run, view)
     from gepa_loop.scores.numbers import decimal
+    from gepa_loop.show.costs import costs_lines
     from gepa_loop.show.tables import reply_lines, retention_lines, retention_table
 
     out.print()
@@ -116,6 +108,8 @@ def distill(
         f"{decimal(kept.score)} at step {kept.step} (kept: {kept.reason}){later}\nadapter: {shown(run.path / 'distill' / candidate.id / 'adapter')}",
         highlight=False,
     )
+    for line in costs_lines(costs):
+        out.print(line, highlight=False)
     say_next("chat", run.name, "--compare")
 
 
@@ -207,23 +201,29 @@ def loop(
     fresh: FreshOption = False,
 ) -> None:
     """Search prompts, distill each, keep the best student, and go on from it."""
-    sets = _with(sets, "race.on", None if race is None else str(race is Switch.ON).lower())
-    flags = Flags(config, _with(sets, "loop.rounds", rounds), run_name, dry_run, fresh)
+    sets = with_setting(sets, "race.on", None if race is None else str(race is Switch.ON).lower())
+    flags = Flags(config, with_setting(sets, "loop.rounds", rounds), run_name, dry_run, fresh)
     with open_session(LOOP, flags) as opened:
         from gepa_loop.lab import seed_prompt
         from gepa_loop.loop import run_loop
         from gepa_loop.scores.ledger import read_looks
         from gepa_loop.scores.outcome import missing_gain
         from gepa_loop.show.report import write_report
+        from gepa_loop.stages.costs import Replies, write_costs
+        from gepa_loop.task.prompts import read_prompt
 
         lab, run, view = opened
         result = run_loop(lab, seed_prompt(lab.config.optimize), run, view)
+        prompt, tokens = read_prompt(run.path / result["prompt"]), result["tokens"]
+        replies = Replies(tokens["prompted"], tokens["student"]) if "student" in tokens else None
+        costs = write_costs(lab, prompt, replies, run, view)
         report = write_report(run.path)
+    from gepa_loop.show.costs import costs_lines
     from gepa_loop.show.tables import result_table, round_lines
 
     out.print()
     out.print(result_table(result))
-    for line in (*round_lines(result), read_looks(run.path) or ""):
+    for line in (*round_lines(result), read_looks(run.path) or "", *costs_lines(costs)):
         out.print(str(line), highlight=False)
     out.print(f"prompt:  {shown(run.path / result['prompt'])}", highlight=False)
     if result["adapter"] is not None:
@@ -289,8 +289,3 @@ def sweep(
     out.print()
     out.print(sweep_table(result))
     out.print(f"rows and adapters: {shown(run.path)}", highlight=False)
-
-
-def _with(sets: list[str] | None, key: str, value: int | str | None) -> list[str]:
-    """Settings with a flag's value after them, where it is given."""
-    return [*(sets or []), *([] if value is None else [f"{key}={value}"])]

@@ -94,7 +94,7 @@ RunArgument = Annotated[
 RoundOption = Annotated[
     int | None, typer.Option("--round", min=0, help="A loop's round. Default: the last with a search.")
 ]
-ID_HELP = "The beginning of a candidate's id, or 'seed', or 'best'."
+ID_HELP = "A candidate's name or the beginning of its id, or 'seed', or 'best'."
 
 
 def say_next(*words: str, config: str | None = None, sets: Sequence[str] | None = None) -> None:
@@ -104,3 +104,8 @@ def say_next(*words: str, config: str | None = None, sets: Sequence[str] | None 
         *(word for one in sets or () for word in ("--set", one)),
     ]
     out.print(f"next: gepa-loop {shlex.join([*words, *flags])}", highlight=False)
+
+
+def with_setting(sets: list[str] | None, key: str, value: float | str | None) -> list[str]:
+    """Settings with a flag's value after them, where it is given."""
+    return [*(sets or []), *([] if value is None else [f"{key}={value}"])]

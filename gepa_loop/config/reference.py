@@ -30,6 +30,7 @@ READERS = {
     "teacher": "distill, loop, sweep",
     "race": "loop",
     "loop": "loop",
+    "cost": "plan, distill, loop",
 }
 """Commands that read a table; the others are read by all."""
 

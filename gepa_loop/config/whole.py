@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from gepa_loop.config.cost import CostConfig
 from gepa_loop.config.data import SplitSizes
 from gepa_loop.config.kinds import Section
 from gepa_loop.config.objectives import FullKL, ObjectiveConfig
@@ -46,6 +47,7 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     race: RaceConfig = RaceConfig()
     loop: LoopConfig = LoopConfig()
+    cost: CostConfig = CostConfig()
 
     @model_validator(mode="after")
     def _recipe_fits(self) -> Config:

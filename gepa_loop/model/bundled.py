@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from gepa_loop.errors import ModelError
+from gepa_loop.outside.places import cache_folder
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +67,7 @@ def smollm_folder() -> Path:
         ModelError: The package that carries the model is missing or carries another file, or the cache
             cannot be written.
     """
-    cache = _cache_folder()
+    cache = cache_folder()
     folder = cache / f"smollm2-135m-instruct-{_GGUF_SHA256[:8]}-v{_CONVERTER}"
     if folder.is_dir():
         return folder
@@ -120,12 +121,6 @@ def random_tiny(dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenize
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     return model, _wrapped(_tokenizer({token: n for n, token in enumerate(tokens)}, [], digits=False))
-
-
-def _cache_folder() -> Path:
-    if own := os.environ.get("GEPA_LOOP_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gepa-loop"
 
 
 def _find_gguf() -> Path:

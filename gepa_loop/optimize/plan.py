@@ -52,21 +52,14 @@ class Plan:
     def rollouts(self) -> int:
         return self.search_rollouts + self.front_rollouts
 
-    @property
-    def seconds(self) -> float:
-        return self.rollouts * self.seconds_each
-
     def lines(self, settings: OptimizeConfig) -> list[str]:
         """The plan for a person."""
         read = round(self.rollouts * (self.question_tokens + self.prompt_tokens))
         longest = round(self.rollouts * (self.question_tokens + settings.max_prompt_tokens))
         at_once = f", up to {settings.proposals} in an iteration" if settings.proposals > 1 else ""
-        split = f": {self.search_rollouts:,} of the search and {self.front_rollouts:,} to score its finalists on select"
         lines = [
-            f"rollouts: up to {self.rollouts:,}{split if self.front_rollouts else ' of the search'}",
-            f"tokens: {read:,} to read with the seed prompt's {self.prompt_tokens}, up to {longest:,} with prompts of "
-            f"optimize.max_prompt_tokens = {settings.max_prompt_tokens:,}; up to "
-            f"{self.rollouts * self.completion_tokens:,} to write",
+            f"search: {read:,} tokens to read with the seed prompt's {self.prompt_tokens}, up to {longest:,} with prompts of "
+            f"optimize.max_prompt_tokens = {settings.max_prompt_tokens:,}",
             f"proposals: {self.calls[0]} to {self.calls[1]}{at_once}, and more where some are refused unread",
         ]
         if self.quote is not None:
@@ -80,10 +73,6 @@ class Plan:
                     f"optimize.max_usd = {settings.max_usd:g}"
                 )
             lines.append(f"each proposal: {each}, {cost}")
-        lines.append(
-            f"minutes: up to {self.seconds / 60:.1f} of these rollouts with the seed prompt, as a sample of them ran"
-            + ("" if self.quote is None else ", besides the reflection model's")
-        )
         return lines
 
 

@@ -13,11 +13,12 @@ from rich.text import Text
 from gepa_loop.optimize.records import CandidateRow, CostRecord, FrontRow, SearchRecord, SpentRecord, Status
 from gepa_loop.scores.numbers import decimal, p_sentence, p_text
 from gepa_loop.scores.records import DifferenceRecord
+from gepa_loop.show.names import named, nickname
 from gepa_loop.show.searches import Search, accepted, lineage
 from gepa_loop.show.tables import estimate_text
 from gepa_loop.show.textdiff import print_diff
 
-LEAST, ROOMY = 80, 100
+LEAST, ROOMY = 80, 120
 """Columns from which a terminal keeps tables within its edge, and from which the front says how each was made."""
 STYLES: dict[Status, str] = {"accepted": "green", "rejected": "yellow", "refused": "red", "failed": "red"}
 RIGHT = {"#", "tokens", "pareto", "p"}
@@ -38,20 +39,21 @@ def print_front(search: Search, console: Console) -> None:
     if judged is None:
         title = f"pool of {search.name}, best first, by {items} items of pareto that the search has chosen by"
         title += "; students decide"
-        names = ["id", "tokens", "pareto", "how it was made"]
+        names = ["id", "name", "tokens", "pareto", "how it was made"]
     else:
         title = f"front of {search.name}, best first: {items} items of pareto, {judged['n']} of select; 95 % intervals; "
         title += "p after Holm's correction; the first was chosen on these items of select, so its score there is on the high side"
-        names = ["id", "tokens", "pareto", "select", "against the seed", "p", "how it was made"]
+        names = ["id", "name", "tokens", "pareto", "select", "against the seed", "p", "how it was made"]
     console.print(Text(title, "bold"))
     rows = [_front_row(row, search.result) for row in search.front]
     if not console.is_terminal or console.width >= ROOMY:
         _print_table(names, rows, console)
     else:
-        _print_table(names[:-1], [row[:-1] for row in rows], console)
+        shorter = [[id_, *rest] for id_, _, *rest, _ in rows]
+        _print_table([names[0], *names[2:-1]], shorter, console)
         console.print()
-        for row in rows:
-            console.print(Text(f"{row[0]}  {row[-1]}"))
+        for id_, name, *_, how in rows:
+            console.print(Text(f"{id_}  {name}: {how}"))
     _print_ending(search, console)
 
 
@@ -60,7 +62,14 @@ def _front_row(row: FrontRow, result: SearchRecord | None) -> list[str]:
     how = f"{row['how']} (winner)" if result and result["winner"] == row["id"] else row["how"]
     judged = row["select"]
     found = [] if judged is None else [" ".join(estimate_text(judged)), _gain(row["against_seed"]), p]
-    return [row["id"], str(row["tokens"]), decimal(row["pareto_mean"]), *found, _line(how)]
+    return [
+        row["id"],
+        nickname(row["id"]),
+        str(row["tokens"]),
+        decimal(row["pareto_mean"]),
+        *found,
+        _line(how),
+    ]
 
 
 def print_all(search: Search, console: Console) -> None:
@@ -72,7 +81,7 @@ def print_all(search: Search, console: Console) -> None:
 
 def print_candidate(search: Search, row: CandidateRow, console: Console) -> None:
     """Where a candidate came from, its scores and costs, and its text as it is."""
-    console.print(Text(f"candidate {row['id']} of {search.name}: {row['status']}", "bold"))
+    console.print(Text(f"candidate {named(row['id'])} of {search.name}: {row['status']}", "bold"))
     names = ["#", "id", "made from", "tokens", "pareto", "status", "how it was made"]
     steps: list[list[str | Text]] = [
         [str(one["number"]), one["id"], " ".join(one["parents"]) or "-", *_standing(one), _line(one["how"])]
@@ -138,13 +147,17 @@ def _means(scores: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 def _print_tried(rows: Sequence[CandidateRow], console: Console) -> None:
-    names = ["#", "id", "tokens", "pareto", "status", "how it was made; why it was not accepted"]
+    names = ["#", "id", "name", "tokens", "pareto", "status", "how it was made; why it was not accepted"]
     hows = (f"{row['how']}; {row['reason']}" if row["reason"] else row["how"] for row in rows)
     cells: list[list[str | Text]] = [
-        [str(row["number"]), row["id"], *_standing(row), _line(how)]
-        for row, how in zip(rows, hows, strict=True)
+        [*_called(row), *_standing(row), _line(how)] for row, how in zip(rows, hows, strict=True)
     ]
     _print_table(names, cells, console)
+
+
+def _called(row: CandidateRow) -> tuple[str, str, str]:
+    """Number, id, name."""
+    return str(row["number"]), row["id"], nickname(row["id"])
 
 
 def _standing(row: CandidateRow) -> tuple[str, str, Text]:

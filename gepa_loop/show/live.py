@@ -20,6 +20,7 @@ from rich.text import Text
 
 from gepa_loop.outside.redact import printable
 from gepa_loop.scores.numbers import decimal
+from gepa_loop.show.names import named
 
 PLAIN_SECONDS = 10.0
 """Least time between two progress lines of one stage when there is no terminal."""
@@ -65,7 +66,7 @@ class View:
     def stage(self, name: str, *, round: int | None = None, candidate: str | None = None) -> None:
         """A stage begins; the one before it becomes a line with its duration and last facts."""
         self._close_stage(True)
-        parts = ["" if round is None else f"round {round}", name, candidate or ""]
+        parts = ["" if round is None else f"round {round}", name, named(candidate or "")]
         self._title = printable(" · ".join(part for part in parts if part))
         self._began = self._printed = time.monotonic()
         self._kept, self._complete = {}, False

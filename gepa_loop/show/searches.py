@@ -15,6 +15,7 @@ from gepa_loop.errors import ConfigError, RunDirectoryError
 from gepa_loop.optimize.records import CandidateRow, FrontRow, SearchRecord
 from gepa_loop.run.files import read_jsonl, read_record
 from gepa_loop.run.find import known_runs, run_folder
+from gepa_loop.show.names import nickname
 
 SEARCHED = "Runs with a search"
 
@@ -92,7 +93,7 @@ def _rows(kind: type[Row], path: Path) -> list[Row]:
 
 
 def pick(search: Search, word: str) -> CandidateRow:
-    """The candidate that `word` means: `seed`, `best`, or the beginning of an id.
+    """The candidate that `word` means: `seed`, `best`, its name, or the beginning of its id.
 
     `best` is the winner, without one the first of the front, before there is a front the best on pareto so far.
 
@@ -108,7 +109,8 @@ def pick(search: Search, word: str) -> CandidateRow:
         return search.tried[0]
     if word == "best":
         return _best(search)
-    found = [row for id_, row in own.items() if word and id_.startswith(word.lower())]
+    said = word.lower()
+    found = [row for id_, row in own.items() if said and (id_.startswith(said) or nickname(id_) == said)]
     if len(found) == 1:
         return found[0]
     listed = ", ".join(f"{row['id']} ({row['status']})" for row in found or accepted(search))

@@ -80,7 +80,7 @@ def retention_table(result: RetentionRecord) -> Table:
 
 
 def retention_lines(result: RetentionRecord) -> Iterator[str]:
-    """How much of the prompt's effect the student has, what it lost, and the tokens that are saved at every call."""
+    """How much of the prompt's effect the student has, and what it lost."""
     for way in WAYS:
         one = result[way]
         share = one["internalisation"]
@@ -110,8 +110,6 @@ def retention_lines(result: RetentionRecord) -> Iterator[str]:
         )
     if written := result["train"]["written"]:
         yield f"trained on {result['train']['items']:,} questions, {written:,} of them written for it"
-    saved = result["tokens"]["prompt"] - result["tokens"]["bare"]
-    yield f"saved at every call: {saved:,} tokens of the prompt"
 
 
 def reply_lines(result: RetentionRecord) -> Iterator[str]:

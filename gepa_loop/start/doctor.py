@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from gepa_loop.config.load import load_what_can_be
 from gepa_loop.config.whole import Config, check_budget
 from gepa_loop.errors import ConfigError, EnvironmentFault, GepaLoopError, ModelError, PromptError
+from gepa_loop.stages.counts import students_a_round
 from gepa_loop.start.machine import Machine, find_machine
 from gepa_loop.start.reach import ask_server, find_task, need_key
 from gepa_loop.start.room import least_memory, most_disk
@@ -240,7 +241,10 @@ class _Doctor:
         yield Finding("engine", "ok", f"sampling.engine = {engine}")
 
     def _memory(self) -> Iterator[Finding]:
-        parts, free = least_memory(self.config, self._outline, self.machine), self.machine.free_gib
+        parts, free = (
+            least_memory(self.config, self._outline, self.machine, students_a_round(self.config)),
+            self.machine.free_gib,
+        )
         need = sum(parts.values())
         shown = ", ".join(f"{name} {gib:.1f}" for name, gib in parts.items())
         told = f"at least {need:.1f} GiB ({shown}), {free:.1f} GiB free"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gepa_loop.model.bundled import SMOLLM
+from gepa_loop.model.device import device_name
 
 BY_MEMORY = (
     (20.0, "Qwen/Qwen3-4B-Instruct-2507"),
@@ -39,9 +40,8 @@ def find_machine(folder: Path) -> Machine:
     disk = shutil.disk_usage(folder).free / 2**30
     if torch.cuda.is_available():
         free, whole = torch.cuda.mem_get_info()
-        return Machine(torch.cuda.get_device_name(), whole / 2**30, free / 2**30, disk)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Machine(f"{cores} CPU {'core' if cores == 1 else 'cores'}", None, free_memory_gib(), disk)
+        return Machine(device_name(torch.device("cuda")), whole / 2**30, free / 2**30, disk)
+    return Machine(device_name(torch.device("cpu")), None, free_memory_gib(), disk)
 
 
 def free_memory_gib() -> float:

@@ -16,6 +16,7 @@ from rich.console import Console
 from gepa_loop.cli import run as gepa_loop
 from gepa_loop.run.files import append_jsonl, write_json, write_jsonl, write_record
 from gepa_loop.show.browse import print_all, print_candidate, print_comparison, print_front
+from gepa_loop.show.names import nickname
 from gepa_loop.show.searches import pick, read_search
 from gepa_loop.show.textdiff import print_diff
 
@@ -176,9 +177,9 @@ def test_a_loops_pool_is_shown_by_pareto_alone(here: Path, prompts: Prompts) -> 
     assert (
         title == "pool of r, best first, by 2 items of pareto that the search has chosen by; students decide"
     )
-    assert names.split() == ["id", "tokens", "pareto", "how", "it", "was", "made"]
-    assert best.split()[:4] == [FIRST, "12", ".750", "add"] and "winner" not in best
-    assert seed.split() == [SEED, "12", ".250", "the", "seed", "prompt"]
+    assert names.split() == ["id", "name", "tokens", "pareto", "how", "it", "was", "made"]
+    assert best.split()[:5] == [FIRST, nickname(FIRST), "12", ".750", "add"] and "winner" not in best
+    assert seed.split() == [SEED, nickname(SEED), "12", ".250", "the", "seed", "prompt"]
     shown = prompts("show", "r", "best")
     assert f"candidate {FIRST}" in shown and "pareto      .750 on 2 items" in shown
     assert "select" not in shown and "against the seed" not in shown
@@ -190,12 +191,13 @@ def test_list_prints_the_front_best_first(prompts: Prompts) -> None:
     assert title.endswith(
         "the first was chosen on these items of select, so its score there is on the high side"
     )
-    assert " ".join(names.split()) == "id tokens pareto select against the seed p how it was made"
+    assert " ".join(names.split()) == "id name tokens pareto select against the seed p how it was made"
     assert best == (
-        f"{FIRST}      12    .750  .600 [.500, .700]  +.200 [-.050, +.450]  .0246"
+        f"{FIRST}  {nickname(FIRST):<21}      12    .750  .600 [.500, .700]  +.200 [-.050, +.450]  .0246"
         "  add a rule from the failures of 3 items (winner)"
     )
-    assert seed.split() == [SEED, "12", ".250", ".400", "[.300,", ".500]", "-", "-", "the", "seed", "prompt"]
+    judged = [".400", "[.300,", ".500]", "-", "-", "the", "seed", "prompt"]
+    assert seed.split() == [SEED, nickname(SEED), "12", ".250", *judged]
     assert (
         stopped
         == "6 proposals (2 accepted, 1 rejected, 2 refused, 1 failed), 2,345 rollouts, 78 s; stopped by max_rollouts"
@@ -246,6 +248,7 @@ def test_a_front_without_a_winner(here: Path, prompts: Prompts) -> None:
     write_record(here / "runs/r/optimize/result.json", {**RESULT, "winner": None})
     assert "winner" not in prompts("list", "r").replace(RESULT["reason"], "")
     assert prompts("show", "r", "best").startswith(f"candidate {FIRST} ")
+    assert prompts("show", "r", nickname(FIRST)) == prompts("show", "r", FIRST)
     (here / "runs/r/optimize/result.json").unlink()  # the front is written first
     assert "1 failed), 1,060 rollouts, $0.0500, 60 s so far" in prompts("list", "r")
 
@@ -271,7 +274,7 @@ def test_the_last_round_is_read_unless_another_is_named(here: Path, prompts: Pro
 
 def test_show_tells_where_a_prompt_comes_from_and_what_it_costs(prompts: Prompts) -> None:
     head, names, *steps, end = prompts("show", "r", "aa").split("\n\n", 1)[0].split("\n")
-    assert head == f"candidate {FIRST} of r: accepted" and "made from" in names
+    assert head == f"candidate {FIRST} {nickname(FIRST)} of r: accepted" and "made from" in names
     assert steps[0].split()[:6] == ["0", SEED, "-", "10", ".250", "accepted"]
     assert end.split()[:6] == ["2", FIRST, SEED, "12", ".750", "accepted"]
     facts = prompts("show", "r", "aa").split("\n\n", 2)[1].split("\n")
@@ -294,7 +297,7 @@ def test_a_merge_descends_from_both_parents(prompts: Prompts) -> None:
 
 def test_a_text_proposed_twice_is_shown_as_it_was_judged(prompts: Prompts) -> None:
     shown = prompts("show", "r", "CC33")
-    assert shown.startswith(f"candidate {WORSE} of r: rejected\n")
+    assert shown.startswith(f"candidate {WORSE} {nickname(WORSE)} of r: rejected\n")
     assert f"\nreason      {LONG}\n" in shown and "pareto  " in shown and "unchanged" not in shown
 
 

@@ -1,5 +1,6 @@
 """What `plan` counts, against what a run then samples."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,15 +12,16 @@ from gepa_loop.cli import run
 from gepa_loop.command import DISTILL, EVALUATE, LOOP, OPTIMIZE, SWEEP, Command
 from gepa_loop.config.load import load_config
 from gepa_loop.config.recipe import reads_prompt
+from gepa_loop.cost.records import CostsRecord, StageRow
 from gepa_loop.lab import Lab, open_lab, seed_prompt
 from gepa_loop.loop import run_loop
 from gepa_loop.optimize.plan import plan_search
 from gepa_loop.run.directory import open_run
-from gepa_loop.run.files import read_json
+from gepa_loop.run.files import read_json, read_jsonl
 from gepa_loop.sampling.base import Completion, Sampler, Sampling
 from gepa_loop.sampling.canary import TEXTS
+from gepa_loop.stages.counts import distillation, distillations, judged, loop_rollouts
 from gepa_loop.stages.distillation import Below, distill_candidate
-from gepa_loop.stages.plan import distillation, distillations, judged, loop_rollouts
 from gepa_loop.stages.search import open_proposer
 from gepa_loop.task.judge import JUDGEMENTS, REPLIES
 from gepa_loop.task.prompts import Candidate
@@ -140,19 +142,94 @@ def test_a_loop_takes_no_more_than_what_is_counted(tmp_path: Path, sets: tuple[s
     assert sampler.rollouts == planned - unused + len(TEXTS)
 
 
+def lines_of(text: str) -> dict[str, list[str]]:
+    """Rows of a table as they are printed, by their first cell."""
+    cells = (re.split(r"\s{2,}", line.strip()) for line in text.splitlines())
+    return {first: rest for first, *rest in cells if rest}
+
+
 def test_the_plan_names_what_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GEPA_LOOP_CACHE", str(tmp_path / "cache"))
     sets = ["objective.type=grpo", "objective.redraw=2", "distill.pass_at=3"]
     assert run(["plan", "--config", "smoke", *(word for one in sets for word in ("--set", one))]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
+    told = capsys.readouterr().out
+    shown = " ".join(told.split())
     assert (
         "distill: 3 steps of 8 rollouts and groups drawn again, up to 576 tokens to write, and up to 112 rollouts of "
         "checks, for one student a round, as objective grpo reads no prompt"
     ) in shown
-    total = 4 * 24 + 48 + (72 + 112 + 2 * 64) + 3 * 16 * 5
-    assert f"up to {total} rollouts" in shown
+    rows = lines_of(told)
+    counts = {name: int(cells[0].replace(",", "")) for name, cells in rows.items() if cells[0][0].isdigit()}
+    parts = {"baseline": 4 * 24, "search": 48, "prompts": 0, "training": 72, "checks": 112}
+    whole = {**parts, "students": 2 * 64, "test": 3 * 16 * 5}
+    assert {name: counts[name] for name in whole} == whole
+    assert counts["in all"] == sum(whole.values())
+    assert rows["training"][1:] == ["576", "?"] and rows["in all"][2] == "?"
+    assert "`gepa-loop plan --measure` times three steps" in shown
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_plan_of_a_prompt_times_steps_and_says_what_they_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GEPA_LOOP_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "p.txt").write_text("Answer with a number.")
+    words = ["--prompt", "p.txt", "--config", "smoke", "--set", "distill.steps=1000000"]
+    prices = ["--gpu-usd-hour", "2", "--calls", "1000"]
+    assert run(["plan", *words, "--measure", *prices]) == 0
+    told = capsys.readouterr().out
+    rows = lines_of(told)
+    minutes, usd = (float(cell.replace(",", "").lstrip("$")) for cell in rows["training"][2:])
+    seconds = re.search(r"a training step (\S+) s a student, as in 3 steps just now", told)
+    assert seconds is not None
+    # Printed to two digits.
+    assert minutes == pytest.approx(1e6 * float(seconds[1]) / 60, rel=0.06)
+    assert usd == pytest.approx(2 * minutes / 60, rel=0.01)
+    prompt = len("Answer with a number.") + len("system\n\n") + 2
+    assert f"{prompt} less" in told and "a month of 1,000 calls reads for $" in told
+    assert "1 student" in told and "with a prefix cache" in told
+    assert "next: gepa-loop distill --prompt p.txt --config smoke" in told
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_plan_takes_the_time_of_earlier_runs_and_a_run_says_what_it_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GEPA_LOOP_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "p.txt").write_text("Answer with a number.")
+    words = ["--prompt", "p.txt", "--config", "smoke", "--set", "distill.steps=4"]
+    assert run(["distill", *words, "--run-name", "r", "--set", "cost.gpu_usd_hour=3"]) == 0
+    told = capsys.readouterr().out
+    costs = read_json(tmp_path / "runs" / "r" / "costs.json", CostsRecord)
+    seconds = costs["seconds"]
+    # Stages of this model may be over at once.
+    assert {"loading", "training"} <= set(seconds) <= {"loading", "baseline", "training", "test"}
+    rows = read_jsonl(tmp_path / "runs" / "r" / "stages.jsonl", StageRow)
+    assert sum(seconds.values()) == pytest.approx(
+        sum(row["seconds"] for row in rows if row["stage"] != "costs")
+    )
+    assert costs["usd"]["total"] == costs["usd"]["gpu"] == pytest.approx(sum(seconds.values()) / 1200)
+    worth = costs["worth"]
+    assert worth is not None and worth["saved"] == 31 and worth["now"]["reply"] is not None
+    saved = 31 * 3 / 3600 / costs["tokens_per_second"]
+    assert worth["anew"]["break_even"] == pytest.approx(costs["usd"]["gpu"] / saved, abs=1)
+    assert f"paid back after {worth['anew']['break_even']:,} calls" in told
+    assert "took " in told and "cost GPU $" in told
+    # Prices are no part of what a run is: it goes on under others, and says so.
+    assert run(["distill", *words, "--run-name", "r", "--set", "cost.gpu_usd_hour=6"]) == 0
+    again = read_json(tmp_path / "runs" / "r" / "costs.json", CostsRecord)
+    assert again["seconds"] | {"costs": 0} == seconds | {"costs": 0}
+    assert again["tokens_per_second"] == costs["tokens_per_second"]
+    assert again["usd"]["gpu"] == pytest.approx(sum(again["seconds"].values()) / 600)
+    capsys.readouterr()
+    assert run(["plan", *words]) == 0
+    shown = capsys.readouterr().out
+    assert "as in run r" in shown and "?" not in lines_of(shown)["training"]
 
 
 def test_what_a_judge_reads_is_made_of_what_a_command_does() -> None:

@@ -96,7 +96,6 @@ def test_four_subjects_are_scored_on_test_and_none_twice(lab: Lab, tmp_path: Pat
 
     lines = [*retention_lines(result), *reply_lines(result)]
     assert sum("student, greedy" in line for line in lines) == 1
-    assert f"saved at every call: {result['tokens']['prompt'] - result['tokens']['bare']} tokens" in lines[2]
     assert retention_table(result).row_count == 8
 
     silent = {**result["greedy"], "internalisation": None}

@@ -97,7 +97,7 @@ def test_memory_and_disk_that_do_not_suffice(tmp_path: Path) -> None:
     model = outline(ModelConfig(name="random:tiny", dtype="float32", device="cpu"))
     config = load_config("smoke", ["model.dtype=float32", "model.device=cpu"], env={}, cwd=tmp_path)
     machine = Machine("m", None, 1.0, 1.0)
-    parts = least_memory(config, model, machine)
+    parts = least_memory(config, model, machine, 3)
     import torch
 
     tiny, _ = random_tiny(torch.float32)
@@ -108,7 +108,8 @@ def test_memory_and_disk_that_do_not_suffice(tmp_path: Path) -> None:
         update={"lora": config.lora.model_copy(update={"rank": 2 * config.lora.rank})}
     )
     students = next(name for name in parts if "students" in name)
-    assert least_memory(doubled, model, machine)[students] == 2 * parts[students]
+    assert least_memory(doubled, model, machine, 3)[students] == 2 * parts[students]
+    assert least_memory(config, model, machine, 1)["1 student"] == pytest.approx(parts[students] / 3)
     assert most_disk(doubled, model) == 2 * most_disk(config, model) > 0
     huge = _faults(_found(tmp_path, "lora.rank=100000000"))
     assert "GiB free" in huge["memory"] and "GiB free" in huge["disk"]

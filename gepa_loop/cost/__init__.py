@@ -1,0 +1,1 @@
+"""What a run costs, and from how many calls on its student pays for itself."""

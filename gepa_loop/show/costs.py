@@ -1,0 +1,129 @@
+"""What a plan and a finished run say of minutes, memory, dollars, and of what they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from gepa_loop.cost.pace import Pace
+from gepa_loop.cost.records import CostsRecord, ReadingRecord, WorthRecord
+from gepa_loop.stages.plan import Plan, PlannedStage
+from gepa_loop.task.judge import dollars
+
+UNKNOWN = "?"
+
+
+def plan_table(made: Plan, gpu_usd_hour: float | None) -> Table:
+    """Stages with most rollouts, tokens, minutes and dollars, and their sum."""
+    table = Table(
+        title="at most", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False
+    )
+    shown = ["stage", "rollouts", "tokens to write", "minutes"]
+    if made.usd != 0:
+        shown.append("US$ of APIs")
+    if gpu_usd_hour is not None:
+        shown.append("US$ of the machine")
+    for name in shown:
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    whole = PlannedStage(
+        "in all",
+        sum(one.rollouts for one in made.stages),
+        sum(one.tokens for one in made.stages),
+        made.seconds,
+        made.usd,
+    )
+    for one in (*made.stages, whole):
+        gpu = one.seconds and gpu_usd_hour and one.seconds / 3600 * gpu_usd_hour
+        cells = [
+            f"{one.rollouts:,}",
+            f"{one.tokens:,}",
+            UNKNOWN if one.seconds is None else minutes(one.seconds),
+            *([] if made.usd == 0 else [UNKNOWN if one.usd is None else _money(one.usd)]),
+            *([] if gpu_usd_hour is None else [UNKNOWN if gpu is None else _money(gpu)]),
+        ]
+        table.add_row(
+            Text(one.name), *cells, style="bold" if one is whole else "", end_section=one is made.stages[-1]
+        )
+    return table
+
+
+def plan_lines(made: Plan, memory: Mapping[str, float]) -> Iterator[str]:
+    """What stands below the table; `memory` is GiB by what takes them."""
+    yield from made.lines
+    yield f"minutes as a sample of rollouts ran on {made.device}{_pace_text(made.pace) if made.trains else ''}"
+    if made.trains and made.pace is None:
+        yield "minutes of training are not known, as nothing like it was trained here: `gepa-loop plan --measure` times three steps"
+    if memory:
+        parts = ", ".join(f"{name} {_tenths(size)}" for name, size in memory.items())
+        peak = "" if made.pace is None else f"; a step took {_tenths(made.pace.peak_gib)} in all"
+        yield f"memory: {_tenths(sum(memory.values()))} GiB and activations: {parts}{peak}"
+    if made.worth is not None:
+        yield from worth_lines(made.worth)
+
+
+def _pace_text(pace: Pace | None) -> str:
+    return "" if pace is None else f"; a training step {pace.seconds:.2g} s a student, as in {pace.source}"
+
+
+def costs_lines(costs: CostsRecord) -> Iterator[str]:
+    """What a run took, and what its student saves."""
+    usd, parts = costs["usd"], costs["seconds"]
+    said = ", ".join(f"{name} {minutes(seconds)}" for name, seconds in parts.items() if seconds >= 1)
+    peak = "" if costs["peak_gib"] is None else f", up to {costs['peak_gib']:.1f} GiB in training"
+    yield f"took {minutes(sum(parts.values()))} minutes on {costs['device']}{peak}: {said}"
+    known = {"GPU": usd["gpu"], "reflection": usd["reflection"], "judge": usd["judge"]}
+    paid = ", ".join(f"{name} {dollars(value)}" for name, value in known.items() if value)
+    if paid:
+        yield f"cost {paid}" + ("" if usd["gpu"] else "; the GPU's with --set cost.gpu_usd_hour=...")
+    if costs["worth"] is not None:
+        yield from worth_lines(costs["worth"])
+
+
+def worth_lines(worth: WorthRecord) -> Iterator[str]:
+    """Tokens of a call now and after, dollars of a month, and from which call on the student has paid for itself."""
+    now, after = worth["now"], worth["after"]
+    before = now["system"] + now["question"]
+    written = ""
+    if now["reply"] is not None and after["reply"] is not None:
+        written = f"; it writes {now['reply']:.1f} and {after['reply']:.1f}"
+    yield (
+        f"a call reads {before:,.0f} tokens with the prompt and {after['system'] + after['question']:,.0f} without it: "
+        f"{worth['saved']:,.0f} less, {worth['saved'] / before:.0%}{written}"
+    )
+    for name, one in (
+        ("each call reading the prompt anew", worth["anew"]),
+        ("with a prefix cache", worth["cached"]),
+    ):
+        if text := "; ".join(_reading(worth, one)):
+            yield f"{name}: {text}"
+    unpaid = worth["anew"]["break_even"] is None and worth["saved"] > 0
+    if worth["price"] is not None and unpaid:
+        yield "when it is paid back is not known without what training costs: --set cost.gpu_usd_hour=..."
+    if worth["price"] is None:
+        yield "dollars: name --set cost.gpu_usd_hour=... or cost.input_usd=... (a million tokens read), and cost.calls=... a month"
+
+
+def _reading(worth: WorthRecord, one: ReadingRecord) -> Iterator[str]:
+    month = one["month"]
+    if month is not None:
+        yield f"a month of {worth['calls']:,} calls reads for {dollars(month['now'])} now and {dollars(month['after'])} after"
+    if one["break_even"] is not None:
+        yield f"paid back after {one['break_even']:,} calls"
+    elif one["usd"] is not None and one["usd"] <= 0:
+        yield "nothing is saved, so it is never paid back by tokens"
+
+
+def minutes(seconds: float) -> str:
+    """Minutes, with one digit behind the point below ten."""
+    return _tenths(seconds / 60) if seconds < 600 else f"{seconds / 60:,.0f}"
+
+
+def _tenths(value: float) -> str:
+    return "< 0.1" if 0 < value < 0.05 else f"{value:.1f}"
+
+
+def _money(usd: float) -> str:
+    return dollars(usd) if usd else "-"

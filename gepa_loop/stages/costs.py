@@ -1,0 +1,97 @@
+"""What a run took and what its student saves: costs.json, at the end of `distill` and `loop`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gepa_loop.config.cost import CostConfig
+from gepa_loop.cost.pace import keep_pace, pace_of
+from gepa_loop.cost.reading import tokens_per_second
+from gepa_loop.cost.records import CostsRecord, UsdRecord
+from gepa_loop.cost.worth import Took, worth
+from gepa_loop.distill.records import MetricsRow
+from gepa_loop.lab import Lab
+from gepa_loop.model.device import device_name
+from gepa_loop.optimize.records import SearchRecord
+from gepa_loop.run.directory import Run
+from gepa_loop.run.files import read_json, read_jsonl, write_json
+from gepa_loop.stages.observer import Observer
+from gepa_loop.stages.plan import calls
+from gepa_loop.stages.records import CallRow
+from gepa_loop.stages.timing import seconds_by_stage
+from gepa_loop.task.judge import RECORD, Record
+from gepa_loop.task.prompts import Candidate
+
+FILE = "costs.json"
+
+
+@dataclass(frozen=True)
+class Replies:
+    """Mean tokens of replies, as what decides was drawn."""
+
+    prompted: float
+    student: float
+
+
+def write_costs(
+    lab: Lab, prompt: Candidate, replies: Replies | None, run: Run, observer: Observer
+) -> CostsRecord:
+    """Say what a run took so far and what its student saves, and remember how long its steps took.
+
+    Args:
+        lab: Of the run.
+        prompt: Its best.
+        replies: Of it and of its student; None where no student is better.
+        run: Its directory; how fast prompts are read is measured once.
+        observer: Sees that the stages before have ended.
+    """
+    observer.stage("costs")
+    settings, file = lab.config.cost, run.path / FILE
+    metrics = [read_jsonl(path, MetricsRow) for path in sorted(run.path.glob("**/distill/*/metrics.jsonl"))]
+    steps = [row for rows in metrics for row in rows]
+    if file.exists():
+        reads = read_json(file, CostsRecord)["tokens_per_second"]
+    else:
+        first = lab.task.splits["test"][0]
+        reads = tokens_per_second(lab.base, lab.rollouts.renderer.tokens(prompt.text, first))
+        if (pace := pace_of(max(metrics, key=len, default=[]), f"run {run.name}")) is not None:
+            keep_pace(lab, pace)
+    seconds = seconds_by_stage(run.path)
+    whole = sum(seconds.values())
+    usd = _usd(run.path, settings, whole)
+    saves = None
+    if replies is not None:
+        now, after = calls(lab, prompt)
+        saves = worth(
+            {**now, "reply": replies.prompted},
+            {**after, "reply": replies.student},
+            settings,
+            reads,
+            Took(whole, usd["total"]),
+        )
+    record: CostsRecord = {
+        "device": device_name(lab.base.device),
+        "seconds": seconds,
+        "peak_gib": max((row["peak_memory_gib"] for row in steps), default=None),
+        "usd": usd,
+        "tokens_per_second": reads,
+        "worth": saves,
+    }
+    write_json(file, record)
+    return record
+
+
+def _usd(folder: Path, settings: CostConfig, seconds: float) -> UsdRecord:
+    searches = [read_json(path, SearchRecord) for path in sorted(folder.glob("**/optimize/result.json"))]
+    written = read_jsonl(folder / "questions" / "calls.jsonl", CallRow)
+    reflection = sum(one["spent"]["usd"] for one in searches) + sum(row["usd"] for row in written)
+    judge = Record(folder / RECORD).usd
+    rate = settings.gpu_usd_hour
+    gpu = None if rate is None else seconds / 3600 * rate
+    return {
+        "gpu": gpu,
+        "reflection": reflection,
+        "judge": judge,
+        "total": None if gpu is None else gpu + reflection + judge,
+    }

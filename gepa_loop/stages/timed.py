@@ -1,0 +1,59 @@
+"""A few training steps, timed, before a run: what `plan --measure` does."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from gepa_loop.cost.pace import Pace, pace_of
+from gepa_loop.distill.records import MetricsRow
+from gepa_loop.lab import Lab
+from gepa_loop.run.files import read_jsonl
+from gepa_loop.task.prompts import Candidate
+
+STEPS = 3
+"""That are timed, after one that warms up."""
+HELD_OUT = 2
+"""Items of `pareto` at their end, whose score nobody reads."""
+
+
+def timed_steps(lab: Lab, prompt: Candidate, students: int) -> Pace:
+    """Train so many students of a prompt together for `STEPS` steps at full length, in a folder that is deleted afterwards.
+
+    Raises:
+        Diverged: No step has a finite loss.
+        ModelError: There is too little memory for one.
+    """
+    from gepa_loop.distill.student import METRICS
+    from gepa_loop.distill.trainer import Pupil, train
+
+    config, steps = lab.config, 1 + STEPS
+    own = {
+        "steps": steps,
+        "check_every": steps,
+        "horizon": (),
+        # The teacher's samples are made once; what a step of its own takes is asked.
+        "warm_start": 0.0,
+        "control": None,
+        "pass_at": 0,
+    }
+    longest = config.distill.longest(config.sampling.max_tokens)
+    short = config.model_copy(
+        update={
+            "distill": config.distill.model_copy(update=own),
+            "sampling": config.sampling.model_copy(update={"max_tokens": longest}),
+            "evaluate": config.evaluate.model_copy(update={"samples": 1}),
+        }
+    )
+    held_out = lab.task.splits["pareto"][:HELD_OUT]
+    task = replace(lab.task, splits={**lab.task.splits, "pareto": held_out})
+    trial = replace(lab.with_task(task), config=short, control=None)
+    with tempfile.TemporaryDirectory(prefix="gepa-loop-") as place:
+        folders = [Path(place) / str(n) for n in range(students)]
+        pupils = [Pupil(prompt, folder, lambda _: None) for folder in folders]
+        train(trial, pupils, stack=None, before=dict.fromkeys((item.id for item in held_out), 0.0))
+        rows = read_jsonl(folders[0] / METRICS, MetricsRow)
+    pace = pace_of(rows, f"{STEPS} steps just now")
+    assert pace is not None, "a training of some steps has rows"
+    return pace
