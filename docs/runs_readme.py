@@ -69,6 +69,7 @@ FILES = (
             "references/*.jsonl",
         ),
     ),
+    File("items.jsonl", stages.ItemRow, ("items.jsonl",)),
     File("candidates.jsonl", optimize.CandidateRow, ("*optimize/candidates.jsonl",)),
     File("front.jsonl", optimize.FrontRow, ("*optimize/front.jsonl",)),
     File("optimize/result.json", optimize.SearchRecord, ("*optimize/result.json",)),

@@ -29,6 +29,7 @@ from gepa_loop.scores.outcome import details, gains, lengths, summary
 from gepa_loop.scores.results import DecisionRecord, LoopRecord, RoundRecord, RoundTest, WholeTest
 from gepa_loop.scores.statistics import internalisation, item_scores
 from gepa_loop.stages.distillation import Below, end_candidate, finish_candidates
+from gepa_loop.stages.items import Compared, write_items
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.pool import open_pool
 from gepa_loop.stages.race import race
@@ -264,6 +265,7 @@ def run_test(lab: Lab, run: Run, observer: Observer, outcomes: Sequence[RoundOut
     won = [outcome for outcome in outcomes if outcome.verdict.winner]
     rounds: list[RoundTest] = [{"test": None, "internalisation": None} for _ in outcomes]
     student: dict[Way, Replies] | None = None
+    compared = None
     for outcome in won or outcomes[-1:]:
         name, prompt = f"round_{outcome.number:02d}", outcome.best_prompt.text
         prompted = scored(f"{name}_prompted", prompt, outcome.below)
@@ -276,6 +278,10 @@ def run_test(lab: Lab, run: Run, observer: Observer, outcomes: Sequence[RoundOut
                 "internalisation": None if ratio is None else ratio.as_dict(),
             }
             before = student
+            assert outcome.stack is not None, "a round with a winner has a stack"
+            own, theirs = student["greedy"], prompted["greedy"]
+            compared = Compared(prompt, outcome.below, outcome.stack, theirs, own)
+    write_items(lab, compared, run.path, observer)
     ratio_of_last = rounds[won[-1].number]["internalisation"] if won else None
     both = {w: gains(base[w], prompted[w], None if student is None else student[w], seed) for w in WAYS}
     test = both[way]

@@ -52,7 +52,16 @@ def reply_groups(
 def divergences(
     base: Base, teacher: Teacher, groups: Sequence[Group], passes: Passes, forward: Forward
 ) -> tuple[list[float], Passes]:
-    """KL(student || teacher) of each group's completions in nats, mean over their tokens, the whole vocabulary at temperature 1.
+    """KL(student || teacher) of each group's completions in nats, mean over their tokens; all else as of `token_divergences`."""
+    found, passes = token_divergences(base, teacher, groups, passes, forward)
+    return [float(own_N.mean()) for own_N in found], passes
+
+
+@torch.no_grad()
+def token_divergences(
+    base: Base, teacher: Teacher, groups: Sequence[Group], passes: Passes, forward: Forward
+) -> tuple[list[torch.Tensor], Passes]:
+    """KL(student || teacher) at each token of each group's completions in nats, the whole vocabulary at temperature 1.
 
     Args:
         base: The model, with the student's adapter active.
@@ -62,7 +71,7 @@ def divergences(
         forward: Runs it.
 
     Returns:
-        They, and the passes that fitted in memory.
+        A group's tokens each, [N] on the CPU, and the passes that fitted in memory.
 
     Raises:
         ModelError: Not even one completion fits in memory.
@@ -75,5 +84,4 @@ def divergences(
         return token_stats(states, head, completion_tokens(part, base.device), dense).reverse_kl_N
 
     kl_N, passes = in_parts(read, groups, passes, teacher, forward)
-    lengths = [sum(map(len, group.completions)) for group in groups]
-    return [float(own_N.mean()) for own_N in torch.split(kl_N, lengths)], passes
+    return list(torch.split(kl_N, [group.tokens for group in groups])), passes

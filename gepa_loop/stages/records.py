@@ -55,6 +55,35 @@ class ExampleRecord(TypedDict):
     """The student's."""
 
 
+class TurnRecord(TypedDict):
+    """A turn of a chat."""
+
+    role: str
+    """`system`, `user` or `assistant`."""
+    content: str
+    """What it says."""
+
+
+class ItemRow(TypedDict):
+    """One row for each item of `test`, those first on which the student's greedy score falls furthest behind its prompt's, and where
+    the student and the prompted model disagree on the student's greedy reply. It is read of the first 200 alone."""
+
+    item: str
+    """The item's id."""
+    turns: list[TurnRecord]
+    """What was asked."""
+    answer: str
+    """What was expected; empty where only a scorer knows, and the prompted model's reply where the task has no answers."""
+    student: str | None
+    """Fingerprint of the adapter that is compared; null where there is no student."""
+    pieces: list[str]
+    """The tokens of the student's greedy reply as text, which joined are the reply. Empty is what ends no character yet, and a stop
+    token. None where the reply was not read."""
+    nats: list[float]
+    """>= 0, of each piece: KL(student without the prompt || model that its round found, with it) at that token, over the whole
+    vocabulary at temperature 1."""
+
+
 class TrainRecord(TypedDict):
     """What was trained on."""
 

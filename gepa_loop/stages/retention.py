@@ -13,6 +13,7 @@ from gepa_loop.run.files import write_json
 from gepa_loop.scores.card import Replies, Way, decides
 from gepa_loop.scores.ledger import begin_look
 from gepa_loop.scores.statistics import ItemScores, difference, internalisation
+from gepa_loop.stages.items import Compared, write_items
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.records import ChangesRecord, ExampleRecord, RetainedRecord, RetentionRecord
 from gepa_loop.stages.score import note_look, replies
@@ -28,7 +29,7 @@ def measure(
 ) -> RetentionRecord:
     """Score the bare model, the prompted one, the student, and the student with the prompt, greedily and sampled.
 
-    Rows go to test/<subject>.jsonl, and what comes of them to result.json.
+    Rows go to test/<subject>.jsonl, the items to items.jsonl, and what comes of them to result.json.
 
     Args:
         lab: Of the run.
@@ -82,6 +83,8 @@ def measure(
         "tokens": {"prompt": count(candidate.text, first), "bare": count(NO_PROMPT, first)},
         "examples": _examples(lab, {name: found[name]["greedy"] for name in SUBJECTS[:3]}),
     }
+    prompted, own = found["prompted"]["greedy"], found["student"]["greedy"]
+    write_items(lab, Compared(candidate.text, None, student, prompted, own), run.path, observer)
     write_json(run.path / "result.json", result)
     return result
 

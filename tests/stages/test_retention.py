@@ -67,7 +67,8 @@ def test_four_subjects_are_scored_on_test_and_none_twice(lab: Lab, tmp_path: Pat
         done = distill_alone(lab, PROMPT, run, watch)
         result = measure(lab, PROMPT, done.adapter, run, watch)
     assert read_json(tmp_path / "r" / "result.json") == result
-    assert watch.stages[-4:] == [f"test: {name.replace('_', ' ')}" for name in SUBJECTS]
+    named = [f"test: {name.replace('_', ' ')}" for name in SUBJECTS]
+    assert watch.stages[-5:] == [*named, "test: items"]
     means = {name: result["greedy"][name]["mean"] for name in SUBJECTS}
     rows = {name: read_jsonl(tmp_path / "r" / "test" / f"{name}_greedy.jsonl") for name in SUBJECTS}
     for name in SUBJECTS:
