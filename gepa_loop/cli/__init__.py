@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, map errors to exit codes. the others are the commands."""
+"""The command line: parse, call one function, map errors to exit codes. The other modules of this room are the commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gepa_loop import __version__
-from gepa_loop.cli import after, begin, make, read
+from gepa_loop.cli import after, begin, make, pages, read
 from gepa_loop.cli.plan import plan
 from gepa_loop.errors import EnvironmentFault, GepaLoopError, Interrupted, memory_fault
 from gepa_loop.show.terminal import accept_any_text, err, open_streams, out, stream_fault
@@ -104,7 +104,7 @@ def _root(
 PANELS = {
     "begin": (begin.init, begin.doctor, begin.check, plan),
     "run": (make.optimize, make.distill, make.loop, make.evaluate, make.sweep),
-    "use what a run made": (after.chat, after.serve, after.export),
+    "use what a run made": (after.chat, after.serve, after.export, pages.report, pages.view),
 }
 for _panel, _commands in PANELS.items():
     for _command in _commands:

@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from gepa_loop.cli.options import RunArgument
-from gepa_loop.errors import EnvironmentFault, GepaLoopError
+from gepa_loop.errors import GepaLoopError
 from gepa_loop.outside.redact import printable
 from gepa_loop.show.names import named
 from gepa_loop.show.terminal import err, out
@@ -189,16 +189,11 @@ def serve(
     max_tokens: TokensOption = None,
 ) -> None:
     """Serve the student of a run by an OpenAI-compatible endpoint."""
-    try:
-        import starlette  # noqa: F401
-        import uvicorn
-    except ImportError as error:
-        raise EnvironmentFault(
-            f"the endpoint needs Starlette and uvicorn: {error}", "pip install 'gepa-loop[serve]'."
-        ) from error
+    from gepa_loop.serving.listen import check_packages, free_socket, serve_until_ended
+
+    check_packages("the endpoint")
     from gepa_loop.serving.endpoint import Endpoint
     from gepa_loop.serving.finished import read_finished
-    from gepa_loop.serving.listen import free_socket
     from gepa_loop.serving.talk import open_talker
 
     finished = read_finished(run)
@@ -222,6 +217,4 @@ def serve(
             f"try: curl {address}/chat/completions -H 'Content-Type: application/json' -d '{body}'",
             highlight=False,
         )
-        sys.stdout.flush()
-        server = uvicorn.Server(uvicorn.Config(endpoint.app(), log_level="warning", access_log=False))
-        server.run(sockets=[listener])
+        serve_until_ended(endpoint.app(), listener)

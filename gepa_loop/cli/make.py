@@ -76,6 +76,7 @@ def distill(
     flags = Flags(config, sets, run_name, dry_run, fresh)
     with open_session(DISTILL, flags, Inputs({str(prompt): candidate})) as opened:
         from gepa_loop.scores.ledger import read_looks
+        from gepa_loop.show.report.write import write_report
         from gepa_loop.stages.costs import Replies, write_costs
         from gepa_loop.stages.distillation import distill_alone
         from gepa_loop.stages.questions import with_questions
@@ -90,6 +91,7 @@ def distill(
         cards = result[result["decides"]]
         replies = Replies(cards["prompted"]["tokens"], cards["student"]["tokens"])
         costs = write_costs(lab, candidate, replies, run, view)
+        report = write_report(run.path)
     from gepa_loop.scores.numbers import decimal
     from gepa_loop.show.costs import costs_lines
     from gepa_loop.show.tables import reply_lines, retention_lines, retention_table
@@ -110,6 +112,7 @@ def distill(
     )
     for line in costs_lines(costs):
         out.print(line, highlight=False)
+    out.print(f"report:  {shown(report)}", highlight=False)
     say_next("chat", run.name, "--compare")
 
 
@@ -208,7 +211,7 @@ def loop(
         from gepa_loop.loop import run_loop
         from gepa_loop.scores.ledger import read_looks
         from gepa_loop.scores.outcome import missing_gain
-        from gepa_loop.show.report import write_report
+        from gepa_loop.show.report.write import write_report
         from gepa_loop.stages.costs import Replies, write_costs
         from gepa_loop.task.prompts import read_prompt
 

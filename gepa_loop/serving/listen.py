@@ -1,12 +1,36 @@
-"""A socket that is bound before a model is loaded, so that a port that is taken is said at once."""
+"""What serves over HTTP: its packages, and a socket that is bound before a model is loaded, so that a port that is taken is said at once."""
 
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from gepa_loop.errors import EnvironmentFault
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+
+def check_packages(what: str) -> None:
+    """Raise EnvironmentFault where Starlette or uvicorn is missing; `what` needs them."""
+    try:
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise EnvironmentFault(
+            f"{what} needs Starlette and uvicorn: {error}", "pip install 'gepa-loop[serve]'."
+        ) from error
+
+
+def serve_until_ended(app: Starlette, listener: socket.socket) -> None:
+    """Answer at a socket until Ctrl-C; what was printed before is written first."""
+    import uvicorn
+
+    sys.stdout.flush()
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
 
 
 @contextmanager

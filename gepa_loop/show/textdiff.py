@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
 from rich.box import SIMPLE_HEAD
@@ -41,14 +41,28 @@ def _side_by_side(before: list[str], after: list[str], titles: tuple[str, str]) 
     for sign, title in zip("-+", titles, strict=True):
         table.add_column(Text(sign, STYLES[sign]), width=1)
         table.add_column(Text(title), ratio=1, overflow="fold")
+    for pair in line_pairs(before, after):
+        if pair is None:
+            table.add_row("", Text("⋯", "dim"), "", Text("⋯", "dim"))
+        else:
+            table.add_row(*_row(*pair))
+    return table
+
+
+def line_pairs(
+    before: Sequence[str], after: Sequence[str]
+) -> Iterator[tuple[str | None, str | None, bool] | None]:
+    """Lines that stand beside each other, and whether they are equal, around what changed.
+
+    Of a pair one is None where the other has no counterpart; None instead of a pair is equal lines that are left out.
+    """
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
     for number, group in enumerate(matcher.get_grouped_opcodes(CONTEXT)):
         if number:
-            table.add_row("", Text("⋯", "dim"), "", Text("⋯", "dim"))
+            yield None
         for kind, i, j, k, m in group:
             for left, right in zip_longest(before[i:j], after[k:m]):
-                table.add_row(*_row(left, right, kind == "equal"))
-    return table
+                yield left, right, kind == "equal"
 
 
 def _row(left: str | None, right: str | None, equal: bool) -> Iterator[Text]:
@@ -66,13 +80,22 @@ def _row(left: str | None, right: str | None, equal: bool) -> Iterator[Text]:
 def _words(left: str, right: str) -> tuple[Text, Text]:
     """Both lines, the words that differ marked where the lines are alike."""
     texts = Text(left), Text(right)
+    for text, spans in zip(texts, word_spans(left, right), strict=True):
+        for start, end in spans:
+            text.stylize("bold reverse", start, end)
+    return texts
+
+
+def word_spans(left: str, right: str) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Where the words of two lines differ, in each; nowhere where they are not one line that was changed."""
+    found: tuple[list[tuple[int, int]], list[tuple[int, int]]] = [], []
     before, after = (re.findall(r"\w+|\s+|[^\w\s]", line) for line in (left, right))
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
     if matcher.ratio() < ALIKE:
-        return texts
+        return found
     for kind, i, j, k, m in matcher.get_opcodes():
         if kind != "equal":
-            for text, words, start, end in ((texts[0], before, i, j), (texts[1], after, k, m)):
+            for spans, words, start, end in ((found[0], before, i, j), (found[1], after, k, m)):
                 at = len("".join(words[:start]))
-                text.stylize("bold reverse", at, at + len("".join(words[start:end])))
-    return texts
+                spans.append((at, at + len("".join(words[start:end]))))
+    return found

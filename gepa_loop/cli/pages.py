@@ -1,0 +1,49 @@
+"""The commands that make pages of runs: one as a file, all of a folder over HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gepa_loop.cli.options import RunArgument
+from gepa_loop.show.terminal import out
+
+
+def report(run: RunArgument) -> None:
+    """Write a finished run's report.html anew: the outcome of `distill` or `loop` as a page, to be sent to others."""
+    from gepa_loop.run.find import run_folder
+    from gepa_loop.session import shown
+    from gepa_loop.show.report.read import has_page
+    from gepa_loop.show.report.write import write_report
+
+    folder = run_folder(run, has_page, "Finished runs of `distill` and `loop`")
+    out.print(shown(write_report(folder)), highlight=False)
+
+
+def view(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[FOLDER]", help="Where runs lie; below it nothing is written.")
+    ] = Path("runs"),
+    host: Annotated[
+        str, typer.Option("--host", help="Who may look: this machine alone, or 0.0.0.0.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8001,
+) -> None:
+    """Serve a page that lists all runs of a folder, each with its report, and two side by side."""
+    from gepa_loop.errors import ConfigError
+    from gepa_loop.serving.listen import check_packages, free_socket, serve_until_ended
+
+    check_packages("`view`")
+    from gepa_loop.run.find import all_runs
+    from gepa_loop.show.view.app import app
+
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder", "Name the one in which runs lie, ./runs as a rule.")
+    with free_socket(host, port) as listener:
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
+        count = len(all_runs(folder))
+        runs = "1 run" if count == 1 else f"{count} runs"
+        out.print(f"{address} shows {runs} of {folder}; Ctrl-C ends it", highlight=False)
+        serve_until_ended(app(folder, host), listener)

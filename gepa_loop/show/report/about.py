@@ -1,0 +1,127 @@
+"""How a run was made and what it took: its config, versions, times and costs on record, and the commands that go on from it."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from gepa_loop.config.document import short_document
+from gepa_loop.config.whole import Config
+from gepa_loop.optimize.records import SearchRecord
+from gepa_loop.outside.redact import redacted
+from gepa_loop.run.files import read_json, read_record
+from gepa_loop.show.report.charts import Course
+from gepa_loop.show.report.read import Told
+from gepa_loop.stages.records import QuestionsRecord
+from gepa_loop.task.judge import RECORD, Record, dollars
+
+CONFIG = "gepa-loop.toml"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command and what it is for."""
+
+    line: str
+    about: str
+
+
+def versions(told: Told) -> list[tuple[str, str]]:
+    """Packages that can change a result, and what was resolved at the start."""
+    identity = told.identity
+    names = {
+        "model.name": "model",
+        "model.resolved": "computed in",
+        "model.fingerprint": "fingerprint of its weights",
+        "model.date": "date that its chat template writes",
+        "sampling.resolved": "sampler",
+        "task.fingerprint": "fingerprint of the data",
+    }
+    found = [(name, redacted(str(identity[key]))) for key, name in names.items() if key in identity]
+    return found + [
+        (key.removeprefix("version."), str(value))
+        for key, value in identity.items()
+        if key.startswith("version.")
+    ]
+
+
+def took(told: Told, courses: Sequence[Course]) -> Iterator[tuple[str, str]]:
+    """Times and costs, as far as they are on record.
+
+    Raises:
+        RunDirectoryError: A file is not as it was written.
+    """
+    for folder in sorted(told.path.glob("round_*/optimize/result.json")):
+        spent = read_record(folder, SearchRecord)["spent"]
+        yield (
+            f"search of {folder.parent.parent.name.replace('_', ' ')}",
+            f"{spent['seconds']:,.0f} s, {spent['rollouts']:,} rollouts, {spent['proposals']:,} proposals, "
+            f"{dollars(spent['usd'])}",
+        )
+    phases = Counter[str]()
+    for course in courses:
+        own = Counter[str]()
+        for row in course.steps:
+            own.update(row["seconds"])
+        phases.update(own)
+        yield f"student of {course.id}", f"{sum(own.values()):,.0f} s, {len(course.steps):,} steps"
+    if len(phases) > 1:
+        yield "of the students' time", ", ".join(f"{name} {s:,.0f} s" for name, s in phases.most_common())
+    memory = max((row["peak_memory_gib"] for course in courses for row in course.steps), default=0.0)
+    if memory:
+        yield "highest memory", f"{memory:.1f} GiB"
+    if (file := told.path / "questions" / "result.json").exists():
+        wrote = read_json(file, QuestionsRecord)
+        yield (
+            "questions written",
+            f"{wrote['written']:,} in {wrote['calls']:,} calls, {dollars(wrote['usd'])}",
+        )
+    if (file := told.path / RECORD).exists():
+        judged = Record(file)
+        yield "judge", f"{judged.calls:,} calls, {dollars(judged.usd)}"
+
+
+def config_text(told: Told) -> tuple[str, bool]:
+    """The resolved configuration as TOML, and whether it is: that of another version is shown as it stands in config.json."""
+    values = {key: value for key, value in told.config.items() if key != "schema_version"}
+    try:
+        settled = Config.model_validate(values)
+    except ValidationError:
+        return redacted((told.path / "config.json").read_text("utf-8")), False
+    return redacted(short_document(settled.model_dump(mode="json"), {}, "")), True
+
+
+def commands(told: Told) -> list[Command]:
+    """What can be typed next; for this run by its name below runs/."""
+    name = shlex.quote(told.name)
+    prompt = shlex.quote(f"runs/{told.name}/{told.prompt.relative_to(told.path)}")
+    start = f"gepa-loop {told.command}"
+    if told.command == "distill":
+        start += f" --prompt {prompt}"
+    again = Command(
+        f"{start} --config {CONFIG} --run-name again",
+        f"Make it again, with the configuration below saved as {CONFIG}.",
+    )
+    found = [again]
+    if told.command == "loop" and told.rounds[-1]["ended"] is None:
+        rounds = len(told.rounds) + 1
+        line = f"{start} --config {CONFIG} --run-name {name} --rounds {rounds}"
+        found.append(Command(line, "Go on from it, a round further."))
+    if told.adapter is None:
+        found.append(Command(f"gepa-loop prompts list {name}", "The prompts that the search handed on."))
+        return found
+    return [
+        *found,
+        Command(
+            f"gepa-loop chat {name} --compare", "Talk to the student, beside the bare and the prompted model."
+        ),
+        Command(f"gepa-loop serve {name}", "An OpenAI-compatible endpoint."),
+        Command(
+            f"gepa-loop export {name} --to student --merged --gguf f16",
+            "A PEFT adapter, merged weights and GGUF, with a card and a check.",
+        ),
+    ]
