@@ -206,6 +206,8 @@ def test_distill_and_evaluate(here: Here, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (adapter,) = (tmp_path / "runs" / "d").glob("distill/*/adapter")
     assert str(adapter.relative_to(tmp_path)) in done.stdout
+    assert "report:  runs/d/report.html" in done.stdout
+    assert (tmp_path / "runs" / "d" / "report.html").exists()
     assert "sampler and trainer differ by" in done.stdout
     done = here(tmp_path, "evaluate", "--adapter", str(adapter), "--against", "p.txt:", *smoke, "e")
     assert done.returncode == 0, done.stderr

@@ -82,7 +82,7 @@ def read_course(folder: Path, winner: str | None) -> Course:
 def training_charts(courses: Sequence[Course]) -> list[Chart]:
     """Held-out score and KL by step, a line for each student; that of the run's own first."""
     found = []
-    courses = sorted(courses, key=lambda course: course.role != "accent")
+    courses = sorted(courses, key=lambda course: (course.role != "accent", course.id))
     if scored := [course for course in courses if course.scores]:
         traces = [score_line(c.id, c.scores, c.role, n) for n, c in enumerate(scored)]
         kept = [(c, c.distilled["choice"]) for c in scored if c.distilled is not None]
@@ -96,12 +96,8 @@ def training_charts(courses: Sequence[Course]) -> list[Chart]:
         head = ("student", "step", "score")
         found.append(Chart("Held-out score by step", about, figure, head, tuple(rows)))
     if read := [course for course in courses if course.nats]:
-        traces = [
-            nats_line(f"{c.id}, held out", c.held_out_nats, c.role, n)
-            for n, c in enumerate(read)
-            if c.held_out_nats
-        ]
-        traces += [thin_line(f"{c.id}, its rollouts", c.nats, c.role) for c in read]
+        traces = [nats_line(c.id, c.held_out_nats, c.role, n) for n, c in enumerate(read) if c.held_out_nats]
+        traces += [thin_line(c.id, c.nats, c.role) for c in read]
         ends = ", ".join(f"{c.id} ends at {nats(c.nats[-1][1])}" for c in read)
         about = f"KL of student and teacher on the rollouts of each step, in nats a token: {ends}."
         held = {c.id: dict(c.held_out_nats) for c in read}
@@ -112,7 +108,15 @@ def training_charts(courses: Sequence[Course]) -> list[Chart]:
         ]
         figure = nats_figure(traces)
         columns = ("student", "step", "its rollouts", "held-out replies")
-        found.append(Chart("KL(student || teacher) by step", about, figure, columns, tuple(numbers)))
+        found.append(
+            Chart(
+                "KL(student || teacher) by step: of held-out replies, and dotted of each step’s rollouts",
+                about,
+                figure,
+                columns,
+                tuple(numbers),
+            )
+        )
     return found
 
 
@@ -121,7 +125,7 @@ def race_chart(rungs: Sequence[RungRecord], winner: str | None) -> Chart | None:
     if not rungs:
         return None
     raced = dict.fromkeys(id_ for rung in rungs for id_ in rung["scores"])
-    ids = sorted(raced, key=lambda id_: id_ != winner)
+    ids = sorted(raced, key=lambda id_: (id_ != winner, id_))
     traces = [
         score_line(
             id_,

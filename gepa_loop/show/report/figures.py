@@ -1,7 +1,11 @@
-"""Plotly figures without colours: each trace says its role, and the page's script knows what colour that has."""
+"""Plotly figures without colours: each trace says its role, and the page's script knows what colour that has.
+
+Names are escaped, as plotly.js reads some tags in them.
+"""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -49,8 +53,9 @@ def thin_line(name: str, points: Points, role: Role) -> Any:
     return go.Scatter(
         x=[step for step, _ in points],
         y=[value for _, value in points],
-        name=name,
+        name=html.escape(name),
         mode="lines",
+        showlegend=False,
         line={"dash": "dot", "width": 1.5},
         meta={"role": role},
         text=[nats(value) for _, value in points],
@@ -91,7 +96,7 @@ def _line(name: str, points: Points, role: Role, number: int, texts: Sequence[st
     return go.Scatter(
         x=[step for step, _ in points],
         y=[value for _, value in points],
-        name=name,
+        name=html.escape(name),
         mode="lines+markers",
         line={"dash": DASHES[number % len(DASHES)], "width": 2.5 if role == "accent" else 1.75},
         marker={"symbol": SYMBOLS[number % len(SYMBOLS)], "size": 7},
@@ -107,7 +112,7 @@ def _marks(name: str, points: Points, role: Role, symbol: str, size: int) -> Any
     return go.Scatter(
         x=[step for step, _ in points],
         y=[value for _, value in points],
-        name=name,
+        name=html.escape(name),
         mode="markers",
         marker={"symbol": symbol, "size": size, "line": {"width": 2}},
         meta={"role": role},
@@ -125,12 +130,12 @@ def _figure(traces: Sequence[Any], title: str, axis: dict[str, Any]) -> str:
         height=HEIGHT,
         margin={"l": 52, "r": 12, "t": 12, "b": 44},
         showlegend=len(traces) > 1,
-        legend={"orientation": "h", "y": -0.28, "x": 0},
+        legend={"orientation": "h", "y": -0.34, "x": 0},
         hovermode="closest",
     )
     last = max((step for trace in traces for step in trace.x), default=1)
     figure.update_xaxes(
         title_text="step", rangemode="tozero", zeroline=False, automargin=True, dtick=steps_between(last)
     )
-    figure.update_yaxes(title_text=title, zeroline=False, automargin=True, **axis)
+    figure.update_yaxes(title_text=html.escape(title), zeroline=False, automargin=True, **axis)
     return str(figure.to_json()).translate(UNSAFE)
