@@ -112,6 +112,7 @@ def test_a_killed_process_goes_on_behind_its_last_row(lab: Lab, compared: Compar
     # At the start, and after each of the two batches that were left.
     with pytest.raises(KeyboardInterrupt):
         write_items(lab, compared, tmp_path / "cut", Watch(patience=3))
+    assert read_jsonl(tmp_path / "cut" / f"{FILE}{PART}") == whole
     assert write_items(lab, compared, tmp_path / "cut", Watch()) == whole
     again = Watch()
     assert write_items(lab, compared, tmp_path / "cut", again) == whole and not again.stages

@@ -16,6 +16,7 @@ from gepa_loop.optimize.records import CandidateRow
 from gepa_loop.run.files import read_json, read_jsonl
 from gepa_loop.show.report.about import commands, config_text, took, versions
 from gepa_loop.show.report.charts import read_course, training_charts
+from gepa_loop.show.report.figures import crosses, nats_line, score_figure, score_line, thin_line
 from gepa_loop.show.report.lineage import diff, family
 from gepa_loop.show.report.read import has_page, read_told
 from gepa_loop.show.report.rounds import stages
@@ -116,6 +117,15 @@ def test_curves_are_those_of_the_metrics(made: Path) -> None:
     dotted = json.loads(nats.figure)["data"][-1]
     assert dotted["y"] == [row["reverse_kl"] for row in rows]
     assert len(scores.rows) == len(checks) + 1 and nats.rows[0][2] == f"{rows[0]['reverse_kl']:.3f}"
+
+
+def test_names_in_figures_are_no_markup() -> None:
+    lines = [score_line("<b>x</b>", [(1, 0.5)], "other", 0), thin_line("&", [(1, 0.5)], "other")]
+    lines += [nats_line("<a href='x'>y</a>", [], "other", 1), crosses("<i>", [])]
+    figure = json.loads(score_figure(lines, "<u>"))
+    names = [trace["name"] for trace in figure["data"]]
+    assert names[:2] == ["&lt;b&gt;x&lt;/b&gt;", "&amp;"] and not any("<" in name for name in names)
+    assert figure["layout"]["yaxis"]["title"]["text"] == "&lt;u&gt;"
 
 
 def test_rounds_say_what_was_chosen_on_what_is_shown(made: Path) -> None:
