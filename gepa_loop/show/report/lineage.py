@@ -73,11 +73,7 @@ def family(search: Search, contenders: Sequence[ContenderRecord], winner: str | 
 
 def _parent(row: CandidateRow, own: Mapping[str, CandidateRow]) -> str | None:
     """The parent that was made last before it; None of what has none on record."""
-    earlier = [
-        id_
-        for id_ in row["parents"]
-        if id_ in own and own[id_]["number"] < row["number"] and id_ != row["id"]
-    ]
+    earlier = [id_ for id_ in row["parents"] if id_ in own and own[id_]["number"] < row["number"]]
     return max(earlier, key=lambda id_: own[id_]["number"], default=None)
 
 
