@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gepa_loop.cost.pace import Pace
-from gepa_loop.cost.records import CostsRecord, ReadingRecord, WorthRecord
+from gepa_loop.cost.records import CostsRecord, ReadingRecord, UsdRecord, WorthRecord
 from gepa_loop.stages.plan import Plan, PlannedStage
 from gepa_loop.task.judge import dollars
 
@@ -70,14 +70,10 @@ def _pace_text(pace: Pace | None) -> str:
 
 def costs_lines(costs: CostsRecord) -> Iterator[str]:
     """What a run took, and what its student saves."""
-    usd, parts = costs["usd"], costs["seconds"]
+    parts = costs["seconds"]
     said = ", ".join(f"{name} {minutes(seconds)}" for name, seconds in parts.items() if seconds >= 1)
-    peak = "" if costs["peak_gib"] is None else f", up to {costs['peak_gib']:.1f} GiB in training"
-    yield f"took {minutes(sum(parts.values()))} minutes on {costs['device']}{peak}: {said}"
-    known = {"GPU": usd["gpu"], "reflection": usd["reflection"], "judge": usd["judge"]}
-    paid = ", ".join(f"{name} {dollars(value)}" for name, value in known.items() if value)
-    if paid:
-        yield f"cost {paid}" + ("" if usd["gpu"] else "; the GPU's with --set cost.gpu_usd_hour=...")
+    peak = "" if costs["peak_gib"] is None else f", up to {_tenths(costs['peak_gib'])} GiB in training"
+    yield f"took {minutes(sum(parts.values()))} minutes on {costs['device']}{paid_text(costs['usd'])}{peak}: {said}"
     if costs["worth"] is not None:
         yield from worth_lines(costs["worth"])
 
@@ -97,13 +93,24 @@ def worth_lines(worth: WorthRecord) -> Iterator[str]:
         ("each call reading the prompt anew", worth["anew"]),
         ("with a prefix cache", worth["cached"]),
     ):
-        if text := "; ".join(_reading(worth, one)):
+        if text := reading_text(worth, one):
             yield f"{name}: {text}"
     unpaid = worth["anew"]["break_even"] is None and worth["saved"] > 0
     if worth["price"] is not None and unpaid:
-        yield "when it is paid back is not known without what training costs: --set cost.gpu_usd_hour=..."
+        yield "when its tokens have paid for it is not known without what training costs: --set cost.gpu_usd_hour=..."
     if worth["price"] is None:
         yield "dollars: name --set cost.gpu_usd_hour=... or cost.input_usd=... (a million tokens read), and cost.calls=... a month"
+
+
+def paid_text(usd: UsdRecord) -> str:
+    """What was paid, as the end of a phrase; empty where nothing is known of it."""
+    known = {"machine": usd["gpu"], "reflection": usd["reflection"], "judge": usd["judge"]}
+    return "".join(f", {name} {dollars(value)}" for name, value in known.items() if value)
+
+
+def reading_text(worth: WorthRecord, one: ReadingRecord) -> str:
+    """A month's dollars, and when a student is paid back; empty where nothing is known."""
+    return "; ".join(_reading(worth, one))
 
 
 def _reading(worth: WorthRecord, one: ReadingRecord) -> Iterator[str]:
@@ -111,9 +118,9 @@ def _reading(worth: WorthRecord, one: ReadingRecord) -> Iterator[str]:
     if month is not None:
         yield f"a month of {worth['calls']:,} calls reads for {dollars(month['now'])} now and {dollars(month['after'])} after"
     if one["break_even"] is not None:
-        yield f"paid back after {one['break_even']:,} calls"
+        yield f"its tokens have paid for it after {one['break_even']:,} calls"
     elif one["usd"] is not None and one["usd"] <= 0:
-        yield "nothing is saved, so it is never paid back by tokens"
+        yield "nothing is saved, so its tokens never pay for it"
 
 
 def minutes(seconds: float) -> str:

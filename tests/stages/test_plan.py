@@ -218,8 +218,8 @@ def test_a_plan_takes_the_time_of_earlier_runs_and_a_run_says_what_it_took(
     assert worth is not None and worth["saved"] == 31 and worth["now"]["reply"] is not None
     saved = 31 * 3 / 3600 / costs["tokens_per_second"]
     assert worth["anew"]["break_even"] == pytest.approx(costs["usd"]["gpu"] / saved, abs=1)
-    assert f"paid back after {worth['anew']['break_even']:,} calls" in told
-    assert "took " in told and "cost GPU $" in told
+    assert f"its tokens have paid for it after {worth['anew']['break_even']:,} calls" in told
+    assert "took " in told and ", machine $" in told
     # Prices are no part of what a run is: it goes on under others, and says so.
     assert run(["distill", *words, "--run-name", "r", "--set", "cost.gpu_usd_hour=6"]) == 0
     again = read_json(tmp_path / "runs" / "r" / "costs.json", CostsRecord)

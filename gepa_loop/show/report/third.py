@@ -1,11 +1,41 @@
-"""The place of the third number of a page: what a student costs, and after how many calls that has come back."""
+"""The third number of a page: after how many calls a student has paid for what it took."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from gepa_loop.cost.records import CostsRecord, WorthRecord
+from gepa_loop.run.files import read_json
+from gepa_loop.show.costs import minutes, paid_text, reading_text
 from gepa_loop.show.report.read import Told
 from gepa_loop.show.report.verdict import Tile
+from gepa_loop.stages.costs import FILE
 
 
-def cost_and_break_even(told: Told) -> Tile | None:  # noqa: ARG001 (no record of a run holds it so far)
-    """What `_third.html.j2` shows beside the other two; None is two numbers."""
-    return None
+def cost_and_break_even(told: Told) -> Tile | None:
+    """What `_third.html.j2` shows beside the other two; None of a run that has no costs.json.
+
+    Raises:
+        RunDirectoryError: It is not as it was written.
+    """
+    file = told.path / FILE
+    if not file.exists():
+        return None
+    costs = read_json(file, CostsRecord)
+    whole = minutes(sum(costs["seconds"].values()))
+    took = f"it took {whole} minutes on {costs['device']}{paid_text(costs['usd'])}"
+    gained, worth = told.gap("student_minus_base", told.decides), costs["worth"]
+    if worth is None or gained is None or gained["ci"][0] <= 0:
+        # Tokens that are saved by a student that does nothing pay for nothing.
+        return Tile("minutes that it took", whole, "", (took,))
+    calls = worth["anew"]["break_even"]
+    if calls is None:
+        return Tile("minutes that it took", whole, "", (took, *_notes(worth)))
+    return Tile("calls until its tokens have paid for it", f"{calls:,}", "", (took, *_notes(worth)))
+
+
+def _notes(worth: WorthRecord) -> Iterator[str]:
+    both = {"where each call reads the prompt": worth["anew"], "with a prefix cache": worth["cached"]}
+    for name, one in both.items():
+        if text := reading_text(worth, one):
+            yield f"{name}: {text}"

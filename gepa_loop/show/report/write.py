@@ -11,6 +11,7 @@ from pathlib import Path
 from gepa_loop.run.files import write_text
 from gepa_loop.scores.ledger import read_looks
 from gepa_loop.scores.numbers import decimal
+from gepa_loop.show.names import nickname
 from gepa_loop.show.report.about import commands, config_text, took, versions
 from gepa_loop.show.report.groups import group
 from gepa_loop.show.report.items import items_json, marks, read_shown
@@ -87,6 +88,7 @@ def render(name: str, **values: object) -> str:
         lstrip_blocks=True,
     )
     environment.filters["decimal"] = decimal
+    environment.filters["nickname"] = nickname
     return environment.get_template(name).render(**values)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from gepa_loop.cost.records import CostsRecord
+from gepa_loop.run.files import write_json
 from gepa_loop.show.report.axis import score_ticks, steps_between, top_of
 from gepa_loop.show.report.read import Subject, Told
 from gepa_loop.show.report.third import cost_and_break_even
@@ -103,12 +105,46 @@ def test_the_numbers_are_printed_as_in_the_terminal(told: Told) -> None:
     assert saved.notes[1] == "replies: 12.3 tokens with the prompt, 9.5 by the student"
     first, _ = tiles(greedy(told))
     assert (first.number, first.range) == ("+.350", "[+.225, +.500]") and "p = .0123" in first.notes[0]
-    assert cost_and_break_even(told) is None
     lines = list(evidence(told))
     assert lines[0].startswith("Greedy, which decides: prompt − bare +.550 [+.400, +.700], p = .0123; ")
     assert "student − prompted -.200 [-.350, -.075], p = .0123." in lines[0] and lines[1].startswith(
         "Sampled: "
     )
+
+
+COSTS: CostsRecord = {
+    "device": "a GPU",
+    "seconds": {"training": 60.0, "test": 30.0},
+    "peak_gib": 2.0,
+    "usd": {"gpu": 0.05, "reflection": 0.0, "judge": 0.0, "total": 0.05},
+    "tokens_per_second": 1000.0,
+    "worth": {
+        "now": {"system": 1412, "question": 20.0, "reply": 12.3},
+        "after": {"system": 12, "question": 20.0, "reply": 9.5},
+        "saved": 1400,
+        "price": 0.5,
+        "calls": None,
+        "anew": {"usd": 0.0007, "month": None, "break_even": 72},
+        "cached": {"usd": 0.0, "month": None, "break_even": None},
+    },
+}
+
+
+def test_the_third_number_is_when_tokens_have_paid(told: Told, tmp_path: Path) -> None:
+    told = replace(told, path=tmp_path)
+    assert cost_and_break_even(told) is None, "a run of an earlier version has no costs"
+    write_json(tmp_path / "costs.json", COSTS)
+    tile = cost_and_break_even(told)
+    assert tile is not None and (tile.title, tile.number) == ("calls until its tokens have paid for it", "72")
+    assert tile.notes == (
+        "it took 1.5 minutes on a GPU, machine $0.050",
+        "where each call reads the prompt: its tokens have paid for it after 72 calls",
+        "with a prefix cache: nothing is saved, so its tokens never pay for it",
+    )
+    useless = {"mean": 0.0, "ci": [-0.1, 0.1], "p": 1.0}
+    tile = cost_and_break_even(greedy(told, student_minus_base=useless))
+    assert tile is not None and (tile.title, tile.number) == ("minutes that it took", "1.5")
+    assert len(tile.notes) == 1, "a student that does nothing pays for nothing"
 
 
 def test_all_scores_lie_on_one_axis(told: Told) -> None:
