@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import sys
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.text import Text
 
 from gepa_loop.cli.options import RunArgument
-from gepa_loop.errors import GepaLoopError
+from gepa_loop.errors import ConfigError, GepaLoopError
 from gepa_loop.outside.redact import printable
 from gepa_loop.show.names import named
 from gepa_loop.show.terminal import err, out
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gepa_loop.sampling.base import Sampling
+    from gepa_loop.serving.by_vllm import Serving
+    from gepa_loop.serving.finished import Finished
     from gepa_loop.serving.talk import Talker, Who
 
 TemperatureOption = Annotated[
@@ -154,6 +159,14 @@ def export(
             help="Of the adapter; fewer than its own approximates it. Default: one that vLLM serves.",
         ),
     ] = None,
+    to_hub: Annotated[
+        str | None,
+        typer.Option(
+            "--push",
+            metavar="OWNER/NAME",
+            help="Upload the folder to the Hugging Face hub, too: a private repository, which may be there. It holds the prompt and five questions of test.",
+        ),
+    ] = None,
 ) -> None:
     """Write the student of a run for others: a PEFT adapter with tokenizer, card and check; each is loaded again and compared."""
     from gepa_loop.serving.export import Wanted
@@ -163,6 +176,8 @@ def export(
     from gepa_loop.signals import interruptible
 
     finished = read_finished(run)
+    if to_hub is not None:
+        out.print(f"pushing as {_pusher(finished, base, to_hub)}", highlight=False)
     chats, doubt = questions_of(finished)
     if doubt:
         out.print(Text.assemble(("warning:", "yellow"), " ", printable(doubt)), highlight=False)
@@ -174,9 +189,36 @@ def export(
     for line in done.said:
         out.print(line, highlight=False)
     out.print(f"wrote {to}: README.md is its card, check.py asks {len(chats[:5])} questions", highlight=False)
+    if to_hub is not None:
+        from gepa_loop.serving.push import push
+
+        with interruptible():
+            out.print(f"pushed to {push(to, to_hub)}, private", highlight=False)
     out.print("next, one of:", highlight=False)
     for line in done.commands:
         out.print(f"  {line}", highlight=False)
+
+
+def _pusher(finished: Finished, base: str | None, repository: str) -> str:
+    """Who would push; that, and whether others could use it, is found out before anything is made."""
+    from gepa_loop.model.files import model_place
+    from gepa_loop.serving.push import check_push
+
+    name = finished.config.model.name
+    if base is None and (name.startswith("random:") or Path(model_place(name)).is_dir()):
+        raise ConfigError(
+            f"--push {repository}: others cannot load its base, as {name} has no id on a hub",
+            "--base OWNER/NAME says where the same weights lie.",
+        )
+    return check_push(repository)
+
+
+class ServeEngine(StrEnum):
+    """What answers for `serve`."""
+
+    AUTO = "auto"
+    TORCH = "torch"
+    VLLM = "vllm"
 
 
 def serve(
@@ -185,36 +227,70 @@ def serve(
         str, typer.Option("--host", help="Who may ask: this machine alone, or 0.0.0.0.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8000,
+    engine: Annotated[
+        ServeEngine,
+        typer.Option("--engine", help="vllm, torch (the program's own sampler), or vllm where it is there."),
+    ] = ServeEngine.AUTO,
     temperature: TemperatureOption = None,
     max_tokens: TokensOption = None,
 ) -> None:
-    """Serve the student of a run by an OpenAI-compatible endpoint."""
+    """Serve the student of a run by an OpenAI-compatible endpoint: vLLM's on a GPU where it is installed."""
+    from gepa_loop.serving.by_vllm import Serving, check_vllm, need_vllm
+    from gepa_loop.serving.finished import read_finished
+
+    finished = read_finished(run)
+    config = finished.config
+    if temperature is None:
+        temperature = config.evaluate.temperature
+    serving = Serving(host, port, temperature, max_tokens or LONGER * config.sampling.max_tokens)
+    if engine is ServeEngine.VLLM:
+        need_vllm(finished)
+        _serve_by_vllm(finished, serving)
+    why = "as --engine says" if engine is ServeEngine.TORCH else check_vllm(finished)
+    if why is None:
+        _serve_by_vllm(finished, serving)
+    _serve_here(finished, serving, why)
+
+
+def _serve_by_vllm(finished: Finished, serving: Serving) -> NoReturn:
+    from gepa_loop.serving.by_vllm import BARE, STUDENT, become_vllm, vllm_words
+    from gepa_loop.serving.listen import free_socket
+
+    with free_socket(serving.host, serving.port) as listener:
+        serving = replace(serving, port=listener.getsockname()[1])
+    words = vllm_words(finished, serving)
+    out.print(
+        f"student of prompt {named(finished.prompt.id)} on {finished.config.model.name}; served by vLLM, as\n  {shlex.join(['vllm', *words])}",
+        highlight=False,
+    )
+    _say_address(serving.host, serving.port, (STUDENT, BARE))
+    become_vllm(words)
+
+
+def _serve_here(finished: Finished, serving: Serving, why: str) -> None:
     from gepa_loop.serving.listen import check_packages, free_socket, serve_until_ended
 
     check_packages("the endpoint")
     from gepa_loop.serving.endpoint import Endpoint
-    from gepa_loop.serving.finished import read_finished
     from gepa_loop.serving.talk import open_talker
 
-    finished = read_finished(run)
-    config = finished.config
-    with free_socket(host, port) as listener:
+    with free_socket(serving.host, serving.port) as listener:
         talker = open_talker(finished)
-        endpoint = Endpoint(
-            talker,
-            config.evaluate.temperature if temperature is None else temperature,
-            max_tokens or LONGER * config.sampling.max_tokens,
-            config.sampling.batch,
-        )
-        address = f"http://{host}:{listener.getsockname()[1]}/v1"
+        batch = finished.config.sampling.batch
+        endpoint = Endpoint(talker, serving.temperature, serving.max_tokens, batch)
         out.print(
-            f"student of prompt {named(finished.prompt.id)} on {talker.base.name}; sampler {talker.engine}",
+            f"student of prompt {named(finished.prompt.id)} on {talker.base.name}; sampler {talker.engine}; not vLLM: {why}",
             highlight=False,
         )
-        out.print(f"{address} serves {', '.join(endpoint.models)}; Ctrl-C ends it", highlight=False)
-        body = '{"model": "student", "messages": [{"role": "user", "content": "..."}]}'
-        out.print(
-            f"try: curl {address}/chat/completions -H 'Content-Type: application/json' -d '{body}'",
-            highlight=False,
-        )
+        _say_address(serving.host, listener.getsockname()[1], list(endpoint.models))
         serve_until_ended(endpoint.app(), listener)
+
+
+def _say_address(host: str, port: int, models: Sequence[str]) -> None:
+    address = f"http://{host}:{port}/v1"
+    out.print(f"{address} serves {', '.join(models)}; Ctrl-C ends it", highlight=False)
+    body = '{"model": "student", "messages": [{"role": "user", "content": "..."}]}'
+    out.print(
+        f"try: curl {address}/chat/completions -H 'Content-Type: application/json' -d '{body}'",
+        highlight=False,
+    )
