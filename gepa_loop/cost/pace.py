@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from gepa_loop.distill.records import MetricsRow
@@ -35,33 +35,43 @@ OF_A_STEP = {
 
 @dataclass(frozen=True)
 class Pace:
-    """Of one student's step."""
+    """Of one student's steps."""
 
     seconds: float
-    """Its own part where several share the step."""
+    """Of a step; its own part where several share it."""
+    first: float
+    """What a training takes once besides: to warm up, on a GPU to capture what is replayed."""
     peak_gib: float
     """Largest memory."""
     source: str
     """Where it was measured, in words."""
 
+    def of(self, steps: int, times: int = 1) -> float:
+        """Seconds of so many steps of all students together, in so many trainings."""
+        return steps * self.seconds + times * self.first
 
-def pace_of(rows: Sequence[MetricsRow], source: str) -> Pace | None:
-    """The median step; None of none. The first one warms up, and those on the teacher's samples, which are there already, are shorter:
-    neither counts while there are others."""
-    own = [row for row in rows[1:] if not row["warm"]] or rows[1:] or rows
-    if not own:
+
+def pace_of(rows: Sequence[MetricsRow], source: str, skipped: int = 1) -> Pace | None:
+    """The median step; None of none.
+
+    The first `skipped` ones warm up, and those on the teacher's samples, which are there already, are shorter: neither counts while there
+    are others.
+    """
+    took = [sum(s for phase, s in row["seconds"].items() if phase != "check") for row in rows]
+    later = range(skipped, len(rows))
+    counted = [n for n in later if not rows[n]["warm"]] or list(later) or list(range(len(rows)))
+    if not counted:
         return None
-    return Pace(
-        statistics.median(sum(s for phase, s in row["seconds"].items() if phase != "check") for row in own),
-        max(row["peak_memory_gib"] for row in rows),
-        source,
-    )
+    each = statistics.median(took[n] for n in counted)
+    # Of the others, too: captures come whenever a batch has a new shape.
+    first = sum(max(0.0, seconds - each) for seconds in took)
+    return Pace(each, first, max(row["peak_memory_gib"] for row in rows), source)
 
 
 def known_pace(lab: Lab) -> Pace | None:
     """What an earlier run of the same model and recipe took on this machine."""
     found = _records().get(_key(lab))
-    return None if found is None else Pace(**found)
+    return Pace(**found) if found is not None and set(found) == {f.name for f in fields(Pace)} else None
 
 
 def keep_pace(lab: Lab, pace: Pace) -> None:

@@ -138,7 +138,7 @@ def _stage(
         recorded = rounds * sum(one.recorded * count for one, count in students)
         longer = config.distill.longest(config.sampling.max_tokens) / config.sampling.max_tokens
         steps = steps_of_students(config) if command.rounds else config.distill.steps
-        seconds = recorded * each * longer + steps * pace.seconds
+        seconds = recorded * each * longer + pace.of(steps, rounds)
     return PlannedStage(name, rollouts, tokens, seconds, 0.0)
 
 

@@ -13,7 +13,9 @@ from gepa_loop.run.files import read_jsonl
 from gepa_loop.task.prompts import Candidate
 
 STEPS = 3
-"""That are timed, after one that warms up."""
+"""That are timed, after those that warm up."""
+WARM_UP = {"cuda": 12}
+"""Steps before them, by device, else one: on a GPU each batch of a new shape is captured, and the first dozen have nearly all."""
 HELD_OUT = 2
 """Items of `pareto` at their end, whose score nobody reads."""
 
@@ -28,7 +30,8 @@ def timed_steps(lab: Lab, prompt: Candidate, students: int) -> Pace:
     from gepa_loop.distill.student import METRICS
     from gepa_loop.distill.trainer import Pupil, train
 
-    config, steps = lab.config, 1 + STEPS
+    config, warm_up = lab.config, WARM_UP.get(lab.base.device.type, 1)
+    steps = warm_up + STEPS
     own = {
         "steps": steps,
         "check_every": steps,
@@ -54,6 +57,6 @@ def timed_steps(lab: Lab, prompt: Candidate, students: int) -> Pace:
         pupils = [Pupil(prompt, folder, lambda _: None) for folder in folders]
         train(trial, pupils, stack=None, before=dict.fromkeys((item.id for item in held_out), 0.0))
         rows = read_jsonl(folders[0] / METRICS, MetricsRow)
-    pace = pace_of(rows, f"{STEPS} steps just now")
+    pace = pace_of(rows, f"{STEPS} steps just now", warm_up)
     assert pace is not None, "a training of some steps has rows"
     return pace
