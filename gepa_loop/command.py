@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from gepa_loop.config.search import Aim
     from gepa_loop.lab import Lab
     from gepa_loop.model.lora.adapter import Adapter
+    from gepa_loop.task.own import Task
     from gepa_loop.task.prompts import Candidate
 
 
@@ -76,6 +77,8 @@ class Inputs:
     """Those that it reads, by where each came from; the model must be theirs."""
     more: Mapping[str, str] = field(default_factory=dict)
     """Further values that the results depend on."""
+    task: Task | None = None
+    """The user's object whose items are asked, in place of what `task.name` says."""
     check: Callable[[Lab], None] | None = None
     """Checks a command that trains; None checks the first prompt as its teacher's."""
     facts: Sequence[str] = ()

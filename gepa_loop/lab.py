@@ -20,6 +20,7 @@ from gepa_loop.sampling.selfcheck import check_reading
 from gepa_loop.scores.rollouts import Rollouts
 from gepa_loop.task.items import SPLITS, Task, load_task
 from gepa_loop.task.judge import RECORD, Record
+from gepa_loop.task.own import Task as OwnTask
 from gepa_loop.task.prompts import NO_PROMPT, Candidate, Renderer, candidate, read_prompt
 from gepa_loop.task.records import short
 from gepa_loop.task.template import Chat
@@ -46,6 +47,8 @@ class Lab:
     """A second model that teaches; see `for_training`."""
     control: Task | None = None
     """What `distill.control` names; see `for_training`."""
+    own: OwnTask | None = None
+    """The user's object that the task was made from, where one was handed in."""
 
     @property
     def day(self) -> str:
@@ -118,7 +121,7 @@ class Lab:
             return c.model, c.task, c.loop.rounds, c.seed, engine, own.batch, own.canary, own.vllm
 
         if loaded(mine) != loaded(config):
-            return open_lab(config, self.day).for_training()
+            return open_lab(config, self.day, self.own).for_training()
         moved = replace(self, config=config)
         others = mine.teacher, mine.distill.control
         return moved if others == (config.teacher, config.distill.control) else moved.for_training()
@@ -224,31 +227,32 @@ class Lab:
         return f"{source} holds questions it will be judged by: {shown}; its scores are too good"
 
 
-def open_lab(config: Config, day: str | None = None) -> Lab:
+def open_lab(config: Config, day: str | None = None, own: OwnTask | None = None) -> Lab:
     """Load the task and the model.
 
     Args:
         config: What to load; its splits have numbers of items, as `task.sources.settle` makes them.
         day: When the run began, YYYY-MM-DD; None is today. `model.date` goes before.
+        own: The object whose items they are, where there is one; see `task.items.load_task`.
 
     Raises:
         TaskError: The task cannot be loaded or cannot fill its splits.
         ModelError: The model cannot be loaded, or its chat template cannot be used.
         ConfigError: The chat template does not read an argument, or `model.system` cannot be had.
     """
-    task = load_task(config.task, config.seed, config.loop.rounds)
+    task = load_task(config.task, config.seed, config.loop.rounds, own)
     base = load_base(config.model)
     check_reading(base)
-    own = config.model
-    chat = Chat(own.template, str(own.date or day or datetime.date.today()), own.system)
+    model = config.model
+    chat = Chat(model.template, str(model.date or day or datetime.date.today()), model.system)
     renderer = Renderer(base.tokenizer, base.context, chat)
     try:
         renderer.habits  # noqa: B018 (it is tried here)
     except ModelError as error:
-        raise ModelError(f"model.name = {own.name!r}: {error}", error.hint) from error
+        raise ModelError(f"model.name = {model.name!r}: {error}", error.hint) from error
     sampler, engine = open_sampler(base, config.sampling)
     rollouts = Rollouts(sampler, renderer, task, config.seed, on_cpu=base.device.type == "cpu")
-    return Lab(config, base, task, rollouts, engine)
+    return Lab(config, base, task, rollouts, engine, own=own)
 
 
 def without_limits(resolved: Mapping[str, Any]) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gepa_loop.lab import Lab
     from gepa_loop.run.directory import Run
     from gepa_loop.stages.observer import Observer
+    from gepa_loop.task.own import Task
     from gepa_loop.task.prompts import Candidate
 
 
@@ -58,7 +59,7 @@ def open_session(command: Command, flags: Flags, inputs: Inputs = NOTHING) -> It
     from gepa_loop.task.sources import settle
 
     began = time.monotonic()
-    settings = settle(load_config(flags.config, flags.sets))
+    settings = settle(load_config(flags.config, flags.sets), inputs.task)
     if command.searches:
         settings = settings.for_aim(command.aim)
     prompts = inputs.prompts
@@ -69,12 +70,13 @@ def open_session(command: Command, flags: Flags, inputs: Inputs = NOTHING) -> It
         "prompts": " ".join(p.id for p in prompts.values()),
         **inputs.more,
         **_writers(command, settings.optimize, settings.distill, settings.task.splits),
+        **_code(settings, inputs.task),
     }
     label = Path(flags.config).stem if flags.config else "default"
     identity = [without_limits(settings.model_dump(mode="json")), extra]
     path = _run_path(flags.run_name or f"{command.name}-{label}-{fingerprint(identity)[:6]}")
     check_reach(settings, command.searches and (flags.fresh or not _searched(command, settings.loop, path)))
-    lab = _checked_lab(command, settings, prompts, inputs.check, None if flags.fresh else _begun(path))
+    lab = _checked_lab(command, settings, prompts, inputs, None if flags.fresh else _begun(path))
     notes = [
         check_origin(adapter.origin, lab.base.origin, source) for source, adapter in inputs.adapters.items()
     ]
@@ -113,6 +115,18 @@ def _writers(
     if command.writes_questions and distill.questions:
         found["writer"] = writer_name(distill, optimize.reflection)
     return found
+
+
+def _code(settings: Config, own: Task | None) -> dict[str, str]:
+    """Marks of the user's code that makes and scores items: a run goes on only under the same."""
+    from gepa_loop.task.made import code_mark
+
+    control = settings.distill.control
+    marks = {
+        "task.code": code_mark(settings.task, own),
+        "control.code": None if control is None else code_mark(control),
+    }
+    return {key: mark for key, mark in marks.items() if mark is not None}
 
 
 def _check_questions(lab: Lab, prompts: Mapping[str, Candidate], path: Path, flags: Flags) -> None:
@@ -210,20 +224,24 @@ def _checked_lab(
     command: Command,
     settings: Config,
     prompts: Mapping[str, Candidate],
-    check: Callable[[Lab], None] | None,
+    inputs: Inputs,
     day: str | None,
 ) -> Lab:
     from gepa_loop.lab import open_lab
     from gepa_loop.stages.questions import refuse_questions
     from gepa_loop.stages.references import check_references
-    from gepa_loop.task.sources import code_of
+    from gepa_loop.task.made import code_of
 
+    own = inputs.task
     if command.trains and not (command.writes_questions or command.cells):
         refuse_questions(settings.distill, command.name)
-    for task in filter(None, (settings.task, settings.distill.control)):
-        for file in code_of(task):
-            out.print(f"task {task.name} runs {file}", highlight=False)
-    lab = open_lab(settings, day)
+    runs = {settings.task.name: code_of(settings.task, own)}
+    if (control := settings.distill.control) is not None:
+        runs[control.name] = code_of(control)
+    for name, files in runs.items():
+        for file in files:
+            out.print(f"task {name} runs {file}", highlight=False)
+    lab = open_lab(settings, day, own)
     if lab.task.answers == "none":
         if not command.makes_references:
             raise TaskError(
@@ -237,10 +255,10 @@ def _checked_lab(
         from gepa_loop.distill.teacher.choose import check_teacher
 
         lab = lab.for_training()
-        if check is None:
+        if inputs.check is None:
             check_teacher(lab, next(iter(prompts.values())).text)
         else:
-            check(lab)
+            inputs.check(lab)
     return lab
 
 

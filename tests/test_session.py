@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gepa_loop.command import DISTILL, EVALUATE, LOOP, OPTIMIZE, SWEEP, Command, Flags
+from gepa_loop.command import DISTILL, EVALUATE, LOOP, OPTIMIZE, SWEEP, Command, Flags, Inputs
 from gepa_loop.config.load import load_config
 from gepa_loop.errors import ConfigError, TaskError
 from gepa_loop.run.files import write_json
@@ -32,14 +32,14 @@ def test_what_trains_by_its_config_and_writes_no_questions_refuses_to_be_asked_f
     config = load_config("smoke", ["distill.questions=4"], env={})
     # Cells have configs of their own, and what does not train asks for nothing.
     for command in (Command("new", trains=True, cells=True), OPTIMIZE, EVALUATE):
-        _checked_lab(command, config, {}, lambda lab: None, None)
+        _checked_lab(command, config, {}, Inputs(check=lambda lab: None), None)
 
 
 def test_only_what_makes_references_does_without_answers(tmp_path: Path) -> None:
     file = tmp_path / "t.jsonl"
     file.write_text("".join(json.dumps({"question": f"What is {n} + {3 * n}?"}) + "\n" for n in range(100)))
     config = load_config("smoke", ["task.kind=jsonl", f"task.name={file}"], env={})
-    assert _checked_lab(DISTILL, config, {}, lambda lab: None, None).task.answers == "none"
+    assert _checked_lab(DISTILL, config, {}, Inputs(check=lambda lab: None), None).task.answers == "none"
     for command in (OPTIMIZE, EVALUATE, LOOP, SWEEP):
         with pytest.raises(TaskError, match=f"has no answers: `{command.name}` has nothing to score"):
-            _checked_lab(command, config, {}, lambda lab: None, None)
+            _checked_lab(command, config, {}, Inputs(check=lambda lab: None), None)

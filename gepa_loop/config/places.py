@@ -62,7 +62,16 @@ def resolve_paths(config: Config, cwd: Path, origin: Mapping[str, str]) -> tuple
             return task
         return task.model_copy(update={"judge": task.judge.model_copy(update={"rubric": text})})
 
+    def named(value: str, key: str) -> str:
+        """Of `file.py:Name` the file."""
+        file, _, name = value.rpartition(":")
+        return f"{absolute(file, key)}:{name}" if file.endswith(".py") else value
+
     def located(task: TaskConfig, key: str) -> TaskConfig:
+        if task.scorer is not None:
+            task = task.model_copy(update={"scorer": named(task.scorer, f"{key}.scorer")})
+        if task.kind == "python":
+            return task.model_copy(update={"name": named(task.name, f"{key}.name")})
         there = {**dict.fromkeys(FILES, Path.is_file), "hf": Path.is_dir}.get(task.kind)
         if there is None:
             return task

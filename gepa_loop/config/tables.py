@@ -101,10 +101,11 @@ class TaskConfig(Section):
     """Where items come from. `jsonl`: a file with a JSON object in each line; `json`: one with a list of them; `csv`: a table with a
     header, whatever parts its cells; `parquet`; `hf`: a dataset of the Hugging Face hub, or a folder that `datasets` reads."""
     name: Name
-    """A reasoning-gym task, the path of a file, the id of a dataset or the path of its folder, `package.module:factory`, or one of the
-    tasks that come with gepa-loop: `router`, `extract`, `policy`, `style`, `desk`, `returns`."""
+    """A reasoning-gym task, the path of a file, the id of a dataset or the path of its folder, `file.py:Name` or `package.module:Name` (a class
+    that extends `gepa_loop.Task`, or a function that returns records), or one of the tasks that come with gepa-loop: `router`, `extract`,
+    `policy`, `style`, `desk`, `returns`."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Options of the reasoning-gym task or of the factory; of `csv` `delimiter` and `encoding`, found out without them; of `hf` `config`,
+    """Options of the reasoning-gym task, of the factory or of the class; of `csv` `delimiter` and `encoding`, found out without them; of `hf` `config`,
     `split` (without it all splits) and `revision`."""
     fields: FieldsConfig = FieldsConfig()
     group: Name | None = None
@@ -118,7 +119,7 @@ class TaskConfig(Section):
     """What an answer is worth beside the expected one, from 0 to 1, where the task brings no scorer of its own: `exact`, the
     same text or number (the default); `choice`, it names the right one of all answers and no other; `includes`, the expected
     answer occurs in it; `regex`, the expected answer matches in it; `f1`, of the words; `json`, the share of right fields;
-    `model`, what the model of `task.judge` says; or `package.module:function` of yours, (record, reply) -> number. `extract`
+    `model`, what the model of `task.judge` says; or `file.py:function` or `package.module:function` of yours, (record, reply) -> number. `extract`
     says what is read of the reply."""
     judge: JudgeConfig | None = None
     """For `scorer = "model"`."""
@@ -147,7 +148,7 @@ class TaskConfig(Section):
             raise ValueError(f"scorer = {self.scorer!r}: reasoning-gym's tasks bring their own")
         if self.scorer is not None and ":" not in self.scorer and self.scorer not in SCORERS:
             raise ValueError(
-                f"scorer = {self.scorer!r}: neither package.module:function nor one of {', '.join(SCORERS)}"
+                f"scorer = {self.scorer!r}: neither file.py:function, package.module:function nor one of {', '.join(SCORERS)}"
             )
         if self.partial and self.kind != "reasoning_gym":
             raise ValueError(

@@ -1,34 +1,48 @@
 """Python modules that a configuration names: whose code may run, and what becomes of what it raises.
 
-A `gepa-loop.toml` is read wherever a command is started, so a task may only run files that lie beside it or that the user
-put on Python's path: nothing of the Python installation (`os:system`), nothing of gepa-loop.
+A `gepa-loop.toml` is read wherever a command is started, so a task may only run files that lie beside it, that the user put on Python's
+path or that it names by their path: nothing of the Python installation (`os:system`), nothing of gepa-loop.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
+import linecache
 import sys
 import sysconfig
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from gepa_loop.errors import GepaLoopError, TaskError
+
+OURS = Path(__file__).resolve().parents[1]
+
+
+def is_file(name: str) -> bool:
+    """Whether a module is named by its file's path, as in `tasks/tickets.py`, and not as in `import tasks.tickets`."""
+    return name.endswith(".py")
 
 
 def module_file(name: str, where: str) -> Path:
     """The file that importing a module by its dotted name would run; nothing is run.
 
     Args:
-        name: As in `import name`.
+        name: As in `import name`, or the path of a file.
         where: The key and value that name it, for the message of an error.
 
     Raises:
-        TaskError: It is neither in the working directory nor on PYTHONPATH, or another module has its name.
+        TaskError: It is neither in the working directory nor on PYTHONPATH, or another module has its name; or there is no such
+            file, or none that may be run.
     """
+    if is_file(name):
+        return _named_file(Path(name), where)
     here = str(Path.cwd())
     places = [here, *filter(None, sys.path)]
     top, *inner = name.split(".")
@@ -61,9 +75,10 @@ def own_function(name: str, attribute: str, where: str) -> Callable[..., Any]:
     Raises:
         TaskError: There is no such function; also what the module raises.
     """
-    module_file(name, where)
+    file = module_file(name, where)
     with foreign(TaskError, f"{where}: importing {name}"):
-        function = getattr(importlib.import_module(name), attribute, None)
+        module = _imported(file) if is_file(name) else importlib.import_module(name)
+        function = getattr(module, attribute, None)
     if not callable(function):
         raise TaskError(f"{where}: {name} has no function {attribute!r}")
     found: Callable[..., Any] = function
@@ -78,7 +93,70 @@ def foreign(kind: type[GepaLoopError], what: str, hint: str = "") -> Iterator[No
     except (GepaLoopError, KeyboardInterrupt, GeneratorExit):  # a signal's; and a generator's that is closed
         raise
     except BaseException as error:
-        raise kind(f"{what} failed: {type(error).__name__}: {error}", hint) from error
+        raise kind(f"{what} failed: {type(error).__name__}: {error}{_own_line(error)}", hint) from error
+
+
+def _own_line(error: BaseException) -> str:
+    """Where in the user's code an exception came from, with the source line; nothing where none of its frames is the user's."""
+    places = [(one.filename, one.lineno) for one in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        places.append((error.filename, error.lineno))
+    # What a dataclass makes of itself (`<string>`) has no lines.
+    own = [
+        (Path(file), line, source)
+        for file, line in places
+        if line and not _not_the_users(file) and (source := linecache.getline(file, line).strip())
+    ]
+    if not own:
+        return ""
+    path, line, source = own[-1]
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return f"\n  {shown}, line {line}: {source}"
+
+
+def _not_the_users(file: str) -> bool:
+    return file.startswith("<frozen") or _installed(Path(file)) or Path(file).resolve().is_relative_to(OURS)
+
+
+def _named_file(path: Path, where: str) -> Path:
+    whole = path.expanduser().resolve()
+    if not whole.is_file():
+        raise TaskError(f"{where}: there is no file {path}", "Name a Python file of yours.")
+    if _installed(whole) or whole.is_relative_to(OURS):
+        raise TaskError(
+            f"{where}: {path} is no file of yours",
+            "Files of the Python installation and of gepa-loop are not run: write one that imports what you need from them.",
+        )
+    return whole
+
+
+class _Uncached(SourceFileLoader):
+    """Compiles a file whenever it is asked: bytecode on disk counts as that of an edited file within one second."""
+
+    def path_stats(self, path: str) -> Any:
+        raise OSError(f"no bytecode is kept of {path}")
+
+
+def _imported(file: Path) -> ModuleType:
+    """The module of a file as it is now: an edited one is another module, so that a notebook's next call runs it."""
+    text = hashlib.sha256(str(file).encode() + file.read_bytes()).hexdigest()[:8]
+    name = f"{file.stem}_{text}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))
+    linecache.checkcache(str(file))
+    spec = importlib.util.spec_from_file_location(name, file, loader=_Uncached(name, str(file)))
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} cannot be read as a module")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
 def _file(spec: ModuleSpec | None) -> Path | None:

@@ -52,7 +52,7 @@ def find_task(task: TaskConfig) -> list[str]:
     """
     from gepa_loop.outside.files import check_regular
     from gepa_loop.task import examples
-    from gepa_loop.task.sources import code_of
+    from gepa_loop.task.made import code_of
 
     found: list[str] = []
     if task.kind in FILES:

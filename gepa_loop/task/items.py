@@ -15,6 +15,7 @@ from gepa_loop.task.dealing import FRESH
 from gepa_loop.task.dealing import SPLITS as SPLITS
 from gepa_loop.task.gold import contradictions, unmatched
 from gepa_loop.task.judge import Judge
+from gepa_loop.task.own import Task as OwnTask
 from gepa_loop.task.records import Item as Item
 from gepa_loop.task.records import short
 from gepa_loop.task.scorers import Reading, Scorer, make_scorer, same_text, unanswered
@@ -22,7 +23,7 @@ from gepa_loop.task.sources import Dealt, deal
 
 
 @dataclass(frozen=True)
-class Score:
+class Scored:
     """What a completion is worth."""
 
     value: float
@@ -102,11 +103,11 @@ class Task:
         """The model that scores it, each of whose calls costs something."""
         return self.scorer if isinstance(self.scorer, Judge) else None
 
-    def score(self, item: Item, completion: str, *, truncated: bool = False, opening: str = "") -> Score:
+    def score(self, item: Item, completion: str, *, truncated: bool = False, opening: str = "") -> Scored:
         """`score_all` of one completion."""
         return self.score_all([(item, completion, truncated)], opening)[0]
 
-    def score_all(self, given: Sequence[tuple[Item, str, bool]], opening: str = "") -> list[Score]:
+    def score_all(self, given: Sequence[tuple[Item, str, bool]], opening: str = "") -> list[Scored]:
         """Score completions.
 
         Args:
@@ -127,7 +128,7 @@ class Task:
             for reading, worth, (_, _, truncated) in zip(readings, worths, given, strict=True)
         ]
 
-    def _score(self, reading: Reading, worth: tuple[float, str], truncated: bool, opening: str) -> Score:
+    def _score(self, reading: Reading, worth: tuple[float, str], truncated: bool, opening: str) -> Scored:
         """What the scorer says of a reply, with the sentences that every task has."""
         extracted, (raw, own) = reading.read, worth
         full = raw >= 1 - 1e-9
@@ -154,7 +155,7 @@ class Task:
             sentences.append(
                 f"It ended inside {thought}, before any answer." if thought else MISSING[self.extract]
             )
-        return Score(value, raw, extracted, " ".join(s for s in (*sentences, own) if s))
+        return Scored(value, raw, extracted, " ".join(s for s in (*sentences, own) if s))
 
     def warnings(self) -> tuple[str, ...]:
         """Reasons not to trust a score on this task: answers that nothing matches or that contradict each other, one that
@@ -181,8 +182,14 @@ class Task:
         return tuple(found)
 
 
-def load_task(config: TaskConfig, seed: int, rounds: int = 1) -> Task:
+def load_task(config: TaskConfig, seed: int, rounds: int = 1, own: OwnTask | None = None) -> Task:
     """The task of a configuration, its items dealt out to the splits, `race` and `select` once for each round.
+
+    Args:
+        config: Of the task.
+        seed: Of the run.
+        rounds: That need items of their own.
+        own: The object whose items they are, where there is one; `config.name` only names it then.
 
     The items are a function of (config, seed); `test` does not depend on the sizes of the other splits, and none on the
     number of rounds, whose further items are taken when all splits are full. Only a
@@ -194,7 +201,7 @@ def load_task(config: TaskConfig, seed: int, rounds: int = 1) -> Task:
             ask for, or answers of which nearly all could not score 1 if a reply gave them word for word.
         EnvironmentFault: A dataset cannot be had, or what reads the file is not installed.
     """
-    return _task(config, deal(config, seed, rounds), rounds)
+    return _task(config, deal(config, seed, rounds, own), rounds)
 
 
 def _task(config: TaskConfig, dealt: Dealt, rounds: int) -> Task:

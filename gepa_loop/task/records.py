@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -35,6 +35,26 @@ class Item:
     """Empty where only the task's own scorer knows."""
     entry: Mapping[str, Any] = field(compare=False, repr=False)
     """The task's own record."""
+
+    @classmethod
+    def of(cls, question: str | Sequence[Mapping[str, str]], answer: str | float = "", **fields: Any) -> Item:
+        """An item of a task of your own; it gets its `id` when it is dealt out.
+
+        Args:
+            question: A text, or chat turns `{"role": ..., "content": ...}` of which the last is the user's.
+            answer: What is expected, for people, for the reflection and for rules that compare; may be left out.
+            fields: Whatever else `score` is to know, in `entry`; `split` puts the item into a split by hand.
+
+        Raises:
+            TaskError: It cannot be asked, or holds what no model can read.
+        """
+        return item_of("", {"question": question, "answer": answer, **fields}, "Item.of")
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """`entry` with the question and the answer, as files have it."""
+        turns = [{"role": role, "content": content} for role, content in self.messages]
+        return {"question": turns, "answer": self.answer, **self.entry}
 
     @property
     def question(self) -> str:

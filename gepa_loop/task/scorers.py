@@ -7,12 +7,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import Any
 
 from gepa_loop.config.tables import TaskConfig
 from gepa_loop.errors import EnvironmentFault, TaskError
+from gepa_loop.outside.awaiting import at_once, is_asynchronous
 from gepa_loop.outside.modules import foreign, own_function
+from gepa_loop.task.own import PARALLEL, Score
 from gepa_loop.task.quantity import equal
 from gepa_loop.task.records import Item, short
 
@@ -34,6 +37,9 @@ Scorer = Callable[[Sequence[Reading]], list[tuple[float, str]]]
 Rule = Callable[[str, str], tuple[float, str]]
 """(what was read of the reply, the expected answer) -> the same."""
 
+Verdict = Callable[[Item, str], Any]
+"""(item, reply) -> what a user's function says of it, or an awaitable of that."""
+
 SAID = 4_000
 """Characters that are kept of what a user's function says about a reply: it stands in every row, and the reflection reads it."""
 
@@ -50,8 +56,8 @@ def make_scorer(config: TaskConfig, items: Sequence[Item]) -> Scorer:
     """
     name, where = config.scorer or "exact", f"task.scorer = {config.scorer!r}"
     if ":" in name:
-        module, _, attribute = name.partition(":")
-        return own_scorer(own_function(module, attribute, where), where)
+        module, _, attribute = name.rpartition(":")
+        return own_scorer(by_record(own_function(module, attribute, where)), where)
     for item in items:
         _check_answer(name, item, where)
     return by_rule(choice({item.answer for item in items}) if name == "choice" else RULES[name])
@@ -67,29 +73,54 @@ def by_rule(rule: Rule) -> Scorer:
     return each(lambda one: (0.0, "") if one.read is None else rule(one.read, one.item.answer))
 
 
-def own_scorer(function: Callable[[dict[str, Any], str], object], where: str) -> Scorer:
-    """A function (record, reply) -> number, or (number, sentences for the reflection), of the user's.
+def own_scorer(function: Verdict, where: str, parallel: int = PARALLEL) -> Scorer:
+    """The scorer that asks a function of the user's; an asynchronous one about several replies at a time.
 
     Args:
-        function: It.
+        function: Gives a `Score`, a number, or (number, sentences for the reflection).
         where: What names it, for messages.
+        parallel: Replies that an asynchronous one is asked about at a time.
     """
+    # A judge that cannot be reached, say: not a score of 0.
+    saved = "What was finished is saved; run the same command again to continue."
 
     def score(one: Reading) -> tuple[float, str]:
-        item = one.item
-        # A judge that cannot be reached, say: not a score of 0.
-        saved = "What was finished is saved; run the same command again to continue."
-        with foreign(EnvironmentFault, f"{where}: score on {item.id}", saved):
-            result = function(dict(item.entry), one.reply)
-        raw, said = result if isinstance(result, tuple) and len(result) == 2 else (result, "")
-        if not (isinstance(raw, Real) and raw <= 1 and not raw < 0 and isinstance(said, str)):
-            raise TaskError(
-                f"{where}: score gave {short(repr(result))} for {item.id}",
-                "Return a number from 0 to 1, or (number, text).",
-            )
-        return float(raw), short(said.encode("utf-8", "replace").decode(), SAID)
+        with foreign(EnvironmentFault, f"{where}: score on {one.item.id}", saved):
+            result = function(one.item, one.reply)
+        return _worth(result, one.item, where)
 
-    return each(score)
+    async def awaited(one: Reading) -> tuple[float, str]:
+        with foreign(EnvironmentFault, f"{where}: score on {one.item.id}", saved):
+            result = await function(one.item, one.reply)
+        return _worth(result, one.item, where)
+
+    if not is_asynchronous(function):
+        return each(score)
+    return lambda readings: at_once([partial(awaited, one) for one in readings], parallel)
+
+
+def by_record(function: Callable[[dict[str, Any], str], Any]) -> Verdict:
+    """A function (record, reply) as one of the item."""
+    if not is_asynchronous(function):
+        return lambda item, reply: function(dict(item.entry), reply)
+
+    async def awaited(item: Item, reply: str) -> object:
+        return await function(dict(item.entry), reply)
+
+    return awaited
+
+
+def _worth(result: object, item: Item, where: str) -> tuple[float, str]:
+    """What a user's function gave, checked."""
+    if isinstance(result, Score):
+        result = result.value, result.feedback
+    raw, said = result if isinstance(result, tuple) and len(result) == 2 else (result, "")
+    if not (isinstance(raw, Real) and raw <= 1 and not raw < 0 and isinstance(said, str)):
+        raise TaskError(
+            f"{where}: score gave {short(repr(result))} for {item.id}",
+            "Return a Score, a number from 0 to 1, or (number, text).",
+        )
+    return float(raw), short(said.encode("utf-8", "replace").decode(), SAID)
 
 
 def unanswered(readings: Sequence[Reading]) -> list[tuple[float, str]]:
@@ -116,7 +147,7 @@ def _check_answer(name: str, item: Item, where: str) -> None:
     if not item.answer:
         raise TaskError(
             f"{item.id} has no answer, and task.scorer = {name!r} compares with one",
-            "Give every record an answer; task.scorer = 'model' and 'package.module:function' may do without.",
+            "Give every record an answer; task.scorer = 'model' and 'file.py:function' may do without.",
         )
     try:
         if name == "regex":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -19,15 +18,16 @@ from random import Random
 from gepa_loop.config.tables import TaskConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import TaskError
-from gepa_loop.outside.modules import foreign, module_file, own_function
 from gepa_loop.run.seeds import derive_seed
 from gepa_loop.task import examples
 from gepa_loop.task.dealing import FRESH, deal_records, fill, once
 from gepa_loop.task.fields import mapped
 from gepa_loop.task.files import read_records
 from gepa_loop.task.hub import dataset_rows
-from gepa_loop.task.records import MOST, Item, Record, bounded, item_of
-from gepa_loop.task.scorers import Reading, Scorer, each, own_scorer
+from gepa_loop.task.made import made
+from gepa_loop.task.own import Task
+from gepa_loop.task.records import Item, Record, item_of
+from gepa_loop.task.scorers import Reading, Scorer, by_record, each, own_scorer
 
 BLOCKS = ("test", "select", "pareto", "train", "probe", "race")
 """Whose seeds a reasoning-gym task takes one after another; what comes last changes nobody's."""
@@ -59,8 +59,8 @@ class Dealt:
     """What was found wrong with the records."""
 
 
-def deal(config: TaskConfig, seed: int, rounds: int) -> Dealt:
-    """Items for every split and round.
+def deal(config: TaskConfig, seed: int, rounds: int, own: Task | None = None) -> Dealt:
+    """Items for every split and round, of `own` where there is one.
 
     Raises:
         TaskError: As `items.load_task` has it.
@@ -74,8 +74,8 @@ def deal(config: TaskConfig, seed: int, rounds: int) -> Dealt:
         case "example":
             return _example(config, seed, rounds)
         case "python":
-            records, own = _made(config)
-            return _dealt(config, seed, rounds, _items(records), own)
+            records, scorer = made(config, own)
+            return _dealt(config, seed, rounds, _items(records), scorer)
     items, doubts = recorded(config)
     return _dealt(config, seed, rounds, items, None, doubts)
 
@@ -107,8 +107,8 @@ def _items(records: Iterable[Record]) -> list[Item]:
     return [item_of(id, record, where) for id, where, record in records]
 
 
-def settle(config: Config) -> Config:
-    """A configuration whose splits have numbers of items, for which the data are read where they are shares.
+def settle(config: Config, own: Task | None = None) -> Config:
+    """A configuration whose splits have numbers of items, for which the data are read where they are shares; `own` is as in `deal`.
 
     Raises:
         TaskError: As `items.load_task` does, or shares are more than all.
@@ -116,14 +116,14 @@ def settle(config: Config) -> Config:
     control = config.distill.control
     if not (config.task.splits.shares or (control is not None and control.splits.shares)):
         return config
-    found: dict[str, object] = {"task": _settled(config.task, config.seed, config.loop.rounds)}
+    found: dict[str, object] = {"task": _settled(config.task, config.seed, config.loop.rounds, own)}
     if control is None:
         return config.model_copy(update=found)
     distill = config.distill.model_copy(update={"control": _settled(control, config.seed, 1)})
     return config.model_copy(update={**found, "distill": distill})
 
 
-def _settled(config: TaskConfig, seed: int, rounds: int) -> TaskConfig:
+def _settled(config: TaskConfig, seed: int, rounds: int, own: Task | None = None) -> TaskConfig:
     shares = {str(split): share for split, share in config.splits.shares.items()}
     if not shares:
         return config
@@ -133,7 +133,7 @@ def _settled(config: TaskConfig, seed: int, rounds: int) -> TaskConfig:
             f"task.splits: the shares of {', '.join(shares)} are {total:g} together",
             f"They may be 1 at most{', with select and race as often as there are rounds' if rounds > 1 else ''}.",
         )
-    items = _items(_made(config)[0]) if config.kind == "python" else recorded(config)[0]
+    items = _items(made(config, own)[0]) if config.kind == "python" else recorded(config)[0]
     counted = config.splits.counted(len({item.messages for item in items}))
     dealt = deal_records(config.model_copy(update={"splits": counted}), seed, rounds, items, strict=False)
     sizes = {split: min(map(len, dealt[split])) for split in shares}
@@ -210,59 +210,6 @@ def _example(config: TaskConfig, seed: int, rounds: int) -> Dealt:
 
     splits, seen, drawn = fill(config, rounds, once(draws), patience=1_000)
     scorer = getattr(module, "score", None)
-    own = own_scorer(scorer, f"task.name = {name!r}") if config.scorer is None and scorer else None
+    where = f"task.name = {name!r}"
+    own = own_scorer(by_record(scorer), where) if config.scorer is None and scorer else None
     return Dealt(splits, len(seen), drawn, own)
-
-
-def _made(config: TaskConfig) -> tuple[Iterable[Record], Scorer | None]:
-    """Records of a factory, and its own scorer where it has one."""
-    where = f"task.name = {config.name!r}"
-    module_name, attribute = _module_and_factory(config)
-    factory = own_function(module_name, attribute, where)
-    signature = inspect.signature(factory)
-    try:
-        signature.bind(**config.options)
-    except TypeError as error:
-        raise TaskError(f"task.options = {config.options}: {error}", f"{attribute}{signature}") from None
-    with foreign(TaskError, f"{where}: the factory"):
-        made = factory(**config.options)
-        own = getattr(made, "score", None)
-        records = made.items if callable(own) else made
-    if not isinstance(records, Iterable):
-        raise TaskError(
-            f"{where}: the factory returned {type(made).__name__}",
-            "Return an iterable of records, or an object with `items` and `score`.",
-        )
-    numbered = _numbered(records, config.name, where)
-    own = own if config.scorer is None else None
-    return bounded(numbered, MOST, where), own_scorer(own, where) if callable(own) else None
-
-
-def _module_and_factory(config: TaskConfig) -> tuple[str, str]:
-    module_name, _, attribute = config.name.partition(":")
-    parts = [*module_name.split("."), attribute]
-    if not all(part.isidentifier() for part in parts):
-        raise TaskError(f"task.name = {config.name!r}: not of the form package.module:factory")
-    return module_name, attribute
-
-
-def code_of(config: TaskConfig) -> tuple[Path, ...]:
-    """The user's files that loading a task runs: a factory's and a scorer's.
-
-    Raises:
-        TaskError: There is no such file, or none that may be run.
-    """
-    files = []
-    if config.kind == "python":
-        files.append(module_file(_module_and_factory(config)[0], f"task.name = {config.name!r}"))
-    if config.scorer is not None and ":" in config.scorer:
-        files.append(module_file(config.scorer.partition(":")[0], f"task.scorer = {config.scorer!r}"))
-    return tuple(dict.fromkeys(files))
-
-
-def _numbered(records: Iterable[object], name: str, where: str) -> Iterator[Record]:
-    with foreign(TaskError, f"{where}: the factory"):
-        for number, record in enumerate(records, 1):
-            # A copy: a generator may fill one dict again and again.
-            taken = dict(record) if isinstance(record, Mapping) else record
-            yield f"python:{number}", f"{name} record {number}", taken

@@ -17,7 +17,7 @@ from gepa_loop.config.tables import TaskConfig
 from gepa_loop.errors import EnvironmentFault, TaskError
 from gepa_loop.task.dealing import FRESH
 from gepa_loop.task.items import SPLITS, Item, Task, extract, load_task
-from gepa_loop.task.sources import code_of
+from gepa_loop.task.made import code_of
 
 FOUR = dict.fromkeys((split for split in SPLITS if split != "race"), 2)
 SMALL = {"train": 40, "pareto": 10, "race": 15, "select": 20, "test": 30}

@@ -126,7 +126,9 @@ def test_scorers_are_named_and_fit_the_kind() -> None:
 
     assert "reasoning-gym's tasks bring their own" in wrong("task.scorer=exact")
     named = ("task.kind=jsonl", "task.name=x.jsonl", "task.options={}")
-    assert "neither package.module:function nor one of exact, choice" in wrong(*named, "task.scorer=fuzzy")
+    assert "neither file.py:function, package.module:function nor one of exact, choice" in wrong(
+        *named, "task.scorer=fuzzy"
+    )
     assert "partial is about reasoning-gym's" in wrong(*named, "task.partial=true")
 
 

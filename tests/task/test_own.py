@@ -1,0 +1,247 @@
+"""Tasks as a class of the user's, named by a file or handed in as an object."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gepa_loop.command import EVALUATE, Flags, Inputs
+from gepa_loop.config.load import load_config
+from gepa_loop.config.tables import TaskConfig
+from gepa_loop.errors import EnvironmentFault, RunDirectoryError, TaskError
+from gepa_loop.optimize.feedback import reflective_record
+from gepa_loop.run.identity import read_manifest
+from gepa_loop.scores.rollouts import Row
+from gepa_loop.session import open_session
+from gepa_loop.task.items import load_task
+from gepa_loop.task.made import code_mark, code_of
+from gepa_loop.task.own import Score, Task
+from gepa_loop.task.records import Item
+
+SIZES = {"train": 2, "pareto": 2, "select": 2, "test": 2}
+SMALL = [f"task.splits.{name}={size}" for name, size in SIZES.items()]
+
+TICKETS = """
+import asyncio
+import gepa_loop.task.own as gepa_loop
+from gepa_loop.task.records import Item
+from helper import LABELS
+
+class Tickets(gepa_loop.Task):
+    parallel = 2
+
+    def __init__(self, count=8, gate=None):
+        self.count, self.gate = count, asyncio.Barrier(2)
+
+    def items(self):
+        for n in range(self.count):
+            yield Item.of(f"Ticket {n}", LABELS[n % 2], customer=f"c{n}")
+
+    async def score(self, item, reply):
+        await self.gate.wait()  # one alone would wait for ever
+        if reply == "boom":
+            raise KeyError(item.entry["customer"])
+        if reply == "two":
+            return gepa_loop.Score(2)
+        if reply == "half":
+            return gepa_loop.Score(0.5, "The desk is right, its code is missing.")
+        return reply == item.answer
+
+def old():
+    return [Item.of(f"Q{n}", n) for n in range(8)]
+
+def judge(record, reply):
+    return len(reply) / 10
+"""
+
+
+@pytest.fixture
+def tickets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("sys.path", list(sys.path))
+    folder = tmp_path / "my tasks"
+    folder.mkdir()
+    (folder / "helper.py").write_text("LABELS = ['north', 'south']\n")
+    (folder / "tick-ets.py").write_text(TICKETS)
+    return folder / "tick-ets.py"
+
+
+def _config(name: str, **options: Any) -> TaskConfig:
+    return TaskConfig(kind="python", name=name, options=options, splits=SIZES, extract="whole")
+
+
+class Plain(Task):
+    """Without a score of its own."""
+
+    def __init__(self, count: int = 8, token: str = "x") -> None:
+        self.count, self.api_key = count, token
+
+    def items(self) -> Sequence[Item]:
+        return [Item.of(f"Say {n}", str(n)) for n in range(self.count)]
+
+
+class Scored(Plain):
+    def score(self, item: Item, reply: str) -> float:
+        return 0.25 if reply != item.answer else 1
+
+
+def test_an_item_has_a_question_an_answer_and_whatever_else() -> None:
+    item = Item.of("2 + 2?", 4, customer="acme", split="test")
+    assert (item.question, item.answer, item.entry["customer"]) == ("2 + 2?", "4", "acme")
+    turns = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]
+    assert Item.of(turns).messages == (("system", "S"), ("user", "U"))
+    assert Item("x", (("user", "Q"),), "A", {"n": 1}).record == {
+        "question": [{"role": "user", "content": "Q"}],
+        "answer": "A",
+        "n": 1,
+    }
+    with pytest.raises(TaskError, match=r"Item\.of: question does not end with a user's turn"):
+        Item.of("  ")
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan"), "1", None])
+def test_a_score_is_from_0_to_1(value: Any) -> None:
+    with pytest.raises(ValueError, match="a score is a number from 0 to 1"):
+        Score(value)
+    with pytest.raises(ValueError, match="it is a text"):
+        Score(1, 3)  # type: ignore[arg-type]
+
+
+def test_a_class_in_a_file_gives_items_and_scores_several_at_a_time(tickets: Path) -> None:
+    task = load_task(_config(f"{tickets}:Tickets", count=9), 0)
+    assert (task.distinct, task.answers) == (9, "given")
+    one, other = task.splits["test"]
+    assert one.id.startswith("python:") and one.entry["customer"] == f"c{one.question[-1]}"
+    # Two wait for each other, or nothing comes.
+    right, half, wrong, again = task.score_all(
+        [(one, one.answer, False), (other, "half", False), (one, "x", False), (one, "half", False)]
+    )
+    assert (right.value, half.value, wrong.value, again.value) == (1, 0.5, 0, 0.5)
+    assert half.feedback.endswith("The desk is right, its code is missing.")
+
+
+def test_feedback_reaches_what_the_reflection_reads(tickets: Path) -> None:
+    task = load_task(_config(f"{tickets}:Tickets"), 0)
+    item = task.splits["train"][0]
+    score, _ = task.score_all([(item, "half", False), (item, "half", False)])
+    row = Row(item.id, 0, score.value, score.raw, score.extracted, "half", 1, "stop", score.feedback)
+    record = reflective_record(item, [row], lambda text: text)  # type: ignore[arg-type]
+    assert "The desk is right, its code is missing." in record["Feedback"]
+
+
+def test_what_a_users_code_raises_is_told_with_its_line_and_is_no_score(tickets: Path) -> None:
+    task = load_task(_config(f"{tickets}:Tickets"), 0)
+    (item, _) = task.splits["test"]
+    line = TICKETS[: TICKETS.index("raise KeyError")].count("\n") + 1
+    for reply, said in (
+        ("boom", f"KeyError: '{item.entry['customer']}'\n  {tickets}, line {line}: raise KeyError"),
+        ("two", f"a score is a number from 0 to 1\n  {tickets}, line {line + 2}: return gepa_loop.Score(2)"),
+    ):
+        with pytest.raises(EnvironmentFault) as caught:
+            task.score_all([(item, reply, False)] * 2)
+        assert f"score on {item.id} failed" in str(caught.value) and said in str(caught.value)
+    (tickets.parent / "torn.py").write_text("x = 1\ndef (\n")
+    with pytest.raises(TaskError, match=r"failed: SyntaxError(.|\n)*torn.py, line 2: def \("):
+        load_task(_config(f"{tickets.parent / 'torn.py'}:x"), 0)
+
+
+def test_functions_of_a_file_make_items_and_score(tickets: Path) -> None:
+    assert load_task(_config(f"{tickets}:old"), 0).distinct == 8
+    config = _config(f"{tickets}:old").model_copy(update={"scorer": f"{tickets}:judge"})
+    task = load_task(config, 0)
+    assert task.score(task.splits["test"][0], "1234").value == 0.4
+    assert code_of(config) == (tickets,)
+
+
+def test_an_edited_file_is_another_module_and_another_mark(tickets: Path) -> None:
+    config = _config(f"{tickets}:old")
+    before = code_mark(config)
+    assert before == code_mark(config)
+    tickets.write_text(TICKETS.replace('f"Q{n}"', 'f"P{n}"'))  # as long, and within the same second
+    assert {item.question[0] for item in load_task(config, 0).items} == {"P"}
+    assert code_mark(config) != before
+    assert not (tickets.parent / "__pycache__" / "tick-ets.cpython-311.pyc").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("none.py:Tickets", "there is no file none.py"),
+        (f"{Path(pytest.__file__)}:main", "is no file of yours"),
+        (f"{Path(TaskError.__init__.__code__.co_filename)}:memory_fault", "is no file of yours"),
+        ("{}:Ticket", "has no function 'Ticket'"),
+        ("{}:Tickets.items", "not of the form file.py:Name"),
+    ],
+)
+def test_files_that_cannot_be_used(tickets: Path, name: str, said: str) -> None:
+    with pytest.raises(TaskError) as caught:
+        load_task(_config(name.format(tickets)), 0)
+    assert said in str(caught.value)
+
+
+def test_a_file_lies_beside_the_config_that_names_it(tickets: Path, tmp_path: Path) -> None:
+    config = tickets.parent / "own.toml"
+    config.write_text('[task]\nkind = "python"\nname = "tick-ets.py:Tickets"\nscorer = "tick-ets.py:judge"\n')
+    found = load_config(str(config), env={}, cwd=tmp_path).task
+    assert (found.name, found.scorer) == (f"{tickets}:Tickets", f"{tickets}:judge")
+
+
+def test_an_object_stands_for_what_a_config_names() -> None:
+    plain = load_task(_config("Plain"), 0, own=Plain())
+    item = plain.splits["test"][0]
+    assert [plain.score(item, reply).value for reply in (item.answer, "x")] == [1, 0]  # by `exact`
+    scored = load_task(_config("Scored"), 0, own=Scored())
+    assert [scored.score(item, reply).value for reply in (item.answer, "x")] == [1, 0.25]
+    ruled = load_task(_config("Scored").model_copy(update={"scorer": "includes"}), 0, own=Scored())
+    assert ruled.score(item, f"It is {item.answer}").value == 1
+
+
+def test_the_mark_of_an_object_is_its_classes_code_and_what_it_was_made_with() -> None:
+    config, mark = _config("x"), code_mark(_config("x"), Scored())
+    assert mark == code_mark(config, Scored()) == code_mark(config, Scored(token="another key"))
+    assert len({mark, code_mark(config, Scored(9)), code_mark(config, Plain())}) == 3
+    # As in a notebook or at a prompt, where no file has the text.
+    made: list[type[Task]] = []
+    for worth in ("0.5", "0.6", "0.5"):
+        space: dict[str, Any] = {"Scored": Scored}
+        code = f"class Typed(Scored):\n    def score(self, item, reply): return {worth}"
+        exec(compile(code, "<typed>", "exec"), space)  # noqa: S102
+        made.append(space["Typed"])
+    first, other, same = (code_mark(config, kind()) for kind in made)
+    assert first == same != other
+
+
+def test_a_run_under_other_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    class Half(Scored):
+        def score(self, item: Item, reply: str) -> float:
+            return 0.5
+
+    def opened(own: Task) -> Any:
+        sets = ["task.kind=python", "task.name=Own", "task.extract=whole", *SMALL]
+        return open_session(EVALUATE, Flags("smoke", sets, "r"), Inputs({}, task=own))
+
+    with opened(Scored()) as session:
+        assert {item.question for item in session.lab.task.items} <= {f"Say {n}" for n in range(8)}
+        assert session.lab.own is not None
+    assert "task.code" in read_manifest(tmp_path / "runs" / "r")["identity"]
+    with opened(Scored()):
+        pass
+    with pytest.raises(RunDirectoryError, match=r"task.code: '\w+' in the run, now"), opened(Half()):
+        pass
+
+
+def test_items_may_be_a_generator_or_fail() -> None:
+    class Broken(Task):
+        def items(self) -> Iterable[Item]:
+            yield Item.of("Q")
+            raise OSError("the drive is away")
+
+    with pytest.raises(
+        TaskError, match=r"OSError: the drive is away\n  .*test_own.py, line \d+: raise OSErr"
+    ):
+        load_task(_config("Broken"), 0, own=Broken())
