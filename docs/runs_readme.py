@@ -58,17 +58,7 @@ FILES = (
     File("result.json of `sweep`", sweep.SweepRecord, ("result.json",), "sweep"),
     File("decision.json", results.DecisionRecord, ("round_*/decision.json",)),
     File("race/NNNNNN.json", results.RungRecord, ("round_*/race/*.json",)),
-    File(
-        "Score rows",
-        scores.ScoreRow,
-        (
-            "*baseline/*.jsonl",
-            "*evaluate/*.jsonl",
-            "round_*/race/*.jsonl",
-            "test/*.jsonl",
-            "references/*.jsonl",
-        ),
-    ),
+    File("Score rows", scores.ScoreRow, scores.SCORED),
     File("items.jsonl", stages.ItemRow, ("items.jsonl",)),
     File("candidates.jsonl", optimize.CandidateRow, ("*optimize/candidates.jsonl",)),
     File("front.jsonl", optimize.FrontRow, ("*optimize/front.jsonl",)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gepa_loop.config.search import Aim
@@ -53,8 +53,8 @@ SWEEP = Command("sweep", trains=True, cells=True)
 class Flags:
     """What every command takes that makes a run."""
 
-    config: str | None = None
-    """A TOML file or a preset."""
+    config: str | Mapping[str, Any] | None = None
+    """A TOML file, a preset, or what would stand in such a file."""
     sets: Sequence[str] = ()
     """`KEY.PATH=VALUE` settings."""
     run_name: str | None = None

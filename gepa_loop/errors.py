@@ -14,6 +14,7 @@ GepaLoopError
 ├── ConditionHolds     5    finished, and a condition of --fail-if holds
 ├── RunDirectoryError  6    a run directory that is in use or belongs to another config
 └── Interrupted        130  Ctrl-C; what was finished is saved. 143 for SIGTERM, 129 for SIGHUP
+    └── CallInterrupted 130  Ctrl-C in a Python program, a KeyboardInterrupt as well
 """
 
 from __future__ import annotations
@@ -116,6 +117,10 @@ class Interrupted(GepaLoopError):
     def __init__(self, message: str, hint: str = "", exit_code: int = 130) -> None:
         super().__init__(message, hint)
         self.exit_code = exit_code
+
+
+class CallInterrupted(Interrupted, KeyboardInterrupt):
+    """Ctrl-C during a call of a Python program, for which it is a KeyboardInterrupt, too. (typer would take it for its own.)"""
 
 
 def memory_fault(error: BaseException) -> EnvironmentFault | None:

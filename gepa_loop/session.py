@@ -14,8 +14,8 @@ from rich.text import Text
 from gepa_loop.command import NOTHING, Command, Flags, Inputs
 from gepa_loop.errors import ConfigError, TaskError
 from gepa_loop.outside.redact import printable
+from gepa_loop.show.caller import PERSON, Caller
 from gepa_loop.show.terminal import out
-from gepa_loop.signals import interruptible
 
 if TYPE_CHECKING:
     from gepa_loop.config.data import SplitSizes
@@ -44,7 +44,9 @@ def shown(path: Path) -> str:
 
 
 @contextmanager
-def open_session(command: Command, flags: Flags, inputs: Inputs = NOTHING) -> Iterator[Session]:
+def open_session(
+    command: Command, flags: Flags, inputs: Inputs = NOTHING, caller: Caller = PERSON
+) -> Iterator[Session]:
     """Config, model, task, checks, run directory and view of a command.
 
     Raises:
@@ -72,28 +74,30 @@ def open_session(command: Command, flags: Flags, inputs: Inputs = NOTHING) -> It
         **_writers(command, settings.optimize, settings.distill, settings.task.splits),
         **_code(settings, inputs.task),
     }
-    label = Path(flags.config).stem if flags.config else "default"
+    label = Path(flags.config).stem if isinstance(flags.config, str) else "default"
     identity = [without_limits(settings.model_dump(mode="json")), extra]
     path = _run_path(flags.run_name or f"{command.name}-{label}-{fingerprint(identity)[:6]}")
     check_reach(settings, command.searches and (flags.fresh or not _searched(command, settings.loop, path)))
+    _print_code(settings, inputs.task, caller)
     lab = _checked_lab(command, settings, prompts, inputs, None if flags.fresh else _begun(path))
     notes = [
         check_origin(adapter.origin, lab.base.origin, source) for source, adapter in inputs.adapters.items()
     ]
-    _print_facts(lab, prompts, notes)
+    _print_facts(lab, prompts, notes, caller)
     if command.writes_questions:
-        _check_questions(lab, prompts, path, flags)
+        _check_questions(lab, prompts, path, flags, caller)
     if flags.dry_run:
-        _print_plan(lab, command, next(iter(prompts.values())), flags.measure)
+        if command.searches or command.trains:
+            _print_plan(lab, command, next(iter(prompts.values())), flags.measure, caller)
         for line in (f"would write {shown(path)}", *inputs.facts):
-            out.print(line, highlight=False)
+            caller.facts.print(line, highlight=False)
         raise typer.Exit
     if command.searches and (flags.fresh or not _searched(command, settings.loop, path)):
         from gepa_loop.stages.search import check_search
 
         check_search(lab, seed_prompt(settings.optimize))
     with (
-        _opened(lab, command, prompts.values(), extra, path, flags.fresh) as opened,
+        _opened(lab, prompts.values(), extra, path, flags.fresh, caller) as opened,
         Timed(opened.view, path, began) as timed,
     ):
         yield opened._replace(view=timed)
@@ -129,15 +133,29 @@ def _code(settings: Config, own: Task | None) -> dict[str, str]:
     return {key: mark for key, mark in marks.items() if mark is not None}
 
 
-def _check_questions(lab: Lab, prompts: Mapping[str, Candidate], path: Path, flags: Flags) -> None:
+def _print_code(settings: Config, own: Task | None, caller: Caller) -> None:
+    """The files of the user's that will be run, before they are."""
+    from gepa_loop.task.made import code_of
+
+    runs = {settings.task.name: code_of(settings.task, own)}
+    if (control := settings.distill.control) is not None:
+        runs[control.name] = code_of(control)
+    for name, files in runs.items():
+        for file in files:
+            caller.facts.print(f"task {name} runs {file}", highlight=False)
+
+
+def _check_questions(
+    lab: Lab, prompts: Mapping[str, Candidate], path: Path, flags: Flags, caller: Caller
+) -> None:
     """Find out whether the questions that are asked for can be written, unless they are there."""
     from gepa_loop.stages.questions import FOLDER, check_writer
 
     if lab.config.distill.questions and (flags.fresh or not (path / FOLDER / "result.json").exists()):
-        out.print(check_writer(lab, next(iter(prompts.values()))), highlight=False)
+        caller.facts.print(check_writer(lab, next(iter(prompts.values()))), highlight=False)
 
 
-def _print_plan(lab: Lab, command: Command, prompt: Candidate, measure: bool) -> None:
+def _print_plan(lab: Lab, command: Command, prompt: Candidate, measure: bool, caller: Caller) -> None:
     from gepa_loop.model.outline import outline
     from gepa_loop.show.costs import plan_lines, plan_table
     from gepa_loop.stages.counts import students_a_round
@@ -149,16 +167,16 @@ def _print_plan(lab: Lab, command: Command, prompt: Candidate, measure: bool) ->
         lab.task.judge.remote.provider()  # a missing key is found for nothing
     if command.searches or (command.trains and not command.cells):
         steps = " and training steps" if measure else ""
-        out.print(f"measuring a sample of rollouts{steps}", highlight=False)
+        caller.facts.print(f"measuring a sample of rollouts{steps}", highlight=False)
     made = plan(lab, command, prompt, measure)
     if made.stages:
-        out.print(plan_table(made, lab.config.cost.gpu_usd_hour), soft_wrap=False)
+        caller.facts.print(plan_table(made, lab.config.cost.gpu_usd_hour), soft_wrap=False)
     memory: Mapping[str, float] = {}
     if made.trains:
         most = students_a_round(lab.config) if command.rounds else 1
         memory = least_memory(lab.config, outline(lab.config.model), find_machine(Path.cwd()), most)
     for line in plan_lines(made, memory):
-        out.print(line, highlight=False)
+        caller.facts.print(line, highlight=False)
 
 
 def _searched(command: Command, settings: LoopConfig, path: Path) -> bool:
@@ -173,11 +191,11 @@ def _searched(command: Command, settings: LoopConfig, path: Path) -> bool:
 @contextmanager
 def _opened(
     lab: Lab,
-    command: Command,
     given: Iterable[Candidate],
     extra: Mapping[str, str],
     path: Path,
     fresh: bool,
+    caller: Caller,
 ) -> Iterator[Session]:
     """The run directory with its lock and the prompts it was given, the judge's spread, the view; at the end what a judge took."""
     from gepa_loop.run.directory import open_run
@@ -189,21 +207,23 @@ def _opened(
 
     if fresh or not (path / JUDGED).exists():
         check_judge(lab)
-    with interruptible(), open_run(path, lab.identity(**extra), fresh=fresh) as run:
+    with caller.guard(), open_run(path, lab.identity(**extra), fresh=fresh) as run:
         write_json(run.path / "config.json", lab.config.model_dump(mode="json"))
-        out.print(f"run {shown(path)}", highlight=False)
+        caller.facts.print(f"run {shown(path)}", highlight=False)
         for prompt in given:
             write_text(run.path / "prompts" / f"{prompt.id}.txt", f"{prompt.text}\n")
-        run.event("start", command=command.name, **lab.data_facts())
+        run.event("start", command=extra["command"], **lab.data_facts())
         lab = lab.in_run(run.path)
         if (spread := measure_spread(lab, run)) is not None:
-            out.print(str(spread), highlight=False)
-        with View(out) as view:
+            caller.facts.print(str(spread), highlight=False)
+        with View(caller.facts) as view:
             yield Session(lab, run, view)
     if lab.task.judge is not None:
         # From the file: the cells of a sweep have records of their own.
         record = Record(run.path / RECORD)
-        out.print(f"judge: {record.calls:,} calls in this run, {dollars(record.usd)}", highlight=False)
+        caller.facts.print(
+            f"judge: {record.calls:,} calls in this run, {dollars(record.usd)}", highlight=False
+        )
 
 
 def _run_path(name: str) -> Path:
@@ -230,18 +250,10 @@ def _checked_lab(
     from gepa_loop.lab import open_lab
     from gepa_loop.stages.questions import refuse_questions
     from gepa_loop.stages.references import check_references
-    from gepa_loop.task.made import code_of
 
-    own = inputs.task
     if command.trains and not (command.writes_questions or command.cells):
         refuse_questions(settings.distill, command.name)
-    runs = {settings.task.name: code_of(settings.task, own)}
-    if (control := settings.distill.control) is not None:
-        runs[control.name] = code_of(control)
-    for name, files in runs.items():
-        for file in files:
-            out.print(f"task {name} runs {file}", highlight=False)
-    lab = open_lab(settings, day, own)
+    lab = open_lab(settings, day, inputs.task)
     if lab.task.answers == "none":
         if not command.makes_references:
             raise TaskError(
@@ -262,10 +274,12 @@ def _checked_lab(
     return lab
 
 
-def _print_facts(lab: Lab, prompts: Mapping[str, Candidate], notes: Sequence[str | None]) -> None:
+def _print_facts(
+    lab: Lab, prompts: Mapping[str, Candidate], notes: Sequence[str | None], caller: Caller
+) -> None:
     told = (lab.prompt_facts(prompt, source) for source, prompt in prompts.items())
     for line in (*lab.facts(), *told):
-        out.print(line, highlight=False)
+        caller.facts.print(line, highlight=False)
     overlaps = (lab.overlap(candidate, source) for source, candidate in prompts.items())
     for line in (*lab.task.warnings(), *filter(None, overlaps), *filter(None, notes)):
-        out.print(Text.assemble(("warning:", "yellow"), " ", printable(line)), highlight=False)
+        caller.warnings.print(Text.assemble(("warning:", "yellow"), " ", printable(line)), highlight=False)

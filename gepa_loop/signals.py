@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from threading import current_thread, main_thread
 from types import FrameType
 
-from gepa_loop.errors import Interrupted
+from gepa_loop.errors import CallInterrupted, Interrupted
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -58,12 +58,24 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def interrupted() -> Iterator[None]:
+    """Turn the KeyboardInterrupt of a program whose signal handlers are its own into `CallInterrupted`."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise CallInterrupted("interrupted; what was finished is saved. The same call continues.") from None
+
+
 def _handle(handler: Handler) -> dict[signal.Signals, Handler | int | None]:
     """Handle the signals that nobody asked to ignore (nohup, a shell's background jobs); returns what did before."""
     if current_thread() is not main_thread():
         return {}
     before = {number: signal.getsignal(number) for number in ENDING}
-    handled = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
+    # None: a handler that was not set by Python, and cannot be put back by it.
+    handled: dict[signal.Signals, Handler | int | None] = {
+        number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)
+    }
     for number in handled:
         signal.signal(number, handler)
     return handled

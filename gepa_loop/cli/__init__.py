@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gepa_loop import __version__
 from gepa_loop.cli import after, begin, make, pages, read
 from gepa_loop.cli.plan import plan
 from gepa_loop.errors import EnvironmentFault, GepaLoopError, Interrupted, memory_fault
@@ -85,7 +85,7 @@ def _run(argv: list[str]) -> int:
 
 def _version(value: bool) -> None:
     if value:
-        out.print(f"gepa-loop {__version__}", highlight=False)
+        out.print(f"gepa-loop {version('gepa-loop')}", highlight=False)
         raise typer.Exit
 
 

@@ -37,8 +37,6 @@ TokensOption = Annotated[
     int | None,
     typer.Option("--max-tokens", min=1, help="Longest reply. Default: four times that of the run."),
 ]
-LONGER = 4
-"""Times `sampling.max_tokens` that a reply may have: a student ends its own, the bare model says more."""
 
 
 def chat(
@@ -56,15 +54,12 @@ def chat(
     ] = None,
 ) -> None:
     """Talk to the student of a run, which needs no prompt."""
-    from gepa_loop.sampling.base import Sampling
     from gepa_loop.serving.finished import read_finished
     from gepa_loop.serving.talk import open_talker
     from gepa_loop.signals import interruptible
 
     finished = read_finished(run)
-    config = finished.config
-    temperature = config.evaluate.temperature if temperature is None else temperature
-    sampling = Sampling(temperature, max_tokens or LONGER * config.sampling.max_tokens)
+    sampling = finished.sampling(temperature, max_tokens)
     whole: tuple[Who, ...] = ("bare", "prompted", "student") if compare else ("student",)
     with interruptible():
         talker = open_talker(finished)

@@ -109,6 +109,22 @@ class _Writer:
             yield from textwrap.wrap(text, WIDTH, break_on_hyphens=False)
 
 
+def toml_text(value: object) -> str:
+    """A value as TOML has it.
+
+    Raises:
+        ValueError: TOML has no such value.
+    """
+    from tomlkit.exceptions import TOMLKitError
+
+    if value is None:
+        raise ValueError("None is no value of TOML")
+    try:
+        return _value(value).as_string()
+    except (TOMLKitError, ValueError) as error:
+        raise ValueError(f"TOML has no value for {type(value).__name__}: {error}") from None
+
+
 def _value(value: Any) -> Item:
     import tomlkit
 

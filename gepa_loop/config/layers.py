@@ -6,6 +6,7 @@ builds on with a top-level `preset = "..."`), the environment (`GEPA_LOOP_DISTIL
 
 from __future__ import annotations
 
+import copy
 import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,9 @@ from gepa_loop.outside.redact import HIDDEN, names_a_secret, redacted
 
 ENV_OTHER = {"GEPA_LOOP_CACHE"}
 """Variables with our prefix that are not configuration keys."""
+
+TABLES = "the config"
+"""What a configuration is called that came as tables."""
 
 LOCAL_FILE = "gepa-loop.toml"
 DEFAULT_PRESET = "demo"
@@ -43,10 +47,11 @@ def find_source(source: str | None, default: str, cwd: Path | None = None) -> st
 
 
 def merged_layers(
-    source: str | None, sets: Sequence[str], env: Mapping[str, str] | None, cwd: Path
+    source: str | Mapping[str, Any] | None, sets: Sequence[str], env: Mapping[str, str] | None, cwd: Path
 ) -> tuple[dict[str, Any], dict[str, str], str]:
     """All layers as one, where each key came from, and the source's name."""
-    source = find_source(source, DEFAULT_PRESET, cwd)
+    if not isinstance(source, Mapping):
+        source = find_source(source, DEFAULT_PRESET, cwd)
     merged: dict[str, Any] = {}
     origin: dict[str, str] = {}
     environment = _env_layers(os.environ if env is None else env)
@@ -62,10 +67,13 @@ def merged_layers(
     for table, (tag, default) in TAGS.items():
         if isinstance(merged.setdefault(table, {}), dict):
             merged[table].setdefault(tag, default)
-    return merged, origin, source
+    return merged, origin, source if isinstance(source, str) else TABLES
 
 
-def _file_layers(source: str, cwd: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _file_layers(source: str | Mapping[str, Any], cwd: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(source, Mapping):
+        yield from _on_its_preset(TABLES, copy.deepcopy(dict(source)), source, cwd)
+        return
     if source in presets():
         label = f"preset {source}"
         text = (resources.files("gepa_loop.config") / "presets" / f"{source}.toml").read_text("utf-8")
@@ -78,7 +86,13 @@ def _file_layers(source: str, cwd: Path) -> Iterator[tuple[str, dict[str, Any]]]
                 f"Presets: {', '.join(presets())}." + (f" Did you mean {near[0]}?" if near else ""),
             )
         label, text = str(path), read_text(path)
-    layer = _toml(text, label)
+    yield from _on_its_preset(label, _toml(text, label), source, cwd)
+
+
+def _on_its_preset(
+    label: str, layer: dict[str, Any], source: object, cwd: Path
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A layer over the preset that it names."""
     base = layer.pop("preset", None)
     if base is not None:
         if not isinstance(base, str) or base not in presets() or base == source:

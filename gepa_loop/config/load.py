@@ -17,7 +17,7 @@ from gepa_loop.errors import ConfigError
 
 
 def load_config(
-    source: str | None = None,
+    source: str | Mapping[str, Any] | None = None,
     sets: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
@@ -25,7 +25,7 @@ def load_config(
     """Resolve a configuration.
 
     Args:
-        source: A preset's name or the path of a TOML file. None takes `gepa-loop.toml` of the working
+        source: A preset's name, the path of a TOML file, or tables as such a file holds them. None takes `gepa-loop.toml` of the working
             directory, else the preset `demo`.
         sets: `key.path=value` pairs; a value is read as TOML, and as a plain string where it is not TOML.
         env: The environment; None takes the process's own.
@@ -36,8 +36,8 @@ def load_config(
             each other. The message names the key, the value and where it came from.
     """
     cwd = cwd or Path.cwd()
-    merged, origin, source = merged_layers(source, sets, env, cwd)
-    config, faults = _validated(merged, origin, source)
+    merged, origin, label = merged_layers(source, sets, env, cwd)
+    config, faults = _validated(merged, origin, label)
     if faults or config is None:
         raise ConfigError("\n".join(faults))
     config, unplaced = resolve_paths(config, cwd, origin)
@@ -56,13 +56,13 @@ def load_what_can_be(
     """
     cwd = cwd or Path.cwd()
     try:
-        merged, origin, source = merged_layers(source, sets, env, cwd)
+        merged, origin, label = merged_layers(source, sets, env, cwd)
     except ConfigError as error:
         return None, [error]
     found: list[ConfigError] = []
     while True:
         before = json.dumps(merged, default=str)
-        config, faults = _validated(merged, origin, source, mend=True)
+        config, faults = _validated(merged, origin, label, mend=True)
         found += [ConfigError(fault) for fault in faults]
         if config is not None:
             config, unplaced = resolve_paths(config, cwd, origin)

@@ -101,9 +101,9 @@ class TaskConfig(Section):
     """Where items come from. `jsonl`: a file with a JSON object in each line; `json`: one with a list of them; `csv`: a table with a
     header, whatever parts its cells; `parquet`; `hf`: a dataset of the Hugging Face hub, or a folder that `datasets` reads."""
     name: Name
-    """A reasoning-gym task, the path of a file, the id of a dataset or the path of its folder, `file.py:Name` or `package.module:Name` (a class
-    that extends `gepa_loop.Task`, or a function that returns records), or one of the tasks that come with gepa-loop: `router`, `extract`,
-    `policy`, `style`, `desk`, `returns`."""
+    """A reasoning-gym task, the path of a file, the id of a dataset or the path of its folder, `file.py:Name`, `package.module:Name`, or one of
+    the tasks that come with gepa-loop: `router`, `extract`, `policy`, `style`, `desk`, `returns`. Name is a class that extends
+    `gepa_loop.Task`, or a function that returns records."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the reasoning-gym task, of the factory or of the class; of `csv` `delimiter` and `encoding`, found out without them; of `hf` `config`,
     `split` (without it all splits) and `revision`."""

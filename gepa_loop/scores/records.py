@@ -6,6 +6,15 @@ from typing import TypedDict
 
 from gepa_loop.sampling.base import FinishReason
 
+SCORED = (
+    "*baseline/*.jsonl",
+    "*evaluate/*.jsonl",
+    "round_*/race/*.jsonl",
+    "test/*.jsonl",
+    "references/*.jsonl",
+)
+"""Patterns of the files of a run that hold `ScoreRow`s; `*` stands for slashes as well."""
+
 
 class ReplyRow(TypedDict):
     """One scored completion."""

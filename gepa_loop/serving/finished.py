@@ -15,10 +15,14 @@ from gepa_loop.outside.files import parse_json, read_file
 from gepa_loop.run.files import read_json
 from gepa_loop.run.find import run_folder
 from gepa_loop.run.identity import read_manifest
+from gepa_loop.sampling.base import Sampling
 from gepa_loop.sampling.canary import TEXTS
 from gepa_loop.task.items import load_task
 from gepa_loop.task.prompts import Candidate, read_prompt
 from gepa_loop.task.records import Messages
+
+LONGER = 4
+"""Times `sampling.max_tokens` that a reply may have: a student ends its own, the bare model says more."""
 
 LARGEST = 2**26
 """Bytes of the largest result.json."""
@@ -41,6 +45,13 @@ class Finished:
     @property
     def name(self) -> str:
         return self.path.resolve().name
+
+    def sampling(self, temperature: float | None = None, max_tokens: int | None = None) -> Sampling:
+        """How replies are drawn: where nobody says otherwise as the run was decided, and with room for the bare model."""
+        return Sampling(
+            self.config.evaluate.temperature if temperature is None else temperature,
+            LONGER * self.config.sampling.max_tokens if max_tokens is None else max_tokens,
+        )
 
 
 def has_student(folder: Path) -> bool:

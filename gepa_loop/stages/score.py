@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gepa_loop.errors import ConfigError
 from gepa_loop.lab import Lab
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.model.lora.files import read_adapter
@@ -18,6 +19,7 @@ from gepa_loop.scores.split import evaluate
 from gepa_loop.scores.statistics import difference
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.records import ComparedRecord, EvaluatedRecord, SubjectRecord
+from gepa_loop.task.items import SPLITS
 from gepa_loop.task.prompts import NO_PROMPT, Candidate, read_prompt
 
 
@@ -54,6 +56,8 @@ class Subject:
     candidate: Candidate | None
     adapter: Adapter | None
     label: str
+    folder: Path | None = None
+    """Where the adapter came from."""
 
     @property
     def role(self) -> str:
@@ -68,6 +72,12 @@ class Subject:
         return f"{prompt}+{'base' if self.adapter is None else self.adapter.fingerprint}"
 
 
+def check_split(split: str, source: str) -> None:
+    """Raise ConfigError where there is no such split; `source` is the flag or the argument that names it."""
+    if split not in SPLITS:
+        raise ConfigError(f"{source} {split}: no such split", f"There are {', '.join(SPLITS)}.")
+
+
 def subject(prompt: Path | None, adapter: Path | None) -> Subject:
     """Read the files of a subject.
 
@@ -80,6 +90,7 @@ def subject(prompt: Path | None, adapter: Path | None) -> Subject:
         None if prompt is None else read_prompt(prompt),
         None if adapter is None else read_adapter(adapter),
         label,
+        adapter,
     )
 
 

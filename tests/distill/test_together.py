@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-import gepa_loop.distill.trainer as trainer
 from gepa_loop.config.load import load_config
 from gepa_loop.config.whole import Config
+from gepa_loop.distill import trainer
 from gepa_loop.distill.checkpoint import (
     Checkpoint,
     at_one_step,

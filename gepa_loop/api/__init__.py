@@ -1,0 +1,1 @@
+"""What `import gepa_loop` offers to Python programs."""

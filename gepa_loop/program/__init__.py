@@ -1,0 +1,1 @@
+"""The commands that make a run, for the command line and for Python programs alike."""

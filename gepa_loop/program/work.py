@@ -1,0 +1,158 @@
+"""What the commands that make a run do, from flags to a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from gepa_loop.command import DISTILL, EVALUATE, LOOP, OPTIMIZE, SWEEP, Flags, Inputs
+from gepa_loop.session import open_session
+
+if TYPE_CHECKING:
+    from gepa_loop.config.grids import Grid
+    from gepa_loop.cost.records import CostsRecord
+    from gepa_loop.distill.distilled import Distilled
+    from gepa_loop.lab import Lab
+    from gepa_loop.optimize.records import SearchRecord
+    from gepa_loop.scores.results import LoopRecord
+    from gepa_loop.show.caller import Caller
+    from gepa_loop.stages.records import EvaluatedRecord, RetentionRecord
+    from gepa_loop.stages.score import Subject
+    from gepa_loop.sweep import SweepRecord
+    from gepa_loop.task.own import Task
+    from gepa_loop.task.prompts import Candidate
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[R]):
+    """A finished run."""
+
+    path: Path
+    """Its directory."""
+    result: R
+    """The content of its result.json."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """A finished run of `distill`."""
+
+    path: Path
+    result: RetentionRecord
+    done: Distilled
+    adapter: Path
+    costs: CostsRecord
+    report: Path
+    answers: bool
+    """The task has some: held-out scores are not agreement with the prompted model."""
+
+
+@dataclass(frozen=True)
+class Looped:
+    """A finished run of `loop`."""
+
+    path: Path
+    result: LoopRecord
+    costs: CostsRecord
+    report: Path
+    missing: str | None
+    """Why no student is significantly better on `test`; None where one is."""
+
+
+def optimize(flags: Flags, task: Task | None, caller: Caller) -> Outcome[SearchRecord]:
+    """Evolve prompts from the config's seed prompt."""
+    with open_session(OPTIMIZE, flags, Inputs(task=task), caller) as opened:
+        from gepa_loop.lab import seed_prompt
+        from gepa_loop.optimize.records import SearchRecord
+        from gepa_loop.run.files import read_record
+        from gepa_loop.stages.search import Purpose, search
+
+        lab, run, view = opened
+        search(lab, seed_prompt(lab.config.optimize), run.path / "optimize", view, Purpose("prompt"))
+        return Outcome(run.path, read_record(run.path / "optimize" / "result.json", SearchRecord))
+
+
+def distill(flags: Flags, prompt: Candidate, source: str, task: Task | None, caller: Caller) -> Distillation:
+    """Distill one prompt, and measure what its student keeps; `source` is where the prompt came from."""
+    with open_session(DISTILL, flags, Inputs({source: prompt}, task=task), caller) as opened:
+        from gepa_loop.show.report.write import write_report
+        from gepa_loop.stages.costs import Replies, write_costs
+        from gepa_loop.stages.distillation import distill_alone
+        from gepa_loop.stages.questions import with_questions
+        from gepa_loop.stages.references import with_references
+        from gepa_loop.stages.retention import measure
+
+        lab, run, view = opened
+        lab = with_questions(lab, prompt, run, view)
+        lab = with_references(lab, prompt, run, view)
+        done = distill_alone(lab, prompt, run, view)
+        result = measure(lab, prompt, done.adapter, run, view)
+        adapter = run.path / "distill" / prompt.id / "adapter"
+        cards = result[result["decides"]]
+        replies = Replies(cards["prompted"]["tokens"], cards["student"]["tokens"])
+        costs = write_costs(lab, prompt, replies, run, view)
+        report, answers = write_report(run.path), lab.task.answers == "given"
+        return Distillation(run.path, result, done, adapter, costs, report, answers)
+
+
+def evaluate(
+    flags: Flags, subjects: Sequence[Subject], split: str, task: Task | None, caller: Caller
+) -> Outcome[EvaluatedRecord]:
+    """Score a subject on a split, or two against each other."""
+    adapters = {str(one.folder): one.adapter for one in subjects if one.adapter is not None}
+    prompts = {one.label: one.candidate for one in subjects if one.candidate is not None}
+    more = {"split": split, "subjects": " against ".join(one.id for one in subjects)}
+    with open_session(EVALUATE, flags, Inputs(prompts, adapters, more, task), caller) as opened:
+        from gepa_loop.stages.score import compare
+
+        lab, run, view = opened
+        return Outcome(run.path, compare(lab, subjects, split, run, view))
+
+
+def loop(flags: Flags, task: Task | None, caller: Caller) -> Looped:
+    """Search, distill and choose, round by round."""
+    with open_session(LOOP, flags, Inputs(task=task), caller) as opened:
+        from gepa_loop.lab import seed_prompt
+        from gepa_loop.loop import run_loop
+        from gepa_loop.scores.outcome import missing_gain
+        from gepa_loop.show.report.write import write_report
+        from gepa_loop.stages.costs import Replies, write_costs
+        from gepa_loop.task.prompts import read_prompt
+
+        lab, run, view = opened
+        result = run_loop(lab, seed_prompt(lab.config.optimize), run, view)
+        missing = missing_gain(lab.config.loop.alpha, result)
+        prompt, tokens = read_prompt(run.path / result["prompt"]), result["tokens"]
+        replies = Replies(tokens["prompted"], tokens["student"]) if "student" in tokens else None
+        costs = write_costs(lab, prompt, replies, run, view)
+        return Looped(run.path, result, costs, write_report(run.path), missing)
+
+
+def sweep(
+    flags: Flags, grid: Grid, prompt: Candidate, source: str, seeds: int, caller: Caller
+) -> Outcome[SweepRecord]:
+    """Distill one prompt under every cell of a grid; the cells are made of the config and the settings of `flags`."""
+    from gepa_loop.config.grids import cell_configs, grid_source
+    from gepa_loop.sweep import check_cells, run_sweep
+    from gepa_loop.task.sources import settle
+
+    config = flags.config
+    if isinstance(config, Mapping):
+        raise ValueError("a sweep's cells are made over a file or a preset")
+    configs = {cell: settle(one) for cell, one in cell_configs(grid, config, flags.sets, seeds).items()}
+    more = {"seeds": str(seeds), "baseline": grid.baseline}
+    more |= {f"cells.{name}": " ".join(own) for name, own in grid.cells.items()}
+
+    def check(lab: Lab) -> None:
+        check_cells(lab, grid, configs, prompt, source)
+
+    facts = [f"cell {name}, seed {seed}: {' '.join(grid.cells[name])}" for name, seed in configs]
+    inputs = Inputs({source: prompt}, more=more, check=check, facts=facts)
+    over = replace(flags, config=grid_source(grid, config))
+    with open_session(SWEEP, over, inputs, caller) as opened:
+        lab, run, view = opened
+        return Outcome(run.path, run_sweep(lab, grid, configs, prompt, run, view))
