@@ -28,6 +28,8 @@ config_app = typer.Typer(no_args_is_help=True, help="Show presets and resolved c
 app.add_typer(config_app, name="config", rich_help_panel="look")
 prompts_app = typer.Typer(no_args_is_help=True, help="Read the prompts of a search, done or still running.")
 app.add_typer(prompts_app, name="prompts", rich_help_panel="look")
+task_app = typer.Typer(no_args_is_help=True, help="Try a task of your own.")
+app.add_typer(task_app, name="task", rich_help_panel="begin")
 runs_app = typer.Typer(help="List and delete runs.", invoke_without_command=True)
 app.add_typer(runs_app, name="runs", rich_help_panel="look")
 
@@ -112,6 +114,7 @@ for _panel, _commands in PANELS.items():
 config_app.command("show")(read.config_show)
 config_app.command("explain")(read.config_explain)
 config_app.command("presets")(read.config_presets)
+task_app.command("check")(begin.task_check)
 prompts_app.command("list")(read.prompts_list)
 prompts_app.command("show")(read.prompts_show)
 prompts_app.command("diff")(read.prompts_diff)

@@ -173,6 +173,37 @@ def check(
         say_next("plan", config=config, sets=sets)
 
 
+def task_check(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="file.py:Name, package.module:Name, or a JSONL, JSON, CSV or Parquet file; without it the config's task.",
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+) -> None:
+    """Look at a task without a model: its items, what a right, a wrong and an empty reply are worth, and whether they always are."""
+    from gepa_loop.show.start import finding_row, item_lines, worth_lines
+    from gepa_loop.start.rehearsal import named_config, rehearse
+
+    settings = named_config(name, config, sets or ())
+    seen = rehearse(settings.task, settings.seed)
+    for text in (*item_lines(seen.task.items), *worth_lines(seen.worths)):
+        out.print(text, highlight=False)
+    out.print()
+    for one in seen.findings:
+        out.print(finding_row(one), soft_wrap=False)
+    words = () if name is None else (name,)
+    if seen.faults:
+        out.print("when that is mended, ", end="", highlight=False)
+        say_next("task", "check", *words, config=config, sets=sets)
+        raise typer.Exit(2)
+    named = [] if name is None else [f"task.kind={settings.task.kind}", f"task.name={name}"]
+    say_next("check", config=config, sets=[*named, *(sets or ())])
+
+
 def _ask(yes: bool) -> Ask:
     """Who decides what fields mean: a person where there is one to ask."""
     from gepa_loop.show.start import AskPerson

@@ -196,6 +196,8 @@ def _drop_stale(target: dict[str, Any], layer: Mapping[str, Any]) -> None:
         if table == "task":
             if any(new.get(key, old.get(key)) != old.get(key) for key in ("name", "kind")):
                 old.pop("options", None)
+                if new.get("kind") == "python" != old.get("kind"):
+                    old.pop("extract", None)  # a class reads all of a reply where nobody says otherwise
                 if new.get("kind", old.get("kind")) != old.get("kind") or old.get("kind") not in RECORDS:
                     # A newer file of the same kind has the same fields.
                     old.pop("fields", None)

@@ -112,7 +112,7 @@ class TaskConfig(Section):
     """A field of the records (a customer, a document, a thread): records with the same value never are in two splits, as related
     ones would tell a split's answers to another. A split's last group is cut to the size, and the rest of it not used."""
     extract: Literal["tags", "boxed", "last_number", "last_line", "whole"] = "last_number"
-    """How the answer is read from a completion, without it `whole` where a judge scores; `tags` is `<answer>...</answer>`. Nothing is read from a thought,
+    """How the answer is read from a completion, without it `whole` where a judge or a class of yours scores; `tags` is `<answer>...</answer>`. Nothing is read from a thought,
     `<think>...</think>`. Answers that could not score 1 if a reply gave them word for word are named at load, and nine of
     ten are an error."""
     scorer: Name | None = None

@@ -12,9 +12,10 @@ from rich.text import Text
 from gepa_loop.outside.redact import printable
 from gepa_loop.show.terminal import Terminal
 from gepa_loop.start.doctor import Finding
+from gepa_loop.start.rehearsal import Worth
 from gepa_loop.start.survey import Survey
 from gepa_loop.start.trial import Tried
-from gepa_loop.task.records import short
+from gepa_loop.task.records import Item, short
 
 
 def survey_table(found: Survey) -> Padding:
@@ -82,6 +83,28 @@ def tried_lines(one: Tried, scored: bool) -> Iterator[Text]:
             told.append(f"read {_short(row.extracted, 40)!r}")
         style = "green" if row.score >= 1 else "" if row.score > 0 else "red"
         yield _line(who, row.completion, f"{row.score:.2f}" if scored else "", ", ".join(told), style)
+
+
+def item_lines(items: Sequence[Item], most: int = 3) -> Iterator[Text]:
+    """The first items: what is asked, what is expected."""
+    for item in items[:most]:
+        yield Text.assemble((item.id, "bold"), "  ", _short(item.question, 300))
+        yield _line("expected", item.answer or "(no answer)", "", "")
+
+
+def worth_lines(worths: Sequence[Worth]) -> Iterator[Text]:
+    """What each reply is worth, those to one item together, and what the reflection would read of it."""
+    item = ""
+    for one in worths:
+        if one.item != item:
+            item = one.item
+            yield Text.assemble("\n", (item, "bold"))
+        yield Text.assemble(
+            (f"  {one.score.value:.2f}  ", ""),
+            (f"{one.what:<22} ", "dim"),
+            _short(one.reply, 60) or "(nothing)",
+            (f"\n        {_short(one.score.feedback, 200)}" if one.score.feedback else "", "dim"),
+        )
 
 
 def _line(who: str, text: str, score: str, told: str, style: str = "") -> Text:

@@ -19,7 +19,7 @@ from gepa_loop.task.own import Task as OwnTask
 from gepa_loop.task.records import Item as Item
 from gepa_loop.task.records import short
 from gepa_loop.task.scorers import Reading, Scorer, make_scorer, same_text, unanswered
-from gepa_loop.task.sources import Dealt, deal
+from gepa_loop.task.sources import Dealt, deal, undealt
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,13 @@ def load_task(config: TaskConfig, seed: int, rounds: int = 1, own: OwnTask | Non
     return _task(config, deal(config, seed, rounds, own), rounds)
 
 
+def load_undealt(config: TaskConfig, seed: int) -> Task:
+    """The task of a configuration to be looked at alone: records are all in `train`. Raises as `load_task` does."""
+    return _task(config, undealt(config, seed), 1)
+
+
 def _task(config: TaskConfig, dealt: Dealt, rounds: int) -> Task:
+    extract = "whole" if dealt.reads_all and "extract" not in config.model_fields_set else config.extract
     ordered = {split: dealt.splits[split][0] for split in SPLITS}
     later = tuple({split: dealt.splits[split][number] for split in FRESH} for number in range(1, rounds))
     answers = Counter(item.answer for items in ordered.values() for item in items)
@@ -214,7 +220,7 @@ def _task(config: TaskConfig, dealt: Dealt, rounds: int) -> Task:
         content["records"] = [[i.id, i.messages, i.answer] for i in dealt.records]
     full_marks = config.kind == "reasoning_gym" and not config.partial
     scoring: dict[str, object] = {
-        "extract": config.extract,
+        "extract": extract,
         "scorer": config.scorer,
         "full_marks": full_marks,
     }
@@ -236,7 +242,7 @@ def _task(config: TaskConfig, dealt: Dealt, rounds: int) -> Task:
         doubts += unmatched(config, every, scorer)
     return Task(
         name=config.name,
-        extract=config.extract,
+        extract=extract,
         splits=ordered,
         distinct=dealt.distinct,
         drawn=dealt.drawn,

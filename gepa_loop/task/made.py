@@ -6,7 +6,7 @@ import hashlib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gepa_loop.config.tables import TaskConfig
 from gepa_loop.errors import TaskError
@@ -18,8 +18,18 @@ from gepa_loop.task.records import MOST, Item, Record, bounded
 from gepa_loop.task.scorers import Scorer, by_record, own_scorer
 
 
-def made(config: TaskConfig, own: Task | None) -> tuple[Iterable[Record], Scorer | None]:
-    """Records of a factory, a class or an object of the user's, and its own scorer where it has one."""
+class Made(NamedTuple):
+    """What a user's code gives."""
+
+    records: list[Record]
+    scorer: Scorer | None = None
+    """Its own, where it has one."""
+    reads_all: bool = False
+    """The scorer is a class's, for which nothing is to be read of a reply before, unless somebody asks for it."""
+
+
+def made(config: TaskConfig, own: Task | None) -> Made:
+    """Records of a factory, a class or an object of the user's."""
     where = f"task.name = {config.name!r}" if own is None else f"task {config.name}"
     factory = _called(config, where) if own is None else own
     with foreign(TaskError, f"{where}: the factory"):
@@ -34,10 +44,10 @@ def made(config: TaskConfig, own: Task | None) -> tuple[Iterable[Record], Scorer
         )
     found = bounded(_numbered(records, config.name, where), MOST, where)
     if config.scorer is not None or not callable(score) or (isinstance(factory, Task) and not factory.scores):
-        return found, None
+        return Made(found)
     if isinstance(factory, Task):
-        return found, own_scorer(score, where, factory.parallel)
-    return found, own_scorer(by_record(score), where)
+        return Made(found, own_scorer(score, where, factory.parallel), reads_all=True)
+    return Made(found, own_scorer(by_record(score), where))
 
 
 def _called(config: TaskConfig, where: str) -> Any:

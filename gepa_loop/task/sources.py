@@ -15,16 +15,16 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
-from gepa_loop.config.tables import TaskConfig
+from gepa_loop.config.tables import RECORDS, TaskConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import TaskError
 from gepa_loop.run.seeds import derive_seed
 from gepa_loop.task import examples
-from gepa_loop.task.dealing import FRESH, deal_records, fill, once
+from gepa_loop.task.dealing import FRESH, SPLITS, Splits, deal_records, fill, once
 from gepa_loop.task.fields import mapped
 from gepa_loop.task.files import read_records
 from gepa_loop.task.hub import dataset_rows
-from gepa_loop.task.made import made
+from gepa_loop.task.made import Made, made
 from gepa_loop.task.own import Task
 from gepa_loop.task.records import Item, Record, item_of
 from gepa_loop.task.scorers import Reading, Scorer, by_record, each, own_scorer
@@ -57,6 +57,8 @@ class Dealt:
     """All that they were dealt out from, where there is an end of them."""
     doubts: tuple[str, ...] = ()
     """What was found wrong with the records."""
+    reads_all: bool = False
+    """As in `made.Made`."""
 
 
 def deal(config: TaskConfig, seed: int, rounds: int, own: Task | None = None) -> Dealt:
@@ -74,22 +76,31 @@ def deal(config: TaskConfig, seed: int, rounds: int, own: Task | None = None) ->
         case "example":
             return _example(config, seed, rounds)
         case "python":
-            records, scorer = made(config, own)
-            return _dealt(config, seed, rounds, _items(records), scorer)
+            found = made(config, own)
+            items = _items(found.records)
+            return _dealt(items, deal_records(config, seed, rounds, items), found)
     items, doubts = recorded(config)
-    return _dealt(config, seed, rounds, items, None, doubts)
+    return _dealt(items, deal_records(config, seed, rounds, items), doubts=doubts)
 
 
 def _dealt(
-    config: TaskConfig,
-    seed: int,
-    rounds: int,
-    items: Sequence[Item],
-    own: Scorer | None,
-    doubts: tuple[str, ...] = (),
+    items: Sequence[Item], splits: Splits, own: Made | None = None, doubts: tuple[str, ...] = ()
 ) -> Dealt:
-    splits = deal_records(config, seed, rounds, items)
-    return Dealt(splits, len({item.messages for item in items}), len(items), own, tuple(items), doubts)
+    distinct = len({item.messages for item in items})
+    scorer, reads_all = (None, False) if own is None else (own.scorer, own.reads_all)
+    return Dealt(splits, distinct, len(items), scorer, tuple(items), doubts, reads_all)
+
+
+def undealt(config: TaskConfig, seed: int, own: Task | None = None) -> Dealt:
+    """As `deal`, for somebody who looks at a task alone: of records all are in `train`, whatever sizes the splits are to have."""
+    if config.kind not in RECORDS:
+        return deal(config, seed, 1, own)
+    found = made(config, own) if config.kind == "python" else None
+    items, doubts = recorded(config) if found is None else (_items(found.records), ())
+    if not items:
+        raise TaskError(f"task.name = {config.name!r}: there are no items")
+    splits: Splits = {split: (tuple(items) if split == "train" else (),) for split in SPLITS}
+    return _dealt(items, splits, found, doubts)
 
 
 def recorded(config: TaskConfig) -> tuple[list[Item], tuple[str, ...]]:
@@ -133,7 +144,7 @@ def _settled(config: TaskConfig, seed: int, rounds: int, own: Task | None = None
             f"task.splits: the shares of {', '.join(shares)} are {total:g} together",
             f"They may be 1 at most{', with select and race as often as there are rounds' if rounds > 1 else ''}.",
         )
-    items = _items(made(config, own)[0]) if config.kind == "python" else recorded(config)[0]
+    items = _items(made(config, own).records) if config.kind == "python" else recorded(config)[0]
     counted = config.splits.counted(len({item.messages for item in items}))
     dealt = deal_records(config.model_copy(update={"splits": counted}), seed, rounds, items, strict=False)
     sizes = {split: min(map(len, dealt[split])) for split in shares}

@@ -199,6 +199,19 @@ def test_an_object_stands_for_what_a_config_names() -> None:
     assert ruled.score(item, f"It is {item.answer}").value == 1
 
 
+def test_a_class_with_a_score_reads_all_of_a_reply_unless_another_extract_is_asked_for() -> None:
+    plain = TaskConfig(kind="python", name="x", splits=SIZES)
+    assert load_task(plain, 0, own=Scored()).extract == "whole"
+    assert load_task(plain, 0, own=Plain()).extract == "last_number"
+    asked = TaskConfig(kind="python", name="x", splits=SIZES, extract="tags")
+    assert load_task(asked, 0, own=Scored()).extract == "tags"
+    # What a preset says of its own task does not count; what is said with the class does.
+    one = load_config("smoke", ["task.kind=python", "task.name=x:X"], env={}).task
+    two = load_config("smoke", ["task.kind=python", "task.name=x:X", "task.extract=tags"], env={}).task
+    assert "extract" not in one.model_fields_set and two.extract == "tags"
+    assert load_config("smoke", ["task.name=gcd"], env={}).task.extract == "last_number"
+
+
 def test_the_mark_of_an_object_is_its_classes_code_and_what_it_was_made_with() -> None:
     config, mark = _config("x"), code_mark(_config("x"), Scored())
     assert mark == code_mark(config, Scored()) == code_mark(config, Scored(token="another key"))
