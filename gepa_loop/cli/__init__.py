@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from gepa_loop.cli import after, begin, make, pages, read
+from gepa_loop.cli.options import JsonOption
 from gepa_loop.cli.plan import plan
 from gepa_loop.errors import EnvironmentFault, GepaLoopError, Interrupted, memory_fault
 from gepa_loop.show.terminal import accept_any_text, err, open_streams, out, stream_fault
@@ -35,9 +36,9 @@ app.add_typer(runs_app, name="runs", rich_help_panel="look")
 
 
 @runs_app.callback()
-def _runs(context: typer.Context) -> None:
+def _runs(context: typer.Context, json_file: JsonOption = None) -> None:
     if context.invoked_subcommand is None:
-        read.runs_list()
+        read.runs_list(json_file)
 
 
 def main() -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.text import Text
 
-from gepa_loop.cli.options import RunArgument
+from gepa_loop.cli.answer import give, head, reader
+from gepa_loop.cli.options import JsonOption, RunArgument
 from gepa_loop.errors import ConfigError, GepaLoopError
 from gepa_loop.outside.redact import printable
 from gepa_loop.show.names import named
@@ -22,6 +23,7 @@ from gepa_loop.show.terminal import err, out
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from gepa_loop.cli.records import ExportedAnswer
     from gepa_loop.sampling.base import Sampling
     from gepa_loop.serving.by_vllm import Serving
     from gepa_loop.serving.finished import Finished
@@ -162,6 +164,7 @@ def export(
             help="Upload the folder to the Hugging Face hub, too: a private repository, which may be there. It holds the prompt and five questions of test.",
         ),
     ] = None,
+    json_file: JsonOption = None,
 ) -> None:
     """Write the student of a run for others: a PEFT adapter with tokenizer, card and check; each is loaded again and compared."""
     from gepa_loop.serving.export import Wanted
@@ -170,28 +173,38 @@ def export(
     from gepa_loop.serving.talk import open_talker
     from gepa_loop.signals import interruptible
 
-    finished = read_finished(run)
+    finished, person = read_finished(run), reader(json_file)
     if to_hub is not None:
-        out.print(f"pushing as {_pusher(finished, base, to_hub)}", highlight=False)
+        person.print(f"pushing as {_pusher(finished, base, to_hub)}", highlight=False)
     chats, doubt = questions_of(finished)
     if doubt:
-        out.print(Text.assemble(("warning:", "yellow"), " ", printable(doubt)), highlight=False)
+        person.print(Text.assemble(("warning:", "yellow"), " ", printable(doubt)), highlight=False)
     with interruptible():
         wanted = Wanted(to.expanduser().resolve(), merged, tuple(gguf or ()), ollama, base, rank)
         done = write(
             open_talker(finished), chats, wanted, lambda text: err.print(text, style="dim", highlight=False)
         )
     for line in done.said:
-        out.print(line, highlight=False)
-    out.print(f"wrote {to}: README.md is its card, check.py asks {len(chats[:5])} questions", highlight=False)
+        person.print(line, highlight=False)
+    person.print(
+        f"wrote {to}: README.md is its card, check.py asks {len(chats[:5])} questions", highlight=False
+    )
     if to_hub is not None:
         from gepa_loop.serving.push import push
 
         with interruptible():
-            out.print(f"pushed to {push(to, to_hub)}, private", highlight=False)
-    out.print("next, one of:", highlight=False)
+            person.print(f"pushed to {push(to, to_hub)}, private", highlight=False)
+    person.print("next, one of:", highlight=False)
     for line in done.commands:
-        out.print(f"  {line}", highlight=False)
+        person.print(f"  {line}", highlight=False)
+    answer: ExportedAnswer = {
+        **head("export"),
+        "run": finished.name,
+        "to": str(wanted.to),
+        "said": list(done.said),
+        "commands": list(done.commands),
+    }
+    give(json_file, answer)
 
 
 def _pusher(finished: Finished, base: str | None, repository: str) -> str:

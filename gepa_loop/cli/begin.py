@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from gepa_loop.cli.options import ConfigOption, SetOption, say_next
+from gepa_loop.cli.answer import finding, give, head, reader
+from gepa_loop.cli.options import ConfigOption, JsonOption, SetOption, say_next
 from gepa_loop.errors import EnvironmentFault, ModelError
 from gepa_loop.outside.redact import printable
-from gepa_loop.show.terminal import out
+from gepa_loop.show.terminal import Terminal, out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from gepa_loop.cli.records import CheckedAnswer, DoctorAnswer, TaskAnswer, TriedAnswer, WorthAnswer
     from gepa_loop.start.guess import Ask
+    from gepa_loop.start.rehearsal import Worth
+    from gepa_loop.start.trial import Tried
 
 
 def init(
@@ -104,24 +108,33 @@ def init(
     say_next("check", *(() if prompt else ("--prompt", "FILE")), config=None if default else _shown(target))
 
 
-def doctor(config: ConfigOption = None, sets: SetOption = None) -> None:
+def doctor(config: ConfigOption = None, sets: SetOption = None, json_file: JsonOption = None) -> None:
     """List all that is wrong with a config on this machine, before an item or a weight is made."""
     from gepa_loop.config.layers import DEFAULT_PRESET, find_source
     from gepa_loop.show.start import finding_row
     from gepa_loop.start.doctor import examine
 
-    out.print(f"config {find_source(config, DEFAULT_PRESET)}", highlight=False)
-    faults = []
+    to, source = reader(json_file), find_source(config, DEFAULT_PRESET)
+    to.print(f"config {source}", highlight=False)
+    found = []
     for one in examine(config, sets or (), Path.cwd()):
-        out.print(finding_row(one), soft_wrap=False)
-        faults += [one] if one.state == "fault" else []
+        to.print(finding_row(one), soft_wrap=False)
+        found.append(one)
+    faults = [one for one in found if one.state == "fault"]
+    answer: DoctorAnswer = {
+        **head("doctor"),
+        "config": source,
+        "findings": [finding(one) for one in found],
+        "faults": len(faults),
+    }
+    give(json_file, answer)
     if not faults:
-        out.print("no fault was found", highlight=False)
-        say_next("check", config=config, sets=sets)
+        to.print("no fault was found", highlight=False)
+        say_next("check", config=config, sets=sets, to=to)
         return
-    out.print("1 fault" if len(faults) == 1 else f"{len(faults)} faults", highlight=False)
-    out.print("when they are mended, ", end="", highlight=False)
-    say_next("doctor", config=config, sets=sets)
+    to.print("1 fault" if len(faults) == 1 else f"{len(faults)} faults", highlight=False)
+    to.print("when they are mended, ", end="", highlight=False)
+    say_next("doctor", config=config, sets=sets, to=to)
     raise typer.Exit(min(one.code for one in faults))
 
 
@@ -132,6 +145,7 @@ def check(
     items: Annotated[int, typer.Option("--items", min=1, metavar="N", help="Items to try.")] = 10,
     config: ConfigOption = None,
     sets: SetOption = None,
+    json_file: JsonOption = None,
 ) -> None:
     """Try a few items without and with the prompt: the replies, what is read from them, what to change."""
     from gepa_loop.config.load import load_config
@@ -146,31 +160,45 @@ def check(
     source = seed_source(settings.optimize) if prompt is None else str(prompt)
     lab = open_lab(settings)
     lab.check_prompt(candidate, source)
-    for line in (*lab.facts(), lab.prompt_facts(candidate, source)):
-        out.print(line, highlight=False)
-    _warn([*lab.task.warnings(), *filter(None, [lab.overlap(candidate, source)])])
+    to = reader(json_file)
+    facts = [*lab.facts(), lab.prompt_facts(candidate, source)]
+    for line in facts:
+        to.print(line, highlight=False)
+    warnings = [*lab.task.warnings(), *filter(None, [lab.overlap(candidate, source)])]
+    _warn(warnings, to)
     trial = try_items(lab, candidate.text, items)
-    out.print(f"\n{len(trial.tried)} items of train, which decide nothing; greedy replies:", highlight=False)
+    answer: CheckedAnswer = {
+        **head("check"),
+        "facts": facts,
+        "warnings": warnings,
+        "scored": trial.scored,
+        "bare": trial.bare if trial.scored else None,
+        "prompted": trial.prompted if trial.scored else None,
+        "items": [_tried(one) for one in trial.tried],
+        "suggestions": list(trial.suggestions),
+    }
+    give(json_file, answer)
+    to.print(f"\n{len(trial.tried)} items of train, which decide nothing; greedy replies:", highlight=False)
     for one in trial.tried:
-        out.print()
+        to.print()
         for text in tried_lines(one, trial.scored):
-            out.print(text, highlight=False)
-    out.print()
+            to.print(text, highlight=False)
+    to.print()
     if trial.scored:
-        out.print(
+        to.print(
             f"mean score of these {len(trial.tried)}: {trial.bare:.2f} without a prompt, {trial.prompted:.2f} with it",
             highlight=False,
         )
     for sentence in trial.suggestions:
-        out.print(Text.assemble(("try:", "cyan"), " ", printable(sentence)), highlight=False)
+        to.print(Text.assemble(("try:", "cyan"), " ", printable(sentence)), highlight=False)
     if trial.suggestions:
-        out.print("with what is suggested, ", end="", highlight=False)
-        say_next("check", *(("--prompt", str(prompt)) if prompt else ()), config=config, sets=sets)
+        to.print("with what is suggested, ", end="", highlight=False)
+        say_next("check", *(("--prompt", str(prompt)) if prompt else ()), config=config, sets=sets, to=to)
     elif Path(source).is_file():
         shown = str(prompt) if prompt is not None else _shown(Path(source))
-        say_next("distill", "--prompt", shown, config=config, sets=sets)
+        say_next("distill", "--prompt", shown, config=config, sets=sets, to=to)
     else:
-        say_next("plan", config=config, sets=sets)
+        say_next("plan", config=config, sets=sets, to=to)
 
 
 def task_check(
@@ -183,25 +211,58 @@ def task_check(
     ] = None,
     config: ConfigOption = None,
     sets: SetOption = None,
+    json_file: JsonOption = None,
 ) -> None:
     """Look at a task without a model: its items, what a right, a wrong and an empty reply are worth, and whether they always are."""
     from gepa_loop.show.start import finding_row, item_lines, worth_lines
-    from gepa_loop.start.rehearsal import named_config, rehearse
+    from gepa_loop.start.rehearsal import mean_worths, named_config, rehearse
 
     settings = named_config(name, config, sets or ())
-    seen = rehearse(settings.task, settings.seed)
+    seen, to = rehearse(settings.task, settings.seed), reader(json_file)
     for text in (*item_lines(seen.task.items), *worth_lines(seen.worths)):
-        out.print(text, highlight=False)
-    out.print()
+        to.print(text, highlight=False)
+    to.print()
     for one in seen.findings:
-        out.print(finding_row(one), soft_wrap=False)
+        to.print(finding_row(one), soft_wrap=False)
+    answer: TaskAnswer = {
+        **head("task check"),
+        "task": seen.task.name,
+        "items": len(seen.task.items),
+        "distinct": seen.task.distinct,
+        "answered": sum(bool(item.answer) for item in seen.task.items),
+        "worths": [_worth(one) for one in seen.worths],
+        "means": {str(what): mean for what, mean in mean_worths(seen.worths).items()},
+        "findings": [finding(one) for one in seen.findings],
+        "faults": seen.faults,
+    }
+    give(json_file, answer)
     words = () if name is None else (name,)
     if seen.faults:
-        out.print("when that is mended, ", end="", highlight=False)
-        say_next("task", "check", *words, config=config, sets=sets)
+        to.print("when that is mended, ", end="", highlight=False)
+        say_next("task", "check", *words, config=config, sets=sets, to=to)
         raise typer.Exit(2)
     named = [] if name is None else [f"task.kind={settings.task.kind}", f"task.name={name}"]
-    say_next("check", config=config, sets=[*named, *(sets or ())])
+    say_next("check", config=config, sets=[*named, *(sets or ())], to=to)
+
+
+def _tried(one: Tried) -> TriedAnswer:
+    return {
+        "item": one.item.id,
+        "question": one.item.question,
+        "answer": one.item.answer,
+        "bare": one.bare.as_dict(),
+        "prompted": one.prompted.as_dict(),
+    }
+
+
+def _worth(one: Worth) -> WorthAnswer:
+    return {
+        "item": one.item,
+        "what": one.what,
+        "reply": one.reply,
+        "score": one.score.value,
+        "feedback": one.score.feedback,
+    }
 
 
 def _ask(yes: bool) -> Ask:
@@ -212,9 +273,9 @@ def _ask(yes: bool) -> Ask:
     return AskPerson(out) if not yes and sys.stdin.isatty() and out.is_terminal else propose
 
 
-def _warn(sentences: Iterable[str]) -> None:
+def _warn(sentences: Iterable[str], to: Terminal = out) -> None:
     for sentence in dict.fromkeys(sentences):
-        out.print(Text.assemble(("warning:", "yellow"), " ", printable(sentence)), highlight=False)
+        to.print(Text.assemble(("warning:", "yellow"), " ", printable(sentence)), highlight=False)
 
 
 def _shown(path: Path) -> str:

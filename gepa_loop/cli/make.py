@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gepa_loop.cli.answer import caller_of, give, looks_of, run_head
 from gepa_loop.cli.options import (
     ConfigOption,
     DryOption,
     FreshOption,
+    JsonOption,
     NameOption,
+    QuietOption,
     RaceOption,
     RoundsOption,
     SetOption,
@@ -23,8 +26,15 @@ from gepa_loop.command import LOOP, Flags
 from gepa_loop.errors import ConfigError, NoGain
 from gepa_loop.program import tell, work
 from gepa_loop.session import open_session, shown
-from gepa_loop.show.caller import PERSON
-from gepa_loop.show.terminal import out
+
+if TYPE_CHECKING:
+    from gepa_loop.cli.records import (
+        DistilledAnswer,
+        EvaluatedAnswer,
+        LoopedAnswer,
+        OptimizedAnswer,
+        SweptAnswer,
+    )
 
 
 def optimize(
@@ -33,16 +43,26 @@ def optimize(
     run_name: NameOption = None,
     dry_run: DryOption = False,
     fresh: FreshOption = False,
+    json_file: JsonOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Evolve teacher prompts with GEPA and write the Pareto front."""
     from gepa_loop.show.searches import pick, read_search
 
     flags = Flags(config, sets or (), run_name, dry_run, fresh)
-    outcome = work.optimize(flags, None, PERSON)
-    tell.tell_optimized(outcome, out)
-    found = pick(read_search(str(outcome.path)), "best")
-    best = shown(outcome.path / "optimize" / "prompts" / f"{found['id']}.txt")
-    say_next("distill", "--prompt", best, config=config, sets=sets)
+    caller = caller_of(json_file, quiet)
+    outcome = work.optimize(flags, None, caller)
+    tell.tell_optimized(outcome, caller.results)
+    search = read_search(str(outcome.path))
+    best = f"optimize/prompts/{pick(search, 'best')['id']}.txt"
+    say_next("distill", "--prompt", shown(outcome.path / best), config=config, sets=sets, to=caller.facts)
+    answer: OptimizedAnswer = {
+        **run_head("optimize", outcome.path),
+        "prompt": best,
+        "front": list(search.front),
+        "result": outcome.result,
+    }
+    give(json_file, answer)
 
 
 def distill(
@@ -61,14 +81,24 @@ def distill(
     run_name: NameOption = None,
     dry_run: DryOption = False,
     fresh: FreshOption = False,
+    json_file: JsonOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Distill one prompt into a LoRA adapter."""
     from gepa_loop.task.prompts import read_prompt
 
     flags = Flags(config, with_setting(sets, "distill.questions", questions), run_name, dry_run, fresh)
-    outcome = work.distill(flags, read_prompt(prompt), str(prompt), None, PERSON)
-    tell.tell_distilled(outcome, out)
-    say_next("chat", outcome.path.name, "--compare")
+    caller = caller_of(json_file, quiet)
+    outcome = work.distill(flags, read_prompt(prompt), str(prompt), None, caller)
+    tell.tell_distilled(outcome, caller.results)
+    say_next("chat", outcome.path.name, "--compare", to=caller.facts)
+    answer: DistilledAnswer = {
+        **run_head("distill", outcome.path),
+        "adapter": str(outcome.adapter.relative_to(outcome.path)),
+        "looks": looks_of(outcome.path),
+        "result": outcome.result,
+    }
+    give(json_file, answer)
 
 
 def evaluate(
@@ -95,9 +125,7 @@ def evaluate(
             help="Exit with 5 where it holds, as 'student < prompted - 0.03'; names: bare, prompted, student, student_prompted. Several times.",
         ),
     ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the result there, too.")
-    ] = None,
+    json_file: JsonOption = None,
     junit_file: Annotated[
         Path | None, typer.Option("--junit", metavar="FILE", help="Write the conditions as JUnit's XML.")
     ] = None,
@@ -106,6 +134,7 @@ def evaluate(
     run_name: NameOption = None,
     dry_run: DryOption = False,
     fresh: FreshOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Score a prompt and an adapter on a split, alone or paired against a second pair."""
     from gepa_loop.scores.conditions import read_conditions
@@ -123,12 +152,19 @@ def evaluate(
         subjects.append(subject(Path(file) if file else None, Path(folder) if folder else None))
     conditions = read_conditions(fail_if or (), [one.role for one in subjects])
     flags = Flags(config, sets or (), run_name, dry_run, fresh)
-    outcome = work.evaluate(flags, subjects, split, None, PERSON)
+    caller = caller_of(json_file, quiet)
+    outcome = work.evaluate(flags, subjects, split, None, caller)
     labels = [one.label for one in subjects]
-    tell.tell_evaluated(outcome, labels, out)
+    tell.tell_evaluated(outcome, labels, caller.results)
     result = outcome.result
     means = {one.role: card["mean"] for one, card in zip(subjects, result["subjects"], strict=True)}
-    tell_pipeline(result, labels, conditions, means, json_file, junit_file)
+    answer: EvaluatedAnswer = {
+        **run_head("evaluate", outcome.path),
+        **result,
+        "conditions": [{"condition": one.text, "holds": one.holds(means)} for one in conditions],
+    }
+    give(json_file, answer)
+    tell_pipeline(result, labels, conditions, means, junit_file)
 
 
 def loop(
@@ -143,16 +179,26 @@ def loop(
     run_name: NameOption = None,
     dry_run: DryOption = False,
     fresh: FreshOption = False,
+    json_file: JsonOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Search prompts, distill each, keep the best student, and go on from it."""
     sets = with_setting(sets, "race.on", None if race is None else str(race is Switch.ON).lower())
     flags = Flags(config, with_setting(sets, "loop.rounds", rounds), run_name, dry_run, fresh)
-    outcome = work.loop(flags, None, PERSON)
-    tell.tell_looped(outcome, out)
+    caller = caller_of(json_file, quiet)
+    outcome = work.loop(flags, None, caller)
+    tell.tell_looped(outcome, caller.results)
     if outcome.result["adapter"] is not None:
-        say_next("chat", outcome.path.name, "--compare")
+        say_next("chat", outcome.path.name, "--compare", to=caller.facts)
     else:
-        say_next("prompts", "list", outcome.path.name)
+        say_next("prompts", "list", outcome.path.name, to=caller.facts)
+    answer: LoopedAnswer = {
+        **run_head("loop", outcome.path),
+        "missing_gain": outcome.missing,
+        "looks": looks_of(outcome.path),
+        "result": outcome.result,
+    }
+    give(json_file, answer)
     if require_gain and outcome.missing is not None:
         raise NoGain(f"no significant gain: {outcome.missing}", "The run is complete; see its result.json.")
 
@@ -178,6 +224,8 @@ def sweep(
     run_name: NameOption = None,
     dry_run: DryOption = False,
     fresh: FreshOption = False,
+    json_file: JsonOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Distill one prompt under every cell of a grid and compare the students with the baseline's."""
     from gepa_loop.config.grids import load_grid, parse_grid
@@ -189,6 +237,9 @@ def sweep(
         )
     grid = load_grid(preset) if preset else parse_grid(line or "")
     flags = Flags(config, sets or (), run_name, dry_run, fresh)
-    outcome = work.sweep(flags, grid, read_prompt(prompt), str(prompt), seeds, PERSON)
-    tell.tell_swept(outcome, out)
+    caller = caller_of(json_file, quiet)
+    outcome = work.sweep(flags, grid, read_prompt(prompt), str(prompt), seeds, caller)
+    tell.tell_swept(outcome, caller.results)
+    answer: SweptAnswer = {**run_head("sweep", outcome.path), "result": outcome.result}
+    give(json_file, answer)
 

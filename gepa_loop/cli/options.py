@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gepa_loop.show.terminal import out
+from gepa_loop.show.terminal import Terminal, out
 
 
 def _run_names(incomplete: str) -> list[str]:
@@ -94,16 +94,29 @@ RunArgument = Annotated[
 RoundOption = Annotated[
     int | None, typer.Option("--round", min=0, help="A loop's round. Default: the last with a search.")
 ]
+JsonOption = Annotated[
+    str | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        help="Write the result as one JSON object. `-` is standard output; what a person reads is on standard error then.",
+    ),
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Only warnings, errors and the result at the end.")
+]
 ID_HELP = "A candidate's name or the beginning of its id, or 'seed', or 'best'."
 
 
-def say_next(*words: str, config: str | None = None, sets: Sequence[str] | None = None) -> None:
+def say_next(
+    *words: str, config: str | None = None, sets: Sequence[str] | None = None, to: Terminal = out
+) -> None:
     """The command that a user types next, with the flags of this one."""
     flags = [
         *(["--config", config] if config else []),
         *(word for one in sets or () for word in ("--set", one)),
     ]
-    out.print(f"next: gepa-loop {shlex.join([*words, *flags])}", highlight=False)
+    to.print(f"next: gepa-loop {shlex.join([*words, *flags])}", highlight=False)
 
 
 def with_setting(sets: list[str] | None, key: str, value: float | str | None) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from gepa_loop.errors import ConditionHolds
-from gepa_loop.run.files import disk_errors, write_json, write_text
+from gepa_loop.run.files import disk_errors, write_text
 from gepa_loop.scores.conditions import Condition
 from gepa_loop.scores.numbers import decimal
 from gepa_loop.stages.records import EvaluatedRecord
@@ -67,7 +67,6 @@ def tell_pipeline(
     labels: Sequence[str],
     conditions: Sequence[Condition],
     means: Mapping[str, float],
-    json_file: Path | None,
     junit_file: Path | None,
 ) -> None:
     """Write what a pipeline reads, and fail where a condition holds.
@@ -78,9 +77,6 @@ def tell_pipeline(
         ConditionHolds: One does.
         EnvironmentFault: A file cannot be written.
     """
-    if json_file is not None:
-        holding = [{"condition": one.text, "holds": one.holds(means)} for one in conditions]
-        write_json(json_file, {**result, "conditions": holding})
     if junit_file is not None:
         write_text(junit_file, junit(conditions, means))
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
