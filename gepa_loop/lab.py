@@ -47,8 +47,6 @@ class Lab:
     """A second model that teaches; see `for_training`."""
     control: Task | None = None
     """What `distill.control` names; see `for_training`."""
-    own: OwnTask | None = None
-    """The user's object that the task was made from, where one was handed in."""
 
     @property
     def day(self) -> str:
@@ -121,7 +119,7 @@ class Lab:
             return c.model, c.task, c.loop.rounds, c.seed, engine, own.batch, own.canary, own.vllm
 
         if loaded(mine) != loaded(config):
-            return open_lab(config, self.day, self.own).for_training()
+            return open_lab(config, self.day).for_training()
         moved = replace(self, config=config)
         others = mine.teacher, mine.distill.control
         return moved if others == (config.teacher, config.distill.control) else moved.for_training()
@@ -252,7 +250,7 @@ def open_lab(config: Config, day: str | None = None, own: OwnTask | None = None)
         raise ModelError(f"model.name = {model.name!r}: {error}", error.hint) from error
     sampler, engine = open_sampler(base, config.sampling)
     rollouts = Rollouts(sampler, renderer, task, config.seed, on_cpu=base.device.type == "cpu")
-    return Lab(config, base, task, rollouts, engine, own=own)
+    return Lab(config, base, task, rollouts, engine)
 
 
 def without_limits(resolved: Mapping[str, Any]) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from gepa_loop.task.items import load_task
 from gepa_loop.task.made import code_mark, code_of
 from gepa_loop.task.own import Score, Task
 from gepa_loop.task.records import Item
+from gepa_loop.task.sources import settle
 
 SIZES = {"train": 2, "pareto": 2, "select": 2, "test": 2}
 SMALL = [f"task.splits.{name}={size}" for name, size in SIZES.items()]
@@ -29,6 +31,7 @@ TICKETS = """
 import asyncio
 import gepa_loop.task.own as gepa_loop
 from gepa_loop.task.records import Item
+from gepa_loop.task.sources import settle
 from helper import LABELS
 
 class Tickets(gepa_loop.Task):
@@ -156,14 +159,19 @@ def test_functions_of_a_file_make_items_and_score(tickets: Path) -> None:
     assert code_of(config) == (tickets,)
 
 
-def test_an_edited_file_is_another_module_and_another_mark(tickets: Path) -> None:
+def test_an_edited_file_is_another_module_and_another_mark(
+    tickets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = _config(f"{tickets}:old")
-    before = code_mark(config)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    before, when = code_mark(config), tickets.stat().st_mtime_ns
     assert before == code_mark(config)
-    tickets.write_text(TICKETS.replace('f"Q{n}"', 'f"P{n}"'))  # as long, and within the same second
+    assert {item.question[0] for item in load_task(config, 0).items} == {"Q"}
+    tickets.write_text(TICKETS.replace('f"Q{n}"', 'f"P{n}"'))
+    os.utime(tickets, ns=(when, when))  # as long, and within the same second
     assert {item.question[0] for item in load_task(config, 0).items} == {"P"}
     assert code_mark(config) != before
-    assert not (tickets.parent / "__pycache__" / "tick-ets.cpython-311.pyc").exists()
+    assert not list(tickets.parent.glob("__pycache__/tick*")), "nothing is left beside the user's file"
 
 
 @pytest.mark.parametrize(
@@ -235,17 +243,26 @@ def test_a_run_under_other_code_is_refused(tmp_path: Path, monkeypatch: pytest.M
             return 0.5
 
     def opened(own: Task) -> Any:
-        sets = ["task.kind=python", "task.name=Own", "task.extract=whole", *SMALL]
+        sets = ["task.kind=python", "task.name=Own", "task.extract=whole", *SMALL, "task.splits.train=0.25"]
         return open_session(EVALUATE, Flags("smoke", sets, "r"), Inputs({}, task=own))
 
     with opened(Scored()) as session:
         assert {item.question for item in session.lab.task.items} <= {f"Say {n}" for n in range(8)}
-        assert session.lab.own is not None
     assert "task.code" in read_manifest(tmp_path / "runs" / "r")["identity"]
     with opened(Scored()):
         pass
     with pytest.raises(RunDirectoryError, match=r"task.code: '\w+' in the run, now"), opened(Half()):
         pass
+
+
+def test_sizes_may_be_shares_of_an_objects_items() -> None:
+    sets = [
+        "task.kind=python",
+        "task.name=Own",
+        'task.splits={"train"=0.5,"pareto"=0.25,"select"=2,"test"=2}',
+    ]
+    config = settle(load_config("smoke", sets, env={}), Plain(16))
+    assert (config.task.splits.train, config.task.splits.pareto) == (8, 4)
 
 
 def test_items_may_be_a_generator_or_fail() -> None:
