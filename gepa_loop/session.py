@@ -15,7 +15,6 @@ from gepa_loop.command import NOTHING, Command, Flags, Inputs
 from gepa_loop.errors import ConfigError, TaskError
 from gepa_loop.outside.redact import printable
 from gepa_loop.show.caller import PERSON, Caller
-from gepa_loop.show.terminal import out
 
 if TYPE_CHECKING:
     from gepa_loop.config.data import SplitSizes

@@ -13,6 +13,7 @@ import typer
 from gepa_loop.cli import after, begin, make, pages, read
 from gepa_loop.cli.options import JsonOption
 from gepa_loop.cli.plan import plan
+from gepa_loop.cli.serve import serve
 from gepa_loop.errors import EnvironmentFault, GepaLoopError, Interrupted, memory_fault
 from gepa_loop.show.terminal import accept_any_text, err, open_streams, out, stream_fault
 from gepa_loop.signals import end_at_once
@@ -107,7 +108,7 @@ def _root(
 PANELS = {
     "begin": (begin.init, begin.doctor, begin.check, plan),
     "run": (make.optimize, make.distill, make.loop, make.evaluate, make.sweep),
-    "use what a run made": (after.chat, after.serve, after.export, pages.report, pages.view),
+    "use what a run made": (after.chat, serve, after.export, pages.report, pages.view),
 }
 for _panel, _commands in PANELS.items():
     for _command in _commands:

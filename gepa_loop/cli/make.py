@@ -22,10 +22,10 @@ from gepa_loop.cli.options import (
     say_next,
     with_setting,
 )
-from gepa_loop.command import LOOP, Flags
+from gepa_loop.command import Flags
 from gepa_loop.errors import ConfigError, NoGain
 from gepa_loop.program import tell, work
-from gepa_loop.session import open_session, shown
+from gepa_loop.session import shown
 
 if TYPE_CHECKING:
     from gepa_loop.cli.records import (
@@ -242,4 +242,3 @@ def sweep(
     tell.tell_swept(outcome, caller.results)
     answer: SweptAnswer = {**run_head("sweep", outcome.path), "result": outcome.result}
     give(json_file, answer)
-
