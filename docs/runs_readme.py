@@ -23,6 +23,7 @@ from gepa_loop.scores import records as scores
 from gepa_loop.scores import results
 from gepa_loop.stages import records as stages
 from gepa_loop.task.verdicts import JudgementRow
+from gepa_loop.tracking.records import TrackRecord
 
 README = Path(__file__).parents[1] / "runs" / "README.md"
 COMMAND = "python docs/runs_readme.py"
@@ -76,6 +77,7 @@ FILES = (
     File("questions/result.json", stages.QuestionsRecord, ("questions/result.json",)),
     File("judge.jsonl", JudgementRow, ("judge.jsonl",)),
     File("judge.json", stages.JudgeRecord, ("judge.json",)),
+    File("track/KIND.json", TrackRecord, ("track/*.json",)),
     File("looks.json", scores.LooksRecord, ("looks.json",)),
     File("ledger.jsonl", scores.LedgerRow, ("ledger.jsonl",)),
 )

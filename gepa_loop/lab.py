@@ -255,7 +255,7 @@ def open_lab(config: Config, day: str | None = None, own: OwnTask | None = None)
 
 def without_limits(resolved: Mapping[str, Any]) -> dict[str, object]:
     """A configuration without what no result of a run depends on: how many rounds there are, how long and how dear a judge may
-    be, how often the reflection model is asked at a time, and prices. Those can be changed in a run."""
+    be, how often the reflection model is asked at a time, prices, and where the run is tracked. Those can be changed in a run."""
     task, judge = resolved["task"], resolved["task"]["judge"]
     if judge is not None:
         judge = {key: value for key, value in judge.items() if key not in LIMITS}
@@ -263,7 +263,7 @@ def without_limits(resolved: Mapping[str, Any]) -> dict[str, object]:
     reflection = {k: v for k, v in resolved["optimize"]["reflection"].items() if k != "parallel"}
     optimize = {**resolved["optimize"], "reflection": reflection}
     found = {**resolved, "optimize": optimize, "loop": loop, "task": {**task, "judge": judge}}
-    return {key: value for key, value in found.items() if key != "cost"}
+    return {key: value for key, value in found.items() if key not in ("cost", "track")}
 
 
 def seed_source(settings: OptimizeConfig) -> str:

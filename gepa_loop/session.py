@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import typer
 from rich.text import Text
 
-from gepa_loop.command import NOTHING, Command, Flags, Inputs
+from gepa_loop.command import EVALUATE, NOTHING, Command, Flags, Inputs
 from gepa_loop.errors import ConfigError, TaskError
 from gepa_loop.outside.redact import printable
 from gepa_loop.show.caller import PERSON, Caller
@@ -58,6 +58,7 @@ def open_session(
     from gepa_loop.stages.timing import Timed
     from gepa_loop.start.reach import check_reach
     from gepa_loop.task.sources import settle
+    from gepa_loop.tracking.choose import check_tracker
 
     began = time.monotonic()
     settings = settle(load_config(flags.config, flags.sets), inputs.task)
@@ -76,6 +77,8 @@ def open_session(
     label = Path(flags.config).stem if isinstance(flags.config, str) else "default"
     identity = [without_limits(settings.model_dump(mode="json")), extra]
     path = _run_path(flags.run_name or f"{command.name}-{label}-{fingerprint(identity)[:6]}")
+    if (command.searches or command.trains) and (file := check_tracker(settings.track)) is not None:
+        caller.facts.print(f"track {settings.track.kind} runs {file}", highlight=False)
     check_reach(settings, command.searches and (flags.fresh or not _searched(command, settings.loop, path)))
     _print_code(settings, inputs.task, caller)
     lab = _checked_lab(command, settings, prompts, inputs, None if flags.fresh else _begun(path))
@@ -197,12 +200,14 @@ def _opened(
     caller: Caller,
 ) -> Iterator[Session]:
     """The run directory with its lock and the prompts it was given, the judge's spread, the view; at the end what a judge took."""
+    from gepa_loop.config.track import TrackConfig
     from gepa_loop.run.directory import open_run
     from gepa_loop.run.files import write_json, write_text
     from gepa_loop.show.live import View
     from gepa_loop.stages.spread import FILE as JUDGED
     from gepa_loop.stages.spread import check_judge, measure_spread
     from gepa_loop.task.judge import RECORD, Record, dollars
+    from gepa_loop.tracking.follow import followed
 
     if fresh or not (path / JUDGED).exists():
         check_judge(lab)
@@ -215,8 +220,11 @@ def _opened(
         lab = lab.in_run(run.path)
         if (spread := measure_spread(lab, run)) is not None:
             caller.facts.print(str(spread), highlight=False)
-        with View(caller.facts) as view:
-            yield Session(lab, run, view)
+        # What only evaluates is no run to follow.
+        track = lab.config.track if extra["command"] != EVALUATE.name else TrackConfig()
+        values = lab.config.model_dump(mode="json")
+        with View(caller.facts) as view, followed(track, values, path, view) as observer:
+            yield Session(lab, run, observer)
     if lab.task.judge is not None:
         # From the file: the cells of a sweep have records of their own.
         record = Record(run.path / RECORD)

@@ -50,7 +50,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.syspath_prepend(str(HELPERS))
         assert run([*ladder.COMMAND, "--rounds", "2"]) == 0
         prompt = ("--config", "smoke", "--prompt", "p.txt")
-        assert run(["distill", *prompt, *(word for one in more for word in ("--set", one))]) == 0
+        assert (
+            run(
+                [
+                    "distill",
+                    "--track",
+                    "tensorboard",
+                    *prompt,
+                    *(word for one in more for word in ("--set", one)),
+                ]
+            )
+            == 0
+        )
         assert run(["evaluate", *prompt, "--against", ":", "--split", "test"]) == 0
         assert run(["optimize", "--config", "smoke"]) == 0
         assert run(["sweep", "--preset", "grid.toml", "--prompt", "p.txt"]) == 0

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from gepa_loop.cli import after, begin, make, pages, read
+from gepa_loop.cli import after, begin, make, pages, read, sweeps
 from gepa_loop.cli.options import JsonOption
 from gepa_loop.cli.plan import plan
 from gepa_loop.cli.serve import serve
@@ -107,7 +107,7 @@ def _root(
 
 PANELS = {
     "begin": (begin.init, begin.doctor, begin.check, plan),
-    "run": (make.optimize, make.distill, make.loop, make.evaluate, make.sweep),
+    "run": (make.optimize, make.distill, make.loop, make.evaluate, sweeps.sweep),
     "use what a run made": (after.chat, serve, after.export, pages.report, pages.view),
 }
 for _panel, _commands in PANELS.items():

@@ -19,6 +19,7 @@ from gepa_loop.cli.options import (
     RoundsOption,
     SetOption,
     Switch,
+    TrackOption,
     say_next,
     with_setting,
 )
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
         EvaluatedAnswer,
         LoopedAnswer,
         OptimizedAnswer,
-        SweptAnswer,
     )
 
 
@@ -41,6 +41,7 @@ def optimize(
     config: ConfigOption = None,
     sets: SetOption = None,
     run_name: NameOption = None,
+    track: TrackOption = None,
     dry_run: DryOption = False,
     fresh: FreshOption = False,
     json_file: JsonOption = None,
@@ -49,7 +50,7 @@ def optimize(
     """Evolve teacher prompts with GEPA and write the Pareto front."""
     from gepa_loop.show.searches import pick, read_search
 
-    flags = Flags(config, sets or (), run_name, dry_run, fresh)
+    flags = Flags(config, with_setting(sets, "track.kind", track), run_name, dry_run, fresh)
     caller = caller_of(json_file, quiet)
     outcome = work.optimize(flags, None, caller)
     tell.tell_optimized(outcome, caller.results)
@@ -79,6 +80,7 @@ def distill(
     config: ConfigOption = None,
     sets: SetOption = None,
     run_name: NameOption = None,
+    track: TrackOption = None,
     dry_run: DryOption = False,
     fresh: FreshOption = False,
     json_file: JsonOption = None,
@@ -87,7 +89,8 @@ def distill(
     """Distill one prompt into a LoRA adapter."""
     from gepa_loop.task.prompts import read_prompt
 
-    flags = Flags(config, with_setting(sets, "distill.questions", questions), run_name, dry_run, fresh)
+    sets = with_setting(sets, "distill.questions", questions)
+    flags = Flags(config, with_setting(sets, "track.kind", track), run_name, dry_run, fresh)
     caller = caller_of(json_file, quiet)
     outcome = work.distill(flags, read_prompt(prompt), str(prompt), None, caller)
     tell.tell_distilled(outcome, caller.results)
@@ -177,6 +180,7 @@ def loop(
     config: ConfigOption = None,
     sets: SetOption = None,
     run_name: NameOption = None,
+    track: TrackOption = None,
     dry_run: DryOption = False,
     fresh: FreshOption = False,
     json_file: JsonOption = None,
@@ -184,6 +188,7 @@ def loop(
 ) -> None:
     """Search prompts, distill each, keep the best student, and go on from it."""
     sets = with_setting(sets, "race.on", None if race is None else str(race is Switch.ON).lower())
+    sets = with_setting(sets, "track.kind", track)
     flags = Flags(config, with_setting(sets, "loop.rounds", rounds), run_name, dry_run, fresh)
     caller = caller_of(json_file, quiet)
     outcome = work.loop(flags, None, caller)
@@ -201,44 +206,3 @@ def loop(
     give(json_file, answer)
     if require_gain and outcome.missing is not None:
         raise NoGain(f"no significant gain: {outcome.missing}", "The run is complete; see its result.json.")
-
-
-def sweep(
-    prompt: Annotated[Path, typer.Option("--prompt", metavar="FILE", help="The teacher's prompt.")],
-    preset: Annotated[
-        str | None, typer.Option("--preset", metavar="GRID", help="A grid's name, or a TOML file with one.")
-    ] = None,
-    line: Annotated[
-        str | None,
-        typer.Option(
-            "--grid",
-            metavar="LINE",
-            help="A grid in a line: 'distill.lr=1e-5,5e-5 x objective.type=full_kl,token_kl'.",
-        ),
-    ] = None,
-    seeds: Annotated[
-        int, typer.Option("--seeds", min=1, help="Seeds of each cell, from the config's on.")
-    ] = 1,
-    config: ConfigOption = None,
-    sets: SetOption = None,
-    run_name: NameOption = None,
-    dry_run: DryOption = False,
-    fresh: FreshOption = False,
-    json_file: JsonOption = None,
-    quiet: QuietOption = False,
-) -> None:
-    """Distill one prompt under every cell of a grid and compare the students with the baseline's."""
-    from gepa_loop.config.grids import load_grid, parse_grid
-    from gepa_loop.task.prompts import read_prompt
-
-    if (preset is None) == (line is None):
-        raise ConfigError(
-            "a sweep needs --preset or --grid, and not both", "`gepa-loop config presets` lists grids."
-        )
-    grid = load_grid(preset) if preset else parse_grid(line or "")
-    flags = Flags(config, sets or (), run_name, dry_run, fresh)
-    caller = caller_of(json_file, quiet)
-    outcome = work.sweep(flags, grid, read_prompt(prompt), str(prompt), seeds, caller)
-    tell.tell_swept(outcome, caller.results)
-    answer: SweptAnswer = {**run_head("sweep", outcome.path), "result": outcome.result}
-    give(json_file, answer)

@@ -77,6 +77,14 @@ RaceOption = Annotated[
         help="Whether students that are behind on the way are dropped; off distills all to their end. The same as --set race.on=...",
     ),
 ]
+TrackOption = Annotated[
+    str | None,
+    typer.Option(
+        "--track",
+        metavar="TRACKER",
+        help="Follow the run with trackio, wandb, mlflow, tensorboard, or package.module:function of yours; the same as --set track.kind=...",
+    ),
+]
 DryOption = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, print what would run, and stop.")
 ]
@@ -119,6 +127,6 @@ def say_next(
     to.print(f"next: gepa-loop {shlex.join([*words, *flags])}", highlight=False)
 
 
-def with_setting(sets: list[str] | None, key: str, value: float | str | None) -> list[str]:
+def with_setting(sets: Sequence[str] | None, key: str, value: float | str | None) -> list[str]:
     """Settings with a flag's value after them, where it is given."""
     return [*(sets or []), *([] if value is None else [f"{key}={value}"])]

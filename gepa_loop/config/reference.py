@@ -31,6 +31,7 @@ READERS = {
     "race": "loop",
     "loop": "loop",
     "cost": "plan, distill, loop",
+    "track": "optimize, distill, loop, sweep",
 }
 """Commands that read a table; the others are read by all."""
 

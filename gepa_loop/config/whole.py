@@ -22,6 +22,7 @@ from gepa_loop.config.tables import (
     TaskConfig,
 )
 from gepa_loop.config.teachers import BaseTeacher, TeacherConfig
+from gepa_loop.config.track import TrackConfig
 from gepa_loop.errors import ConfigError
 
 TAGS = {"objective": ("type", "full_kl"), "teacher": ("kind", "base")}
@@ -48,6 +49,7 @@ class Config(Section):
     race: RaceConfig = RaceConfig()
     loop: LoopConfig = LoopConfig()
     cost: CostConfig = CostConfig()
+    track: TrackConfig = TrackConfig()
 
     @model_validator(mode="after")
     def _recipe_fits(self) -> Config:

@@ -1,0 +1,69 @@
+"""`gepa-loop sweep`: one prompt under every cell of a grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gepa_loop.cli.answer import caller_of, give, run_head
+from gepa_loop.cli.options import (
+    ConfigOption,
+    DryOption,
+    FreshOption,
+    JsonOption,
+    NameOption,
+    QuietOption,
+    SetOption,
+    TrackOption,
+    with_setting,
+)
+from gepa_loop.command import Flags
+from gepa_loop.errors import ConfigError
+from gepa_loop.program import tell, work
+
+if TYPE_CHECKING:
+    from gepa_loop.cli.records import SweptAnswer
+
+
+def sweep(
+    prompt: Annotated[Path, typer.Option("--prompt", metavar="FILE", help="The teacher's prompt.")],
+    preset: Annotated[
+        str | None, typer.Option("--preset", metavar="GRID", help="A grid's name, or a TOML file with one.")
+    ] = None,
+    line: Annotated[
+        str | None,
+        typer.Option(
+            "--grid",
+            metavar="LINE",
+            help="A grid in a line: 'distill.lr=1e-5,5e-5 x objective.type=full_kl,token_kl'.",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="Seeds of each cell, from the config's on.")
+    ] = 1,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    run_name: NameOption = None,
+    track: TrackOption = None,
+    dry_run: DryOption = False,
+    fresh: FreshOption = False,
+    json_file: JsonOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Distill one prompt under every cell of a grid and compare the students with the baseline's."""
+    from gepa_loop.config.grids import load_grid, parse_grid
+    from gepa_loop.task.prompts import read_prompt
+
+    if (preset is None) == (line is None):
+        raise ConfigError(
+            "a sweep needs --preset or --grid, and not both", "`gepa-loop config presets` lists grids."
+        )
+    grid = load_grid(preset) if preset else parse_grid(line or "")
+    flags = Flags(config, with_setting(sets, "track.kind", track), run_name, dry_run, fresh)
+    caller = caller_of(json_file, quiet)
+    outcome = work.sweep(flags, grid, read_prompt(prompt), str(prompt), seeds, caller)
+    tell.tell_swept(outcome, caller.results)
+    answer: SweptAnswer = {**run_head("sweep", outcome.path), "result": outcome.result}
+    give(json_file, answer)

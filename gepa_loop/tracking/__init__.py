@@ -1,0 +1,1 @@
+"""Runs tracked elsewhere: what their files say, sent to a tracker."""
