@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import wandb
 from wandb.proto import wandb_internal_pb2
 
 BLOCK, HEAD = 32768, 7
@@ -25,11 +26,17 @@ def _records(data: bytes) -> list[bytes]:
     return whole
 
 
+def written(folder: Path) -> list[bytes]:
+    """The files of all offline runs of a folder, in their order; its own process writes them, which is ended before."""
+    wandb.teardown()
+    return [file.read_bytes() for file in sorted(folder.glob("offline-run-*/run-*.wandb"))]
+
+
 def rows(folder: Path, kind: str = "history") -> list[dict[str, Any]]:
     """The items of the records of a kind (`history`, `summary`; of `run` its configuration), of all files of a folder in their order."""
     found = []
-    for file in sorted(folder.glob("offline-run-*/run-*.wandb")):
-        for data in _records(file.read_bytes()):
+    for file in written(folder):
+        for data in _records(file):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
             if record.WhichOneof("record_type") == kind:

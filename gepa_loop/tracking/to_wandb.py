@@ -15,7 +15,8 @@ FINISH_SECONDS = 120.0
 class Wandb:
     """A run whose history has a row for each point; each series has its own axis, `<series>/step`.
 
-    The command line, the machine, the code and what is printed are not sent: flags may hold secrets.
+    Of what it takes by itself, only the name of the machine and its load are sent: the command line may hold secrets, and so may what is
+    printed.
     """
 
     def __init__(self, opening: Opening) -> None:
