@@ -18,6 +18,7 @@ from gepa_loop.run.identity import flatten
 from gepa_loop.sampling.choose import open_sampler, resolve_engine
 from gepa_loop.sampling.selfcheck import check_reading
 from gepa_loop.scores.rollouts import Rollouts
+from gepa_loop.task.dealing import Making, silent
 from gepa_loop.task.items import SPLITS, Task, load_task
 from gepa_loop.task.judge import RECORD, Record
 from gepa_loop.task.own import Task as OwnTask
@@ -108,8 +109,8 @@ class Lab:
             self._check_items(NO_PROMPT, other, "distill.control")
         return replace(self, teacher=model, control=other)
 
-    def under(self, config: Config) -> Lab:
-        """This lab under another config, for training; what does not differ is not loaded again."""
+    def under(self, config: Config, making: Making = silent) -> Lab:
+        """This lab under another config, for training; what does not differ is not loaded again. `making` is as of `open_lab`."""
         mine = self.config
 
         def loaded(c: Config) -> tuple[Any, ...]:
@@ -119,7 +120,7 @@ class Lab:
             return c.model, c.task, c.loop.rounds, c.seed, engine, own.batch, own.canary, own.vllm
 
         if loaded(mine) != loaded(config):
-            return open_lab(config, self.day).for_training()
+            return open_lab(config, self.day, making=making).for_training()
         moved = replace(self, config=config)
         others = mine.teacher, mine.distill.control
         return moved if others == (config.teacher, config.distill.control) else moved.for_training()
@@ -225,20 +226,23 @@ class Lab:
         return f"{source} holds questions it will be judged by: {shown}; its scores are too good"
 
 
-def open_lab(config: Config, day: str | None = None, own: OwnTask | None = None) -> Lab:
+def open_lab(
+    config: Config, day: str | None = None, own: OwnTask | None = None, making: Making = silent
+) -> Lab:
     """Load the task and the model.
 
     Args:
         config: What to load; its splits have numbers of items, as `task.sources.settle` makes them.
         day: When the run began, YYYY-MM-DD; None is today. `model.date` goes before.
         own: The object whose items they are, where there is one; see `task.items.load_task`.
+        making: Called with (items made, items wanted) where items are made, which may take minutes.
 
     Raises:
         TaskError: The task cannot be loaded or cannot fill its splits.
         ModelError: The model cannot be loaded, or its chat template cannot be used.
         ConfigError: The chat template does not read an argument, or `model.system` cannot be had.
     """
-    task = load_task(config.task, config.seed, config.loop.rounds, own)
+    task = load_task(config.task, config.seed, config.loop.rounds, own, making)
     base = load_base(config.model)
     check_reading(base)
     model = config.model

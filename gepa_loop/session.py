@@ -81,7 +81,7 @@ def open_session(
         caller.facts.print(f"track {settings.track.kind} runs {file}", highlight=False)
     check_reach(settings, command.searches and (flags.fresh or not _searched(command, settings.loop, path)))
     _print_code(settings, inputs.task, caller)
-    lab = _checked_lab(command, settings, prompts, inputs, None if flags.fresh else _begun(path))
+    lab = _checked_lab(command, settings, prompts, inputs, None if flags.fresh else _begun(path), caller)
     notes = [
         check_origin(adapter.origin, lab.base.origin, source) for source, adapter in inputs.adapters.items()
     ]
@@ -253,14 +253,17 @@ def _checked_lab(
     prompts: Mapping[str, Candidate],
     inputs: Inputs,
     day: str | None,
+    caller: Caller,
 ) -> Lab:
     from gepa_loop.lab import open_lab
+    from gepa_loop.show.making import making
     from gepa_loop.stages.questions import refuse_questions
     from gepa_loop.stages.references import check_references
 
     if command.trains and not (command.writes_questions or command.cells):
         refuse_questions(settings.distill, command.name)
-    lab = open_lab(settings, day, inputs.task)
+    with making(caller.facts, settings.task.name) as told:
+        lab = open_lab(settings, day, inputs.task, told)
     if lab.task.answers == "none":
         if not command.makes_references:
             raise TaskError(

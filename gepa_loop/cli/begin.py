@@ -150,6 +150,7 @@ def check(
     """Try a few items without and with the prompt: the replies, what is read from them, what to change."""
     from gepa_loop.config.load import load_config
     from gepa_loop.lab import open_lab, seed_prompt, seed_source
+    from gepa_loop.show.making import making
     from gepa_loop.show.start import tried_lines
     from gepa_loop.start.trial import try_items
     from gepa_loop.task.prompts import read_prompt
@@ -158,9 +159,10 @@ def check(
     settings = settle(load_config(config, sets or ()))
     candidate = seed_prompt(settings.optimize) if prompt is None else read_prompt(prompt)
     source = seed_source(settings.optimize) if prompt is None else str(prompt)
-    lab = open_lab(settings)
-    lab.check_prompt(candidate, source)
     to = reader(json_file)
+    with making(to, settings.task.name) as told:
+        lab = open_lab(settings, making=told)
+    lab.check_prompt(candidate, source)
     facts = [*lab.facts(), lab.prompt_facts(candidate, source)]
     for line in facts:
         to.print(line, highlight=False)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from gepa_loop.errors import ModelError
-from gepa_loop.outside.places import cache_folder
+from gepa_loop.outside.cache import cache_folder
 
 if TYPE_CHECKING:
     import torch

@@ -16,7 +16,7 @@ from gepa_loop.model.files import model_place
 from gepa_loop.model.lora.files import read_adapter, write_adapter
 from gepa_loop.model.lora.rank import padded
 from gepa_loop.model.origin import check_origin
-from gepa_loop.outside.places import cache_folder
+from gepa_loop.outside.cache import cache_folder
 from gepa_loop.run.files import disk_errors, write_text
 from gepa_loop.sampling.vllm.options import install_hint, missing, served_rank
 from gepa_loop.serving.finished import Finished

@@ -6,9 +6,10 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import chain
+from itertools import chain, count
 from random import Random
 
+from gepa_loop.config.data import SplitSizes
 from gepa_loop.config.tables import RECORDS, TaskConfig
 from gepa_loop.errors import TaskError
 from gepa_loop.run.seeds import derive_seed
@@ -26,6 +27,31 @@ Splits = dict[str, tuple[tuple[Item, ...], ...]]
 
 Draws = Callable[[str], Iterator[Item]]
 """Split -> where its items of the next round come from."""
+
+
+Making = Callable[[int, int], None]
+"""Called with (items made so far, items that are wanted)."""
+
+
+def silent(made: int, wanted: int) -> None:
+    """Nobody watches."""
+
+
+def told_of(draws: Draws, sizes: SplitSizes, rounds: int, making: Making) -> Draws:
+    """Draws of which each item is told."""
+    asked = {split: getattr(sizes, split) for split in SPLITS}
+    wanted = sum(
+        (RACE if size is None else size) * (rounds if split in FRESH else 1) for split, size in asked.items()
+    )
+    made = count(1)
+
+    def told(split: str) -> Iterator[Item]:
+        for item in draws(split):
+            # Repeats are made, too.
+            making(min(next(made), wanted), wanted)
+            yield item
+
+    return told
 
 
 def fill(

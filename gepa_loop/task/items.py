@@ -11,7 +11,7 @@ from gepa_loop.config.tables import TaskConfig
 from gepa_loop.run.identity import fingerprint
 from gepa_loop.task.answers import MISSING, open_thought
 from gepa_loop.task.answers import extract as extract
-from gepa_loop.task.dealing import FRESH
+from gepa_loop.task.dealing import FRESH, Making, silent
 from gepa_loop.task.dealing import SPLITS as SPLITS
 from gepa_loop.task.gold import contradictions, unmatched
 from gepa_loop.task.judge import Judge
@@ -182,7 +182,9 @@ class Task:
         return tuple(found)
 
 
-def load_task(config: TaskConfig, seed: int, rounds: int = 1, own: OwnTask | None = None) -> Task:
+def load_task(
+    config: TaskConfig, seed: int, rounds: int = 1, own: OwnTask | None = None, making: Making = silent
+) -> Task:
     """The task of a configuration, its items dealt out to the splits, `race` and `select` once for each round.
 
     Args:
@@ -194,14 +196,14 @@ def load_task(config: TaskConfig, seed: int, rounds: int = 1, own: OwnTask | Non
     The items are a function of (config, seed); `test` does not depend on the sizes of the other splits, and none on the
     number of rounds, whose further items are taken when all splits are full. Only a
     few reasoning-gym tasks (`word_ladder`, `ransom_note` and others that iterate over sets) also depend on
-    Python's PYTHONHASHSEED.
+    Python's PYTHONHASHSEED. Those of reasoning-gym that are slow to make are made once (`task.entries`); `making` is told of them.
 
     Raises:
         TaskError: No such task, options it does not take, a malformed record, fewer distinct questions than the splits
             ask for, or answers of which nearly all could not score 1 if a reply gave them word for word.
         EnvironmentFault: A dataset cannot be had, or what reads the file is not installed.
     """
-    return _task(config, deal(config, seed, rounds, own), rounds)
+    return _task(config, deal(config, seed, rounds, own, making), rounds)
 
 
 def load_undealt(config: TaskConfig, seed: int) -> Task:

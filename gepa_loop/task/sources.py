@@ -20,7 +20,8 @@ from gepa_loop.config.whole import Config
 from gepa_loop.errors import TaskError
 from gepa_loop.run.seeds import derive_seed
 from gepa_loop.task import examples
-from gepa_loop.task.dealing import FRESH, SPLITS, Splits, deal_records, fill, once
+from gepa_loop.task.dealing import FRESH, SPLITS, Making, Splits, deal_records, fill, once, silent, told_of
+from gepa_loop.task.entries import Kept, kept
 from gepa_loop.task.fields import mapped
 from gepa_loop.task.files import read_records
 from gepa_loop.task.hub import dataset_rows
@@ -61,8 +62,17 @@ class Dealt:
     """As in `made.Made`."""
 
 
-def deal(config: TaskConfig, seed: int, rounds: int, own: Task | None = None) -> Dealt:
+def deal(
+    config: TaskConfig, seed: int, rounds: int, own: Task | None = None, making: Making = silent
+) -> Dealt:
     """Items for every split and round, of `own` where there is one.
+
+    Args:
+        config: Of the task.
+        seed: Of the run.
+        rounds: Which need items of their own.
+        own: The object whose items they are, where there is one.
+        making: Called with (items made, items wanted) where items are made.
 
     Raises:
         TaskError: As `items.load_task` has it.
@@ -72,7 +82,7 @@ def deal(config: TaskConfig, seed: int, rounds: int, own: Task | None = None) ->
         raise ValueError("task.splits has shares; `settled` makes numbers of them")
     match config.kind:
         case "reasoning_gym":
-            return _reasoning_gym(config, seed, rounds)
+            return _reasoning_gym(config, seed, rounds, making)
         case "example":
             return _example(config, seed, rounds)
         case "python":
@@ -157,7 +167,7 @@ def _settled(config: TaskConfig, seed: int, rounds: int, own: Task | None = None
     return config.model_copy(update={"splits": splits})
 
 
-def _reasoning_gym(config: TaskConfig, seed: int, rounds: int) -> Dealt:
+def _reasoning_gym(config: TaskConfig, seed: int, rounds: int, making: Making) -> Dealt:
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
 
@@ -170,16 +180,15 @@ def _reasoning_gym(config: TaskConfig, seed: int, rounds: int) -> Dealt:
     # numpy, which some tasks use, takes seeds below 2**32 only.
     first = derive_seed(seed, "task") % (2**31 - 5 * BLOCK)
 
+    streams: dict[str, Kept] = {}
+
     def draws(split: str) -> Iterator[Item]:
-        start, size = first + BLOCK * BLOCKS.index(split), 64
+        start = first + BLOCK * BLOCKS.index(split)
+        stream = streams.setdefault(split, kept(name, config.options, start))
         try:
-            while True:
-                data = reasoning_gym.create_dataset(name, size=size, seed=start, **config.options)
-                for n in range(size):
-                    entry = data[n]
-                    answer = "" if entry["answer"] is None else str(entry["answer"])
-                    yield Item(f"{name}:{split}:{start + n}", (("user", entry["question"]),), answer, entry)
-                start, size = start + size, min(2 * size, 4096)
+            for n, entry in enumerate(stream, start):
+                answer = "" if entry["answer"] is None else str(entry["answer"])
+                yield Item(f"{name}:{split}:{n}", (("user", entry["question"]),), answer, entry)
         except FOREIGN as error:
             known = {f.name for f in dataclasses.fields(DATASETS[name][1])} - {"seed", "size"}
             raise TaskError(
@@ -187,13 +196,18 @@ def _reasoning_gym(config: TaskConfig, seed: int, rounds: int) -> Dealt:
                 f"Options of {name}: {', '.join(sorted(known))}.",
             ) from error
 
-    splits, seen, drawn = fill(
-        config, rounds, once(lambda split: islice(draws(split), BLOCK)), patience=1_000
-    )
-    # No repeat so far means far more questions than the splits take; some tasks need 0.2 seconds for one.
-    if drawn > len(seen):
-        seen.update(item.messages for item in islice(draws("probe"), PROBE))
-        drawn += PROBE
+    try:
+        told = told_of(draws, config.splits, rounds, making)
+        splits, seen, drawn = fill(
+            config, rounds, once(lambda split: islice(told(split), BLOCK)), patience=1_000
+        )
+        # No repeat so far means far more questions than the splits take; some tasks need 0.2 seconds for one.
+        if drawn > len(seen):
+            seen.update(item.messages for item in islice(draws("probe"), PROBE))
+            drawn += PROBE
+    finally:
+        for stream in streams.values():
+            stream.save()
     judge = reasoning_gym.create_dataset(name, size=1, seed=first, **config.options)
 
     def score(one: Reading) -> tuple[float, str]:
