@@ -22,6 +22,7 @@ from gepa_loop.run import records as run
 from gepa_loop.scores import records as scores
 from gepa_loop.scores import results
 from gepa_loop.stages import records as stages
+from gepa_loop.stages.grid import GridRecord
 from gepa_loop.task.verdicts import JudgementRow
 from gepa_loop.tracking.records import TrackRecord
 
@@ -57,6 +58,7 @@ FILES = (
     File("result.json of `distill`", stages.RetentionRecord, ("result.json",), "distill"),
     File("result.json of `evaluate`", stages.EvaluatedRecord, ("result.json",), "evaluate"),
     File("result.json of `sweep`", sweep.SweepRecord, ("result.json",), "sweep"),
+    File("grid.json", GridRecord, ("grid.json",), "sweep"),
     File("decision.json", results.DecisionRecord, ("round_*/decision.json",)),
     File("race/NNNNNN.json", results.RungRecord, ("round_*/race/*.json",)),
     File("Score rows", scores.ScoreRow, scores.SCORED),

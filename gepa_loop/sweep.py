@@ -1,6 +1,6 @@
 """Sweeps: one prompt distilled under each cell of a grid, the students compared with the baseline cell's over seeds.
 
-Every cell and seed is a run directory of its own, so a sweep goes on where it stopped.
+Every cell and seed is a run directory of its own, so a sweep goes on where it stopped, and with more cells or seeds.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from gepa_loop.scores.over_seeds import SeedScores, over_seeds, seed_difference
 from gepa_loop.scores.records import EstimateRecord, OverSeedsRecord
 from gepa_loop.scores.statistics import ItemScores, estimate, holm, item_scores
 from gepa_loop.stages.distillation import distill_alone
+from gepa_loop.stages.grid import Configs, cell_folder, go_on_with
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.questions import refuse_questions
 from gepa_loop.stages.score import scores
@@ -73,9 +74,7 @@ class SweepRecord(TypedDict):
     """In the grid's order."""
 
 
-def check_cells(
-    lab: Lab, grid: Grid, configs: Mapping[tuple[str, int], Config], candidate: Candidate, source: str
-) -> None:
+def check_cells(lab: Lab, grid: Grid, configs: Configs, candidate: Candidate, source: str) -> None:
     """Check the prompt and the teacher of each cell, under its first seed, before anything is spent."""
     first = min(seed for _, seed in configs)
     for name in grid.cells:
@@ -89,17 +88,22 @@ def check_cells(
 def run_sweep(
     lab: Lab,
     grid: Grid,
-    configs: Mapping[tuple[str, int], Config],
+    configs: Configs,
     candidate: Candidate,
     run: Run,
     observer: Observer,
 ) -> SweepRecord:
     """Distill `candidate` under every config, score the students on `select`, and write result.json.
 
-    Cells are paired by seed and by the items of each seed: another seed draws other items.
+    Cells are paired by seed and by the items of each seed: another seed draws other items. A finished sweep goes on with the cells
+    and seeds that it has not had.
+
+    Raises:
+        RunDirectoryError: A cell that was begun is not asked for, or has other values.
     """
-    if (run.path / "result.json").exists():
-        return read_record(run.path / "result.json", SweepRecord)
+    go_on_with(run.path, grid, configs, candidate.id)
+    if (done_before := _finished(run.path, grid, configs)) is not None:
+        return done_before
     views: dict[str, list[str]] = {}
     """Cells whose untrained model is scored in the same way."""
     scored: set[Path] = set()
@@ -108,8 +112,10 @@ def run_sweep(
     students: dict[str, dict[int, ItemScores]] = {name: {} for name in grid.cells}
     adapters: dict[str, list[str]] = {name: [] for name in grid.cells}
     for (name, seed), config in configs.items():
-        lab = lab.under(config).in_run(run.path)
-        view, folder = _view(config), f"{name}_seed{seed}"
+        if config.seed != lab.config.seed:
+            observer.stage("items", candidate=f"seed {seed}")
+        lab = lab.under(config, observer.progress).in_run(run.path)
+        view, folder = _view(config), cell_folder(name, seed)
         if name not in views.setdefault(view, []):
             views[view].append(name)
         for label, text, into in (("base", NO_PROMPT, base), ("prompted", candidate.text, prompted)):
@@ -132,7 +138,7 @@ def run_sweep(
         "grid": grid.name,
         "split": SPLIT,
         "items": sum(map(len, students[grid.baseline].values())),
-        "seeds": sorted({seed for _, seed in configs}),
+        "seeds": _seeds(configs),
         "untrained": [
             {
                 "cells": names,
@@ -146,6 +152,19 @@ def run_sweep(
     }
     write_record(run.path / "result.json", result, *(place for own in adapters.values() for place in own))
     return result
+
+
+def _finished(path: Path, grid: Grid, configs: Configs) -> SweepRecord | None:
+    """The outcome, where it is there and has all cells and seeds that are asked for."""
+    if not (path / "result.json").exists():
+        return None
+    found = read_record(path / "result.json", SweepRecord)
+    cells = {cell["cell"] for cell in found["cells"]}
+    return found if (cells, found["seeds"]) == (set(grid.cells), _seeds(configs)) else None
+
+
+def _seeds(configs: Configs) -> list[int]:
+    return sorted({seed for _, seed in configs})
 
 
 def _view(config: Config) -> str:

@@ -11,7 +11,7 @@ import pytest
 from gepa_loop.cli import run as gepa_loop
 from gepa_loop.config.grids import cell_configs, grid_source, grids, load_grid, parse_grid
 from gepa_loop.config.load import load_config
-from gepa_loop.errors import ConfigError, PromptError
+from gepa_loop.errors import ConfigError, PromptError, RunDirectoryError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.lora.files import read_adapter
 from gepa_loop.run.directory import open_run
@@ -69,9 +69,9 @@ def lab() -> Lab:
     return open_lab(load_config("smoke", env={}))
 
 
-def sweep(lab: Lab, file: Path, folder: Path, observer: Silent) -> dict[str, Any]:
+def sweep(lab: Lab, file: Path, folder: Path, observer: Silent, seeds: int = 2) -> dict[str, Any]:
     grid = load_grid(str(file))
-    configs = cell_configs(grid, None, ["distill.steps=2"], seeds=2)
+    configs = cell_configs(grid, None, ["distill.steps=2"], seeds=seeds)
     with open_run(folder, lab.identity(command="sweep")) as run:
         return run_sweep(lab, grid, configs, PROMPT, run, observer)
 
@@ -195,6 +195,50 @@ def test_cells_that_cannot_be_paired_are_refused(tmp_path: Path) -> None:
     assert cell_configs(load_grid("masks"), "smoke", ["task.splits.select=8"], seeds=1)
 
 
+def test_a_sweep_grows(lab: Lab, tmp_path: Path) -> None:
+    """With a cell and a seed more it is what it would have been at once; what is there is not made again."""
+    file = tmp_path / "lr.toml"
+    file.write_text(GRID + 'mid = ["distill.lr=1e-2"]\n')
+    whole = sweep(lab, file, tmp_path / "whole", Silent(), seeds=3)
+    file.write_text(GRID)
+    sweep(lab, file, tmp_path / "grown", Silent(), seeds=2)
+    before = {
+        path: path.read_bytes() for path in (tmp_path / "grown").glob("*_seed*/distill/*/metrics.jsonl")
+    }
+    file.write_text(GRID + 'mid = ["distill.lr=1e-2"]\n')
+    with pytest.raises(KeyboardInterrupt):
+        sweep(lab, file, tmp_path / "grown", Silent(stop_at=9), seeds=3)
+    assert sweep(lab, file, tmp_path / "grown", Silent(), seeds=3) == whole
+    assert len(before) == 4 and all(path.read_bytes() == text for path, text in before.items())
+    assert whole["seeds"] == [0, 1, 2] and [cell["cell"] for cell in whole["cells"]] == ["low", "high", "mid"]
+    # Three seeds are the fewest with an interval.
+    assert all(len(cell["student"]["by_seed"]) == 3 and cell["student"]["ci"] for cell in whole["cells"])
+
+
+def test_a_sweep_keeps_its_cells(lab: Lab, tmp_path: Path) -> None:
+    file, folder = tmp_path / "lr.toml", tmp_path / "run"
+    file.write_text(GRID)
+    sweep(lab, file, folder, Silent(), seeds=2)
+    with pytest.raises(RunDirectoryError, match=r"has low_seed1, high_seed1, and neither"):
+        sweep(lab, file, folder, Silent(1), seeds=1)
+    file.write_text('config = "smoke"\nbaseline = "low"\n[cells]\nlow = ["distill.lr=1e-3"]\n')
+    with pytest.raises(RunDirectoryError, match=r"has high_seed0, high_seed1, and neither"):
+        sweep(lab, file, folder, Silent(1), seeds=2)
+    file.write_text(GRID.replace("1e-1", "0.2"))
+    with pytest.raises(RunDirectoryError) as caught:
+        sweep(lab, file, folder, Silent(1), seeds=2)
+    assert str(caught.value).splitlines() == [
+        f"{folder}/high_seed0 was made with other values:",
+        "  distill.lr: 0.1 in the cell, now 0.2",
+    ]
+    # A cell that was asked for and not begun may be left out again.
+    file.write_text(GRID + 'more = ["distill.lr=1e-2"]\n')
+    with pytest.raises(KeyboardInterrupt):
+        sweep(lab, file, folder, Silent(1), seeds=2)
+    file.write_text(GRID)
+    assert sweep(lab, file, folder, Silent(1), seeds=2)["seeds"] == [0, 1]
+
+
 def test_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -208,6 +252,13 @@ def test_the_command(
     assert "against low" in capsys.readouterr().out
     (result,) = (tmp_path / "runs").glob("*/result.json")
     assert [cell["cell"] for cell in json.loads(result.read_text())["cells"]] == ["low", "high"]
+    assert gepa_loop([*argv, "--seeds", "2"]) == 0  # in the same folder
+    assert len(list((tmp_path / "runs").glob("*/*_seed1/result.json"))) == 0
+    assert len(list((tmp_path / "runs").glob("*/*_seed1/manifest.json"))) == 2
+    capsys.readouterr()
+    assert gepa_loop(["runs", "cells", "last"]) == 0
+    said = capsys.readouterr().out
+    assert "4 students: 4 done" in said and said.count("▁") >= 4
     assert gepa_loop(["sweep", "--preset", "masc", "--prompt", "prompt.txt"]) == 2
     assert gepa_loop([*argv, "--run-name", "other", "--set", "teacher.privileged=nosuch"]) == 2
     assert "item lcm:train:" in capsys.readouterr().err  # and no emoji

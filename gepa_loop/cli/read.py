@@ -17,6 +17,7 @@ from gepa_loop.cli.options import (
     SetOption,
     say_next,
 )
+from gepa_loop.errors import ConfigError
 from gepa_loop.show.terminal import out
 
 if TYPE_CHECKING:
@@ -131,6 +132,21 @@ def _run(line: RunLine) -> RunLineAnswer:
         "megabytes": line.megabytes,
         "hours": line.hours,
     }
+
+
+def runs_cells(run: RunArgument) -> None:
+    """Show which cells of a sweep are done, running and owed, with their learning curves so far."""
+    from gepa_loop.run.find import known_runs, run_folder
+    from gepa_loop.show.cells import cells_line, cells_table
+    from gepa_loop.stages.cells import cells_of
+    from gepa_loop.stages.grid import is_sweep
+
+    folder = run_folder(run, is_sweep, "Sweeps")
+    if not is_sweep(folder):
+        raise ConfigError(f"{run}: no sweep", known_runs(is_sweep, "Sweeps"))
+    cells = cells_of(folder)
+    out.print(cells_table(cells), soft_wrap=False)
+    out.print(cells_line(cells), highlight=False)
 
 
 def runs_remove(

@@ -144,8 +144,8 @@ def sweep(
     if isinstance(config, Mapping):
         raise ValueError("a sweep's cells are made over a file or a preset")
     configs = {cell: settle(one) for cell, one in cell_configs(grid, config, flags.sets, seeds).items()}
-    more = {"seeds": str(seeds), "baseline": grid.baseline}
-    more |= {f"cells.{name}": " ".join(own) for name, own in grid.cells.items()}
+    # Cells and seeds may become more; what they are compared with stays.
+    more = {"baseline": grid.baseline, f"cells.{grid.baseline}": " ".join(grid.cells[grid.baseline])}
 
     def check(lab: Lab) -> None:
         check_cells(lab, grid, configs, prompt, source)

@@ -1,0 +1,67 @@
+"""How far the cells of a sweep are, as their files say, also while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gepa_loop.distill.records import MetricsRow
+from gepa_loop.errors import RunDirectoryError
+from gepa_loop.run.directory import locked
+from gepa_loop.run.files import read_json, read_jsonl
+from gepa_loop.stages.grid import FILE, GridRecord, cell_folder
+
+State = Literal["done", "running", "stopped", "owed"]
+Curve = Mapping[int, float]
+"""Step -> value."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell under one seed."""
+
+    name: str
+    seed: int
+    state: State
+    """`stopped`: it was begun, and no process is at it."""
+    steps: int
+    """Taken so far; fewer than were asked for where it ended early."""
+    held_out: Curve
+    """The student's score without a prompt on `pareto`, at checks."""
+    kl: Curve
+    """KL(student || teacher), nats a token."""
+
+
+def cells_of(run: Path) -> list[Cell]:
+    """The cells of a sweep, seed by seed in the grid's order.
+
+    Raises:
+        RunDirectoryError: A file of it is not as it was written.
+    """
+    record = read_json(run / FILE, GridRecord)
+    return [
+        _cell(run / cell_folder(name, seed), name, seed, record["prompt"])
+        for seed in record["seeds"]
+        for name in record["cells"]
+    ]
+
+
+def _cell(folder: Path, name: str, seed: int, prompt: str) -> Cell:
+    rows = read_jsonl(folder / "distill" / prompt / "metrics.jsonl", MetricsRow)
+    held_out = {row["step"]: score for row in rows if (score := row.get("held_out_score")) is not None}
+    kl = {row["step"]: value for row in rows if (value := row["reverse_kl"]) is not None}
+    return Cell(name, seed, _state(folder, prompt), len(rows), held_out, kl)
+
+
+def _state(folder: Path, prompt: str) -> State:
+    if (folder / "evaluate" / f"{prompt}.jsonl").exists():
+        return "done"
+    if not (folder / "manifest.json").exists():
+        return "owed"
+    try:
+        with locked(folder / ".lock", folder, ""):
+            return "stopped"
+    except RunDirectoryError:
+        return "running"

@@ -1,0 +1,44 @@
+"""How far a sweep is, by its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from gepa_loop.cli import run as gepa_loop
+from gepa_loop.run.files import write_json, write_jsonl, write_text
+from gepa_loop.stages.cells import Cell, cells_of
+
+
+def test_states_and_curves(tmp_path: Path) -> None:
+    grid = {"grid": "g", "baseline": "a", "cells": {"a": [], "b": ["x=1"]}, "seeds": [3, 4], "prompt": "p1"}
+    write_json(tmp_path / "grid.json", grid)
+    rows = [
+        {"step": 1, "reverse_kl": 2.0},
+        {"step": 2, "reverse_kl": None, "held_out_score": 0.25},
+        {"step": 3, "reverse_kl": 0.5, "held_out_score": 0.0},
+    ]
+    write_jsonl(tmp_path / "a_seed3" / "distill" / "p1" / "metrics.jsonl", rows)
+    write_text(tmp_path / "a_seed3" / "evaluate" / "p1.jsonl", "")
+    for name in ("b_seed3", "a_seed4"):
+        write_json(tmp_path / name / "manifest.json", {})
+    with FileLock(tmp_path / "b_seed3" / ".lock"):
+        found = cells_of(tmp_path)
+    assert found == [
+        Cell("a", 3, "done", 3, {2: 0.25, 3: 0.0}, {1: 2.0, 3: 0.5}),
+        Cell("b", 3, "running", 0, {}, {}),
+        Cell("a", 4, "stopped", 0, {}, {}),
+        Cell("b", 4, "owed", 0, {}, {}),
+    ]
+
+
+def test_a_run_that_is_no_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_json(tmp_path / "runs" / "r" / "manifest.json", {"birth": "b", "identity": {"command": "loop"}})
+    assert gepa_loop(["runs", "cells", "r"]) == 2
+    assert "r: no sweep" in capsys.readouterr().err
+    assert gepa_loop(["runs", "cells", "last"]) == 2
