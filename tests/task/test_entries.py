@@ -152,7 +152,7 @@ def test_a_task_out_of_its_files_is_the_task(monkeypatch: pytest.MonkeyPatch, tm
     sizes = {"train": 4, "pareto": 2, "race": 1, "select": 1, "test": 2}
     config = TaskConfig(name="sokoban", extract="tags", splits=sizes)
     told: list[tuple[int, int]] = []
-    first = load_task(config, 0, 2, lambda *made: told.append(made))
+    first = load_task(config, 0, 2, making=lambda *made: told.append(made))
     assert told == [(n, 12) for n in range(1, 13)]  # two rounds of race and select
     for split, items in first.splits.items():
         start = int(items[0].id.rpartition(":")[2])
