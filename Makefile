@@ -3,19 +3,26 @@ VENV ?= .venv
 VLLM_VENV ?= $(VENV)-vllm
 ROUNDS ?= 1
 BIN := $(VENV)/bin
+# Where `gepa-loop` is not on the PATH yet, the line that puts it there: every command ends with the next one, `gepa-loop ...`.
+say_path = @command -v gepa-loop > /dev/null || printf '%s\n' 'gepa-loop in this shell:' '  export PATH="$(abspath $(BIN)):$$PATH"'
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: loop smoke test test-vllm check check-peers bench bench-gpu bench-search format clean
+.PHONY: install loop smoke test test-vllm check check-peers bench bench-gpu bench-search docs format clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
+install: $(VENV)/.base ## make $(VENV) and install into it
+	$(say_path)
+
 loop: $(VENV)/.base ## install, then run the loop on the embedded default (ROUNDS=1)
 	$(BIN)/gepa-loop loop --rounds $(ROUNDS)
+	$(say_path)
 
 smoke: $(VENV)/.base ## the whole loop on a random two-layer model, in seconds
 	$(BIN)/gepa-loop loop --config smoke --rounds 2
+	$(say_path)
 
 test: $(VENV)/.dev ## install with the development extras, then run the tests
 	$(BIN)/python -m pytest
@@ -45,12 +52,15 @@ bench-search: $(VENV)/.bench ## our search beside stock dspy.GEPA, and how often
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.search --what null
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.search --what gain
 
+docs: $(VENV)/.docs ## build the pages as a site into site/
+	$(BIN)/mkdocs build --strict
+
 format: $(VENV)/.dev ## rewrite the code as `make check` wants it
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) $(VLLM_VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VLLM_VENV) site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -65,6 +75,10 @@ $(VENV)/.base: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: $(VENV)/.base
 	$(PIP) -e '.[dev]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.base
+	$(PIP) -e '.[docs]'
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.dev

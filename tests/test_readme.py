@@ -12,7 +12,7 @@ from places import ROOT
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
     *(ROOT / "benchmarks").glob("*.md"),
     ROOT / "runs" / "README.md",
 ]
@@ -57,6 +57,10 @@ def test_links_lead_somewhere() -> None:
             assert path.exists(), f"{page.name}: {target}"
             if anchor:
                 assert anchor in anchors(path), f"{page.name}: {target}"
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 100
 
 
 def test_the_tables_of_runs_are_made_from_the_records() -> None:

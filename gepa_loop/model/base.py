@@ -199,7 +199,7 @@ def _from_pretrained(
             raise ModelError(
                 f"model.name = {name!r}: {reason.split(' does not')[0]} cannot be used: its attention is not plain scaled "
                 "dot-product attention",
-                "It caps its scores or adds biases to them. The README lists families that work.",
+                "It caps its scores or adds biases to them. docs/reference/models.md lists families that work.",
             ) from error
         raise ModelError(
             f"model.name = {name!r} cannot be loaded: {reason}",

@@ -103,7 +103,7 @@ def check_layers(name: str, model: PreTrainedModel) -> None:
     if not any(is_linear(module) and module is not head for module in model.modules()):
         raise ModelError(
             f"model.name = {name!r}: models of type {model.config.model_type} have no linear layers that can have an adapter",
-            "The README lists families that work.",
+            "docs/reference/models.md lists families that work.",
         )
     ids = torch.arange(8, device=model.device)[None]
     try:

@@ -134,5 +134,5 @@ def _refusal(base: Base, reason: str) -> ModelError:
     return ModelError(
         f"model.name = {base.name!r}: models of type {base.model.config.model_type} cannot be used: with masks, positions and a "
         f"cache of our own it does not compute what it does by itself ({reason})",
-        "The README lists families that work.",
+        "docs/reference/models.md lists families that work.",
     )
