@@ -68,7 +68,9 @@ def commands() -> str:
     with command.make_context("gepa-loop", [], resilient_parsing=True) as context:
         context.ensure_object(dict)["rich_markup_mode"] = "rich"
         page = get_docs_for_click(obj=command, ctx=context, name="gepa-loop", title="gepa-loop")
-    page = re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+\n?", "", page)  # cut in mid-sentence, and each comes below
+    page = re.sub(
+        r"\*\*Commands\*\*:\n\n(\* .*\n)+\n?", "", page
+    )  # cut in mid-sentence, and each comes below
     page = re.sub(r"^\* `(-h, )?--help`.*\n", "", page, flags=re.MULTILINE)
     page = re.sub(r"\*\*Options\*\*:\n\n(?!\*)", "", page)
     return page.partition("\n## ")[1].lstrip("\n") + page.partition("\n## ")[2]

@@ -39,7 +39,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+def on_page_markdown(markdown: str, *, page: Page, **_others: object) -> str:
     """Fill what is made from the code, and lead links to where the site has their targets."""
     place = page.file.src_uri
     path = next((path for path, there in ELSEWHERE.items() if there == place), f"docs/{place}")

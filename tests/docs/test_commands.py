@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import typer
+from places import ROOT
 
 from gepa_loop.cli import app
 from gepa_loop.config.explain import all_keys
 from gepa_loop.config.grids import grids, parse_grid
 from gepa_loop.config.layers import presets
-from places import ROOT
 
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
 
@@ -49,7 +49,11 @@ def test_a_command_can_be_given(page: str, line: str) -> None:
     if grid := given.get("preset"):
         assert grid in grids()
     if given.get("line"):
-        assert all(one.partition("=")[0] in all_keys() for own in parse_grid(given["line"]).cells.values() for one in own)
+        assert all(
+            one.partition("=")[0] in all_keys()
+            for own in parse_grid(given["line"]).cells.values()
+            for one in own
+        )
     for path in (Path(word) for word in words if word.startswith("prompts/")):
         assert (ROOT / str(path).partition(":")[0]).is_file(), path
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import made_pages
 import pytest
+from places import ROOT
 
 from gepa_loop import errors
 from gepa_loop.config.reference import all_keys_explained
-from places import ROOT
 
 
 def ids(page: str) -> list[str]:
@@ -48,7 +48,10 @@ def test_every_command_is_there_with_its_options_and_without_what_is_cut() -> No
 
 def test_every_preset_and_grid_is_there_as_it_is() -> None:
     page = made_pages.presets()
-    files = [*(ROOT / "gepa_loop/config/presets").glob("*.toml"), *(ROOT / "gepa_loop/config/sweeps").glob("*.toml")]
+    files = [
+        *(ROOT / "gepa_loop/config/presets").glob("*.toml"),
+        *(ROOT / "gepa_loop/config/sweeps").glob("*.toml"),
+    ]
     assert len(files) > 20
     for file in files:
         assert f"### `{file.stem}`\n" in page and file.read_text("utf-8").strip() in page
@@ -56,7 +59,11 @@ def test_every_preset_and_grid_is_there_as_it_is() -> None:
 
 def test_the_tree_of_errors_has_all_of_them() -> None:
     page = made_pages.error_tree()
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.GepaLoopError)]
+    kinds = [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.GepaLoopError)
+    ]
     assert len(kinds) > 10
     assert all(kind.__name__ in page for kind in kinds)
 

@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from site_hooks import ELSEWHERE, relinked
-
 from places import ROOT
+from site_hooks import ELSEWHERE, relinked
 
 
 @pytest.mark.parametrize(

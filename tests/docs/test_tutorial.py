@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gepa_loop.outside.places import cache_folder
 from places import ROOT
+
+from gepa_loop.outside.places import cache_folder
 
 PAGE = ROOT / "docs" / "tutorial.md"
 
@@ -41,5 +42,7 @@ def test_the_tutorial_runs_from_its_first_command_to_its_last(tmp_path: Path) ->
     assert "wrote gepa-loop.toml" in done.stdout
     (run,) = (path for path in (desk / "runs").iterdir() if path.is_dir())
     assert json.loads((run / "result.json").read_text("utf-8"))["greedy"]["student"]["n"] == 126
-    assert {"adapter_model.safetensors", "check.py", "README.md"} <= {path.name for path in (desk / "student").rglob("*")}
+    assert {"adapter_model.safetensors", "check.py", "README.md"} <= {
+        path.name for path in (desk / "student").rglob("*")
+    }
     assert list((desk / "student").rglob("*.gguf"))
