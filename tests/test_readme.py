@@ -1,9 +1,6 @@
 """What the documents say of the repository."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import runs_readme
@@ -68,18 +65,3 @@ def test_the_tables_of_runs_are_made_from_the_records() -> None:
     assert runs_readme.page(text) == text, (
         f"runs/README.md is not as the records say; run {runs_readme.COMMAND}"
     )
-
-
-def test_the_python_example_runs(tmp_path: Path) -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text.split("## From Python")[1].split("\n## ")[0], re.DOTALL)
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        timeout=240,
-    )
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    assert "runs/first/distill/" in done.stdout and "evaluate/" in done.stdout
