@@ -7,9 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from places import ROOT
-
 from gepa_loop.outside.places import cache_folder
+from places import ROOT
 
 PAGE = ROOT / "docs" / "tutorial.md"
 
