@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gepa_loop.outside.places import cache_folder
 from places import ROOT
+
+from gepa_loop.outside.cache import cache_folder
 
 PAGE = ROOT / "docs" / "tutorial.md"
 
