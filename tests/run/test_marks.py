@@ -15,7 +15,7 @@ from gepa_loop.lab import Lab, open_lab, seed_prompt
 from gepa_loop.loop import run_loop
 from gepa_loop.run.directory import open_run
 from gepa_loop.run.files import write_json
-from gepa_loop.show.report import write_report
+from gepa_loop.show.report.write import write_report
 
 SMALL = [
     "seed=6",
@@ -63,7 +63,7 @@ def lab() -> Lab:
 
 def outcome(lab: Lab, root: Path, watcher: Watcher | None = None) -> dict[str, bytes]:
     """Run the loop over what lies there; the files that hold its results."""
-    with open_run(root, lab.identity()) as run:
+    with open_run(root, lab.identity(command="loop")) as run:
         write_json(run.path / "config.json", lab.config.model_dump(mode="json"))
         run.event("start", **lab.data_facts())
         run_loop(lab, seed_prompt(lab.config.optimize), run, watcher or Ignore())

@@ -107,10 +107,11 @@ class Told:
         """A subject's replies on `test`.
 
         Raises:
-            RunDirectoryError: They are not as they were written.
+            RunDirectoryError: They are not as they were written, or not all there.
         """
-        end = "_greedy" if way == "greedy" else ""
-        return read_jsonl(self.path / "test" / f"{subject.file}{end}.jsonl", ScoreRow)
+        end, card = "_greedy" if way == "greedy" else "", self.card(subject.key, way)
+        file = self.path / "test" / f"{subject.file}{end}.jsonl"
+        return read_jsonl(file, ScoreRow, at_least=card["n"] * card["samples"])
 
     def items(self) -> list[ItemRow]:
         """Those of `test`; none in a run of an earlier version."""
