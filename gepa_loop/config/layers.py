@@ -203,6 +203,9 @@ def _drop_stale(target: dict[str, Any], layer: Mapping[str, Any]) -> None:
                     old.pop("fields", None)
                     old.pop("group", None)
                 section(target, "optimize", "reflection").pop("sections", None)
+            if new.get("kind") == "verifiers" != old.get("kind"):
+                # What an environment's rewards read is all of a reply.
+                old.pop("extract", None)
             if new.get("scorer", old.get("scorer")) != old.get("scorer"):
                 # A judge has a default of its own for what it reads.
                 old.pop("extract" if new["scorer"] == "model" else "judge", None)

@@ -88,24 +88,25 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
 
 FILES = ("jsonl", "json", "csv", "parquet")
 """Kinds whose name is the path of a file."""
-RECORDS = (*FILES, "hf", "python")
+RECORDS = (*FILES, "hf", "python", "verifiers")
 """Kinds that have a number of records, each with fields of its own."""
 
 
 class TaskConfig(Section):
     """What is asked, what is expected, and what a reply is worth."""
 
-    kind: Literal["reasoning_gym", "jsonl", "json", "csv", "parquet", "hf", "python", "example"] = (
-        "reasoning_gym"
-    )
+    kind: Literal[
+        "reasoning_gym", "jsonl", "json", "csv", "parquet", "hf", "python", "verifiers", "example"
+    ] = "reasoning_gym"
     """Where items come from. `jsonl`: a file with a JSON object in each line; `json`: one with a list of them; `csv`: a table with a
-    header, whatever parts its cells; `parquet`; `hf`: a dataset of the Hugging Face hub, or a folder that `datasets` reads."""
+    header, whatever parts its cells; `parquet`; `hf`: a dataset of the Hugging Face hub, or a folder that `datasets` reads; `verifiers`: an
+    environment of one turn, whose rewards are the scores."""
     name: Name
-    """A reasoning-gym task, the path of a file, the id of a dataset or the path of its folder, `file.py:Name`, `package.module:Name`, or one of
-    the tasks that come with gepa-loop: `router`, `extract`, `policy`, `style`, `desk`, `returns`. Name is a class that extends
+    """A reasoning-gym task, the path of a file, the id of a dataset or the path of its folder, `file.py:Name`, `package.module:Name`, an environment,
+    or one of the tasks that come with gepa-loop: `router`, `extract`, `policy`, `style`, `desk`, `returns`. Name is a class that extends
     `gepa_loop.Task`, or a function that returns records."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Options of the reasoning-gym task, of the factory or of the class; of `csv` `delimiter` and `encoding`, found out without them; of `hf` `config`,
+    """Options of the reasoning-gym task, of the factory, of the class or of the environment's taskset; of `csv` `delimiter` and `encoding`, found out without them; of `hf` `config`,
     `split` (without it all splits) and `revision`."""
     fields: FieldsConfig = FieldsConfig()
     group: Name | None = None
@@ -130,7 +131,7 @@ class TaskConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _judges_read_all(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("scorer") == "model":
+        if isinstance(given, dict) and (given.get("scorer") == "model" or given.get("kind") == "verifiers"):
             return {"extract": "whole", **given}
         return given
 
@@ -144,6 +145,8 @@ class TaskConfig(Section):
 
     @model_validator(mode="after")
     def _scorer_is_read(self) -> TaskConfig:
+        if self.kind == "verifiers" and self.scorer is None and self.extract != "whole":
+            raise ValueError(f"extract = {self.extract!r}: an environment's rewards read the whole reply")
         if self.scorer is not None and self.kind == "reasoning_gym":
             raise ValueError(f"scorer = {self.scorer!r}: reasoning-gym's tasks bring their own")
         if self.scorer is not None and ":" not in self.scorer and self.scorer not in SCORERS:

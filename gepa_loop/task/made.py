@@ -13,6 +13,7 @@ from gepa_loop.errors import TaskError
 from gepa_loop.outside.code import class_code, plain_attributes
 from gepa_loop.outside.modules import foreign, is_file, module_file, own_function
 from gepa_loop.run.identity import fingerprint
+from gepa_loop.task.environments import environment_file
 from gepa_loop.task.own import Task
 from gepa_loop.task.records import MOST, Item, Record, bounded
 from gepa_loop.task.scorers import Scorer, by_record, own_scorer
@@ -75,7 +76,7 @@ def _module_and_factory(config: TaskConfig) -> tuple[str, str]:
 
 
 def code_of(config: TaskConfig, own: Task | None = None) -> tuple[Path, ...]:
-    """The user's files that loading a task runs: a factory's, unless there is an object in its place, and a scorer's.
+    """The files that loading a task runs: a factory's, unless there is an object in its place, an environment's, and a scorer's.
 
     Raises:
         TaskError: There is no such file, or none that may be run.
@@ -83,6 +84,8 @@ def code_of(config: TaskConfig, own: Task | None = None) -> tuple[Path, ...]:
     files = []
     if config.kind == "python" and own is None:
         files.append(module_file(_module_and_factory(config)[0], f"task.name = {config.name!r}"))
+    if config.kind == "verifiers":
+        files.append(environment_file(config))
     if config.scorer is not None and ":" in config.scorer:
         files.append(module_file(config.scorer.rpartition(":")[0], f"task.scorer = {config.scorer!r}"))
     return tuple(dict.fromkeys(files))

@@ -22,6 +22,7 @@ from gepa_loop.run.seeds import derive_seed
 from gepa_loop.task import examples
 from gepa_loop.task.dealing import FRESH, SPLITS, Making, Splits, deal_records, fill, once, silent, told_of
 from gepa_loop.task.entries import Kept, kept
+from gepa_loop.task.environments import open_environment
 from gepa_loop.task.fields import mapped
 from gepa_loop.task.files import read_records
 from gepa_loop.task.hub import dataset_rows
@@ -85,12 +86,23 @@ def deal(
             return _reasoning_gym(config, seed, rounds, making)
         case "example":
             return _example(config, seed, rounds)
+    found, items, doubts = _given(config, own)
+    return _dealt(items, deal_records(config, seed, rounds, items), found, doubts)
+
+
+def _given(config: TaskConfig, own: Task | None) -> tuple[Made | None, list[Item], tuple[str, ...]]:
+    """What records there are: what a user's code gives, its items, and what was found wrong with them."""
+    match config.kind:
         case "python":
             found = made(config, own)
-            items = _items(found.records)
-            return _dealt(items, deal_records(config, seed, rounds, items), found)
-    items, doubts = recorded(config)
-    return _dealt(items, deal_records(config, seed, rounds, items), doubts=doubts)
+            return found, _items(found.records), ()
+        case "verifiers":
+            environment = open_environment(config)
+            found = Made(list(environment.records()), None if config.scorer else environment.score)
+            # Its rewards know what they compare with.
+            kept, doubts = mapped(found.records, config.fields, bool(config.scorer))
+            return found, _items(kept), doubts
+    return None, *recorded(config)
 
 
 def _dealt(
@@ -105,8 +117,7 @@ def undealt(config: TaskConfig, seed: int, own: Task | None = None) -> Dealt:
     """As `deal`, for somebody who looks at a task alone: of records all are in `train`, whatever sizes the splits are to have."""
     if config.kind not in RECORDS:
         return deal(config, seed, 1, own)
-    found = made(config, own) if config.kind == "python" else None
-    items, doubts = recorded(config) if found is None else (_items(found.records), ())
+    found, items, doubts = _given(config, own)
     if not items:
         raise TaskError(f"task.name = {config.name!r}: there are no items")
     splits: Splits = {split: (tuple(items) if split == "train" else (),) for split in SPLITS}
@@ -154,7 +165,7 @@ def _settled(config: TaskConfig, seed: int, rounds: int, own: Task | None = None
             f"task.splits: the shares of {', '.join(shares)} are {total:g} together",
             f"They may be 1 at most{', with select and race as often as there are rounds' if rounds > 1 else ''}.",
         )
-    items = _items(made(config, own).records) if config.kind == "python" else recorded(config)[0]
+    _, items, _ = _given(config, own)
     counted = config.splits.counted(len({item.messages for item in items}))
     dealt = deal_records(config.model_copy(update={"splits": counted}), seed, rounds, items, strict=False)
     sizes = {split: min(map(len, dealt[split])) for split in shares}
