@@ -79,8 +79,10 @@ def _splits(name: str, options: Mapping[str, str]) -> dict[str, Dataset]:
             f"task.name = {name!r}: {_first(error.__cause__ or error)}", "Mend its files."
         ) from error
     except (ValueError, TypeError) as error:  # an unknown config or split, or files that it cannot read
+        # Its second line names those that there are.
+        said = " ".join(str(error).split("\n")[:2])
         raise TaskError(
-            f"task.name = {name!r}: {_first(error)}", "See task.options.config and task.options.split."
+            f"task.name = {name!r}: {said}", "See task.options.config and task.options.split."
         ) from error
     except (HTTPError, OSError) as error:
         raise EnvironmentFault(
