@@ -27,8 +27,8 @@ from gepa_loop.run.directory import open_run
 from gepa_loop.run.files import read_json, read_jsonl
 from gepa_loop.sampling.base import Completion, Sampler, Sampling
 from gepa_loop.show.tables import retention_lines
-from gepa_loop.stages.distillation import distill_alone
 from gepa_loop.stages.counts import distillation
+from gepa_loop.stages.distillation import distill_alone
 from gepa_loop.stages.questions import check_writer, open_writer, with_questions
 from gepa_loop.stages.references import check_references, with_references
 from gepa_loop.stages.retention import measure
