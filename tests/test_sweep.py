@@ -250,6 +250,11 @@ def test_the_command(
     assert not (tmp_path / "runs").exists()
     assert gepa_loop(argv) == 0
     assert "against low" in capsys.readouterr().out
+    (page,) = (tmp_path / "runs").glob("*/report.html")
+    assert "Nothing is claimed: 1 training seed" in page.read_text()
+    page.unlink()
+    assert gepa_loop(["report", "last"]) == 0 and page.exists()
+    capsys.readouterr()
     (result,) = (tmp_path / "runs").glob("*/result.json")
     assert [cell["cell"] for cell in json.loads(result.read_text())["cells"]] == ["low", "high"]
     assert gepa_loop([*argv, "--seeds", "2"]) == 0  # in the same folder

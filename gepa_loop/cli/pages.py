@@ -12,14 +12,19 @@ from gepa_loop.show.terminal import out
 
 
 def report(run: RunArgument) -> None:
-    """Write a finished run's report.html anew: the outcome of `distill` or `loop` as a page, to be sent to others."""
+    """Write a finished run's report.html anew: the outcome of `distill`, `loop` or `sweep` as a page, to be sent to others."""
     from gepa_loop.run.find import run_folder
     from gepa_loop.session import shown
     from gepa_loop.show.report.read import has_page
     from gepa_loop.show.report.write import write_report
+    from gepa_loop.show.sweep_report import write_sweep_report
+    from gepa_loop.stages.grid import is_sweep
 
-    folder = run_folder(run, has_page, "Finished runs of `distill` and `loop`")
-    out.print(shown(write_report(folder)), highlight=False)
+    folder = run_folder(
+        run, lambda path: has_page(path) or is_sweep(path), "Finished runs of `distill`, `loop` and `sweep`"
+    )
+    write = write_sweep_report if is_sweep(folder) else write_report
+    out.print(shown(write(folder)), highlight=False)
 
 
 def view(

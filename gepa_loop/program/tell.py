@@ -87,3 +87,4 @@ def tell_swept(outcome: Outcome[SweepRecord], to: Terminal) -> None:
     to.print()
     to.print(sweep_table(outcome.result))
     to.print(f"rows and adapters: {shown(outcome.path)}", highlight=False)
+    to.print(f"report: {shown(outcome.path / 'report.html')}", highlight=False)

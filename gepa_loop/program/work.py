@@ -137,6 +137,7 @@ def sweep(
 ) -> Outcome[SweepRecord]:
     """Distill one prompt under every cell of a grid; the cells are made of the config and the settings of `flags`."""
     from gepa_loop.config.grids import cell_configs, grid_source
+    from gepa_loop.show.sweep_report import write_sweep_report
     from gepa_loop.sweep import check_cells, run_sweep
     from gepa_loop.task.sources import settle
 
@@ -155,4 +156,6 @@ def sweep(
     over = replace(flags, config=grid_source(grid, config))
     with open_session(SWEEP, over, inputs, caller) as opened:
         lab, run, view = opened
-        return Outcome(run.path, run_sweep(lab, grid, configs, prompt, run, view))
+        result = run_sweep(lab, grid, configs, prompt, run, view)
+        write_sweep_report(run.path)
+        return Outcome(run.path, result)
