@@ -10,6 +10,7 @@ from gepa_loop.config.load import load_config
 from gepa_loop.errors import ConfigError, TaskError
 from gepa_loop.run.files import write_json
 from gepa_loop.session import _checked_lab, _searched, open_session
+from gepa_loop.show.caller import MUTE
 
 
 def test_a_reflection_model_is_asked_only_where_something_is_left_to_search(tmp_path: Path) -> None:
@@ -32,14 +33,16 @@ def test_what_trains_by_its_config_and_writes_no_questions_refuses_to_be_asked_f
     config = load_config("smoke", ["distill.questions=4"], env={})
     # Cells have configs of their own, and what does not train asks for nothing.
     for command in (Command("new", trains=True, cells=True), OPTIMIZE, EVALUATE):
-        _checked_lab(command, config, {}, Inputs(check=lambda lab: None), None)
+        _checked_lab(command, config, {}, Inputs(check=lambda lab: None), None, MUTE)
 
 
 def test_only_what_makes_references_does_without_answers(tmp_path: Path) -> None:
     file = tmp_path / "t.jsonl"
     file.write_text("".join(json.dumps({"question": f"What is {n} + {3 * n}?"}) + "\n" for n in range(100)))
     config = load_config("smoke", ["task.kind=jsonl", f"task.name={file}"], env={})
-    assert _checked_lab(DISTILL, config, {}, Inputs(check=lambda lab: None), None).task.answers == "none"
+    assert (
+        _checked_lab(DISTILL, config, {}, Inputs(check=lambda lab: None), None, MUTE).task.answers == "none"
+    )
     for command in (OPTIMIZE, EVALUATE, LOOP, SWEEP):
         with pytest.raises(TaskError, match=f"has no answers: `{command.name}` has nothing to score"):
-            _checked_lab(command, config, {}, Inputs(check=lambda lab: None), None)
+            _checked_lab(command, config, {}, Inputs(check=lambda lab: None), None, MUTE)
