@@ -26,11 +26,11 @@ ARGUMENTS = [
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A browser with a new profile. Without Chromium the test is skipped, and fails where CI or GEPA_LOOP_NEEDS_BROWSER is set."""
+    """A browser with a new profile. Without Chromium the test is skipped, and fails where CI or NEEDS_BROWSER is set."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         why = "no Chromium on this machine (apt-get install chromium)"
-        if os.environ.get("CI") or os.environ.get("GEPA_LOOP_NEEDS_BROWSER") == "1":
+        if os.environ.get("CI") or os.environ.get("NEEDS_BROWSER") == "1":
             pytest.fail(why)
         pytest.skip(why)
     from playwright.sync_api import sync_playwright
