@@ -277,9 +277,10 @@ def test_the_plan_says_what_a_run_may_cost(optimize: Runs) -> None:
     assert "the search ends before it passes optimize.max_usd = 5" in shown
     # Of a round, with 4 samples an item: baseline 24 items, search 60 rollouts; 64 items of the race for the model, three prompts and,
     # after step 2, their students; one student with 16 rollouts and a check of 8 items, two with 24 and 2 checks, and these and
-    # their prompts on 16 items; and test thrice, with a greedy reply besides.
+    # their prompts on 16 items; and test thrice, with a greedy reply besides; and the
+    # greedy replies of its items once more.
     race, trained = 4 * 64 * (1 + 3 + 3), 16 + 4 * 8 + 2 * (24 + 4 * 2 * 8)
-    total = 4 * 24 + 60 + race + trained + 4 * 16 * 2 * 2 + 3 * 16 * 5
+    total = 4 * 24 + 60 + race + trained + 4 * 16 * 2 * 2 + 3 * 16 * 5 + 16
     whole = next(line.split() for line in optimize.shown.splitlines() if line.startswith("in all"))
     assert whole[2] == f"{total:,}" and whole[-1] == "$2.66"
     assert optimize.api.messages == [] and not (optimize.cwd / "runs").exists()

@@ -96,4 +96,4 @@ class CostsRecord(TypedDict):
     tokens_per_second: float
     """How fast this machine reads prompts, several at a time."""
     worth: WorthRecord | None
-    """Of the student; null where there is none."""
+    """Of the student; null where there is none, or it may gain nothing over the bare model: its tokens pay for nothing then."""

@@ -80,7 +80,7 @@ def distill(flags: Flags, prompt: Candidate, source: str, task: Task | None, cal
     """Distill one prompt, and measure what its student keeps; `source` is where the prompt came from."""
     with open_session(DISTILL, flags, Inputs({source: prompt}, task=task), caller) as opened:
         from gepa_loop.show.report.write import write_report
-        from gepa_loop.stages.costs import Replies, write_costs
+        from gepa_loop.stages.costs import replies_of, write_costs
         from gepa_loop.stages.distillation import distill_alone
         from gepa_loop.stages.questions import with_questions
         from gepa_loop.stages.references import with_references
@@ -93,7 +93,7 @@ def distill(flags: Flags, prompt: Candidate, source: str, task: Task | None, cal
         result = measure(lab, prompt, done.adapter, run, view)
         adapter = run.path / "distill" / prompt.id / "adapter"
         cards = result[result["decides"]]
-        replies = Replies(cards["prompted"]["tokens"], cards["student"]["tokens"])
+        replies = replies_of(cards["student_minus_base"], cards["prompted"], cards["student"])
         costs = write_costs(lab, prompt, replies, run, view)
         report, answers = write_report(run.path), lab.task.answers == "given"
         return Distillation(run.path, result, done, adapter, costs, report, answers)
@@ -120,14 +120,14 @@ def loop(flags: Flags, task: Task | None, caller: Caller) -> Looped:
         from gepa_loop.loop import run_loop
         from gepa_loop.scores.outcome import missing_gain
         from gepa_loop.show.report.write import write_report
-        from gepa_loop.stages.costs import Replies, write_costs
+        from gepa_loop.stages.costs import replies_of, write_costs
         from gepa_loop.task.prompts import read_prompt
 
         lab, run, view = opened
         result = run_loop(lab, seed_prompt(lab.config.optimize), run, view)
         missing = missing_gain(lab.config.loop.alpha, result)
-        prompt, tokens = read_prompt(run.path / result["prompt"]), result["tokens"]
-        replies = Replies(tokens["prompted"], tokens["student"]) if "student" in tokens else None
+        prompt, test = read_prompt(run.path / result["prompt"]), result["test"]
+        replies = replies_of(test["student_minus_base"], test["prompted"], test["student"])
         costs = write_costs(lab, prompt, replies, run, view)
         return Looped(run.path, result, costs, write_report(run.path), missing)
 

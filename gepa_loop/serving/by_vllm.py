@@ -100,4 +100,5 @@ def vllm_words(finished: Finished, serving: Serving) -> list[str]:
 def become_vllm(words: Sequence[str]) -> NoReturn:
     """Replace this process by vLLM's server, whose signals are then its own."""
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "vllm.entrypoints.cli.main", *words])
+    # -P: a folder of that name in the working directory is none of it.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "vllm.entrypoints.cli.main", *words])

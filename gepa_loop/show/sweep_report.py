@@ -52,7 +52,7 @@ def write_sweep_report(run: Path) -> Path:
     result = read_record(run / "result.json", SweepRecord)
     # One that was asked for more since then has further seeds.
     cells = [cell for cell in cells_of(run) if cell.seed in result["seeds"]]
-    plotly, script = get_plotlyjs(), part("report/sweep.js")
+    plotly, script = get_plotlyjs(), part("report/charts.js")
     page = render(
         "report/sweep.html.j2",
         run=run.name,

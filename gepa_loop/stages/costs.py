@@ -16,6 +16,7 @@ from gepa_loop.model.device import device_name
 from gepa_loop.optimize.records import SearchRecord
 from gepa_loop.run.directory import Run
 from gepa_loop.run.files import read_json, read_jsonl, write_json
+from gepa_loop.scores.records import CardRecord, DifferenceRecord
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.plan import calls
 from gepa_loop.stages.records import CallRow
@@ -32,6 +33,15 @@ class Replies:
 
     prompted: float
     student: float
+
+
+def replies_of(
+    gained: DifferenceRecord | None, prompted: CardRecord, student: CardRecord | None
+) -> Replies | None:
+    """For `write_costs`: None where it is not sure that the student gains anything over the bare model, as its tokens pay for nothing then."""
+    if student is None or gained is None or gained["ci"][0] <= 0:
+        return None
+    return Replies(prompted["tokens"], student["tokens"])
 
 
 def write_costs(

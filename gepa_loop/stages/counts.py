@@ -10,6 +10,7 @@ from gepa_loop.config.recipe import on_policy_share, reads_prompt, warm_start
 from gepa_loop.config.tables import EvaluateConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.scores.card import ways
+from gepa_loop.stages.items import READ
 from gepa_loop.stages.race import course
 from gepa_loop.task.dealing import RACE
 from gepa_loop.task.judge import JUDGEMENTS, REPLIES
@@ -98,6 +99,7 @@ def loop_stages(config: Config, search: int) -> dict[str, int]:
         * (looked * sum(count for _, count in rungs) + 2 * finalists * splits.select),
         # The bare model, and of each round its prompt and its student.
         "test": (1 + 2 * rounds) * splits.test * sum(one.samples for one in ways(config.evaluate).values()),
+        "items": min(READ, splits.test),
     }
 
 
@@ -115,6 +117,7 @@ def distill_stages(config: Config, references: bool) -> dict[str, int]:
         "training": student.trained + student.recorded,
         "checks": student.checks,
         "test": tested(config.evaluate, splits),
+        "items": min(READ, splits.test),
     }
 
 
@@ -129,7 +132,9 @@ def judged(config: Config, command: Command, search: int = 0) -> int | None:
         return None
     if command.rounds:
         unread = 0 if reads else sum((one.recorded + one.trained) * n for one, n in distillations(config))
-        most = loop_rollouts(config, search) - config.loop.rounds * unread
+        # What is read token by token is not scored again.
+        read = loop_stages(config, search)["items"]
+        most = loop_rollouts(config, search) - read - config.loop.rounds * unread
     else:
         unread = 0 if reads else student.recorded + student.trained
         most = command.searches * search

@@ -89,6 +89,9 @@ def test_a_process_becomes_vllm(tmp_path: Path) -> None:
     package = tmp_path / "vllm" / "entrypoints" / "cli"
     package.mkdir(parents=True)
     (package / "main.py").write_text("import os, sys\nprint(os.getpid(), sys.argv[1:])\n")
+    here = tmp_path / "here"
+    (here / "vllm").mkdir(parents=True)
+    (here / "vllm" / "__init__.py").write_text("print('not this one')\n")
     code = (
         "import os; print(os.getpid(), end=' ')\n"
         "from gepa_loop.serving.by_vllm import become_vllm\n"
@@ -96,7 +99,7 @@ def test_a_process_becomes_vllm(tmp_path: Path) -> None:
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, cwd=tmp_path
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, cwd=here
     )
     before, after, words = done.stdout.split(" ", 2)
     assert before == after and words.strip() == "['serve', 'a b']"

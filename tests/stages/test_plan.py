@@ -17,9 +17,10 @@ from gepa_loop.lab import Lab, open_lab, seed_prompt
 from gepa_loop.loop import run_loop
 from gepa_loop.optimize.plan import plan_search
 from gepa_loop.run.directory import open_run
-from gepa_loop.run.files import read_json, read_jsonl
+from gepa_loop.run.files import append_jsonl, read_json, read_jsonl
 from gepa_loop.sampling.base import Completion, Sampler, Sampling
 from gepa_loop.sampling.canary import TEXTS
+from gepa_loop.stages.costs import Replies, replies_of, write_costs
 from gepa_loop.stages.counts import distillation, distillations, judged, loop_rollouts
 from gepa_loop.stages.distillation import Below, distill_candidate
 from gepa_loop.stages.search import open_proposer
@@ -136,7 +137,8 @@ def test_a_loop_takes_no_more_than_what_is_counted(tmp_path: Path, sets: tuple[s
     else:
         assert distillations(lab.config) == [(distillation(lab.config), 1)]
     assert result["status"] == "null"
-    unused += 16 * 5
+    # Nor are the items of test read token by token.
+    unused += 16 * 5 + 16
     with open_run(tmp_path / "r", lab.identity()) as opened:
         assert run_loop(lab, prompt, opened, Silent()) == result  # read, and nothing is sampled
     assert sampler.rollouts == planned - unused + len(TEXTS)
@@ -164,7 +166,7 @@ def test_the_plan_names_what_is_counted(
     rows = lines_of(told)
     counts = {name: int(cells[0].replace(",", "")) for name, cells in rows.items() if cells[0][0].isdigit()}
     parts = {"baseline": 4 * 24, "search": 48, "prompts": 0, "training": 72, "checks": 112}
-    whole = {**parts, "students": 2 * 64, "test": 3 * 16 * 5}
+    whole = {**parts, "students": 2 * 64, "test": 3 * 16 * 5, "items": 16}
     assert {name: counts[name] for name in whole} == whole
     assert counts["in all"] == sum(whole.values())
     assert rows["training"][1:] == ["576", "?"] and rows["in all"][2] == "?"
@@ -214,11 +216,8 @@ def test_a_plan_takes_the_time_of_earlier_runs_and_a_run_says_what_it_took(
         sum(row["seconds"] for row in rows if row["stage"] != "costs")
     )
     assert costs["usd"]["total"] == costs["usd"]["gpu"] == pytest.approx(sum(seconds.values()) / 1200)
-    worth = costs["worth"]
-    assert worth is not None and worth["saved"] == 31 and worth["now"]["reply"] is not None
-    saved = 31 * 3 / 3600 / costs["tokens_per_second"]
-    assert worth["anew"]["break_even"] == pytest.approx(costs["usd"]["gpu"] / saved, abs=1)
-    assert f"its tokens have paid for it after {worth['anew']['break_even']:,} calls" in told
+    # A random model's student gains nothing, so that its tokens pay for nothing.
+    assert costs["worth"] is None and "a call reads" not in told and "paid for it" not in told
     assert "took " in told and ", machine $" in told
     # Prices are no part of what a run is: it goes on under others, and says so.
     assert run(["distill", *words, "--run-name", "r", "--set", "cost.gpu_usd_hour=6"]) == 0
@@ -230,6 +229,36 @@ def test_a_plan_takes_the_time_of_earlier_runs_and_a_run_says_what_it_took(
     assert run(["plan", *words]) == 0
     shown = capsys.readouterr().out
     assert "as in run r" in shown and "?" not in lines_of(shown)["training"]
+
+
+def card(tokens: float) -> Any:
+    return {"tokens": tokens}
+
+
+def test_what_a_student_saves_is_said_where_it_gains_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEPA_LOOP_CACHE", str(tmp_path / "cache"))
+    gained: Any = {"mean": 0.2, "ci": [0.01, 0.4], "p": 0.01}
+    unsure: Any = {"mean": 0.2, "ci": [0.0, 0.4], "p": 0.06}
+    replies = replies_of(gained, card(9.0), card(7.0))
+    assert replies == Replies(9.0, 7.0)
+    assert replies_of(unsure, card(9.0), card(7.0)) is None
+    assert replies_of(None, card(9.0), None) is None
+    lab = open_lab(load_config("smoke", ["cost.gpu_usd_hour=3"], env={}))
+    with open_run(tmp_path / "r", lab.identity(command="distill")) as opened:
+        append_jsonl(opened.path / "stages.jsonl", [STAGE])
+        costs = write_costs(lab, Candidate("Answer with a number."), replies, opened, Silent())
+    assert read_json(tmp_path / "r" / "costs.json", CostsRecord)["worth"] == costs["worth"]
+    worth = costs["worth"]
+    assert worth is not None and worth["saved"] == 31
+    assert (worth["now"]["reply"], worth["after"]["reply"]) == (9.0, 7.0)
+    assert costs["usd"]["total"] == pytest.approx(0.3)
+    saved = 31 * 3 / 3600 / costs["tokens_per_second"]
+    assert worth["anew"]["break_even"] == pytest.approx(0.3 / saved, abs=1)
+
+
+STAGE: StageRow = {"stage": "distill", "round": None, "candidate": None, "seconds": 360.0}
 
 
 def test_what_a_judge_reads_is_made_of_what_a_command_does() -> None:
@@ -247,5 +276,5 @@ def test_what_a_judge_reads_is_made_of_what_a_command_does() -> None:
     # Two students of three steps, and one of two.
     unread = 2 * (student.trained + student.recorded) + distillation(config, 2).trained
     assert student.trained == 24 and distillation(config, 2).trained == 16 and not student.recorded
-    assert judged(config, LOOP, 100) == loop_rollouts(config, 100) - unread + spread
+    assert judged(config, LOOP, 100) == loop_rollouts(config, 100) - 16 - unread + spread
     assert judged(config, SWEEP) is None and judged(config, EVALUATE) is None

@@ -24,9 +24,8 @@ def cost_and_break_even(told: Told) -> Tile | None:
     costs = read_json(file, CostsRecord)
     whole = minutes(sum(costs["seconds"].values()))
     took = f"it took {whole} minutes on {costs['device']}{paid_text(costs['usd'])}"
-    gained, worth = told.gap("student_minus_base", told.decides), costs["worth"]
-    if worth is None or gained is None or gained["ci"][0] <= 0:
-        # Tokens that are saved by a student that does nothing pay for nothing.
+    worth = costs["worth"]
+    if worth is None:
         return Tile("minutes that it took", whole, "", (took,))
     calls = worth["anew"]["break_even"]
     if calls is None:

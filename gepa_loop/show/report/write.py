@@ -46,7 +46,7 @@ def page(told: Told) -> str:
     shown, parts = read_shown(told), stages(told)
     groups, marked = group(told, shown), marks(shown)
     config, is_toml = config_text(told)
-    plotly, script = get_plotlyjs(), part("report/script.js")
+    plotly, script = get_plotlyjs(), page_script()
     text = render(
         "report/page.html.j2",
         told=told,
@@ -96,6 +96,11 @@ def render(name: str, **values: object) -> str:
 def part(name: str) -> str:
     """A file that stands within pages."""
     return resources.files("gepa_loop.show").joinpath(*name.split("/")).read_text("utf-8")
+
+
+def page_script() -> str:
+    """What a run's page runs besides plotly.js: its charts' colours and its table of items."""
+    return part("report/charts.js") + part("report/script.js")
 
 
 def policy(*scripts: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gepa_loop.errors import ConfigError, GepaLoopError
 from gepa_loop.outside.redact import printable
 from gepa_loop.show.report.read import Told, read_told
-from gepa_loop.show.report.write import page, part, policy, render
+from gepa_loop.show.report.write import page, page_script, part, policy, render
 from gepa_loop.show.view.compare import compare
 from gepa_loop.show.view.listing import listed, runs_of
 
@@ -49,7 +49,7 @@ class Pages:
             text = page(self._told(request.path_params["name"]))
         except GepaLoopError as error:
             return _failed(error)
-        allowed = policy(get_plotlyjs(), part("report/script.js"))
+        allowed = policy(get_plotlyjs(), page_script())
         return HTMLResponse(text, headers=_headers(allowed))
 
     def compare(self, request: Request) -> Response:

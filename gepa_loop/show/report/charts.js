@@ -1,16 +1,18 @@
 "use strict";
-/* The colours of a sweep's charts. */
+/* The colours of charts, which follow the page's own. */
 (() => {
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   function draw() {
     const ink = colour("--ink"), muted = colour("--muted"), line = colour("--line");
-    const roles = { accent: colour("--accent"), other: muted };
+    const roles = { accent: colour("--accent"), other: muted, warn: colour("--warn") };
     for (const area of document.querySelectorAll("[data-figure]")) {
       const figure = JSON.parse(document.getElementById(area.dataset.figure).textContent);
       for (const trace of figure.data) {
-        trace.line = { ...trace.line, color: roles[trace.meta.role] };
-        trace.marker = { color: roles[trace.meta.role] };
+        const own = roles[trace.meta.role];
+        trace.line = { ...trace.line, color: own };
+        const marker = trace.marker || {};
+        trace.marker = { ...marker, color: own, line: { ...(marker.line || {}), color: own } };
       }
       const layout = figure.layout;
       layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0,0,0,0)";
