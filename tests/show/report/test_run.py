@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hostile import changed
 
 from gepa_loop.cli import run as command
 from gepa_loop.config.load import load_config
+from gepa_loop.cost.records import CostsRecord
 from gepa_loop.errors import ConfigError, RunDirectoryError
 from gepa_loop.optimize.records import CandidateRow
 from gepa_loop.run.files import read_json, read_jsonl
@@ -99,6 +101,19 @@ def test_commands_versions_and_what_it_took(made: Path) -> None:
     spent = read_json(made / "l" / "round_00" / "optimize" / "result.json")["spent"]
     assert f"{spent['rollouts']:,} rollouts" in told["search of round 00"]
     assert "generate" in told["of the students' time"]
+
+
+@pytest.mark.parametrize("name", ["d", "l"])
+def test_what_is_saved_is_said_of_a_student_that_gains(made: Path, name: str) -> None:
+    result = read_json(made / name / "result.json", dict[str, Any])
+    cards = result["test"] if name == "l" else result[result["decides"]]
+    worth = read_json(made / name / "costs.json", CostsRecord)["worth"]
+    assert (worth is not None) == (cards["student_minus_base"]["ci"][0] > 0)
+    if name == "l":
+        assert worth is not None, "its student gains, or this test says nothing"
+        assert worth["saved"] == result["tokens"]["prompt"] - result["tokens"].get("bare", 0)
+        replies = worth["now"]["reply"], worth["after"]["reply"]
+        assert replies == (cards["prompted"]["tokens"], cards["student"]["tokens"])
 
 
 def test_curves_are_those_of_the_metrics(made: Path) -> None:
