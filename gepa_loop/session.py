@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gepa_loop.lab import Lab
     from gepa_loop.run.directory import Run
     from gepa_loop.stages.observer import Observer
+    from gepa_loop.start.plan import Plan
     from gepa_loop.task.own import Task
     from gepa_loop.task.prompts import Candidate
 
@@ -85,14 +86,18 @@ def open_session(
     notes = [
         check_origin(adapter.origin, lab.base.origin, source) for source, adapter in inputs.adapters.items()
     ]
-    _print_facts(lab, prompts, notes, caller)
+    facts, warnings = _print_facts(lab, prompts, notes, caller)
     if command.writes_questions:
         _check_questions(lab, prompts, path, flags, caller)
     if flags.dry_run:
+        from gepa_loop.start.plan import DryRun
+
+        made = None
         if command.searches or command.trains:
-            _print_plan(lab, command, next(iter(prompts.values())), flags.measure, caller)
+            made = _print_plan(lab, command, next(iter(prompts.values())), flags.measure, caller)
         for line in (f"would write {shown(path)}", *inputs.facts):
-            caller.facts.print(line, highlight=False)
+            caller.results.print(line, highlight=False)
+        caller.planned(DryRun(command.name, path, (*facts, *inputs.facts), warnings, made))
         raise typer.Exit
     if command.searches and (flags.fresh or not _searched(command, settings.loop, path)):
         from gepa_loop.stages.search import check_search
@@ -157,13 +162,9 @@ def _check_questions(
         caller.facts.print(check_writer(lab, next(iter(prompts.values()))), highlight=False)
 
 
-def _print_plan(lab: Lab, command: Command, prompt: Candidate, measure: bool, caller: Caller) -> None:
-    from gepa_loop.model.outline import outline
+def _print_plan(lab: Lab, command: Command, prompt: Candidate, measure: bool, caller: Caller) -> Plan:
     from gepa_loop.show.costs import plan_lines, plan_table
-    from gepa_loop.stages.counts import students_a_round
-    from gepa_loop.stages.plan import plan
-    from gepa_loop.start.machine import find_machine
-    from gepa_loop.start.room import least_memory
+    from gepa_loop.start.plan import plan
 
     if lab.task.judge is not None:
         lab.task.judge.remote.provider()  # a missing key is found for nothing
@@ -172,13 +173,10 @@ def _print_plan(lab: Lab, command: Command, prompt: Candidate, measure: bool, ca
         caller.facts.print(f"measuring a sample of rollouts{steps}", highlight=False)
     made = plan(lab, command, prompt, measure)
     if made.stages:
-        caller.facts.print(plan_table(made, lab.config.cost.gpu_usd_hour), soft_wrap=False)
-    memory: Mapping[str, float] = {}
-    if made.trains:
-        most = students_a_round(lab.config) if command.rounds else 1
-        memory = least_memory(lab.config, outline(lab.config.model), find_machine(Path.cwd()), most)
-    for line in plan_lines(made, memory):
-        caller.facts.print(line, highlight=False)
+        caller.results.print(plan_table(made, lab.config.cost.gpu_usd_hour), soft_wrap=False)
+    for line in plan_lines(made):
+        caller.results.print(line, highlight=False)
+    return made
 
 
 def _searched(command: Command, settings: LoopConfig, path: Path) -> bool:
@@ -286,10 +284,14 @@ def _checked_lab(
 
 def _print_facts(
     lab: Lab, prompts: Mapping[str, Candidate], notes: Sequence[str | None], caller: Caller
-) -> None:
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Print what was resolved and what to be wary of, and return both."""
     told = (lab.prompt_facts(prompt, source) for source, prompt in prompts.items())
-    for line in (*lab.facts(), *told):
-        caller.facts.print(line, highlight=False)
     overlaps = (lab.overlap(candidate, source) for source, candidate in prompts.items())
-    for line in (*lab.task.warnings(), *filter(None, overlaps), *filter(None, notes)):
+    facts = (*lab.facts(), *told)
+    warnings = (*lab.task.warnings(), *filter(None, overlaps), *filter(None, notes))
+    for line in facts:
+        caller.facts.print(line, highlight=False)
+    for line in warnings:
         caller.warnings.print(Text.assemble(("warning:", "yellow"), " ", printable(line)), highlight=False)
+    return facts, warnings

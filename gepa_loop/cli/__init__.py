@@ -10,7 +10,10 @@ from typing import Annotated
 
 import typer
 
-from gepa_loop.cli import after, begin, make, pages, read, sweeps
+from gepa_loop.cli import begin, make, pages, read, runs, sweeps
+from gepa_loop.cli.chat import chat
+from gepa_loop.cli.export import export
+from gepa_loop.cli.init import init
 from gepa_loop.cli.options import JsonOption
 from gepa_loop.cli.plan import plan
 from gepa_loop.cli.serve import serve
@@ -39,7 +42,7 @@ app.add_typer(runs_app, name="runs", rich_help_panel="look")
 @runs_app.callback()
 def _runs(context: typer.Context, json_file: JsonOption = None) -> None:
     if context.invoked_subcommand is None:
-        read.runs_list(json_file)
+        runs.runs_list(json_file)
 
 
 def main() -> None:
@@ -106,9 +109,9 @@ def _root(
 
 
 PANELS = {
-    "begin": (begin.init, begin.doctor, begin.check, plan),
+    "begin": (init, begin.doctor, begin.check, plan),
     "run": (make.optimize, make.distill, make.loop, make.evaluate, sweeps.sweep),
-    "use what a run made": (after.chat, serve, after.export, pages.report, pages.view),
+    "use what a run made": (chat, serve, export, pages.report, pages.view),
 }
 for _panel, _commands in PANELS.items():
     for _command in _commands:
@@ -120,6 +123,6 @@ task_app.command("check")(begin.task_check)
 prompts_app.command("list")(read.prompts_list)
 prompts_app.command("show")(read.prompts_show)
 prompts_app.command("diff")(read.prompts_diff)
-runs_app.command("list")(read.runs_list)
-runs_app.command("cells")(read.runs_cells)
-runs_app.command("remove")(read.runs_remove)
+runs_app.command("list")(runs.runs_list)
+runs_app.command("cells")(runs.runs_cells)
+runs_app.command("remove")(runs.runs_remove)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,12 @@ from gepa_loop.show.caller import ASIDE, PERSON, Caller
 from gepa_loop.show.terminal import Terminal, err, out
 
 if TYPE_CHECKING:
-    from gepa_loop.cli.records import Answer, FindingAnswer, RunAnswer
+    from gepa_loop.cli.records.begun import FindingAnswer
+    from gepa_loop.cli.records.made import DryAnswer, PlanAnswer
+    from gepa_loop.cli.records.whole import Answer, RunAnswer
     from gepa_loop.scores.records import LooksRecord
     from gepa_loop.start.doctor import Finding
+    from gepa_loop.start.plan import DryRun, Plan
 
 STANDARD_OUTPUT = "-"
 
@@ -24,9 +28,10 @@ def reader(json_file: str | None) -> Terminal:
     return err if json_file == STANDARD_OUTPUT else out
 
 
-def caller_of(json_file: str | None, quiet: bool) -> Caller:
-    """The same of a command that makes a run."""
+def caller_of(json_file: str | None, quiet: bool, command: str | None = None) -> Caller:
+    """The same of a command that makes a run, or would: its dry run writes an object, too, named after `command` where that is another's."""
     caller = ASIDE if json_file == STANDARD_OUTPUT else PERSON
+    caller = replace(caller, planned=lambda found: give(json_file, _dry(found, command or found.command)))
     return caller.quiet if quiet else caller
 
 
@@ -39,7 +44,8 @@ def head(command: str) -> Answer:
 
 def run_head(command: str, path: Path) -> RunAnswer:
     """That of a command that made a run."""
-    return {**head(command), "run": path.name, "path": str(path)}
+    whole = path.resolve()
+    return {**head(command), "run": whole.name, "path": str(whole)}
 
 
 def give(json_file: str | None, answer: Mapping[str, object]) -> None:
@@ -57,6 +63,41 @@ def give(json_file: str | None, answer: Mapping[str, object]) -> None:
     from gepa_loop.run.files import write_text
 
     write_text(Path(json_file), text)
+
+
+def _dry(found: DryRun, command: str) -> DryAnswer:
+    made = found.plan
+    return {
+        **run_head(command, found.path),
+        "dry_run": found.command,
+        "facts": list(found.facts),
+        "warnings": list(found.warnings),
+        "plan": None if made is None else _plan(made),
+    }
+
+
+def _plan(made: Plan) -> PlanAnswer:
+    pace = made.pace
+    return {
+        "stages": [
+            {"stage": s.name, "rollouts": s.rollouts, "tokens": s.tokens, "seconds": s.seconds, "usd": s.usd}
+            for s in made.stages
+        ],
+        "seconds": made.seconds,
+        "usd": made.usd,
+        "device": made.device,
+        "step": None
+        if pace is None
+        else {
+            "seconds": pace.seconds,
+            "first": pace.first,
+            "peak_gib": pace.peak_gib,
+            "source": pace.source,
+        },
+        "memory_gib": dict(made.memory),
+        "notes": list(made.lines),
+        "worth": made.worth,
+    }
 
 
 def looks_of(path: Path) -> LooksRecord | None:

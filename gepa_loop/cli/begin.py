@@ -1,8 +1,7 @@
-"""The commands that a user begins with: a config from data, and whether it will do."""
+"""The commands that tell whether a config and a task will do."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,102 +9,14 @@ import typer
 from rich.text import Text
 
 from gepa_loop.cli.answer import finding, give, head, reader
-from gepa_loop.cli.options import ConfigOption, JsonOption, SetOption, say_next
-from gepa_loop.errors import EnvironmentFault, ModelError
+from gepa_loop.cli.options import ConfigOption, JsonOption, SetOption, say_next, warn
 from gepa_loop.outside.redact import printable
-from gepa_loop.show.terminal import Terminal, out
+from gepa_loop.session import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from gepa_loop.cli.records import CheckedAnswer, DoctorAnswer, TaskAnswer, TriedAnswer, WorthAnswer
-    from gepa_loop.start.guess import Ask
+    from gepa_loop.cli.records.begun import CheckedAnswer, DoctorAnswer, TaskAnswer, TriedAnswer, WorthAnswer
     from gepa_loop.start.rehearsal import Worth
     from gepa_loop.start.trial import Tried
-
-
-def init(
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data",
-            metavar="FILE",
-            help="Your data: CSV, JSONL, JSON, Parquet, a folder, or the id of a dataset on the Hugging Face hub.",
-        ),
-    ],
-    prompt: Annotated[
-        Path | None, typer.Option("--prompt", metavar="FILE", help="Your prompt, a text file.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", metavar="NAME", help="A hub id or a folder. Default: what fits this machine."
-        ),
-    ] = None,
-    question: Annotated[
-        str | None,
-        typer.Option(
-            "--question", metavar="FIELD", help="The field that is the question, or a text with {fields}."
-        ),
-    ] = None,
-    answer: Annotated[
-        str | None, typer.Option("--answer", metavar="FIELD", help="The field that is the expected answer.")
-    ] = None,
-    group: Annotated[
-        str | None,
-        typer.Option("--group", metavar="FIELD", help="Records with the same value of it stay in one split."),
-    ] = None,
-    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The file to write.")] = Path(
-        "gepa-loop.toml"
-    ),
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; take what is proposed.")] = False,
-) -> None:
-    """Look at your data and your prompt, and write a gepa-loop.toml that fits them."""
-    from gepa_loop.config.tables import ModelConfig
-    from gepa_loop.model.outline import outline
-    from gepa_loop.show.start import said_table, survey_table
-    from gepa_loop.start.guess import fixed
-    from gepa_loop.start.machine import choose_model, find_machine
-    from gepa_loop.start.proposal import propose_config
-    from gepa_loop.start.survey import survey
-    from gepa_loop.start.write import check_target, place, write_config
-    from gepa_loop.task.items import load_task
-    from gepa_loop.task.prompts import read_prompt
-    from gepa_loop.task.sources import settle
-
-    target = to.expanduser().resolve()
-    check_target(target, force)
-    text = None if prompt is None else read_prompt(prompt).text
-    found = survey(data)
-    out.print(
-        f"{data}: {len(found.records):,} records, {len(found.fields)} fields ({found.kind})", highlight=False
-    )
-    out.print(survey_table(found), soft_wrap=False)
-    machine = find_machine(next(place for place in target.parents if place.exists()))
-    chosen = choose_model(machine, model)
-    doubts: list[str] = []
-    try:
-        tokenizer = outline(ModelConfig(name=chosen[0])).tokenizer
-    except (ModelError, EnvironmentFault) as error:
-        tokenizer = None
-        doubts.append(f"lengths are estimated, as the model is not in reach yet: {error}")
-    proposal = propose_config(
-        found.at(place(data, target.parent)),
-        None if prompt is None or text is None else (place(str(prompt), target.parent), text),
-        chosen,
-        tokenizer,
-        machine,
-        fixed(question, answer, group, _ask(yes)),
-    )
-    out.print(said_table(proposal.said), soft_wrap=False)
-    config = settle(write_config(proposal, target))
-    task = load_task(config.task, config.seed, config.loop.rounds)
-    _warn([*doubts, *proposal.doubts, *task.warnings()])
-    sizes = ", ".join(f"{split} {len(items):,}" for split, items in task.splits.items() if items)
-    out.print(f"wrote {_shown(target)}: it loads, with {sizes}", highlight=False)
-    default = target == Path.cwd().resolve() / "gepa-loop.toml"
-    say_next("check", *(() if prompt else ("--prompt", "FILE")), config=None if default else _shown(target))
 
 
 def doctor(config: ConfigOption = None, sets: SetOption = None, json_file: JsonOption = None) -> None:
@@ -167,7 +78,7 @@ def check(
     for line in facts:
         to.print(line, highlight=False)
     warnings = [*lab.task.warnings(), *filter(None, [lab.overlap(candidate, source)])]
-    _warn(warnings, to)
+    warn(warnings, to)
     trial = try_items(lab, candidate.text, items)
     answer: CheckedAnswer = {
         **head("check"),
@@ -197,8 +108,8 @@ def check(
         to.print("with what is suggested, ", end="", highlight=False)
         say_next("check", *(("--prompt", str(prompt)) if prompt else ()), config=config, sets=sets, to=to)
     elif Path(source).is_file():
-        shown = str(prompt) if prompt is not None else _shown(Path(source))
-        say_next("distill", "--prompt", shown, config=config, sets=sets, to=to)
+        file = str(prompt) if prompt is not None else shown(Path(source))
+        say_next("distill", "--prompt", file, config=config, sets=sets, to=to)
     else:
         say_next("plan", config=config, sets=sets, to=to)
 
@@ -265,20 +176,3 @@ def _worth(one: Worth) -> WorthAnswer:
         "score": one.score.value,
         "feedback": one.score.feedback,
     }
-
-
-def _ask(yes: bool) -> Ask:
-    """Who decides what fields mean: a person where there is one to ask."""
-    from gepa_loop.show.start import AskPerson
-    from gepa_loop.start.guess import propose
-
-    return AskPerson(out) if not yes and sys.stdin.isatty() and out.is_terminal else propose
-
-
-def _warn(sentences: Iterable[str], to: Terminal = out) -> None:
-    for sentence in dict.fromkeys(sentences):
-        to.print(Text.assemble(("warning:", "yellow"), " ", printable(sentence)), highlight=False)
-
-
-def _shown(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

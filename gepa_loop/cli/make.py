@@ -29,12 +29,7 @@ from gepa_loop.program import tell, work
 from gepa_loop.session import shown
 
 if TYPE_CHECKING:
-    from gepa_loop.cli.records import (
-        DistilledAnswer,
-        EvaluatedAnswer,
-        LoopedAnswer,
-        OptimizedAnswer,
-    )
+    from gepa_loop.cli.records.made import DistilledAnswer, EvaluatedAnswer, LoopedAnswer, OptimizedAnswer
 
 
 def optimize(

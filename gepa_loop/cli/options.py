@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
+from gepa_loop.outside.redact import printable
 from gepa_loop.show.terminal import Terminal, out
 
 
@@ -130,3 +132,9 @@ def say_next(
 def with_setting(sets: Sequence[str] | None, key: str, value: float | str | None) -> list[str]:
     """Settings with a flag's value after them, where it is given."""
     return [*(sets or []), *([] if value is None else [f"{key}={value}"])]
+
+
+def warn(sentences: Iterable[str], to: Terminal = out) -> None:
+    """Say each of them once."""
+    for sentence in dict.fromkeys(sentences):
+        to.print(Text.assemble(("warning:", "yellow"), " ", printable(sentence)), highlight=False)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gepa_loop.cli.options import RunArgument
+from gepa_loop.cli.answer import give, reader, run_head
+from gepa_loop.cli.options import JsonOption, RunArgument
 from gepa_loop.show.terminal import out
 
+if TYPE_CHECKING:
+    from gepa_loop.cli.records.read import ReportAnswer
 
-def report(run: RunArgument) -> None:
+
+def report(run: RunArgument, json_file: JsonOption = None) -> None:
     """Write a finished run's report.html anew: the outcome of `distill`, `loop` or `sweep` as a page, to be sent to others."""
     from gepa_loop.run.find import run_folder
     from gepa_loop.session import shown
@@ -24,7 +28,10 @@ def report(run: RunArgument) -> None:
         run, lambda path: has_page(path) or is_sweep(path), "Finished runs of `distill`, `loop` and `sweep`"
     )
     write = write_sweep_report if is_sweep(folder) else write_report
-    out.print(shown(write(folder)), highlight=False)
+    page = write(folder).resolve()
+    answer: ReportAnswer = {**run_head("report", folder), "page": str(page)}
+    give(json_file, answer)
+    reader(json_file).print(shown(page), highlight=False)
 
 
 def view(

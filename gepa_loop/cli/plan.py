@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from gepa_loop.cli.options import ConfigOption, RoundsOption, SetOption, say_next, with_setting
+from gepa_loop.cli.answer import caller_of
+from gepa_loop.cli.options import (
+    ConfigOption,
+    JsonOption,
+    QuietOption,
+    RoundsOption,
+    SetOption,
+    say_next,
+    with_setting,
+)
 from gepa_loop.command import DISTILL, LOOP, Flags, Inputs
 from gepa_loop.session import open_session
 
@@ -33,6 +42,8 @@ def plan(
     ] = None,
     config: ConfigOption = None,
     sets: SetOption = None,
+    json_file: JsonOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Print what a loop or a distillation may take: rollouts, tokens, minutes, memory, US dollars, and from which call on it pays."""
     from gepa_loop.task.prompts import read_prompt
@@ -46,9 +57,10 @@ def plan(
         command, inputs = DISTILL, Inputs({str(prompt): read_prompt(prompt)})
         words = ["distill", "--prompt", str(prompt)]
         flags = Flags(config, own, dry_run=True, measure=measure)
+    caller = caller_of(json_file, quiet, "plan")
     try:
-        with open_session(command, flags, inputs):
+        with open_session(command, flags, inputs, caller):
             pass
     except typer.Exit:
-        say_next(*words, config=config, sets=own)
+        say_next(*words, config=config, sets=own, to=caller.facts)
         raise

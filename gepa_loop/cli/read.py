@@ -15,24 +15,19 @@ from gepa_loop.cli.options import (
     RoundOption,
     RunArgument,
     SetOption,
-    say_next,
 )
-from gepa_loop.errors import ConfigError
-from gepa_loop.show.terminal import out
 
 if TYPE_CHECKING:
-    from gepa_loop.cli.records import (
+    from gepa_loop.cli.records.read import (
+        ConfigAnswer,
         ExplainedAnswer,
         KeyAnswer,
         PresetsAnswer,
         PromptAnswer,
         PromptDiffAnswer,
-        RunLineAnswer,
-        RunsAnswer,
         SearchAnswer,
     )
     from gepa_loop.config.reference import Key
-    from gepa_loop.show.runs import RunLine
 
 
 def config_show(
@@ -41,13 +36,17 @@ def config_show(
     toml: Annotated[
         bool, typer.Option("--toml", help="Print a TOML file in which each key is explained.")
     ] = False,
+    json_file: JsonOption = None,
 ) -> None:
     """Print the resolved configuration as JSON, or as a file to start from."""
     from gepa_loop.config.document import whole_document
     from gepa_loop.config.load import load_config
 
     found = load_config(config, sets or ())
-    print(whole_document(found) if toml else found.model_dump_json(indent=2))
+    answer: ConfigAnswer = {**head("config show"), "config": found.model_dump(mode="json")}
+    give(json_file, answer)
+    if json_file != STANDARD_OUTPUT:
+        print(whole_document(found) if toml else found.model_dump_json(indent=2))
 
 
 def config_explain(
@@ -101,73 +100,6 @@ def config_presets(json_file: JsonOption = None) -> None:
         to.print(title, highlight=False, style="underline")
         for name, about in found.items():
             to.print(Text.assemble((name, "bold"), "  ", about), highlight=False)
-
-
-def runs_list(json_file: JsonOption = None) -> None:
-    """List the runs below ./runs, the last written first: what they are, how far, how large, what they found."""
-    from gepa_loop.run.find import all_runs
-    from gepa_loop.serving.finished import has_student
-    from gepa_loop.show.runs import run_line, runs_table
-
-    folders, to = all_runs(), reader(json_file)
-    lines = [run_line(path) for path in folders]
-    answer: RunsAnswer = {**head("runs"), "runs": [_run(one) for one in lines]}
-    give(json_file, answer)
-    if not folders:
-        to.print("there are no runs below ./runs", highlight=False)
-        say_next("init", "--data", "FILE", "--prompt", "FILE", to=to)
-        return
-    to.print(runs_table(lines), soft_wrap=False)
-    ready = next((path for path in folders if has_student(path)), None)
-    if ready is not None:
-        say_next("chat", ready.name, "--compare", to=to)
-
-
-def _run(line: RunLine) -> RunLineAnswer:
-    return {
-        "run": line.name,
-        "run_command": line.command,
-        "state": line.state,
-        "outcome": line.outcome,
-        "megabytes": line.megabytes,
-        "hours": line.hours,
-    }
-
-
-def runs_cells(run: RunArgument) -> None:
-    """Show which cells of a sweep are done, running and owed, with their learning curves so far."""
-    from gepa_loop.run.find import known_runs, run_folder
-    from gepa_loop.show.cells import cells_line, cells_table
-    from gepa_loop.stages.cells import cells_of
-    from gepa_loop.stages.grid import is_sweep
-
-    folder = run_folder(run, is_sweep, "Sweeps")
-    if not is_sweep(folder):
-        raise ConfigError(f"{run}: no sweep", known_runs(is_sweep, "Sweeps"))
-    cells = cells_of(folder)
-    out.print(cells_table(cells), soft_wrap=False)
-    out.print(cells_line(cells), highlight=False)
-
-
-def runs_remove(
-    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names below runs/.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> None:
-    """Delete runs with all that they made; the ledger of looks at test keeps what it knows."""
-    import shutil
-
-    from gepa_loop.run.directory import locked
-    from gepa_loop.run.files import disk_errors
-    from gepa_loop.run.find import named_run
-
-    folders = [named_run(name) for name in names]
-    shown = ", ".join(folder.name for folder in folders)
-    if not yes and not typer.confirm(f"Delete {shown}?"):
-        raise typer.Exit(1)
-    for folder in folders:
-        with locked(folder / ".lock", folder, "End that process first."), disk_errors(folder):
-            shutil.rmtree(folder)
-    out.print(f"deleted {shown}", highlight=False)
 
 
 def prompts_list(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from gepa_loop.cli.after import TemperatureOption, TokensOption
+from gepa_loop.cli.chat import TemperatureOption, TokensOption
 from gepa_loop.cli.options import RunArgument
 from gepa_loop.show.names import named
 from gepa_loop.show.terminal import out

@@ -24,7 +24,7 @@ from gepa_loop.errors import ConfigError
 from gepa_loop.program import tell, work
 
 if TYPE_CHECKING:
-    from gepa_loop.cli.records import SweptAnswer
+    from gepa_loop.cli.records.made import SweptAnswer
 
 
 def sweep(

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from gepa_loop.show.terminal import Terminal, err, out
 from gepa_loop.signals import interruptible
 
+if TYPE_CHECKING:
+    from gepa_loop.start.plan import DryRun
+
 # Without `force_terminal` a live view would take over standard output all the same.
 NOWHERE = Terminal(quiet=True, force_terminal=False)
+
+
+def _leave(found: DryRun) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -21,9 +29,11 @@ class Caller:
     """What is looked at before a run, and the view of what happens in it."""
     warnings: Terminal
     results: Terminal
-    """The tables and lines at the end."""
+    """The tables and lines at the end, and the plan of a dry run."""
     guard: Callable[[], AbstractContextManager[None]]
     """Around what writes to the run directory."""
+    planned: Callable[[DryRun], None] = _leave
+    """Takes what a dry run found, besides what it prints."""
 
     @property
     def quiet(self) -> Caller:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -10,7 +10,7 @@ from rich.text import Text
 
 from gepa_loop.cost.pace import Pace
 from gepa_loop.cost.records import CostsRecord, ReadingRecord, UsdRecord, WorthRecord
-from gepa_loop.stages.plan import Plan, PlannedStage
+from gepa_loop.start.plan import Plan, PlannedStage
 from gepa_loop.task.judge import dollars
 
 UNKNOWN = "?"
@@ -50,16 +50,16 @@ def plan_table(made: Plan, gpu_usd_hour: float | None) -> Table:
     return table
 
 
-def plan_lines(made: Plan, memory: Mapping[str, float]) -> Iterator[str]:
-    """What stands below the table; `memory` is GiB by what takes them."""
+def plan_lines(made: Plan) -> Iterator[str]:
+    """What stands below the table."""
     yield from made.lines
     yield f"minutes as a sample of rollouts ran on {made.device}{_pace_text(made.pace) if made.trains else ''}"
     if made.trains and made.pace is None:
         yield "minutes of training are not known, as nothing like it was trained here: `gepa-loop plan --measure` times three steps"
-    if memory:
-        parts = ", ".join(f"{name} {_tenths(size)}" for name, size in memory.items())
+    if made.memory:
+        parts = ", ".join(f"{name} {_tenths(size)}" for name, size in made.memory.items())
         peak = "" if made.pace is None else f"; a step took {_tenths(made.pace.peak_gib)} in all"
-        yield f"memory: {_tenths(sum(memory.values()))} GiB and activations: {parts}{peak}"
+        yield f"memory: {_tenths(sum(made.memory.values()))} GiB and activations: {parts}{peak}"
     if made.worth is not None:
         yield from worth_lines(made.worth)
 

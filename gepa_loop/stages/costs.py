@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gepa_loop.config.cost import CostConfig
+from gepa_loop.cost.calls import calls
 from gepa_loop.cost.pace import keep_pace, pace_of
 from gepa_loop.cost.reading import tokens_per_second
 from gepa_loop.cost.records import CostsRecord, UsdRecord
@@ -18,7 +19,6 @@ from gepa_loop.run.directory import Run
 from gepa_loop.run.files import read_json, read_jsonl, write_json
 from gepa_loop.scores.records import CardRecord, DifferenceRecord
 from gepa_loop.stages.observer import Observer
-from gepa_loop.stages.plan import calls
 from gepa_loop.stages.records import CallRow
 from gepa_loop.stages.timing import seconds_by_stage
 from gepa_loop.task.judge import RECORD, Record

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from gepa_loop.command import Command
 from gepa_loop.config.recipe import reads_prompt
 from gepa_loop.config.whole import Config
+from gepa_loop.cost.calls import calls
 from gepa_loop.cost.pace import Pace, known_pace
 from gepa_loop.cost.reading import tokens_per_second
-from gepa_loop.cost.records import CallRecord, WorthRecord
+from gepa_loop.cost.records import WorthRecord
 from gepa_loop.cost.worth import Took, worth
 from gepa_loop.lab import Lab
 from gepa_loop.model.device import device_name
+from gepa_loop.model.outline import outline
 from gepa_loop.optimize.plan import Plan as SearchPlan
 from gepa_loop.optimize.plan import plan_search, seconds_a_rollout
 from gepa_loop.stages.counts import (
@@ -27,8 +30,10 @@ from gepa_loop.stages.counts import (
 )
 from gepa_loop.stages.race import rung_steps
 from gepa_loop.stages.search import open_proposer
+from gepa_loop.start.machine import find_machine
+from gepa_loop.start.room import least_memory
 from gepa_loop.task.judge import dollars, messages_for
-from gepa_loop.task.prompts import NO_PROMPT, Candidate
+from gepa_loop.task.prompts import Candidate
 from gepa_loop.task.scorers import Reading
 
 TRAINING = "training"
@@ -59,6 +64,8 @@ class Plan:
     pace: Pace | None
     """Of a training step; None where nothing trains, and where it is not known."""
     trains: bool
+    memory: Mapping[str, float]
+    """GiB by what takes them, at least; empty where nothing trains."""
     worth: WorthRecord | None
     """Of a student; None where none is made."""
 
@@ -73,6 +80,21 @@ class Plan:
         """Of models behind APIs."""
         known = [one.usd for one in self.stages if one.usd is not None]
         return sum(known) if len(known) == len(self.stages) else None
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a command found out before it would have begun."""
+
+    command: str
+    path: Path
+    """The directory of its run."""
+    facts: tuple[str, ...]
+    """What was resolved."""
+    warnings: tuple[str, ...]
+    """Reasons not to trust a score."""
+    plan: Plan | None
+    """None where nothing is searched or trained."""
 
 
 def plan(lab: Lab, command: Command, prompt: Candidate, measure: bool) -> Plan:
@@ -104,10 +126,16 @@ def plan(lab: Lab, command: Command, prompt: Candidate, measure: bool) -> Plan:
     stages = tuple(_stage(config, command, name, rollouts, each, pace) for name, rollouts in counts.items())
     if found is not None:
         stages = tuple(_paid(config, one, found) for one in stages)
-    made = Plan(stages, tuple(lines), device_name(lab.base.device), pace, trains, None)
+    device = device_name(lab.base.device)
     if not trains:
-        return made
-    return Plan(**{**vars(made), "worth": _worth(lab, prompt, made)})
+        return Plan(stages, tuple(lines), device, pace, trains, {}, None)
+    made = Plan(stages, tuple(lines), device, pace, trains, _memory(config, command), None)
+    return replace(made, worth=_worth(lab, prompt, made))
+
+
+def _memory(config: Config, command: Command) -> Mapping[str, float]:
+    most = students_a_round(config) if command.rounds else 1
+    return least_memory(config, outline(config.model), find_machine(Path.cwd()), most)
 
 
 def _counts(lab: Lab, command: Command, found: SearchPlan | None) -> Mapping[str, int]:
@@ -151,14 +179,14 @@ def _paid(config: Config, stage: PlannedStage, found: SearchPlan) -> PlannedStag
         # Every round has a search of its own.
         rounds = stage.rollouts // found.search_rollouts
         usd = rounds * min(config.optimize.max_usd, found.calls[1] * found.quote.usd)
-    return PlannedStage(**{**vars(stage), "usd": usd})
+    return replace(stage, usd=usd)
 
 
 def _pace(lab: Lab, command: Command, prompt: Candidate, measure: bool) -> Pace | None:
     if not measure:
         return known_pace(lab)
     from gepa_loop.distill.trainer import at_once
-    from gepa_loop.stages.timed import timed_steps
+    from gepa_loop.start.timed import timed_steps
 
     students = min(at_once(lab.config), students_a_round(lab.config)) if command.rounds else 1
     return timed_steps(lab, prompt, students)
@@ -192,19 +220,6 @@ def _worth(lab: Lab, prompt: Candidate, made: Plan) -> WorthRecord:
     now, after = calls(lab, prompt)
     reads = tokens_per_second(lab.base, lab.rollouts.renderer.tokens(prompt.text, lab.task.splits["test"][0]))
     return worth(now, after, lab.config.cost, reads, took)
-
-
-def calls(lab: Lab, prompt: Candidate) -> tuple[CallRecord, CallRecord]:
-    """What a call of `test` reads with the prompt and without it."""
-    renderer, items = lab.rollouts.renderer, lab.task.splits["test"]
-    first = items[0]
-    with_prompt, bare = renderer.system_tokens(prompt.text, first), renderer.system_tokens(NO_PROMPT, first)
-    whole = sum(map(len, renderer.all_tokens(NO_PROMPT, items))) / len(items)
-    question = whole - bare
-    return (
-        {"system": with_prompt, "question": question, "reply": None},
-        {"system": bare, "question": question, "reply": None},
-    )
 
 
 def judge_lines(lab: Lab, most: int | None) -> list[str]:
