@@ -62,3 +62,12 @@ def test_a_command_can_be_given(page: str, line: str) -> None:
 def test_a_target_exists(page: str, line: str) -> None:
     target = shlex.split(line)[1]
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE), line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_table_has_its_head_right_above_its_rule(page: Path) -> None:
+    lines = page.read_text("utf-8").splitlines()
+    rules = [n for n, line in enumerate(lines) if re.fullmatch(r"\|(\s*:?-+:?\s*\|)+", line)]
+    for n in rules:
+        assert lines[n - 1].count("|") == lines[n].count("|"), f"{page.name}:{n + 1}"
+        assert not lines[n - 2].startswith("|"), f"{page.name}:{n + 1}"
