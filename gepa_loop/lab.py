@@ -205,14 +205,12 @@ class Lab:
         """Check a prompt against every item it may meet."""
         self._check_items(prompt.text, self.task, source)
 
+    def check_bare(self) -> None:
+        """The same without a prompt, for a command that is given none."""
+        self._check_items(NO_PROMPT, self.task, f"task {self.task.name}")
+
     def _check_items(self, prompt: str, task: Task, source: str) -> None:
-        items = task.items
-        longest = max(items, key=lambda item: sum(len(content) for _, content in item.messages))
-        self.rollouts.renderer.check(prompt, [items[0], longest], self.config.sampling.max_tokens, source)
-        for item in items:
-            self.rollouts.renderer.refuse_special_tokens(
-                [content for _, content in item.messages], f"item {item.id}"
-            )
+        self.rollouts.renderer.check_all(prompt, task.items, self.config.sampling.max_tokens, source)
 
     def overlap(self, prompt: Candidate, source: str) -> str | None:
         """A warning when a prompt holds questions of the splits that judge it, as worked examples may."""

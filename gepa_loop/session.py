@@ -17,9 +17,6 @@ from gepa_loop.outside.redact import printable
 from gepa_loop.show.caller import PERSON, Caller
 
 if TYPE_CHECKING:
-    from gepa_loop.config.data import SplitSizes
-    from gepa_loop.config.recipe import DistillConfig
-    from gepa_loop.config.search import OptimizeConfig
     from gepa_loop.config.tables import LoopConfig
     from gepa_loop.config.whole import Config
     from gepa_loop.lab import Lab
@@ -57,6 +54,7 @@ def open_session(
     from gepa_loop.model.origin import check_origin
     from gepa_loop.run.identity import fingerprint
     from gepa_loop.stages.timing import Timed
+    from gepa_loop.start.known import code_marks, writers
     from gepa_loop.start.reach import check_reach
     from gepa_loop.task.sources import settle
     from gepa_loop.tracking.choose import check_tracker
@@ -72,15 +70,16 @@ def open_session(
         "command": command.name,
         "prompts": " ".join(p.id for p in prompts.values()),
         **inputs.more,
-        **_writers(command, settings.optimize, settings.distill, settings.task.splits),
-        **_code(settings, inputs.task),
+        **writers(command, settings.optimize, settings.distill, settings.task.splits),
+        **code_marks(settings, inputs.task),
     }
     label = Path(flags.config).stem if isinstance(flags.config, str) else "default"
     identity = [without_limits(settings.model_dump(mode="json")), extra]
     path = _run_path(flags.run_name or f"{command.name}-{label}-{fingerprint(identity)[:6]}")
     if (command.searches or command.trains) and (file := check_tracker(settings.track)) is not None:
         caller.facts.print(f"track {settings.track.kind} runs {file}", highlight=False)
-    check_reach(settings, command.searches and (flags.fresh or not _searched(command, settings.loop, path)))
+    finished = not flags.fresh and _finished(command, settings.loop, path)
+    check_reach(settings, command.searches and not finished)
     _print_code(settings, inputs.task, caller)
     lab = _checked_lab(command, settings, prompts, inputs, None if flags.fresh else _begun(path), caller)
     notes = [
@@ -99,45 +98,16 @@ def open_session(
             caller.results.print(line, highlight=False)
         caller.planned(DryRun(command.name, path, (*facts, *inputs.facts), warnings, made))
         raise typer.Exit
-    if command.searches and (flags.fresh or not _searched(command, settings.loop, path)):
+    if command.searches and not finished:
         from gepa_loop.stages.search import check_search
 
         check_search(lab, seed_prompt(settings.optimize))
-    with (
-        _opened(lab, prompts.values(), extra, path, flags.fresh, caller) as opened,
-        Timed(opened.view, path, began) as timed,
-    ):
-        yield opened._replace(view=timed)
-
-
-def _writers(
-    command: Command, optimize: OptimizeConfig, distill: DistillConfig, splits: SplitSizes
-) -> dict[str, str]:
-    """Who writes prompts and questions: what `auto` means depends on the environment, and a run goes on with whom it began."""
-    from gepa_loop.stages.questions import writer_name
-    from gepa_loop.stages.search import proposer_name
-
-    found = {}
-    if command.searches:
-        from gepa_loop.config.whole import check_budget
-
-        check_budget(optimize, splits)
-        found["reflection"] = proposer_name(optimize.reflection)
-    if command.writes_questions and distill.questions:
-        found["writer"] = writer_name(distill, optimize.reflection)
-    return found
-
-
-def _code(settings: Config, own: Task | None) -> dict[str, str]:
-    """Marks of the user's code that makes and scores items: a run goes on only under the same."""
-    from gepa_loop.task.made import code_mark
-
-    control = settings.distill.control
-    marks = {
-        "task.code": code_mark(settings.task, own),
-        "control.code": None if control is None else code_mark(control),
-    }
-    return {key: mark for key, mark in marks.items() if mark is not None}
+    with _opened(lab, prompts.values(), extra, path, flags.fresh, caller) as opened:
+        if finished:
+            yield opened  # what reads it again is no part of what it took
+            return
+        with Timed(opened.view, path, began) as timed:
+            yield opened._replace(view=timed)
 
 
 def _print_code(settings: Config, own: Task | None, caller: Caller) -> None:
@@ -179,13 +149,14 @@ def _print_plan(lab: Lab, command: Command, prompt: Candidate, measure: bool, ca
     return made
 
 
-def _searched(command: Command, settings: LoopConfig, path: Path) -> bool:
-    """Whether nothing is left for a reflection model to be asked."""
+def _finished(command: Command, settings: LoopConfig, path: Path) -> bool:
+    """Whether nothing is left to be searched, trained or scored; of a sweep, which may get more cells, its cells tell."""
     if command.rounds:
         from gepa_loop.loop import is_whole
 
         return is_whole(path, settings.rounds)
-    return (path / "optimize" / "result.json").exists()
+    whole = path / "optimize" / "result.json" if command.searches else path / "result.json"
+    return whole.exists() and not command.cells
 
 
 @contextmanager
@@ -271,6 +242,8 @@ def _checked_lab(
         check_references(lab)
     for source, candidate in prompts.items():
         lab.check_prompt(candidate, source)
+    if not prompts:
+        lab.check_bare()
     if command.trains:
         from gepa_loop.distill.teacher.choose import check_teacher
 

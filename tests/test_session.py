@@ -9,18 +9,20 @@ from gepa_loop.command import DISTILL, EVALUATE, LOOP, OPTIMIZE, SWEEP, Command,
 from gepa_loop.config.load import load_config
 from gepa_loop.errors import ConfigError, TaskError
 from gepa_loop.run.files import write_json
-from gepa_loop.session import _checked_lab, _searched, open_session
+from gepa_loop.session import _checked_lab, _finished, open_session
 from gepa_loop.show.caller import MUTE
 
 
 def test_a_reflection_model_is_asked_only_where_something_is_left_to_search(tmp_path: Path) -> None:
     two, three = (load_config("smoke", [f"loop.rounds={count}"], env={}).loop for count in (2, 3))
-    assert not _searched(LOOP, two, tmp_path) and not _searched(OPTIMIZE, two, tmp_path)
+    assert not _finished(LOOP, two, tmp_path) and not _finished(OPTIMIZE, two, tmp_path)
     write_json(tmp_path / "result.json", {"rounds": [{"ended": None}, {"ended": None}]})
-    assert _searched(LOOP, two, tmp_path) and not _searched(LOOP, three, tmp_path)
-    assert not _searched(OPTIMIZE, two, tmp_path)
+    assert _finished(LOOP, two, tmp_path) and not _finished(LOOP, three, tmp_path)
+    assert not _finished(OPTIMIZE, two, tmp_path)
     write_json(tmp_path / "optimize" / "result.json", {})
-    assert _searched(OPTIMIZE, two, tmp_path)
+    assert _finished(OPTIMIZE, two, tmp_path)
+    # `result.json` of another command says nothing of a search.
+    assert _finished(DISTILL, two, tmp_path) and not _finished(SWEEP, two, tmp_path)
 
 
 def test_what_trains_by_its_config_and_writes_no_questions_refuses_to_be_asked_for_them() -> None:

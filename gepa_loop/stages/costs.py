@@ -20,7 +20,7 @@ from gepa_loop.run.files import read_json, read_jsonl, write_json
 from gepa_loop.scores.records import CardRecord, DifferenceRecord
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.records import CallRow
-from gepa_loop.stages.timing import seconds_by_stage
+from gepa_loop.stages.timing import COSTS, seconds_by_stage
 from gepa_loop.task.judge import RECORD, Record
 from gepa_loop.task.prompts import Candidate
 
@@ -56,7 +56,7 @@ def write_costs(
         run: Its directory; how fast prompts are read is measured once.
         observer: Sees that the stages before have ended.
     """
-    observer.stage("costs")
+    observer.stage(COSTS)
     settings, file = lab.config.cost, run.path / FILE
     metrics = [read_jsonl(path, MetricsRow) for path in sorted(run.path.glob("**/distill/*/metrics.jsonl"))]
     steps = [row for rows in metrics for row in rows]

@@ -14,6 +14,8 @@ from gepa_loop.stages.observer import Observer
 FILE = "stages.jsonl"
 LOADING = "loading"
 """What comes before the first stage of a process."""
+COSTS = "costs"
+"""The stage that reckons with the others, and is none of them."""
 DONE = 0.05
 """Seconds that a stage takes at most whose work was done by an earlier process: those are not written, and loading is not where all are."""
 
@@ -99,6 +101,7 @@ def seconds_by_stage(folder: Path) -> dict[str, float]:
     """Seconds of a run by stage of its plan, all processes together, in the order in which they began."""
     found: dict[str, float] = {}
     for row in read_jsonl(folder / FILE, StageRow):
-        kind = kind_of(row["stage"])
+        if (kind := kind_of(row["stage"])) == COSTS:
+            continue
         found[kind] = found.get(kind, 0.0) + row["seconds"]
     return found

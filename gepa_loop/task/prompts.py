@@ -180,13 +180,33 @@ class Renderer:
                 raise PromptError(f"{source}: the model's chat template drops it")
             if len(teacher) + horizon > self.context:
                 raise PromptError(
-                    f"{source}: prompt and question take {len(teacher)} tokens and a completion up to {horizon}, "
+                    f"{source}, item {item.id}: prompt and question take {len(teacher)} tokens and a completion up to {horizon}, "
                     f"over the model's context of {self.context}",
-                    "Shorten the prompt or lower sampling.max_tokens; nothing is ever cut.",
+                    "Leave out that item, shorten the prompt or lower sampling.max_tokens; nothing is ever cut.",
                 )
             endings = {tuple(side[len(side) - max(1, len(suffix)) :]) for side in (teacher, student)}
             if len(endings) > 1 or (suffix and tuple(suffix) not in endings):
                 raise PromptError(f"{source}: the chat template ends differently with and without the prompt")
+
+    def check_all(self, prompt: str, items: Sequence[Item], horizon: int, source: str) -> None:
+        """`check` of all items: by the first and the longest, and each for special tokens."""
+        self.check(prompt, [items[0], self.longest(items)], horizon, source)
+        for item in items:
+            self.refuse_special_tokens([content for _, content in item.messages], f"item {item.id}")
+
+    def longest(self, items: Sequence[Item]) -> Item:
+        """The item with most tokens, to which any prompt adds the same; a short text may have many.
+
+        Raises:
+            PromptError: The chat template refuses an item.
+        """
+        try:
+            lengths = [len(tokens) for tokens in self.all_tokens(NO_PROMPT, items)]
+        except ModelError:
+            for item in items:
+                self.check(NO_PROMPT, [item], 0, "the chat template")  # which names the item
+            raise
+        return items[lengths.index(max(lengths))]
 
     def reply(self, tokens: Sequence[int]) -> str:
         """The text of a completion, without special tokens but for the marks of a thought."""

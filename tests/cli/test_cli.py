@@ -299,6 +299,18 @@ def test_the_seed_prompt_is_shown_before_anything_is_spent(
     assert done.returncode == 0 and said in done.stdout, done.stdout
 
 
+def test_an_item_over_the_context_is_found_before_anything_is_scored(here: Here, tmp_path: Path) -> None:
+    """Few characters, many tokens, and a command that is given no prompt."""
+    rows = [{"question": f"What is {n}?", "answer": f"{n}"} for n in range(40)]
+    rows[7] = {"question": "\u7af9" * 900, "answer": "7"}
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = ["task.kind=jsonl", "task.name=t.jsonl", "task.splits={train=10, pareto=10, select=10, test=10}"]
+    sets = [word for one in task for word in ("--set", one)]
+    done = here(tmp_path, "evaluate", "--config", "smoke", *sets)
+    assert done.returncode == 2 and "t.jsonl, item jsonl:8: prompt and question take 27" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 def test_dry_run_writes_nothing(here: Here, tmp_path: Path) -> None:
     done = here(tmp_path, "loop", "--config", "smoke", "--dry-run")
     assert done.returncode == 0 and "would write runs/loop-smoke-" in done.stdout

@@ -123,7 +123,7 @@ def rules_of(
     """
     splits, renderer = rollouts.task.splits, rollouts.renderer
     items = [item for name in SPLITS for item in splits[name] if item not in shown]
-    longest = max(items, key=lambda item: sum(len(content) for _, content in item.messages))
+    longest = renderer.longest(items)
 
     def fits(text: str) -> str | None:
         try:
