@@ -38,9 +38,8 @@ def plan_table(made: Plan, gpu_usd_hour: float | None) -> Table:
     for one in (*made.stages, whole):
         gpu = one.seconds and gpu_usd_hour and one.seconds / 3600 * gpu_usd_hour
         cells = [
-            f"{one.rollouts:,}",
-            f"{one.tokens:,}",
-            UNKNOWN if one.seconds is None else minutes(one.seconds),
+            *([f"{one.rollouts:,}", f"{one.tokens:,}"] if one.rollouts else ["-", "-"]),
+            UNKNOWN if one.seconds is None else minutes(one.seconds) if one.seconds else "-",
             *([] if made.usd == 0 else [UNKNOWN if one.usd is None else _money(one.usd)]),
             *([] if gpu_usd_hour is None else [UNKNOWN if gpu is None else _money(gpu)]),
         ]
@@ -53,7 +52,7 @@ def plan_table(made: Plan, gpu_usd_hour: float | None) -> Table:
 def plan_lines(made: Plan) -> Iterator[str]:
     """What stands below the table."""
     yield from made.lines
-    yield f"minutes as a sample of rollouts ran on {made.device}{_pace_text(made.pace) if made.trains else ''}"
+    yield f"minutes, without loading, as a sample of rollouts ran on {made.device}{_pace_text(made.pace) if made.trains else ''}"
     if made.trains and made.pace is None:
         yield "minutes of training are not known, as nothing like it was trained here: `gepa-loop plan --measure` times three steps"
     if made.memory:

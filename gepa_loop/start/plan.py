@@ -28,13 +28,15 @@ from gepa_loop.stages.counts import (
     steps_of_students,
     students_a_round,
 )
+from gepa_loop.stages.questions import open_writer
 from gepa_loop.stages.race import rung_steps
 from gepa_loop.stages.search import open_proposer
 from gepa_loop.start.machine import find_machine
 from gepa_loop.start.room import least_memory
-from gepa_loop.task.judge import dollars, messages_for
+from gepa_loop.task.judge import Judge, dollars, messages_for
 from gepa_loop.task.prompts import Candidate
 from gepa_loop.task.scorers import Reading
+from gepa_loop.writing.writers import OwnModel
 
 TRAINING = "training"
 
@@ -118,7 +120,6 @@ def plan(lab: Lab, command: Command, prompt: Candidate, measure: bool) -> Plan:
     if trains:
         lines.append(_training_line(config, command))
         pace = _pace(lab, command, prompt, measure)
-    lines += judge_lines(lab, judged(config, command, found.rollouts if found else 0))
     counts = _counts(lab, command, found)
     each = found.seconds_each if found else 0.0
     if counts and not found:
@@ -126,6 +127,12 @@ def plan(lab: Lab, command: Command, prompt: Candidate, measure: bool) -> Plan:
     stages = tuple(_stage(config, command, name, rollouts, each, pace) for name, rollouts in counts.items())
     if found is not None:
         stages = tuple(_paid(config, one, found) for one in stages)
+    if command.writes_questions and config.distill.questions:
+        stages = (_questions(lab, prompt, each), *stages)
+    if lab.task.judge is not None:
+        line, usd = _judge(lab, lab.task.judge, judged(config, command, found.rollouts if found else 0))
+        lines.append(line)
+        stages = (*stages, PlannedStage("judge", 0, 0, 0.0, usd)) if stages else ()
     device = device_name(lab.base.device)
     if not trains:
         return Plan(stages, tuple(lines), device, pace, trains, {}, None)
@@ -222,22 +229,32 @@ def _worth(lab: Lab, prompt: Candidate, made: Plan) -> WorthRecord:
     return worth(now, after, lab.config.cost, reads, took)
 
 
-def judge_lines(lab: Lab, most: int | None) -> list[str]:
-    """What a judge costs at most for so many replies; nobody is asked."""
-    judge = lab.task.judge
-    if judge is None:
-        return []
+def _questions(lab: Lab, prompt: Candidate, each: float) -> PlannedStage:
+    """Writing the questions of `distill.questions`; how long an API takes is not known, and left out."""
+    writer, longest = open_writer(lab, prompt), lab.config.sampling.max_tokens
+    if isinstance(writer, OwnModel):
+        rollouts, tokens = writer.calls * writer.rows, writer.sampling.max_tokens
+        return PlannedStage("questions", rollouts, rollouts * tokens, rollouts * each * tokens / longest, 0.0)
+    usd = writer.usd(0)
+    most = None if usd is None else min(lab.config.optimize.max_usd, writer.calls * usd)
+    return PlannedStage("questions", 0, 0, 0.0, most)
+
+
+def _judge(lab: Lab, judge: Judge, most: int | None) -> tuple[str, float | None]:
+    """What a judge costs at most for so many replies, in words and in US dollars; nobody is asked."""
     longest = max(lab.task.items, key=lambda item: sum(len(text) for _, text in item.messages))
     reply = "word " * lab.config.sampling.max_tokens
     remote, settings = judge.remote, judge.settings
     read = remote.estimate(messages_for(settings.rubric, Reading(longest, reply, reply)))
     usd = remote.usd(read, settings.max_tokens)
     how_many = "one call a reply" if most is None else f"up to {most:,} calls, fewer where replies are equal"
+    whole = None if usd is None or most is None else most * usd
     if usd is None:
         cost = "litellm knows no price, so task.judge.max_usd is not kept"
     else:
-        whole = "" if most is None else f" and {dollars(most * usd)} in all"
-        cost = f"up to {dollars(usd)} each{whole}; the run stops at task.judge.max_usd = {settings.max_usd:g}"
-    return [
-        f"judge {settings.model}: {how_many}, each up to {read:,} tokens read and {settings.max_tokens:,} written, {cost}"
-    ]
+        in_all = "" if whole is None else f" and {dollars(whole)} in all"
+        cost = (
+            f"up to {dollars(usd)} each{in_all}; the run stops at task.judge.max_usd = {settings.max_usd:g}"
+        )
+    line = f"judge {settings.model}: {how_many}, each up to {read:,} tokens read and {settings.max_tokens:,} written, {cost}"
+    return line, None if whole is None else min(whole, settings.max_usd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -536,6 +537,15 @@ def test_the_command_writes_them_and_says_so(
     shown = " ".join(capsys.readouterr().out.split())
     assert f"questions: 4 for train, to be written by anthropic/{MODEL} in up to 4 calls" in shown
     assert "80 samples of the teacher" in shown
+    usd = re.search(r"in up to 4 calls of up to \$(\S+),", shown)
+    told = re.search(r"questions - - - \$(\S+)", shown)
+    # Each is printed to a cent.
+    assert usd and told and float(told[1]) == pytest.approx(4 * float(usd[1]), abs=0.025)
+    own = [*args, "--set", "distill.writer=model", "--dry-run"]
+    assert run(own) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    most = re.search(r"in up to (\d+) rollouts of (\d+) tokens", shown)
+    assert most and f"questions {most[1]} {int(most[1]) * int(most[2]):,} " in shown
     assert run(args) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert f"train 20, 4 of them written by anthropic/{MODEL}, without answers" in shown

@@ -165,7 +165,8 @@ def test_the_plan_names_what_is_counted(
     ) in shown
     rows = lines_of(told)
     counts = {name: int(cells[0].replace(",", "")) for name, cells in rows.items() if cells[0][0].isdigit()}
-    parts = {"baseline": 4 * 24, "search": 48, "prompts": 0, "training": 72, "checks": 112}
+    assert rows["prompts"] == ["-", "-", "-"], "an objective that reads no prompt scores none"
+    parts = {"baseline": 4 * 24, "search": 48, "training": 72, "checks": 112}
     whole = {**parts, "students": 2 * 64, "test": 3 * 16 * 5, "items": 16}
     assert {name: counts[name] for name in whole} == whole
     assert counts["in all"] == sum(whole.values())

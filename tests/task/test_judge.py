@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -469,6 +470,11 @@ def test_a_dry_run_and_a_plan_ask_nobody(command: Runs) -> None:
     # Held out: 4 items * 2 before, and at 2 checks; test: 4 subjects * 4 items * (1 + 2); 16 for the spread.
     assert "judge openai/gpt-4o-mini: up to 88 calls" in command.shown
     assert "the run stops at task.judge.max_usd = 5" in command.shown
+    # In the table, and in what the student has to pay for.
+    all_calls = re.search(r"each and (\S+) in all", command.shown)
+    assert all_calls and f"judge - - - {all_calls[1]}" in " ".join(command.shown.split())
+    assert command(by_length, *DISTILL, "--dry-run", sets=("task.judge.max_usd=0.0001",)) == 0
+    assert "judge - - - $0.0001" in " ".join(command.shown.split()) and f"in all {all_calls[1]}" not in command.shown
     assert command(by_length, *DISTILL, "--dry-run", sets=("task.judge.model=openai/m",)) == 0
     assert "litellm knows no price, so task.judge.max_usd is not kept" in command.shown
     assert command(by_length, *DISTILL, "--dry-run", sets=("objective.type=grpo",)) == 0
