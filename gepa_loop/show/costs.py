@@ -96,7 +96,7 @@ def worth_lines(worth: WorthRecord) -> Iterator[str]:
             yield f"{name}: {text}"
     unpaid = worth["anew"]["break_even"] is None and worth["saved"] > 0
     if worth["price"] is not None and unpaid:
-        yield "when its tokens have paid for it is not known without what training costs: --set cost.gpu_usd_hour=..."
+        yield "when the tokens that it does not read have paid for it is not known without what training costs: --set cost.gpu_usd_hour=..."
     if worth["price"] is None:
         yield "dollars: name --set cost.gpu_usd_hour=... or cost.input_usd=... (a million tokens read), and cost.calls=... a month"
 
@@ -117,9 +117,9 @@ def _reading(worth: WorthRecord, one: ReadingRecord) -> Iterator[str]:
     if month is not None:
         yield f"a month of {worth['calls']:,} calls reads for {dollars(month['now'])} now and {dollars(month['after'])} after"
     if one["break_even"] is not None:
-        yield f"its tokens have paid for it after {one['break_even']:,} calls"
+        yield f"the tokens that it does not read have paid for it after {one['break_even']:,} calls"
     elif one["usd"] is not None and one["usd"] <= 0:
-        yield "nothing is saved, so its tokens never pay for it"
+        yield "reading less saves nothing, so it never pays"
 
 
 def minutes(seconds: float) -> str:

@@ -138,8 +138,8 @@ def test_the_third_number_is_when_tokens_have_paid(told: Told, tmp_path: Path) -
     assert tile is not None and (tile.title, tile.number) == ("calls until its tokens have paid for it", "72")
     assert tile.notes == (
         "it took 1.5 minutes on a GPU, machine $0.050",
-        "where each call reads the prompt: its tokens have paid for it after 72 calls",
-        "with a prefix cache: nothing is saved, so its tokens never pay for it",
+        "where each call reads the prompt: the tokens that it does not read have paid for it after 72 calls",
+        "with a prefix cache: reading less saves nothing, so it never pays",
     )
     write_json(tmp_path / "costs.json", {**COSTS, "worth": None})
     tile = cost_and_break_even(told)
