@@ -154,6 +154,10 @@ def evaluate(
     outcome = work.evaluate(flags, subjects, split, None, caller)
     labels = [one.label for one in subjects]
     tell.tell_evaluated(outcome, labels, caller.results)
+    if prompt is not None and adapter is None:
+        say_next("distill", "--prompt", str(prompt), config=config, sets=sets, to=caller.facts)
+    else:
+        say_next("runs", to=caller.facts)
     result = outcome.result
     means = {one.role: card["mean"] for one, card in zip(subjects, result["subjects"], strict=True)}
     answer: EvaluatedAnswer = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gepa_loop.cli.answer import give, reader, run_head
-from gepa_loop.cli.options import JsonOption, RunArgument
+from gepa_loop.cli.options import JsonOption, RunArgument, say_next
 from gepa_loop.show.terminal import out
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ def report(run: RunArgument, json_file: JsonOption = None) -> None:
     page = write(folder).resolve()
     answer: ReportAnswer = {**run_head("report", folder), "page": str(page)}
     give(json_file, answer)
-    reader(json_file).print(shown(page), highlight=False)
+    to = reader(json_file)
+    to.print(shown(page), highlight=False)
+    say_next("view", *(() if folder.parent == Path("runs") else (shown(folder.parent),)), to=to)
 
 
 def view(

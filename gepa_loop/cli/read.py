@@ -15,6 +15,7 @@ from gepa_loop.cli.options import (
     RoundOption,
     RunArgument,
     SetOption,
+    say_next,
 )
 
 if TYPE_CHECKING:
@@ -123,7 +124,13 @@ def prompts_list(
         "result": search.result,
     }
     give(json_file, answer)
-    (print_all if everything else print_front)(search, reader(json_file))
+    to = reader(json_file)
+    (print_all if everything else print_front)(search, to)
+    say_next("prompts", "show", name, "best" if search.front else "seed", *_round(number), to=to)
+
+
+def _round(number: int | None) -> tuple[str, ...]:
+    return () if number is None else ("--round", str(number))
 
 
 def prompts_show(
@@ -149,7 +156,10 @@ def prompts_show(
     if text:
         typer.echo(chosen["text"].encode(), err=json_file == STANDARD_OUTPUT)
     else:
-        print_candidate(search, chosen, reader(json_file))
+        to = reader(json_file)
+        print_candidate(search, chosen, to)
+        if to.is_terminal and chosen["id"] != pick(search, "seed")["id"]:  # a pipe gets the text and no more
+            say_next("prompts", "diff", name, "seed", chosen["id"], *_round(number), to=to)
 
 
 def prompts_diff(
@@ -177,4 +187,7 @@ def prompts_diff(
         "diff": list(lines),
     }
     give(json_file, answer)
-    print_comparison(before, after, reader(json_file))
+    to = reader(json_file)
+    print_comparison(before, after, to)
+    if to.is_terminal:  # a pipe gets a diff that can be applied
+        say_next("prompts", "show", name, after["id"], *_round(number), to=to)

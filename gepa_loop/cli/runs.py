@@ -68,6 +68,8 @@ def runs_cells(run: RunArgument, json_file: JsonOption = None) -> None:
     give(json_file, answer)
     to.print(cells_table(cells), soft_wrap=False)
     to.print(cells_line(cells), highlight=False)
+    if all(one.state == "done" for one in cells):
+        say_next("report", folder.name, to=to)
 
 
 def _cell(cell: Cell) -> CellAnswer:
@@ -102,4 +104,6 @@ def runs_remove(
             shutil.rmtree(folder)
     answer: RemovedAnswer = {**head("runs remove"), "runs": [folder.name for folder in folders]}
     give(json_file, answer)
-    reader(json_file).print(f"deleted {shown}", highlight=False)
+    to = reader(json_file)
+    to.print(f"deleted {shown}", highlight=False)
+    say_next("runs", to=to)

@@ -17,6 +17,7 @@ from gepa_loop.cli.options import (
     QuietOption,
     SetOption,
     TrackOption,
+    say_next,
     with_setting,
 )
 from gepa_loop.command import Flags
@@ -65,5 +66,6 @@ def sweep(
     caller = caller_of(json_file, quiet)
     outcome = work.sweep(flags, grid, read_prompt(prompt), str(prompt), seeds, caller)
     tell.tell_swept(outcome, caller.results)
+    say_next("runs", "cells", outcome.path.name, to=caller.facts)
     answer: SweptAnswer = {**run_head("sweep", outcome.path), "result": outcome.result}
     give(json_file, answer)

@@ -186,7 +186,8 @@ def test_a_loops_pool_is_shown_by_pareto_alone(here: Path, prompts: Prompts) -> 
 
 
 def test_list_prints_the_front_best_first(prompts: Prompts) -> None:
-    title, names, best, seed, _, stopped, reason, _ = prompts("list", "r").split("\n")
+    title, names, best, seed, _, stopped, reason, following, _ = prompts("list", "r").split("\n")
+    assert following == "next: gepa-loop prompts show r best"
     assert title.startswith("front of r, best first: 2 items of pareto, 40 of select")
     assert title.endswith(
         "the first was chosen on these items of select, so its score there is on the high side"
@@ -436,7 +437,9 @@ def test_what_a_search_writes_can_be_read(
 ) -> None:
     assert gepa_loop(["optimize", "--config", "smoke", "--run-name", "o"]) == 0
     told = capsys.readouterr().out
-    assert prompts("list", "o") in told  # the command ends with its front
+    front, _, following = prompts("list", "o").partition("next: ")
+    assert front in told  # the command ends with its front
+    assert following == "gepa-loop prompts show o best\n"
     kept = prompts("show", "o", "seed", "--text").removesuffix("\n")
     written = {path.stem: path.read_text() for path in (here / "runs/o/optimize/prompts").glob("*.txt")}
     assert kept in written.values()

@@ -474,7 +474,10 @@ def test_a_dry_run_and_a_plan_ask_nobody(command: Runs) -> None:
     all_calls = re.search(r"each and (\S+) in all", command.shown)
     assert all_calls and f"judge - - - {all_calls[1]}" in " ".join(command.shown.split())
     assert command(by_length, *DISTILL, "--dry-run", sets=("task.judge.max_usd=0.0001",)) == 0
-    assert "judge - - - $0.0001" in " ".join(command.shown.split()) and f"in all {all_calls[1]}" not in command.shown
+    assert (
+        "judge - - - $0.0001" in " ".join(command.shown.split())
+        and f"in all {all_calls[1]}" not in command.shown
+    )
     assert command(by_length, *DISTILL, "--dry-run", sets=("task.judge.model=openai/m",)) == 0
     assert "litellm knows no price, so task.judge.max_usd is not kept" in command.shown
     assert command(by_length, *DISTILL, "--dry-run", sets=("objective.type=grpo",)) == 0
