@@ -81,7 +81,8 @@ def distill(flags: Flags, prompt: Candidate, source: str, task: Task | None, cal
     with open_session(DISTILL, flags, Inputs({source: prompt}, task=task), caller) as opened:
         from gepa_loop.show.report.write import write_report
         from gepa_loop.stages.costs import replies_of, write_costs
-        from gepa_loop.stages.distillation import distill_alone
+        from gepa_loop.stages.distillation import bare_scores, distill_from
+        from gepa_loop.stages.headroom import note_headroom
         from gepa_loop.stages.questions import with_questions
         from gepa_loop.stages.references import with_references
         from gepa_loop.stages.retention import measure
@@ -89,7 +90,9 @@ def distill(flags: Flags, prompt: Candidate, source: str, task: Task | None, cal
         lab, run, view = opened
         lab = with_questions(lab, prompt, run, view)
         lab = with_references(lab, prompt, run, view)
-        done = distill_alone(lab, prompt, run, view)
+        bare = bare_scores(lab, run, view, prompt.id)
+        note_headroom(lab, prompt, bare, run, view)
+        done = distill_from(lab, prompt, bare, run, view, prompt.id)
         result = measure(lab, prompt, done.adapter, run, view)
         adapter = run.path / "distill" / prompt.id / "adapter"
         cards = result[result["decides"]]

@@ -60,7 +60,10 @@ def plan_lines(made: Plan) -> Iterator[str]:
         peak = "" if made.pace is None else f"; a step took {_tenths(made.pace.peak_gib)} in all"
         yield f"memory: {_tenths(sum(made.memory.values()))} GiB and activations: {parts}{peak}"
     if made.worth is not None:
-        yield from worth_lines(made.worth)
+        if made.seconds is None:
+            yield from worth_lines(made.worth, "`gepa-loop plan --measure`")
+        else:
+            yield from worth_lines(made.worth)
 
 
 def _pace_text(pace: Pace | None) -> str:
@@ -77,8 +80,9 @@ def costs_lines(costs: CostsRecord) -> Iterator[str]:
         yield from worth_lines(costs["worth"])
 
 
-def worth_lines(worth: WorthRecord) -> Iterator[str]:
-    """Tokens of a call now and after, dollars of a month, and from which call on the student has paid for itself."""
+def worth_lines(worth: WorthRecord, tells: str = "--set cost.gpu_usd_hour=...") -> Iterator[str]:
+    """Tokens of a call now and after, dollars of a month, and from which call on the student has paid for itself; `tells` is what
+    would tell that where it is not known."""
     now, after = worth["now"], worth["after"]
     before = now["system"] + now["question"]
     written = ""
@@ -96,7 +100,7 @@ def worth_lines(worth: WorthRecord) -> Iterator[str]:
             yield f"{name}: {text}"
     unpaid = worth["anew"]["break_even"] is None and worth["saved"] > 0
     if worth["price"] is not None and unpaid:
-        yield "when the tokens that it does not read have paid for it is not known without what training costs: --set cost.gpu_usd_hour=..."
+        yield f"when the tokens that it does not read have paid for it is not known without what training costs: {tells}"
     if worth["price"] is None:
         yield "dollars: name --set cost.gpu_usd_hour=... or cost.input_usd=... (a million tokens read), and cost.calls=... a month"
 

@@ -10,6 +10,7 @@ from gepa_loop.config.recipe import on_policy_share, reads_prompt, warm_start
 from gepa_loop.config.tables import EvaluateConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.scores.card import ways
+from gepa_loop.stages.headroom import has_headroom
 from gepa_loop.stages.items import READ
 from gepa_loop.stages.race import course
 from gepa_loop.task.dealing import RACE
@@ -113,7 +114,7 @@ def distill_stages(config: Config, references: bool) -> dict[str, int]:
     splits, student = config.task.splits, distillation(config)
     return {
         **({"references": splits.pareto + splits.test} if references else {}),
-        "baseline": splits.pareto * config.evaluate.samples,
+        "baseline": (1 + (not references and has_headroom(config))) * splits.pareto * config.evaluate.samples,
         "training": student.trained + student.recorded,
         "checks": student.checks,
         "test": tested(config.evaluate, splits),
@@ -139,7 +140,8 @@ def judged(config: Config, command: Command, search: int = 0) -> int | None:
         unread = 0 if reads else student.recorded + student.trained
         most = command.searches * search
         most += command.trains * (splits.pareto * samples + student.rollouts - unread)
-        most += command.measures_retention * tested(config.evaluate, splits)
+        if command.measures_retention:
+            most += tested(config.evaluate, splits) + has_headroom(config) * splits.pareto * samples
     return most + REPLIES * JUDGEMENTS
 
 

@@ -13,7 +13,7 @@ from gepa_loop.lab import Lab
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.run.directory import Run
 from gepa_loop.run.files import read_jsonl
-from gepa_loop.scores.statistics import item_scores
+from gepa_loop.scores.statistics import ItemScores, item_scores
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.score import scores
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
@@ -188,10 +188,23 @@ def _idle(steps: Sequence[MetricsRow]) -> Iterator[str]:
 def distill_alone(
     lab: Lab, candidate: Candidate, run: Run, observer: Observer, label: str | None = None
 ) -> Distilled:
-    """The `distill` command: the held-out score without a prompt, then the distillation; `label` is shown."""
+    """The held-out score without a prompt, then the distillation; `label` is shown."""
     label = label or candidate.id
+    return distill_from(lab, candidate, bare_scores(lab, run, observer, label), run, observer, label)
+
+
+def bare_scores(lab: Lab, run: Run, observer: Observer, label: str) -> ItemScores:
+    """What the model has on `pareto` without a prompt."""
     observer.stage("baseline", candidate=label)
-    rows = scores(lab, "pareto", NO_PROMPT, None, run.path / "baseline" / "pareto.jsonl", observer)
+    return item_scores(
+        scores(lab, "pareto", NO_PROMPT, None, run.path / "baseline" / "pareto.jsonl", observer)
+    )
+
+
+def distill_from(
+    lab: Lab, candidate: Candidate, bare: ItemScores, run: Run, observer: Observer, label: str
+) -> Distilled:
+    """The distillation of a prompt over a model that has `bare` on `pareto`."""
+    observer.stage("distill", candidate=label)
     folder = run.path / "distill" / candidate.id
-    observer.stage("distill", candidate=label or candidate.id)
-    return distill_candidate(lab, candidate, folder, observer, Below(None, item_scores(rows)))
+    return distill_candidate(lab, candidate, folder, observer, Below(None, bare))

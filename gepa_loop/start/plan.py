@@ -10,7 +10,7 @@ from gepa_loop.command import Command
 from gepa_loop.config.recipe import reads_prompt
 from gepa_loop.config.whole import Config
 from gepa_loop.cost.calls import calls
-from gepa_loop.cost.pace import Pace, known_pace
+from gepa_loop.cost.pace import Pace, keep_pace, known_pace
 from gepa_loop.cost.reading import tokens_per_second
 from gepa_loop.cost.records import WorthRecord
 from gepa_loop.cost.worth import Took, worth
@@ -196,7 +196,9 @@ def _pace(lab: Lab, command: Command, prompt: Candidate, measure: bool) -> Pace 
     from gepa_loop.start.timed import timed_steps
 
     students = min(at_once(lab.config), students_a_round(lab.config)) if command.rounds else 1
-    return timed_steps(lab, prompt, students)
+    pace = timed_steps(lab, prompt, students)
+    keep_pace(lab, pace)  # for the next plan, until a run knows better
+    return pace
 
 
 def _training_line(config: Config, command: Command) -> str:
@@ -211,7 +213,10 @@ def _training_line(config: Config, command: Command) -> str:
             )
     else:
         each = f"one student a round, as objective {config.objective.type} reads no prompt"
-    first = f", {student.recorded:,} samples of the teacher before them" if student.recorded else ""
+    first = ""
+    if student.recorded:
+        read = settings.steps * settings.rollouts - student.trained
+        first = f", {student.recorded:,} samples of the teacher before them, which stand for {read:,} of these rollouts"
     again = " and groups drawn again" if student.trained > settings.steps * settings.rollouts else ""
     return (
         f"distill: {settings.steps} steps of {settings.rollouts} rollouts{again}{first}, up to {student.tokens:,} tokens to "

@@ -57,6 +57,6 @@ def timed_steps(lab: Lab, prompt: Candidate, students: int) -> Pace:
         pupils = [Pupil(prompt, folder, lambda _: None) for folder in folders]
         train(trial, pupils, stack=None, before=dict.fromkeys((item.id for item in held_out), 0.0))
         rows = read_jsonl(folders[0] / METRICS, MetricsRow)
-    pace = pace_of(rows, f"{STEPS} steps just now", warm_up)
+    pace = pace_of(rows, f"{STEPS} steps of `plan --measure`", warm_up)
     assert pace is not None, "a training of some steps has rows"
     return pace

@@ -149,6 +149,9 @@ def test_an_error_leaves_standard_output_empty(
 
 def test_what_would_run(say: Say, place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GEPA_LOOP_CACHE", str(tmp_path))  # where no run has said how long a step takes
+    code, found, person = say("plan", *SMOKE, "--quiet")
+    assert found["dry_run"] == "loop" and "in all" in person and "next:" not in person
+    assert found["plan"]["step"] is None and found["plan"]["seconds"] is None
     code, found, person = say("plan", *SMOKE, "--prompt", "p.txt", "--measure", "--gpu-usd-hour", "2")
     _check(found, made.DryAnswer, "plan")
     assert code == 0 and found["dry_run"] == "distill" and "in all" in person and "next: gepa-loop" in person
@@ -157,11 +160,8 @@ def test_what_would_run(say: Say, place: Path, monkeypatch: pytest.MonkeyPatch, 
     training = next(stage for stage in plan["stages"] if stage["stage"] == "training")
     # Two steps of 8 rollouts of at most 8 tokens.
     assert (training["rollouts"], training["tokens"]) == (16, 128)
-    assert plan["step"]["source"] == "3 steps just now" and plan["memory_gib"]["1 student"] > 0
+    assert plan["step"]["source"] == "3 steps of `plan --measure`" and plan["memory_gib"]["1 student"] > 0
     assert plan["worth"]["saved"] > 0 and plan["worth"]["price"] > 0
-    code, found, person = say("plan", *SMOKE, "--quiet")
-    assert found["dry_run"] == "loop" and "in all" in person and "next:" not in person
-    assert found["plan"]["step"] is None and found["plan"]["seconds"] is None
     _, found, _ = say("loop", *SMOKE, "--dry-run", "--run-name", "would")
     _check(found, made.DryAnswer, "loop")
     assert found["path"] == str(place / "runs" / "would") and not Path(found["path"]).exists()

@@ -172,6 +172,11 @@ def test_the_plan_names_what_is_counted(
     assert counts["in all"] == sum(whole.values())
     assert rows["training"][1:] == ["576", "?"] and rows["in all"][2] == "?"
     assert "`gepa-loop plan --measure` times three steps" in shown
+    # What a student takes is not known without it, whatever the machine costs.
+    assert run(["plan", "--config", "smoke", "--gpu-usd-hour", "2"]) == 0
+    assert "not known without what training costs: `gepa-loop plan --measure`" in " ".join(
+        capsys.readouterr().out.split()
+    )
     assert not (tmp_path / "runs").exists()
 
 
@@ -187,7 +192,7 @@ def test_the_plan_of_a_prompt_times_steps_and_says_what_they_cost(
     told = capsys.readouterr().out
     rows = lines_of(told)
     minutes, usd = (float(cell.replace(",", "").lstrip("$")) for cell in rows["training"][2:])
-    seconds = re.search(r"a training step (\S+) s a student, as in 3 steps just now", told)
+    seconds = re.search(r"a training step (\S+) s a student, as in 3 steps of `plan --measure`", told)
     assert seconds is not None
     # Printed to two digits.
     assert minutes == pytest.approx(1e6 * float(seconds[1]) / 60, rel=0.06)
@@ -196,6 +201,10 @@ def test_the_plan_of_a_prompt_times_steps_and_says_what_they_cost(
     assert f"{prompt} less" in told and "a month of 1,000 calls reads for $" in told
     assert "1 student" in told and "with a prefix cache" in told
     assert "next: gepa-loop distill --prompt p.txt --config smoke" in told
+    # The next one knows it, too.
+    assert run(["plan", *words]) == 0
+    shown = capsys.readouterr().out
+    assert f"a training step {seconds[1]} s" in shown and "?" not in lines_of(shown)["training"]
     assert not (tmp_path / "runs").exists()
 
 
@@ -269,8 +278,9 @@ def test_what_a_judge_reads_is_made_of_what_a_command_does() -> None:
     trained = config.task.splits.pareto * config.evaluate.samples + student.checks
     test = 4 * 16 * (4 + 1)  # subjects, items, and replies sampled and greedy
     assert judged(config, Command("new", trains=True)) == trained + spread
-    assert judged(config, Command("new", trains=True, measures_retention=True)) == trained + test + spread
-    assert judged(config, DISTILL) == trained + test + spread
+    headroom = config.task.splits.pareto * config.evaluate.samples
+    kept = Command("new", trains=True, measures_retention=True)
+    assert judged(config, kept) == judged(config, DISTILL) == trained + headroom + test + spread
     searched = judged(config, OPTIMIZE, 100)
     assert searched == 100 + spread
     both = Command("new", searches=True, trains=True)

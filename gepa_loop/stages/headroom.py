@@ -1,0 +1,50 @@
+"""Whether a prompt does anything that a student could keep: said before anything is trained."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from gepa_loop.config.recipe import reads_prompt
+from gepa_loop.config.whole import Config
+from gepa_loop.lab import Lab
+from gepa_loop.run.directory import Run
+from gepa_loop.scores.numbers import decimal, p_sentence
+from gepa_loop.scores.statistics import ItemScores, difference, item_scores
+from gepa_loop.stages.observer import Observer
+from gepa_loop.stages.score import scores
+from gepa_loop.task.prompts import Candidate
+
+
+def has_headroom(config: Config) -> bool:
+    """Whether it can be known of a task with answers: the model itself reads the prompt for its student."""
+    return config.teacher.kind in ("base", "live", "ema") and reads_prompt(config.distill, config.objective)
+
+
+def note_headroom(lab: Lab, candidate: Candidate, bare: ItemScores, run: Run, observer: Observer) -> None:
+    """Score the prompted model on `pareto` and say what the prompt does there; warn where that may be nothing.
+
+    Args:
+        lab: Of the run.
+        candidate: The prompt.
+        bare: What the model has on `pareto` without it.
+        run: Its directory; rows go to baseline/pareto_prompted.jsonl.
+        observer: Is told.
+    """
+    if lab.task.answers != "given" or not has_headroom(lab.config):
+        return
+    observer.stage("baseline with the prompt", candidate=candidate.id)
+    path = run.path / "baseline" / "pareto_prompted.jsonl"
+    prompted = item_scores(scores(lab, "pareto", candidate.text, None, path, observer))
+    gain = difference(prompted, bare, lab.config.seed)
+    low, high = (decimal(bound, "+") for bound in gain.ci)
+    told = (
+        f"{decimal(fmean(bare.values()))} without a prompt on the {len(bare)} items of pareto, "
+        f"{decimal(fmean(prompted.values()))} with it: {decimal(gain.mean, '+')} [{low}, {high}], {p_sentence(gain.p)}"
+    )
+    if gain.ci[0] > 0:
+        observer.note(told)
+        return
+    observer.note(
+        f"warning: {told}. The prompt may do nothing for this model, and a student keeps no more than its prompt gives. "
+        "`gepa-loop check` shows replies; a larger model follows prompts better (model.name)"
+    )
