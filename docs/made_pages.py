@@ -15,12 +15,12 @@ CONFIG = Path(errors.__file__).parent / "config"
 
 
 def filled(page: str) -> str:
-    """A page with what its marks stand for: `<!-- made: commands -->`.
+    """A page with what its marks stand for: `<!-- made: commands -->` at the end of a line, which says where it can be read without the site.
 
     Raises:
         KeyError: A mark that nothing is made for.
     """
-    return re.sub(r"<!-- made: (\w+) -->", lambda mark: MADE[mark[1]](), page)
+    return re.sub(r"^.*<!-- made: (\w+) -->$", lambda mark: MADE[mark[1]](), page, flags=re.MULTILINE)
 
 
 def configuration() -> str:

@@ -163,9 +163,12 @@ def evaluate(
     answer: EvaluatedAnswer = {
         **run_head("evaluate", outcome.path),
         **result,
+        "means": means,
         "conditions": [{"condition": one.text, "holds": one.holds(means)} for one in conditions],
     }
     give(json_file, answer)
+    for one in conditions:
+        caller.results.print(one.told(means), highlight=False)
     tell_pipeline(result, labels, conditions, means, junit_file)
 
 

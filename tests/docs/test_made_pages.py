@@ -69,7 +69,7 @@ def test_the_tree_of_errors_has_all_of_them() -> None:
 
 
 def test_a_mark_is_filled_and_an_unknown_one_is_an_error() -> None:
-    assert made_pages.filled("a\n<!-- made: errors -->\nb") == f"a\n{made_pages.error_tree()}\nb"
+    assert made_pages.filled("a\nElsewhere. <!-- made: errors -->\nb") == f"a\n{made_pages.error_tree()}\nb"
     with pytest.raises(KeyError, match="nothing"):
         made_pages.filled("<!-- made: nothing -->")
 

@@ -120,6 +120,8 @@ class ConditionAnswer(TypedDict):
 class EvaluatedAnswer(RunAnswer, EvaluatedRecord):
     """Of `evaluate`: the content of result.json beside the rest."""
 
+    means: dict[str, float]
+    """Name in conditions -> mean score: `bare`, `prompted`, `student` or `student_prompted`."""
     conditions: list[ConditionAnswer]
     """Those of `--fail-if`."""
 
