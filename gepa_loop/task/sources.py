@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -191,11 +192,11 @@ def _reasoning_gym(config: TaskConfig, seed: int, rounds: int, making: Making) -
     # numpy, which some tasks use, takes seeds below 2**32 only.
     first = derive_seed(seed, "task") % (2**31 - 5 * BLOCK)
 
-    streams: dict[str, Kept] = {}
+    release, streams = version("reasoning-gym"), dict[str, Kept]()
 
     def draws(split: str) -> Iterator[Item]:
         start = first + BLOCK * BLOCKS.index(split)
-        stream = streams.setdefault(split, kept(name, config.options, start))
+        stream = streams.setdefault(split, kept(name, config.options, start, release))
         try:
             for n, entry in enumerate(stream, start):
                 answer = "" if entry["answer"] is None else str(entry["answer"])
