@@ -87,18 +87,20 @@ def deal(
             return _reasoning_gym(config, seed, rounds, making)
         case "example":
             return _example(config, seed, rounds)
-    found, items, doubts = _given(config, own)
+    found, items, doubts = _given(config, rounds, own)
     return _dealt(items, deal_records(config, seed, rounds, items), found, doubts)
 
 
-def _given(config: TaskConfig, own: Task | None) -> tuple[Made | None, list[Item], tuple[str, ...]]:
+def _given(
+    config: TaskConfig, rounds: int, own: Task | None
+) -> tuple[Made | None, list[Item], tuple[str, ...]]:
     """What records there are: what a user's code gives, its items, and what was found wrong with them."""
     match config.kind:
         case "python":
             found = made(config, own)
             return found, _items(found.records), ()
         case "verifiers":
-            environment = open_environment(config)
+            environment = open_environment(config, rounds)
             found = Made(list(environment.records()), None if config.scorer else environment.score)
             # Its rewards know what they compare with.
             kept, doubts = mapped(found.records, config.fields, bool(config.scorer))
@@ -118,7 +120,7 @@ def undealt(config: TaskConfig, seed: int, own: Task | None = None) -> Dealt:
     """As `deal`, for somebody who looks at a task alone: of records all are in `train`, whatever sizes the splits are to have."""
     if config.kind not in RECORDS:
         return deal(config, seed, 1, own)
-    found, items, doubts = _given(config, own)
+    found, items, doubts = _given(config, 1, own)
     if not items:
         raise TaskError(f"task.name = {config.name!r}: there are no items")
     splits: Splits = {split: (tuple(items) if split == "train" else (),) for split in SPLITS}
@@ -166,7 +168,7 @@ def _settled(config: TaskConfig, seed: int, rounds: int, own: Task | None = None
             f"task.splits: the shares of {', '.join(shares)} are {total:g} together",
             f"They may be 1 at most{', with select and race as often as there are rounds' if rounds > 1 else ''}.",
         )
-    _, items, _ = _given(config, own)
+    _, items, _ = _given(config, rounds, own)
     counted = config.splits.counted(len({item.messages for item in items}))
     dealt = deal_records(config.model_copy(update={"splits": counted}), seed, rounds, items, strict=False)
     sizes = {split: min(map(len, dealt[split])) for split in shares}
