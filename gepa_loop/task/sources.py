@@ -27,7 +27,7 @@ from gepa_loop.task.environments import open_environment
 from gepa_loop.task.fields import mapped
 from gepa_loop.task.files import read_records
 from gepa_loop.task.hub import dataset_rows
-from gepa_loop.task.made import Made, made
+from gepa_loop.task.made import Made, made, with_extract
 from gepa_loop.task.own import Task
 from gepa_loop.task.records import Item, Record, item_of
 from gepa_loop.task.scorers import Reading, Scorer, by_record, each, own_scorer
@@ -60,8 +60,6 @@ class Dealt:
     """All that they were dealt out from, where there is an end of them."""
     doubts: tuple[str, ...] = ()
     """What was found wrong with the records."""
-    reads_all: bool = False
-    """As in `made.Made`."""
 
 
 def deal(
@@ -112,8 +110,7 @@ def _dealt(
     items: Sequence[Item], splits: Splits, own: Made | None = None, doubts: tuple[str, ...] = ()
 ) -> Dealt:
     distinct = len({item.messages for item in items})
-    scorer, reads_all = (None, False) if own is None else (own.scorer, own.reads_all)
-    return Dealt(splits, distinct, len(items), scorer, tuple(items), doubts, reads_all)
+    return Dealt(splits, distinct, len(items), own and own.scorer, tuple(items), doubts)
 
 
 def undealt(config: TaskConfig, seed: int, own: Task | None = None) -> Dealt:
@@ -143,22 +140,22 @@ def _items(records: Iterable[Record]) -> list[Item]:
 
 
 def settle(config: Config, own: Task | None = None) -> Config:
-    """A configuration whose splits have numbers of items, for which the data are read where they are shares; `own` is as in `deal`.
+    """A configuration that says what only the task's code and data tell: what is read of a reply that a class scores, and the numbers of
+    items that shares are. The data are read where there are shares; `own` is as in `deal`.
 
     Raises:
         TaskError: As `items.load_task` does, or shares are more than all.
     """
     control = config.distill.control
-    if not (config.task.splits.shares or (control is not None and control.splits.shares)):
-        return config
     found: dict[str, object] = {"task": _settled(config.task, config.seed, config.loop.rounds, own)}
-    if control is None:
-        return config.model_copy(update=found)
-    distill = config.distill.model_copy(update={"control": _settled(control, config.seed, 1)})
-    return config.model_copy(update={**found, "distill": distill})
+    if control is not None:
+        settled = _settled(control, config.seed, 1)
+        found["distill"] = config.distill.model_copy(update={"control": settled})
+    return config.model_copy(update=found)
 
 
 def _settled(config: TaskConfig, seed: int, rounds: int, own: Task | None = None) -> TaskConfig:
+    config = with_extract(config, own)
     shares = {str(split): share for split, share in config.splits.shares.items()}
     if not shares:
         return config
