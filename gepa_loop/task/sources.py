@@ -28,6 +28,7 @@ from gepa_loop.task.fields import mapped
 from gepa_loop.task.files import read_records
 from gepa_loop.task.hub import dataset_rows
 from gepa_loop.task.made import Made, made, with_extract
+from gepa_loop.task.marked import left_out
 from gepa_loop.task.own import Task
 from gepa_loop.task.records import Item, Record, item_of
 from gepa_loop.task.scorers import Reading, Scorer, by_record, each, own_scorer
@@ -86,7 +87,8 @@ def deal(
         case "example":
             return _example(config, seed, rounds)
     found, items, doubts = _given(config, rounds, own)
-    return _dealt(items, deal_records(config, seed, rounds, items), found, doubts)
+    splits = deal_records(config, seed, rounds, items)
+    return _dealt(items, splits, found, doubts + left_out(config, items, splits))
 
 
 def _given(
