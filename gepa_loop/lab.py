@@ -27,7 +27,7 @@ from gepa_loop.task.records import short
 from gepa_loop.task.template import Chat
 
 PACKAGES = ("gepa-loop", "torch", "transformers", "peft", "tokenizers", "dspy", "gepa", "reasoning-gym")
-"""Packages whose versions can change a result."""
+"""Packages whose versions can change a result; that of `verifiers` only where it is used."""
 
 
 LIMITS = ("max_usd", "parallel", "retries", "timeout_seconds")
@@ -74,6 +74,8 @@ class Lab:
 
     def _others(self) -> dict[str, str]:
         found = {}
+        if "verifiers" in (self.config.task.kind, getattr(self.config.distill.control, "kind", None)):
+            found["version.verifiers"] = _version("verifiers")
         if self.config.teacher.kind == "adapter":
             found["teacher.fingerprint"] = read_adapter(Path(self.config.teacher.path)).fingerprint
         if self.teacher is not None:

@@ -60,7 +60,9 @@ def open_session(
     from gepa_loop.tracking.choose import check_tracker
 
     began = time.monotonic()
-    settings = settle(load_config(flags.config, flags.sets), inputs.task)
+    settings = load_config(flags.config, flags.sets)
+    _print_code(settings, inputs.task, caller)
+    settings = settle(settings, inputs.task)
     if command.searches:
         settings = settings.for_aim(command.aim)
     prompts = inputs.prompts
@@ -80,11 +82,8 @@ def open_session(
         caller.facts.print(f"track {settings.track.kind} runs {file}", highlight=False)
     finished = not flags.fresh and _finished(command, settings.loop, path)
     check_reach(settings, command.searches and not finished)
-    _print_code(settings, inputs.task, caller)
     lab = _checked_lab(command, settings, prompts, inputs, None if flags.fresh else _begun(path), caller)
-    notes = [
-        check_origin(adapter.origin, lab.base.origin, source) for source, adapter in inputs.adapters.items()
-    ]
+    notes = [check_origin(one.origin, lab.base.origin, source) for source, one in inputs.adapters.items()]
     facts, warnings = _print_facts(lab, prompts, notes, caller)
     if command.writes_questions:
         _check_questions(lab, prompts, path, flags, caller)
@@ -111,8 +110,8 @@ def open_session(
 
 
 def _print_code(settings: Config, own: Task | None, caller: Caller) -> None:
-    """The files of the user's that will be run, before they are."""
-    from gepa_loop.task.made import code_of
+    """The files of the user's that will be run, before they are, and what of an object nobody would know again."""
+    from gepa_loop.task.made import code_of, unmarked
 
     runs = {settings.task.name: code_of(settings.task, own)}
     if (control := settings.distill.control) is not None:
@@ -120,6 +119,9 @@ def _print_code(settings: Config, own: Task | None, caller: Caller) -> None:
     for name, files in runs.items():
         for file in files:
             caller.facts.print(f"task {name} runs {file}", highlight=False)
+    for name in unmarked(own):
+        text = f"task {settings.task.name}: attribute `{name}` is no part of what a run is known by"
+        caller.facts.print(text, highlight=False)
 
 
 def _check_questions(

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from gepa_loop.config.kinds import Name, Positive, Section
+from gepa_loop.config.kinds import Name, Section
 
 
 class FieldsConfig(Section):
@@ -29,34 +29,53 @@ class FieldsConfig(Section):
     """The field that puts a record into a split by hand: `train`, `pareto`, `race`, `select` or `test`. All records have it or none."""
 
 
-class SplitSizes(Section):
-    """Items in each split; no question is in two of them. Of data that have an end a size may be a share, as 0.3: of the
-    distinct questions, or with `task.group` about that, since groups stay whole."""
+def _is_share(size: object) -> bool:
+    return isinstance(size, float) and 0 < size < 1
 
-    train: Positive = 256
+
+def _counted(size: object) -> object:
+    if isinstance(size, float):
+        raise ValueError("neither a whole number nor a share, which lies between 0 and 1")
+    return size
+
+
+Size = Annotated[int, Field(ge=1), BeforeValidator(_counted), "or share between 0 and 1"]
+
+
+class SplitSizes(Section):
+    """Items in each split; no question is in two of them, and of data that have an end none that differs in case and white space
+    alone. Of these a size may be a share, as 0.3: of the distinct questions, or with `task.group` about that, since groups stay whole."""
+
+    train: Size = 256
     """Feeds the reflection and the distillation's rollouts."""
-    pareto: Positive = 64
+    pareto: Size = 64
     """GEPA's validation set, and the held-out checks that say which step's student is kept."""
-    race: Positive | None = None
+    race: Size | None = None
     """Says which prompts of a loop help, and at each rung of its race which students are dropped. Each round takes as many items of its own, as of `select`.
     None: 64 where the task makes its items, if it has so many; of data that have an end none is spent on it, and `pareto` says who is dropped."""
-    select: Positive = 128
+    select: Size = 128
     """Ranks the finalists of `optimize`, and in a loop the students that are left, which chose nothing here before. Each round takes
     as many items of its own, so that none decides twice; data that have an end must hold them for all rounds."""
-    test: Positive = 300
+    test: Size = 300
     """Scored once, at the end of a run."""
     shares: dict[
         Literal["train", "pareto", "race", "select", "test"], Annotated[float, Field(gt=0, lt=1)]
-    ] = Field(default_factory=dict)
-    """Those of the sizes above that were given as shares. They are sizes as soon as the data are read; this is empty then."""
+    ] = Field(default_factory=dict, exclude=True)
+    """Those of the sizes above that were given as shares, which are shown in their places; the numbers there say nothing until the
+    data are read. This is empty then."""
 
     @model_validator(mode="before")
     @classmethod
     def _shares_apart(cls, given: Any) -> Any:
         if not isinstance(given, Mapping) or "shares" in given:
             return given
-        shares = {key: value for key, value in given.items() if isinstance(value, float) and 0 < value < 1}
-        return {**{key: value for key, value in given.items() if key not in shares}, "shares": shares}
+        shares = {key: size for key, size in given.items() if key in cls.model_fields and _is_share(size)}
+        numbers = {key: cls.model_fields[key].default for key in shares}
+        return {**given, **numbers, "shares": shares}
+
+    @model_serializer(mode="wrap")
+    def _shares_in_place(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {**written(self), **self.shares}
 
     def counted(self, questions: int) -> SplitSizes:
         """These sizes with shares as numbers, rounded down, at least 1; `shares` stays as it is."""

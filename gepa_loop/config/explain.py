@@ -63,6 +63,8 @@ def all_keys(model: type[BaseModel] = Config, at: str = "") -> list[str]:
     """Dotted names of every key of the configuration, tables included."""
     keys = []
     for name, field in model.model_fields.items():
+        if field.exclude:  # it is written in other keys
+            continue
         keys.append(f"{at}{name}")
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, Section):

@@ -97,6 +97,8 @@ def explained(wanted: str, known: Sequence[Key]) -> list[Key]:
 
 def _of(model: type[Section], at: str, under: str) -> Iterator[Key]:
     for name, field in model.model_fields.items():
+        if field.exclude:  # it is written in other keys
+            continue
         path, tables = f"{at}{name}", _tables(field.annotation)
         about = _about(model, name)
         if not tables:
@@ -181,3 +183,5 @@ def _bounds(bounds: Sequence[Any]) -> Iterator[str]:
                 yield f"to {value:g}"
             case Lt(lt=value):
                 yield f"below {value:g}"
+            case str():
+                yield bound

@@ -111,14 +111,15 @@ class TaskConfig(Section):
     fields: FieldsConfig = FieldsConfig()
     group: Name | None = None
     """A field of the records (a customer, a document, a thread): records with the same value never are in two splits, as related
-    ones would tell a split's answers to another. A split's last group is cut to the size, and the rest of it not used."""
+    ones would tell a split's answers to another. A split's last group is cut to the size, and the rest of it not used. Records whose
+    questions differ in case and white space alone are such a group without it."""
     extract: Literal["tags", "boxed", "last_number", "last_line", "whole"] = "last_number"
     """How the answer is read from a completion, without it `whole` where a judge or a class of yours scores; `tags` is `<answer>...</answer>`. Nothing is read from a thought,
     `<think>...</think>`. Answers that could not score 1 if a reply gave them word for word are named at load, and nine of
     ten are an error."""
     scorer: Name | None = None
     """What an answer is worth beside the expected one, from 0 to 1, where the task brings no scorer of its own: `exact`, the
-    same text or number (the default); `choice`, it names the right one of all answers and no other; `includes`, the expected
+    same text or number (the default); `choice`, it names the right one of all answers, which differ in their words, and no other; `includes`, the expected
     answer occurs in it; `regex`, the expected answer matches in it; `f1`, of the words; `json`, the share of right fields;
     `model`, what the model of `task.judge` says; or `file.py:function` or `package.module:function` of yours, (record, reply) -> number. `extract`
     says what is read of the reply."""

@@ -1,13 +1,14 @@
-"""The code of a user's class as text, by which a run is known again."""
+"""The code of a user's class and what an object of it holds, by which a run is known again."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from types import CodeType, FunctionType
+from typing import Any
 
+from gepa_loop.outside.known import known_fields
 from gepa_loop.outside.redact import names_a_secret
-
-Plain = str | int | float | bool | None
 
 
 def class_code(kind: type, below: type) -> list[str]:
@@ -35,10 +36,24 @@ def _compiled(code: CodeType) -> str:
     return f"{code.co_name} {code.co_code.hex()} {code.co_names} {consts}"
 
 
-def plain_attributes(value: object) -> dict[str, Plain]:
-    """The attributes of an object that are texts or numbers, without keys and passwords."""
+def attributes(value: object) -> tuple[dict[str, object], list[str]]:
+    """What an object's attributes are known by, without keys and passwords, and the names of those that cannot be known."""
+    return known_fields(_without_secrets(vars(value)))
+
+
+def _without_secrets(fields: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Fields without texts under the name of a secret, also without those in tables among them."""
     return {
-        name: found
-        for name, found in sorted(vars(value).items())
-        if isinstance(found, Plain) and not names_a_secret(name)
+        name: _table(value)
+        for name, value in fields.items()
+        if not (isinstance(value, str | None) and names_a_secret(str(name)))
     }
+
+
+def _table(value: object) -> object:
+    if type(value) is not dict:
+        return value
+    try:
+        return _without_secrets(value)
+    except RecursionError:  # it holds itself
+        return value

@@ -51,7 +51,7 @@ def module_file(name: str, where: str) -> Path:
     for part in inner:
         top += f".{part}"
         spec = spec and PathFinder.find_spec(top, spec.submodule_search_locations or [])
-    file = _file(spec)
+    file = located(spec)
     if file is None or _installed(file):
         raise TaskError(
             f"{where}: there is no file of {name} in {here} or on PYTHONPATH",
@@ -85,6 +85,11 @@ def own_function(name: str, attribute: str, where: str) -> Callable[..., Any]:
     return found
 
 
+def is_the_users(path: Path) -> bool:
+    """Whether a file is neither of the Python installation nor of gepa-loop."""
+    return not (_installed(path) or path.resolve().is_relative_to(OURS))
+
+
 @contextmanager
 def foreign(kind: type[GepaLoopError], what: str, hint: str = "") -> Iterator[None]:
     """Turn whatever a user's code raises, `sys.exit` and cancelled tasks too, into an error that says where it came from."""
@@ -105,7 +110,10 @@ def _own_line(error: BaseException) -> str:
     own = [
         (Path(file), line, source)
         for file, line in places
-        if line and not _not_the_users(file) and (source := linecache.getline(file, line).strip())
+        if line
+        and not file.startswith("<frozen")
+        and is_the_users(Path(file))
+        and (source := linecache.getline(file, line).strip())
     ]
     if not own:
         return ""
@@ -114,15 +122,11 @@ def _own_line(error: BaseException) -> str:
     return f"\n  {shown}, line {line}: {source}"
 
 
-def _not_the_users(file: str) -> bool:
-    return file.startswith("<frozen") or _installed(Path(file)) or Path(file).resolve().is_relative_to(OURS)
-
-
 def _named_file(path: Path, where: str) -> Path:
     whole = path.expanduser().resolve()
     if not whole.is_file():
         raise TaskError(f"{where}: there is no file {path}", "Name a Python file of yours.")
-    if _installed(whole) or whole.is_relative_to(OURS):
+    if not is_the_users(whole):
         raise TaskError(
             f"{where}: {path} is no file of yours",
             "Files of the Python installation and of gepa-loop are not run: write one that imports what you need from them.",
@@ -159,13 +163,14 @@ def _imported(file: Path) -> ModuleType:
     return module
 
 
-def _file(spec: ModuleSpec | None) -> Path | None:
+def located(spec: ModuleSpec | None) -> Path | None:
+    """The file of a module that was found; None where it has none, as a folder without `__init__` has none."""
     return Path(spec.origin) if spec is not None and spec.origin is not None and spec.has_location else None
 
 
 def _places(spec: ModuleSpec) -> set[Path]:
     """Where a module lies: its file, or a namespace's folders."""
-    file = _file(spec)
+    file = located(spec)
     return {file.resolve()} if file else {Path(p).resolve() for p in spec.submodule_search_locations or []}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -12,6 +13,7 @@ from gepa_loop.session import open_session
 
 if TYPE_CHECKING:
     from gepa_loop.config.grids import Grid
+    from gepa_loop.config.whole import Config
     from gepa_loop.cost.records import CostsRecord
     from gepa_loop.distill.distilled import Distilled
     from gepa_loop.lab import Lab
@@ -147,18 +149,23 @@ def sweep(
     config = flags.config
     if isinstance(config, Mapping):
         raise ValueError("a sweep's cells are made over a file or a preset")
-    configs = {cell: settle(one) for cell, one in cell_configs(grid, config, flags.sets, seeds).items()}
+    cells = cell_configs(grid, config, flags.sets, seeds)
+
+    @cache  # not before the session has said whose code it runs
+    def configs() -> dict[tuple[str, int], Config]:
+        return {cell: settle(one) for cell, one in cells.items()}
+
     # Cells and seeds may become more; what they are compared with stays.
     more = {"baseline": grid.baseline, f"cells.{grid.baseline}": " ".join(grid.cells[grid.baseline])}
 
     def check(lab: Lab) -> None:
-        check_cells(lab, grid, configs, prompt, source)
+        check_cells(lab, grid, configs(), prompt, source)
 
-    facts = [f"cell {name}, seed {seed}: {' '.join(grid.cells[name])}" for name, seed in configs]
+    facts = [f"cell {name}, seed {seed}: {' '.join(grid.cells[name])}" for name, seed in cells]
     inputs = Inputs({source: prompt}, more=more, check=check, facts=facts)
     over = replace(flags, config=grid_source(grid, config))
     with open_session(SWEEP, over, inputs, caller) as opened:
         lab, run, view = opened
-        result = run_sweep(lab, grid, configs, prompt, run, view)
+        result = run_sweep(lab, grid, configs(), prompt, run, view)
         write_sweep_report(run.path)
         return Outcome(run.path, result)

@@ -17,7 +17,7 @@ from gepa_loop.run.records import ManifestRecord
 def fingerprint(value: Any) -> str:
     """First 16 hex digits of the sha256 of a JSON value, keys sorted."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def read_manifest(path: Path) -> ManifestRecord:

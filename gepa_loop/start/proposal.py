@@ -17,7 +17,8 @@ from gepa_loop.start.guess import Ask, Meaning, Scoring, guess_fields, guess_sco
 from gepa_loop.start.machine import Machine
 from gepa_loop.start.survey import Survey, field_of
 from gepa_loop.task.fields import mapped
-from gepa_loop.task.records import Item, item_of
+from gepa_loop.task.marked import strays
+from gepa_loop.task.records import Item, alike, item_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -83,7 +84,8 @@ def propose_config(
     fields = meaning.fields.model_copy(update={"after": scoring.after}) if scoring.after else meaning.fields
     if scoring.after:
         items = [item_of(id, record, where) for id, where, record in mapped(found.records, fields)[0]]
-    distinct = len({item.messages for item in items})
+    # Those that differ in case and white space alone stay in one split, of which the last may be cut.
+    distinct = len({alike(item.messages) for item in items})
     if distinct < FEWEST:
         raise ConfigError(
             f"--data {found.name}: {distinct} distinct questions in {len(items)} records",
@@ -178,8 +180,10 @@ def _sizes(distinct: int, meaning: Meaning, found: Survey, items: Sequence[Item]
     """Sizes of the splits: the default's where there are enough, else shares of what there is."""
     by_hand = found.field(meaning.fields.split)
     if by_hand is not None:
-        first = {item.messages: item for item in reversed(items)}
-        marks = Counter(str(item.entry[meaning.fields.split]) for item in first.values())
+        named = {item.id: str(item.entry[meaning.fields.split]) for item in items}
+        away = {item.id for item, _ in strays(items, named)}
+        first = {item.messages: item for item in items if item.id not in away}
+        marks = Counter(named[item.id] for item in first.values())
         return {
             split: marks[split] for split in ("train", "pareto", "race", "select", "test") if marks[split]
         }

@@ -1,4 +1,5 @@
-"""How items are dealt out to splits that share no question, and no group."""
+"""How items are dealt out to splits that share no question, and no group: of records also none that differs in case and white space
+alone."""
 
 from __future__ import annotations
 
@@ -13,13 +14,12 @@ from gepa_loop.config.data import SplitSizes
 from gepa_loop.config.tables import RECORDS, TaskConfig
 from gepa_loop.errors import TaskError
 from gepa_loop.run.seeds import derive_seed
-from gepa_loop.task.records import Item, Messages, short
+from gepa_loop.task.marked import marks, refuse_parted, strays
+from gepa_loop.task.records import Item, Messages, alike
+from gepa_loop.task.splits import FILL_ORDER
+from gepa_loop.task.splits import FRESH as FRESH
+from gepa_loop.task.splits import SPLITS as SPLITS
 
-SPLITS = ("train", "pareto", "race", "select", "test")
-FILL_ORDER = ("test", "select", "pareto", "train", "race")
-"""The test split comes first, so that no other split's size changes it."""
-FRESH = ("select", "race")
-"""Splits of which each round has items of its own."""
 RACE = 64
 """Items of `race` where no number is asked for and items are made, if there are so many."""
 
@@ -134,6 +134,8 @@ def deal_records(
 ) -> Splits:
     """Shuffle records by seed and deal them out, group by group where there are groups; a record's own split is kept.
 
+    Records whose questions differ in case and white space alone are a group, too.
+
     Args:
         config: Of the task.
         seed: Of the shuffle.
@@ -145,56 +147,51 @@ def deal_records(
         TaskError: As `fill` does; some records name a split and others none, or one that there is not; a record has no
             group, or records of one group name several splits.
     """
-    by_hand = _marks(config, items)
-    groups = _groups(config, items)
+    by_hand = marks(config, items)
+    if by_hand is not None and config.group is not None:
+        refuse_parted(config.group, items, by_hand)
+    groups = _groups(config, items, by_hand or {})
     Random(derive_seed(seed, "task")).shuffle(groups)
-    rest = iter(groups)
-
-    def draws(_split: str) -> Iterator[Item]:
-        # What a split leaves of its last group nobody takes.
-        return chain.from_iterable(rest)
-
     if by_hand is None:
-        return fill(config, rounds, draws, math.inf, strict=strict)[0]
-    if config.group is not None:
-        _refuse_parted(config.group, groups, by_hand)
-
-    def marked(split: str) -> Iterator[Item]:
-        return (item for group in groups for item in group if by_hand[item.id] == split)
-
-    return fill(config, rounds, once(marked), math.inf, Counter(by_hand.values()), strict)[0]
+        return fill(config, rounds, _whole(groups), math.inf, strict=strict)[0]
+    away = {item.id for item, _ in strays(items, by_hand)}
+    kept = [[item for item in group if item.id not in away] for group in groups]
+    marked = {split: _whole([g for g in kept if g and by_hand[g[0].id] == split]) for split in SPLITS}
+    counts = Counter(by_hand.values())
+    return fill(config, rounds, lambda split: marked[split](split), math.inf, counts, strict)[0]
 
 
-def _marks(config: TaskConfig, items: Sequence[Item]) -> dict[str, str] | None:
-    """The split that each item says itself, by its id; None where none says any."""
-    field = config.fields.split
-    marks = {item.id: item.entry.get(field) or None for item in items}
-    if not any(marks.values()):
-        return None
-    for id, split in marks.items():
-        if split not in SPLITS:
-            raise TaskError(
-                f"{config.name}, {id}: {field} is {split!r}",
-                f"Give every record one of {', '.join(SPLITS)}, or give none a {field}; where the field means something else, set task.fields.split to another name.",
-            )
-    return {id: str(split) for id, split in marks.items()}
+def _whole(groups: Sequence[Sequence[Item]]) -> Draws:
+    """Draws that go from group to group: what a split or a round leaves of its last one nobody takes."""
+    rest = iter(groups)
+    return lambda _split: chain.from_iterable(rest)
 
 
-def _groups(config: TaskConfig, items: Sequence[Item]) -> list[list[Item]]:
-    """Items that belong together, in the order in which they come; each alone where nothing says so."""
-    if config.group is None:
-        return [[item] for item in items]
-    groups: dict[str, list[Item]] = {}
-    for item in items:
-        groups.setdefault(item.read_field(config.group), []).append(item)
+def _groups(config: TaskConfig, items: Sequence[Item], by_hand: Mapping[str, str]) -> list[list[Item]]:
+    """Items that belong together, in the order in which they come: by `task.group`, and those whose questions are the same up to case
+    and white space, unless they say that they are of several splits. Each is alone where nothing says so, and so are those that
+    are equal, of which one is taken."""
+    questions = [alike(item.messages) for item in items]
+    written: dict[Messages, set[Messages]] = {}
+    for question, item in zip(questions, items, strict=True):
+        written.setdefault(question, set()).add(item.messages)
+    # The place of the first item of each item's group, or of one before it on the way there.
+    before = list(range(len(items)))
+
+    def root(place: int) -> int:
+        while before[place] != place:
+            before[place] = place = before[before[place]]
+        return place
+
+    places: dict[object, int] = {}
+    for place, item in enumerate(items):
+        bonds: list[object] = [] if config.group is None else [item.read_field(config.group)]
+        if len(written[questions[place]]) > 1:
+            bonds.append((questions[place], by_hand.get(item.id)))
+        for bond in bonds:
+            one, other = sorted((root(places.setdefault(bond, place)), root(place)))
+            before[other] = one
+    groups: dict[int, list[Item]] = {}
+    for place, item in enumerate(items):
+        groups.setdefault(root(place), []).append(item)
     return list(groups.values())
-
-
-def _refuse_parted(field: str, groups: Sequence[Sequence[Item]], by_hand: Mapping[str, str]) -> None:
-    for group in groups:
-        named = sorted({by_hand[item.id] for item in group})
-        if len(named) > 1:
-            raise TaskError(
-                f"task.group = {field!r}: records of {short(group[0].read_field(field))!r} say that they are of {' and '.join(named)}",
-                "Records of one group are to be in one split.",
-            )

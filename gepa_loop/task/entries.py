@@ -1,6 +1,6 @@
 """Entries of reasoning-gym, of which those that are slow to make are made once for all runs of a user.
 
-They lie below the cache folder, in `items/`, a JSONL file for each task, version, options and first seed: the beginning of
+They lie below the cache folder, in `items/`, a JSONL file for each task, version, options, first seed and form of the file: the beginning of
 what comes from that seed on. A file that is not as it was written is made again.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -20,6 +19,8 @@ from gepa_loop.run.identity import fingerprint
 
 Entry = dict[str, Any]
 
+FORM = 1
+"""Of the files: to be raised when `EntryRow`, or what `packed` makes of a value, changes."""
 LEAST_SECONDS = 1.0
 """What making a stream's entries must have taken for them to be kept."""
 SAVE_SECONDS = 10.0
@@ -102,10 +103,10 @@ class Kept:
         self._unsaved = 0.0
 
 
-def kept(name: str, options: Mapping[str, Any], start: int) -> Kept:
-    """The stream of a task's entries from a seed on."""
+def kept(name: str, options: Mapping[str, Any], start: int, release: str) -> Kept:
+    """The stream of a task's entries from a seed on, as this release of reasoning-gym makes them."""
     said = json.dumps(options, sort_keys=True, default=repr)
-    mark = fingerprint([version("reasoning-gym"), name, said, start])
+    mark = fingerprint([FORM, release, name, said, start])
     file = cache_folder() / "items" / f"{name}-{mark}.jsonl"
     return Kept(file, lambda skip: entries(name, options, start, skip))
 

@@ -6,12 +6,11 @@ the sum of the weights above 0, and 0 where penalties (weights below 0) make les
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import packages_distributions, requires
 from itertools import islice
 from pathlib import Path
@@ -19,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from gepa_loop.config.tables import TaskConfig
 from gepa_loop.errors import EnvironmentFault, TaskError
+from gepa_loop.outside.awaiting import at_once
 from gepa_loop.outside.modules import foreign, module_file
-from gepa_loop.task.dealing import RACE, SPLITS
+from gepa_loop.task.dealing import FRESH, RACE, SPLITS
+from gepa_loop.task.own import PARALLEL
 from gepa_loop.task.records import MOST, Record, short
 from gepa_loop.task.scorers import Reading
 
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     import verifiers.v1 as vf
 
 BUILT_IN = "verifiers.v1.tasksets"
-SPARE = 4
-"""Tasks that are read of a taskset without end, for each item that is asked for."""
+SPARE, ROUNDS_SPARE = 4, 2
+"""Tasks that are read of a taskset without end, for each item of one round, and for each of all rounds where that is more. Up to there
+rounds can be added to a run: with more tasks their shuffle is another."""
 
 
 @dataclass(frozen=True)
@@ -48,19 +50,13 @@ class Environment:
             yield id, f"{self.where}, task {number}", {**data, "question": _turns(task.data, self.where)}
 
     def score(self, readings: Sequence[Reading]) -> list[tuple[float, str]]:
-        """What the environment says of replies, without their thoughts.
+        """What the environment says of replies, without their thoughts; `PARALLEL` are waited for at a time.
 
         Raises:
             EnvironmentFault: One of its rewards raised.
             TaskError: The score is no number from 0 to 1.
         """
-
-        async def all_of_them() -> list[tuple[float, str]]:
-            return await asyncio.gather(*map(self._score, readings))
-
-        # A thread of its own: the caller's, as in a notebook, may have a loop that runs.
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(asyncio.run, all_of_them()).result()
+        return at_once([partial(self._score, one) for one in readings], PARALLEL)
 
     async def _score(self, one: Reading) -> tuple[float, str]:
         task = self.tasks[one.item.id]
@@ -80,8 +76,8 @@ class Environment:
         return min(max(score, 0.0), 1.0), f"Rewards: {short(told)}." if len(rewards) > 1 else ""
 
 
-def open_environment(config: TaskConfig) -> Environment:
-    """Read the tasks of an environment.
+def open_environment(config: TaskConfig, rounds: int = 1) -> Environment:
+    """Read the tasks of an environment: all, or of those without end as many as `rounds` rounds may take.
 
     Raises:
         TaskError: There is none of this name, its options are refused, or it needs more than one turn and its reply.
@@ -100,7 +96,7 @@ def open_environment(config: TaskConfig) -> Environment:
                 f"{where}: it brings an environment class of its own, and only single turns are read"
             )
         # Of one without end what the splits may take, with room for repeats.
-        read = taskset if taskset.bounded else islice(taskset, SPARE * _asked(config))
+        read = taskset if taskset.bounded else islice(taskset, _read(config, rounds))
         tasks = {f"verifiers:{number}": task for number, task in enumerate(_at_most(read, where))}
         for task in islice(tasks.values(), 1):
             _refuse_more(task, where)
@@ -114,14 +110,17 @@ def _at_most(tasks: Iterable[Any], where: str) -> Iterator[Any]:
         yield task
 
 
-def _asked(config: TaskConfig) -> int:
+def _read(config: TaskConfig, rounds: int) -> int:
+    """How many tasks are read where there is no end of them."""
     sizes = config.splits
     if sizes.shares:
         raise TaskError(
             f"task.splits.{next(iter(sizes.shares))} is a share, and {config.name} has tasks without end",
             "Give a number.",
         )
-    return sum((size if (size := getattr(sizes, split)) is not None else RACE) for split in SPLITS)
+    asked = {split: RACE if (size := getattr(sizes, split)) is None else size for split in SPLITS}
+    once, again = sum(asked.values()), sum(asked[split] for split in FRESH)
+    return max(SPARE * once, ROUNDS_SPARE * (once + (rounds - 1) * again))
 
 
 def _refuse_more(task: vf.Task[Any, Any, Any], where: str) -> None:

@@ -8,7 +8,7 @@ from gepa_loop.config.tables import TaskConfig
 from gepa_loop.errors import TaskError
 from gepa_loop.task.answers import equal, extract, reply_with
 from gepa_loop.task.quantity import numbers
-from gepa_loop.task.records import Item, Messages, short
+from gepa_loop.task.records import Item, Messages, alike, short
 from gepa_loop.task.scorers import Reading, Scorer
 
 NEARLY_ALL = 0.9
@@ -19,13 +19,14 @@ CHECKED = 200
 
 
 def contradictions(items: Sequence[Item]) -> tuple[str, ...]:
-    """A sentence on questions that occur with two answers, of which a shuffle keeps one; nothing where there are none."""
+    """A sentence on questions that occur with two answers, case and white space of them aside; nothing where there are none."""
     first: dict[Messages, Item] = {}
     pairs: dict[Messages, tuple[Item, Item]] = {}
     for item in sorted(items, key=_place):
-        one = first.setdefault(item.messages, item)
+        question = alike(item.messages)
+        one = first.setdefault(question, item)
         if not equal(item.answer, one.answer):
-            pairs.setdefault(item.messages, (one, item))
+            pairs.setdefault(question, (one, item))
     if not pairs:
         return ()
     shown = "; ".join(
@@ -33,7 +34,12 @@ def contradictions(items: Sequence[Item]) -> tuple[str, ...]:
         for one, other in list(pairs.values())[:3]
     )
     what = "question occurs" if len(pairs) == 1 else "questions occur"
-    return (f"{len(pairs):,} {what} with two answers, of which the shuffle keeps one: {shown}",)
+    kept = (
+        "of which the shuffle keeps one"
+        if all(one.messages == other.messages for one, other in pairs.values())
+        else "of which the shuffle keeps one where they are written alike"
+    )
+    return (f"{len(pairs):,} {what} with two answers, {kept}: {shown}",)
 
 
 def unmatched(config: TaskConfig, items: Sequence[Item], scorer: Scorer) -> tuple[str, ...]:

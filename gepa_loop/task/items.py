@@ -11,10 +11,12 @@ from gepa_loop.config.tables import TaskConfig
 from gepa_loop.run.identity import fingerprint
 from gepa_loop.task.answers import MISSING, open_thought
 from gepa_loop.task.answers import extract as extract
+from gepa_loop.task.content import content
 from gepa_loop.task.dealing import FRESH, Making, silent
 from gepa_loop.task.dealing import SPLITS as SPLITS
 from gepa_loop.task.gold import contradictions, unmatched
 from gepa_loop.task.judge import Judge
+from gepa_loop.task.made import with_extract
 from gepa_loop.task.own import Task as OwnTask
 from gepa_loop.task.records import Item as Item
 from gepa_loop.task.records import short
@@ -49,7 +51,7 @@ class Task:
     commonest: tuple[str, float]
     """The commonest answer over all splits, and its share of the items."""
     fingerprint: str
-    """Over how replies are read and scored, and the ids, messages and answers of all splits, and of all records where there are some."""
+    """Over how replies are read and scored, the ids, messages and answers of all splits, and all fields of all records where there are some."""
     scorer: Scorer = field(compare=False, repr=False)
     full_marks: bool = False
     """Only a full score counts, as 1."""
@@ -203,32 +205,31 @@ def load_task(
             ask for, or answers of which nearly all could not score 1 if a reply gave them word for word.
         EnvironmentFault: A dataset cannot be had, or what reads the file is not installed.
     """
+    config = with_extract(config, own)
     return _task(config, deal(config, seed, rounds, own, making), rounds)
 
 
 def load_undealt(config: TaskConfig, seed: int) -> Task:
     """The task of a configuration to be looked at alone: records are all in `train`. Raises as `load_task` does."""
+    config = with_extract(config)
     return _task(config, undealt(config, seed), 1)
 
 
 def _task(config: TaskConfig, dealt: Dealt, rounds: int) -> Task:
-    extract = "whole" if dealt.reads_all and "extract" not in config.model_fields_set else config.extract
     ordered = {split: dealt.splits[split][0] for split in SPLITS}
     later = tuple({split: dealt.splits[split][number] for split in FRESH} for number in range(1, rounds))
-    answers = Counter(item.answer for items in ordered.values() for item in items)
+    answers = Counter(item.answer for part in ordered.values() for item in part)
     answer, count = answers.most_common(1)[0]
-    content = {split: [[i.id, i.messages, i.answer] for i in items] for split, items in ordered.items()}
-    if dealt.records:
-        content["records"] = [[i.id, i.messages, i.answer] for i in dealt.records]
+    items, unknown = content(ordered, dealt.records)
     full_marks = config.kind == "reasoning_gym" and not config.partial
     scoring: dict[str, object] = {
-        "extract": extract,
+        "extract": config.extract,
         "scorer": config.scorer,
         "full_marks": full_marks,
     }
     if config.judge is not None:
         scoring["judge"] = [config.judge.model, config.judge.max_tokens, config.judge.rubric]
-    every = [item for part in (ordered, *later) for items in part.values() for item in items]
+    every = [item for part in (ordered, *later) for dealt_out in part.values() for item in dealt_out]
     known = dealt.records or every
     answered = bool(dealt.scorer or config.scorer) or any(item.answer for item in known)
     if config.judge is not None:
@@ -236,6 +237,9 @@ def _task(config: TaskConfig, dealt: Dealt, rounds: int) -> Task:
     else:
         scorer = dealt.scorer or (make_scorer(config, known) if answered else unanswered)
     doubts = dealt.doubts + contradictions(dealt.records)
+    if unknown:
+        fields = ", ".join(f"`{name}`" for name in unknown)
+        doubts += (f"{fields} of its records: what a run is known by has no part of it",)
     # A judge costs something, and a scorer of the user's may be one. A pattern does not match itself.
     rule = config.scorer or "exact"
     if config.kind == "reasoning_gym" or (
@@ -244,12 +248,12 @@ def _task(config: TaskConfig, dealt: Dealt, rounds: int) -> Task:
         doubts += unmatched(config, every, scorer)
     return Task(
         name=config.name,
-        extract=extract,
+        extract=config.extract,
         splits=ordered,
         distinct=dealt.distinct,
         drawn=dealt.drawn,
         commonest=(answer, count / answers.total()),
-        fingerprint=fingerprint({**scoring, "splits": content}),
+        fingerprint=fingerprint({**scoring, "splits": items}),
         scorer=scorer,
         full_marks=full_marks,
         doubts=doubts,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gepa_loop.config.tables import TaskConfig
 from gepa_loop.errors import TaskError
-from gepa_loop.outside.code import class_code, plain_attributes
-from gepa_loop.outside.modules import foreign, is_file, module_file, own_function
+from gepa_loop.outside.code import attributes, class_code
+from gepa_loop.outside.imports import imported_files
+from gepa_loop.outside.modules import foreign, is_file, is_the_users, module_file, own_function
 from gepa_loop.run.identity import fingerprint
 from gepa_loop.task.environments import environment_file
 from gepa_loop.task.own import Task
@@ -25,8 +27,6 @@ class Made(NamedTuple):
     records: list[Record]
     scorer: Scorer | None = None
     """Its own, where it has one."""
-    reads_all: bool = False
-    """The scorer is a class's, for which nothing is to be read of a reply before, unless somebody asks for it."""
 
 
 def made(config: TaskConfig, own: Task | None) -> Made:
@@ -47,8 +47,24 @@ def made(config: TaskConfig, own: Task | None) -> Made:
     if config.scorer is not None or not callable(score) or (isinstance(factory, Task) and not factory.scores):
         return Made(found)
     if isinstance(factory, Task):
-        return Made(found, own_scorer(score, where, factory.parallel), reads_all=True)
+        return Made(found, own_scorer(score, where, factory.parallel))
     return Made(found, own_scorer(by_record(score), where))
+
+
+def with_extract(config: TaskConfig, own: Task | None = None) -> TaskConfig:
+    """A configuration that says what is read of a reply: all of it where a class scores and nobody has said otherwise.
+
+    Raises:
+        TaskError: The class cannot be had.
+    """
+    if config.kind != "python" or config.scorer is not None or "extract" in config.model_fields_set:
+        return config
+    kind: object = type(own)
+    if own is None:
+        kind = own_function(*_module_and_factory(config), f"task.name = {config.name!r}")
+    if not (isinstance(kind, type) and issubclass(kind, Task) and kind.score is not Task.score):
+        return config
+    return config.model_copy(update={"extract": "whole"})
 
 
 def _called(config: TaskConfig, where: str) -> Any:
@@ -76,30 +92,60 @@ def _module_and_factory(config: TaskConfig) -> tuple[str, str]:
 
 
 def code_of(config: TaskConfig, own: Task | None = None) -> tuple[Path, ...]:
-    """The files that loading a task runs: a factory's, unless there is an object in its place, an environment's, and a scorer's.
+    """The files that a configuration names to be run: a factory's, unless there is an object in its place, an environment's, and a scorer's.
 
     Raises:
         TaskError: There is no such file, or none that may be run.
     """
-    files = []
+    return tuple(dict.fromkeys(file for _, file in _modules(config, own)))
+
+
+def _modules(config: TaskConfig, own: Task | None) -> list[tuple[str, Path]]:
+    """The modules of these files, each with its name; raises as `code_of` does."""
+    found = []
     if config.kind == "python" and own is None:
-        files.append(module_file(_module_and_factory(config)[0], f"task.name = {config.name!r}"))
+        name = _module_and_factory(config)[0]
+        found.append((name, module_file(name, f"task.name = {config.name!r}")))
     if config.kind == "verifiers":
-        files.append(environment_file(config))
+        file = environment_file(config)
+        found.append((file.parent.name if file.name == "__init__.py" else file.stem, file))
     if config.scorer is not None and ":" in config.scorer:
-        files.append(module_file(config.scorer.rpartition(":")[0], f"task.scorer = {config.scorer!r}"))
-    return tuple(dict.fromkeys(files))
+        name = config.scorer.rpartition(":")[0]
+        found.append((name, module_file(name, f"task.scorer = {config.scorer!r}")))
+    return [("" if is_file(name) else name, file) for name, file in found]
 
 
 def code_mark(config: TaskConfig, own: Task | None = None) -> str | None:
     """A fingerprint of the user's code that makes and scores a task's items: with other code a run would go on with other scores.
 
-    It is over the files, and of an object over its class and its attributes; None where there is none. Raises as `code_of` does.
+    It is over the files and those of the user's that they import, and of an object over its class, what its module imports and its
+    attributes; None where there is none. Raises as `code_of` does.
     """
-    found: list[object] = [hashlib.sha256(file.read_bytes()).hexdigest() for file in code_of(config, own)]
+    found: list[object] = [_contents(imported_files(*module)) for module in _modules(config, own)]
     if own is not None:
-        found += [class_code(type(own), Task), plain_attributes(own)]
+        found += [class_code(type(own), Task), attributes(own)[0]]
+        found += [_contents(files) for files in _class_files(type(own))]
     return fingerprint(found) if found else None
+
+
+def unmarked(own: Task | None) -> list[str]:
+    """The attributes of an object that `code_mark` says nothing of: clients, models and other things without a lasting form."""
+    return [] if own is None else attributes(own)[1]
+
+
+def _class_files(kind: type) -> Iterator[dict[str, Path]]:
+    """What the modules run that a class and those it extends are defined in. Of a program's own file, in which everything may
+    stand, only what it imports; a notebook has none."""
+    for name in dict.fromkeys(one.__module__ for one in kind.__mro__ if one not in Task.__mro__):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is None or not is_the_users(Path(file)):
+            continue
+        files = imported_files(name, Path(file))
+        yield {one: place for one, place in files.items() if one or name != "__main__"}
+
+
+def _contents(files: Mapping[str, Path]) -> dict[str, str]:
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
 
 
 def _numbered(records: Iterable[object], name: str, where: str) -> Iterator[Record]:

@@ -10,7 +10,8 @@
 
 A configuration names it, `task.kind = "python"` and `task.name = "tickets.py:Tickets"`, and `task.options` are what it is made with; a Python
 program hands an object of it to `gepa_loop.distill(task=...)`. What an object scores by is not to change while a run lasts: a run is
-known again by its class's code and by its attributes that are texts or numbers.
+known again by its class's code, by what that imports, and by its attributes as they are when a command starts: texts, numbers, and lists, sets and
+dicts of such. Others (a client, a model) are named at the start; what changes with every reply, as a cache does, is better kept in one of those.
 """
 
 from __future__ import annotations

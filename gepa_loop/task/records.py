@@ -134,6 +134,11 @@ def short(text: str, most: int = 300) -> str:
     return text if len(text) <= most else f"{text[: most // 2]} ... {text[-(most // 2) :]}"
 
 
+def alike(messages: Messages) -> Messages:
+    """Turns without what tells no two questions apart: case, and how words are parted."""
+    return tuple((role, " ".join(content.casefold().split())) for role, content in messages)
+
+
 def is_turn(turn: object) -> bool:
     if not isinstance(turn, Mapping) or not isinstance(turn.get("content"), str):
         return False

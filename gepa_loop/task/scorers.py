@@ -52,7 +52,7 @@ def make_scorer(config: TaskConfig, items: Sequence[Item]) -> Scorer:
         items: All of its items: `choice` takes their answers for the labels.
 
     Raises:
-        TaskError: An answer is missing, no regular expression or no JSON object, or there is no such function.
+        TaskError: An answer is missing, no regular expression or no JSON object, labels cannot be told apart, or there is no such function.
     """
     name, where = config.scorer or "exact", f"task.scorer = {config.scorer!r}"
     if ":" in name:
@@ -60,7 +60,11 @@ def make_scorer(config: TaskConfig, items: Sequence[Item]) -> Scorer:
         return own_scorer(by_record(own_function(module, attribute, where)), where)
     for item in items:
         _check_answer(name, item, where)
-    return by_rule(choice({item.answer for item in items}) if name == "choice" else RULES[name])
+    if name != "choice":
+        return by_rule(RULES[name])
+    labels = list(dict.fromkeys(item.answer for item in items))
+    _check_labels(labels, where)
+    return by_rule(choice(labels))
 
 
 def each(score: Callable[[Reading], tuple[float, str]]) -> Scorer:
@@ -157,6 +161,19 @@ def _check_answer(name: str, item: Item, where: str) -> None:
     except (ValueError, re.error, RecursionError) as error:
         what = "regular expression" if name == "regex" else "JSON object"
         raise TaskError(f"{where}: the answer of {item.id} is no {what}: {error}") from None
+
+
+def _check_labels(labels: Sequence[str], where: str) -> None:
+    """Refuse labels that `choice` would take for one, or never find."""
+    known: dict[tuple[str, ...], str] = {}
+    for label in labels:
+        words = _words(label)
+        other = known.setdefault(words, label)
+        what = f"the label {short(label)!r} has no word" if not words else ""
+        if _plain(other) != _plain(label):
+            what = f"the labels {short(other)!r} and {short(label)!r} differ in their punctuation alone"
+        if what:
+            raise TaskError(f"{where}: {what}", "task.scorer = 'exact' tells them apart.")
 
 
 def exact(read: str, answer: str) -> tuple[float, str]:

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -26,7 +27,8 @@ from gepa_loop.task.environments import open_environment
 from gepa_loop.task.fields import mapped
 from gepa_loop.task.files import read_records
 from gepa_loop.task.hub import dataset_rows
-from gepa_loop.task.made import Made, made
+from gepa_loop.task.made import Made, made, with_extract
+from gepa_loop.task.marked import left_out
 from gepa_loop.task.own import Task
 from gepa_loop.task.records import Item, Record, item_of
 from gepa_loop.task.scorers import Reading, Scorer, by_record, each, own_scorer
@@ -59,8 +61,6 @@ class Dealt:
     """All that they were dealt out from, where there is an end of them."""
     doubts: tuple[str, ...] = ()
     """What was found wrong with the records."""
-    reads_all: bool = False
-    """As in `made.Made`."""
 
 
 def deal(
@@ -86,18 +86,21 @@ def deal(
             return _reasoning_gym(config, seed, rounds, making)
         case "example":
             return _example(config, seed, rounds)
-    found, items, doubts = _given(config, own)
-    return _dealt(items, deal_records(config, seed, rounds, items), found, doubts)
+    found, items, doubts = _given(config, rounds, own)
+    splits = deal_records(config, seed, rounds, items)
+    return _dealt(items, splits, found, doubts + left_out(config, items, splits))
 
 
-def _given(config: TaskConfig, own: Task | None) -> tuple[Made | None, list[Item], tuple[str, ...]]:
+def _given(
+    config: TaskConfig, rounds: int, own: Task | None
+) -> tuple[Made | None, list[Item], tuple[str, ...]]:
     """What records there are: what a user's code gives, its items, and what was found wrong with them."""
     match config.kind:
         case "python":
             found = made(config, own)
             return found, _items(found.records), ()
         case "verifiers":
-            environment = open_environment(config)
+            environment = open_environment(config, rounds)
             found = Made(list(environment.records()), None if config.scorer else environment.score)
             # Its rewards know what they compare with.
             kept, doubts = mapped(found.records, config.fields, bool(config.scorer))
@@ -109,15 +112,14 @@ def _dealt(
     items: Sequence[Item], splits: Splits, own: Made | None = None, doubts: tuple[str, ...] = ()
 ) -> Dealt:
     distinct = len({item.messages for item in items})
-    scorer, reads_all = (None, False) if own is None else (own.scorer, own.reads_all)
-    return Dealt(splits, distinct, len(items), scorer, tuple(items), doubts, reads_all)
+    return Dealt(splits, distinct, len(items), own and own.scorer, tuple(items), doubts)
 
 
 def undealt(config: TaskConfig, seed: int, own: Task | None = None) -> Dealt:
     """As `deal`, for somebody who looks at a task alone: of records all are in `train`, whatever sizes the splits are to have."""
     if config.kind not in RECORDS:
         return deal(config, seed, 1, own)
-    found, items, doubts = _given(config, own)
+    found, items, doubts = _given(config, 1, own)
     if not items:
         raise TaskError(f"task.name = {config.name!r}: there are no items")
     splits: Splits = {split: (tuple(items) if split == "train" else (),) for split in SPLITS}
@@ -140,22 +142,22 @@ def _items(records: Iterable[Record]) -> list[Item]:
 
 
 def settle(config: Config, own: Task | None = None) -> Config:
-    """A configuration whose splits have numbers of items, for which the data are read where they are shares; `own` is as in `deal`.
+    """A configuration that says what only the task's code and data tell: what is read of a reply that a class scores, and the numbers of
+    items that shares are. The data are read where there are shares; `own` is as in `deal`.
 
     Raises:
         TaskError: As `items.load_task` does, or shares are more than all.
     """
     control = config.distill.control
-    if not (config.task.splits.shares or (control is not None and control.splits.shares)):
-        return config
     found: dict[str, object] = {"task": _settled(config.task, config.seed, config.loop.rounds, own)}
-    if control is None:
-        return config.model_copy(update=found)
-    distill = config.distill.model_copy(update={"control": _settled(control, config.seed, 1)})
-    return config.model_copy(update={**found, "distill": distill})
+    if control is not None:
+        settled = _settled(control, config.seed, 1)
+        found["distill"] = config.distill.model_copy(update={"control": settled})
+    return config.model_copy(update=found)
 
 
 def _settled(config: TaskConfig, seed: int, rounds: int, own: Task | None = None) -> TaskConfig:
+    config = with_extract(config, own)
     shares = {str(split): share for split, share in config.splits.shares.items()}
     if not shares:
         return config
@@ -165,7 +167,7 @@ def _settled(config: TaskConfig, seed: int, rounds: int, own: Task | None = None
             f"task.splits: the shares of {', '.join(shares)} are {total:g} together",
             f"They may be 1 at most{', with select and race as often as there are rounds' if rounds > 1 else ''}.",
         )
-    _, items, _ = _given(config, own)
+    _, items, _ = _given(config, rounds, own)
     counted = config.splits.counted(len({item.messages for item in items}))
     dealt = deal_records(config.model_copy(update={"splits": counted}), seed, rounds, items, strict=False)
     sizes = {split: min(map(len, dealt[split])) for split in shares}
@@ -191,11 +193,11 @@ def _reasoning_gym(config: TaskConfig, seed: int, rounds: int, making: Making) -
     # numpy, which some tasks use, takes seeds below 2**32 only.
     first = derive_seed(seed, "task") % (2**31 - 5 * BLOCK)
 
-    streams: dict[str, Kept] = {}
+    release, streams = version("reasoning-gym"), dict[str, Kept]()
 
     def draws(split: str) -> Iterator[Item]:
         start = first + BLOCK * BLOCKS.index(split)
-        stream = streams.setdefault(split, kept(name, config.options, start))
+        stream = streams.setdefault(split, kept(name, config.options, start, release))
         try:
             for n, entry in enumerate(stream, start):
                 answer = "" if entry["answer"] is None else str(entry["answer"])

@@ -1,11 +1,13 @@
 """Precedence, and errors that name the key, the value and the source."""
 
 import json
+import tomllib
 from importlib import resources
 from pathlib import Path
 
 import pytest
 
+from gepa_loop.config.document import whole_document
 from gepa_loop.config.explain import all_keys
 from gepa_loop.config.layers import presets
 from gepa_loop.config.load import load_config
@@ -398,3 +400,35 @@ def test_the_default_search_for_students_costs_what_its_key_says() -> None:
     assert Config(task=TaskConfig(name="lcm")).for_aim("student").optimize.max_rollouts == 1088
     demo = load_config("demo", env={})
     assert demo.loop.front == 4 and demo.for_aim("student").optimize.max_rollouts == 576
+
+
+def test_a_size_is_a_number_or_a_share(tmp_path: Path) -> None:
+    (tmp_path / "t.toml").write_text('[task]\nkind = "jsonl"\nname = "t.jsonl"\n[task.splits]\ntest = 1.0\n')
+    for given in ("1.0", "10.0", "0.0", "-0.5", "1.5"):
+        sets = ["task.kind=jsonl", "task.name=t.jsonl", f"task.splits.test={given}"]
+        with pytest.raises(ConfigError) as caught:
+            load_config("smoke", sets, env={}, cwd=tmp_path)
+        assert str(caught.value) == (
+            f"--set {sets[-1]}: task.splits.test = {given}: neither a whole number nor a share, which lies between 0 and 1"
+        )
+    with pytest.raises(ConfigError, match=r"t\.toml: task\.splits\.test = 1\.0: neither"):
+        load_config("t.toml", env={}, cwd=tmp_path)
+    splits = load_config("smoke", [*sets[:2], "task.splits={train=0.5,test=3}"], env={}).task.splits
+    assert (splits.shares, splits.test) == ({"train": 0.5}, 3)
+
+
+def test_shares_are_shown_in_their_places() -> None:
+    sets = ["task.kind=jsonl", "task.name=t.jsonl", "task.splits={train=0.5,race=0.1,select=3}"]
+    config = load_config("smoke", sets, env={})
+    shown = config.model_dump(mode="json")["task"]["splits"]
+    assert shown == {"train": 0.5, "pareto": shown["pareto"], "race": 0.1, "select": 3, "test": shown["test"]}
+    assert '"train":0.5' in config.model_dump_json() and "shares" not in config.model_dump_json()
+    # A document has them, too, and means the same.
+    assert "train = 0.5\n" in whole_document(config) and "shares =" not in whole_document(config)
+    again = load_config(tomllib.loads(whole_document(config)), env={})
+    assert again.task == config.task and again.task.splits.shares == {"train": 0.5, "race": 0.1}
+    # A run's config.json of before has a key for them.
+    assert (
+        load_config({"task": {"name": "lcm", "splits": {"test": 4, "shares": {}}}}, env={}).task.splits.test
+        == 4
+    )

@@ -42,6 +42,8 @@ def test_every_key_says_what_it_means_and_which_values_it_takes() -> None:
         ("objective.skip_tokens", "whole number from 0", 0, ""),
         ("teacher.rate", "number above 0 to 1", 0.05, "teacher.kind = ema"),
         ("task.options", "table", {}, ""),
+        ("task.splits.train", "whole number from 1 or share between 0 and 1", 256, ""),
+        ("task.splits.race", "whole number from 1 or share between 0 and 1 or none", None, ""),
     ],
 )
 def test_a_key(name: str, kind: str, default: object, under: str) -> None:

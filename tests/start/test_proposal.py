@@ -288,3 +288,15 @@ def test_the_file_is_written_once(tmp_path: Path) -> None:
         check_target(tmp_path / "config.json", force=False)
     assert place(str(tmp_path / "a" / "t.csv"), tmp_path) == "a/t.csv"
     assert place("/elsewhere/t.csv", tmp_path) == "/elsewhere/t.csv"
+
+
+def test_sizes_fit_where_questions_differ_in_case_alone(tmp_path: Path) -> None:
+    rows = [{"question": f"How far is {n} from home?", "answer": n * n} for n in range(30)]
+    rows += [{"question": f"how far is {n}  from home?", "answer": n * n} for n in range(30)]
+    loaded = _task(_proposed(_survey(tmp_path / "t.jsonl", rows)), tmp_path)
+    assert sum(len(items) for items in loaded.splits.values()) <= 30
+    split = ["train"] * 8 + ["pareto"] * 8 + ["select"] * 7 + ["test"] * 7
+    marked = [{**row, "split": split[n % 30]} for n, row in enumerate(rows)]
+    marked[30]["split"] = "test"  # the first of train, written otherwise
+    loaded = _task(_proposed(_survey(tmp_path / "u.jsonl", marked)), tmp_path)
+    assert len(loaded.splits["test"]) == 15 and len(loaded.splits["train"]) == 14

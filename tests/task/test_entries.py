@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from reasoning_gym.factory import DATASETS
 
 from gepa_loop.config.tables import TaskConfig
 from gepa_loop.run.files import read_jsonl
-from gepa_loop.task.entries import BLOCK, Kept, entries, kept, packed, unpacked
+from gepa_loop.task.entries import BLOCK, FORM, Kept, entries, kept, packed, unpacked
 from gepa_loop.task.items import load_task
 
 
@@ -143,8 +144,28 @@ def test_a_stream_without_its_beginning_is_the_rest_of_it() -> None:
 def test_what_a_file_is_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GEPA_LOOP_CACHE", str(tmp_path))
     asked = [("lcm", {}, 1), ("gcd", {}, 1), ("lcm", {"max_value": 9}, 1), ("lcm", {}, 2)]
-    files = {kept(name, options, start)._file for name, options, start in asked}
+    files = {kept(name, options, start, "0.1.25")._file for name, options, start in asked}
     assert len(files) == 4 and {file.parent for file in files} == {tmp_path / "items"}
+    # What is written in a file of this form, and under which name: either may only change with `FORM`.
+    assert FORM == 1
+    assert kept("lcm", {}, 1, "0.1.25")._file.name == "lcm-f60b3688ed53387a.jsonl"
+    assert packed({"a": (1, [None])}) == {"dict": [["a", {"tuple": [1, [None]]}]]}
+
+
+def test_another_release_makes_entries_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GEPA_LOOP_CACHE", str(tmp_path))
+    for release, question in (("0.1.25", "old"), ("0.1.26", "new")):
+        seconds = count(0, 20)
+        made = ({"question": question} for _ in range(3))
+        stream = Kept(
+            kept("lcm", {}, 1, release)._file,
+            lambda _, m=made: m,
+            lambda s=seconds: float(next(s)),
+        )
+        assert [entry["question"] for entry in islice(stream, 3)] == [question] * 3
+        stream.save()
+    assert next(iter(kept("lcm", {}, 1, "0.1.25")))["question"] == "old"
+    assert "question" in next(iter(kept("lcm", {}, 1, "0.1.27")))
 
 
 def test_a_task_out_of_its_files_is_the_task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -158,9 +179,9 @@ def test_a_task_out_of_its_files_is_the_task(monkeypatch: pytest.MonkeyPatch, tm
         start = int(items[0].id.rpartition(":")[2])
         marked = ({**entry, "mark": split} for entry in entries("sokoban", {}, start, 0))
         seconds = count(0, 20)
-        stream = Kept(
-            kept("sokoban", {}, start)._file, lambda _, m=marked: m, lambda s=seconds: float(next(s))
-        )
+        file = kept("sokoban", {}, start, version("reasoning-gym"))._file
+        file.unlink(missing_ok=True)  # it is there where making them took a second
+        stream = Kept(file, lambda _, m=marked: m, lambda s=seconds: float(next(s)))
         list(islice(stream, 3))
         stream.save()
     again = load_task(config, 0, 2)

@@ -6,16 +6,21 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gepa_loop.command import EVALUATE, Flags, Inputs
 from gepa_loop.config.load import load_config
 from gepa_loop.config.tables import TaskConfig
 from gepa_loop.errors import ConfigError, EnvironmentFault, TaskError
+from gepa_loop.session import open_session
 from gepa_loop.start.reach import find_task
 from gepa_loop.task.items import Task, load_task
+from gepa_loop.task.made import code_mark
 from gepa_loop.task.sources import settle
 
 pytest.importorskip("verifiers")
@@ -132,6 +137,79 @@ def test_a_taskset_without_end_is_read_as_far_as_it_is_needed(beside: Any) -> No
     shares = TaskConfig(kind="verifiers", name="sums_c", splits={**SIZES, "train": 0.2})
     with pytest.raises(TaskError, match=r"task.splits.train is a share, and sums_c has tasks without end"):
         settle(config.model_copy(update={"task": shares}))
+
+
+def test_rounds_of_a_taskset_without_end_have_tasks_and_can_be_added(beside: Any) -> None:
+    beside("sums_k", endless=True)
+    sizes = {**SIZES, "select": 40, "race": 20}  # 80, of which each further round takes 60
+    config = TaskConfig.model_validate({"kind": "verifiers", "name": "sums_k", "splits": sizes})
+    one, two, many = (load_task(config, 0, rounds) for rounds in (1, 2, 9))
+    assert (one.drawn, two.drawn, many.drawn) == (4 * 80, 4 * 80, 2 * (80 + 8 * 60))
+    assert one.fingerprint == two.fingerprint and one.splits == two.splits
+    assert all(len(part["select"]) == 40 and len(part["race"]) == 20 for part in many.later)
+
+
+def test_rewards_may_keep_a_connection_and_few_are_asked_at_a_time(beside: Any) -> None:
+    beside(
+        "sums_l",
+        """server = None
+    under_way = most = 0
+
+    @vf.reward
+    async def asked(self, trace) -> float:
+        kind = type(self)
+        kind.under_way += 1
+        kind.most = max(kind.most, kind.under_way)
+        if kind.server is None:
+            kind.server = asyncio.get_running_loop()
+        assert kind.server is asyncio.get_running_loop(), "attached to a different loop"
+        await asyncio.sleep(0.001)
+        kind.under_way -= 1
+        return 1.0""",
+    )
+    task = load("sums_l")
+    item = task.splits["train"][0]
+    for _ in range(2):
+        assert [one.value for one in task.score_all([(item, item.answer, False)] * 30)] == [1.0] * 30
+    assert sys.modules["sums_l"].SumTask.most == 8
+
+
+def test_the_version_of_verifiers_and_an_edited_file_make_another_run(
+    beside: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside("sums_m")
+    sets = ["task.kind=verifiers", "task.name=sums_m", *(f"task.splits.{k}={v}" for k, v in SIZES.items())]
+    with open_session(EVALUATE, Flags("smoke", sets, "r"), Inputs({})) as session:
+        identity = session.lab.identity()
+    assert identity["version.verifiers"] == version("verifiers")
+    assert "version.verifiers" not in replace(session.lab, config=load_config("smoke", [], env={})).identity()
+    config = load_config("smoke", sets, env={}).task
+    before = code_mark(config)
+    (tmp_path / "sums_m.py").write_text((tmp_path / "sums_m.py").read_text() + "\n")
+    assert code_mark(config) != before
+
+
+def test_all_files_of_an_installed_environment_are_in_its_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site-packages"
+    package, about = site / "sums_env", site / "sums_env-1.dist-info"
+    (package / "inner").mkdir(parents=True)
+    about.mkdir()
+    (about / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: sums-env\nVersion: 1\nRequires-Dist: verifiers\n"
+    )
+    (about / "top_level.txt").write_text("sums_env\n")
+    (about / "RECORD").write_text("sums_env/__init__.py,,\n")
+    for file in ("__init__.py", "rewards.py", "inner/words.py"):
+        (package / file).write_text("x = 1\n")
+    monkeypatch.syspath_prepend(str(site))
+    config = TaskConfig(kind="verifiers", name="sums-env", splits=SIZES)
+    marks = [code_mark(config)]
+    for file in ("__init__.py", "rewards.py", "inner/words.py"):
+        (package / file).write_text("x = 2\n")
+        marks.append(code_mark(config))
+    assert len(set(marks)) == 4
 
 
 @pytest.mark.parametrize(

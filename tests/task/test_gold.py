@@ -88,6 +88,18 @@ def test_questions_with_two_answers_are_said(tmp_path: Path) -> None:
     )
 
 
+def test_two_answers_of_questions_that_differ_in_case_and_white_space(tmp_path: Path) -> None:
+    config = _task(tmp_path, [*range(12), 12, 5], "last_number", questions=12)
+    rows = Path(config.name).read_text().splitlines()
+    rows[12] = json.dumps({"question": " q0\n", "answer": 12})
+    Path(config.name).write_text("\n".join(rows) + "\n")
+    (warning,) = load_task(config, 0).warnings()
+    assert warning.endswith(
+        "2 questions occur with two answers, of which the shuffle keeps one where they are written alike: "
+        "jsonl:1 '0' and jsonl:13 '12'; jsonl:2 '1' and jsonl:14 '5'"
+    )
+
+
 def test_answers_of_later_rounds_are_looked_at_too(tmp_path: Path) -> None:
     config = _task(tmp_path, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], "last_number")
     config = config.model_copy(update={"splits": config.splits.model_copy(update={"train": 2})})

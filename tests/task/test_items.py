@@ -209,6 +209,32 @@ def test_a_file_must_hold_select_for_each_round(tmp_path: Path, by_hand: bool) -
     )
 
 
+def test_every_field_of_a_record_is_part_of_the_data(tmp_path: Path) -> None:
+    def mark(records: Sequence[object]) -> str:
+        return load_task(_jsonl(_write(tmp_path / "t.jsonl", records)), 0).fingerprint
+
+    records = [{**record, "hint": {"most": n, "of": ["a"]}} for n, record in enumerate(_numbered(10))]
+    before = mark(records)
+    assert mark([dict(reversed(record.items())) for record in records]) == before  # the order of keys is none
+    for changed in ({"hint": {"most": 3, "of": ["b"]}}, {"hint": None}, {"more": 1}):
+        assert mark([*records[:9], {**records[9], **changed}]) != before
+
+
+def test_a_field_that_nobody_would_know_again_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_checkers.py").write_text(
+        "def make(): return [dict(question=str(n), answer=n, check=len, more=object()) for n in range(8)]"
+    )
+    config = TaskConfig(kind="python", name="own_checkers:make", extract="whole", splits=FOUR)
+    one, two = load_task(config, 0), load_task(config, 0)
+    assert one.fingerprint == two.fingerprint
+    assert one.warnings() == (
+        "task own_checkers:make: `check`, `more` of its records: what a run is known by has no part of it",
+    )
+
+
 def test_a_pool_too_small_for_its_splits() -> None:
     # Ordered pairs of 1..10: 100 questions for test 60, select 20, pareto 10 and train 40.
     with pytest.raises(TaskError) as caught:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -11,15 +13,17 @@ from typing import Any
 import pytest
 
 from gepa_loop.command import EVALUATE, Flags, Inputs
+from gepa_loop.config.document import short_document
 from gepa_loop.config.load import load_config
 from gepa_loop.config.tables import TaskConfig
+from gepa_loop.config.whole import Config
 from gepa_loop.errors import EnvironmentFault, RunDirectoryError, TaskError
 from gepa_loop.optimize.feedback import reflective_record
 from gepa_loop.run.identity import read_manifest
 from gepa_loop.scores.rollouts import Row
 from gepa_loop.session import open_session
 from gepa_loop.task.items import load_task
-from gepa_loop.task.made import code_mark, code_of
+from gepa_loop.task.made import code_mark, code_of, unmarked
 from gepa_loop.task.own import Score, Task
 from gepa_loop.task.records import Item
 from gepa_loop.task.sources import settle
@@ -233,6 +237,130 @@ def test_the_mark_of_an_object_is_its_classes_code_and_what_it_was_made_with() -
         made.append(space["Typed"])
     first, other, same = (code_mark(config, kind()) for kind in made)
     assert first == same != other
+
+
+def test_the_mark_of_an_object_is_over_lists_and_dicts_too() -> None:
+    class Holding(Plain):
+        def __init__(self, **held: Any) -> None:
+            super().__init__()
+            self.__dict__ |= held
+
+    config = _config("x")
+    held: list[dict[str, Any]] = [
+        {"labels": {"a": 1}},
+        {"labels": {"a": 2}},
+        {"labels": {"a": [1, {"b": (2,)}]}},
+        {"labels": {"a": [1, {"b": (3,)}]}},
+        {"labels": ["a", "b"]},
+        {"labels": {"a", "b"}},
+    ]
+    assert len({code_mark(config, Holding(**one)) for one in held}) == len(held)
+    assert code_mark(config, Holding(labels={"b", "a"})) == code_mark(config, Holding(**held[-1]))
+    # Keys are no part of it, nor is what has no lasting form, which is said.
+    one, two = (Holding(made={"url": "u", "api_key": key}, client=object()) for key in ("old", "new"))
+    assert code_mark(config, one) == code_mark(config, two)
+    assert code_mark(config, Holding(made={"url": "v", "api_key": "old"})) != code_mark(config, one)
+    assert (unmarked(one), unmarked(None)) == (["client"], [])
+    ring: dict[str, Any] = {}
+    ring["ring"] = ring
+    assert unmarked(Holding(ring=ring)) == ["ring"]
+
+
+def test_what_a_run_is_not_known_by_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = Scored()
+    own.client = object()  # type: ignore[attr-defined]
+    sets = ["task.kind=python", "task.name=Own", *SMALL]
+    with open_session(EVALUATE, Flags("smoke", sets, "r"), Inputs({}, task=own)):
+        pass
+    said = capsys.readouterr()
+    line = "task Own: attribute `client` is no part of what a run is known by"
+    assert (said.out + said.err).count(line) == 1
+
+
+def test_the_mark_is_over_all_files_that_are_run(tickets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = _config(f"{tickets}:Tickets")
+    before, helper = code_mark(config), tickets.parent / "helper.py"
+    (tickets.parent / "apart.py").write_text("x = 1\n")
+    assert code_mark(config) == before
+    helper.write_text("LABELS = ['north', 'west']\n")
+    assert code_mark(config) != before
+    helper.write_text("LABELS = ['north', 'south']\n")
+    assert code_mark(config) == before
+    # The same files elsewhere are the same code.
+    moved = tickets.parent.rename(tickets.parent.parent / "moved")
+    assert code_mark(_config(f"{moved / tickets.name}:Tickets")) == before
+
+
+def test_a_package_is_marked_with_what_it_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    package = tmp_path / "own_marked"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .scoring import make\n")
+    (package / "scoring.py").write_text(
+        "def make(): return [dict(question=str(n), answer=n) for n in range(8)]"
+    )
+    config = _config("own_marked:make")
+    before = code_mark(config)
+    assert code_of(config) == (package / "__init__.py",)
+    (package / "scoring.py").write_text(
+        "def make(): return [dict(question=str(n), answer=n) for n in range(9)]"
+    )
+    assert code_mark(config) != before
+    scored = TaskConfig(kind="jsonl", name="x", scorer="own_marked:make", splits=SIZES)
+    other = code_mark(scored)
+    (package / "scoring.py").write_text("")
+    assert code_mark(scored) != other
+
+
+def test_the_mark_of_an_object_is_over_the_modules_of_its_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_words.py").write_text("WORDS = 1\n")
+    (tmp_path / "own_class.py").write_text(
+        "from gepa_loop.task.own import Task\nimport own_words\n"
+        "class Own(Task):\n    def items(self): return []\n"
+    )
+    own = importlib.import_module("own_class").Own()
+    before = code_mark(_config("x"), own)
+    (tmp_path / "own_words.py").write_text("WORDS = 2\n")
+    assert code_mark(_config("x"), own) != before
+
+
+def test_what_a_class_reads_is_settled_in_the_config(tickets: Path) -> None:
+    def settled(*sets: str, own: Task | None = None) -> TaskConfig:
+        named = ["task.kind=python", f"task.name={tickets}:Tickets", *SMALL, *sets]
+        return settle(load_config("smoke", named, env={}), own).task
+
+    assert settled().extract == "whole"
+    assert settled("task.extract=tags").extract == "tags"
+    assert settled("task.scorer=exact").extract == "last_number"
+    assert settled(f"task.name={tickets}:old").extract == "last_number"
+    assert settled(own=Scored()).extract == "whole" and settled(own=Plain()).extract == "last_number"
+    # Said or not, it is the same task, and shares are settled with it.
+    said = load_config(
+        "smoke", ["task.kind=python", f"task.name={tickets}:Tickets", *SMALL, "task.extract=whole"], env={}
+    )
+    assert said.task.model_dump() == settled().model_dump()
+    shares = settled("task.splits.train=0.5", "task.options.count=16")
+    assert (shares.extract, shares.splits.train) == ("whole", 8)
+
+
+def test_a_run_goes_on_by_the_config_of_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sets = ["task.kind=python", "task.name=Own", *SMALL]
+    with open_session(EVALUATE, Flags("smoke", sets), Inputs({}, task=Scored())) as session:
+        path = session.run.path
+    values = json.loads((path / "config.json").read_text())
+    del values["schema_version"], values["check"]
+    assert values["task"]["extract"] == "whole" == read_manifest(path)["identity"]["task.extract"]
+    page = Config.model_validate(values).model_dump(mode="json")  # as show.report has it
+    (tmp_path / "smoke.toml").write_text(short_document(page, {}, ""))
+    with open_session(EVALUATE, Flags("smoke.toml", []), Inputs({}, task=Scored())) as again:
+        assert again.run.path == path
 
 
 def test_a_run_under_other_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,17 @@ from gepa_loop.config.tables import TaskConfig
 from gepa_loop.errors import ConfigError, TaskError
 from gepa_loop.task.items import load_task
 from gepa_loop.task.records import Item, item_of
-from gepa_loop.task.scorers import choice, exact, f1, first_object, includes, json_fields, make_scorer, regex
+from gepa_loop.task.scorers import (
+    Reading,
+    choice,
+    exact,
+    f1,
+    first_object,
+    includes,
+    json_fields,
+    make_scorer,
+    regex,
+)
 
 LABELS = ("Q1-RFD", "late", "late delivery", "Was ist los?")
 
@@ -96,6 +107,29 @@ def test_json_says_which_fields_are_wrong() -> None:
     )
     assert first_object('{"broken": {"a": 1}') == {"a": 1}
     assert first_object("{" * 100_000) is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (("1", "-1", "0"), "the labels '1' and '-1' differ in their punctuation alone"),
+        (("A-", "B", "A+"), "the labels 'A-' and 'A+' differ"),
+        (("C#", "C++"), "the labels 'C#' and 'C++' differ"),
+        (("yes", "?!"), "the label '?!' has no word"),
+    ],
+)
+def test_labels_that_a_choice_takes_for_one_are_refused(labels: Sequence[str], said: str) -> None:
+    config = TaskConfig(kind="jsonl", name="x", scorer="choice")
+    with pytest.raises(TaskError) as caught:
+        make_scorer(config, [item(label) for label in labels])
+    assert f"task.scorer = 'choice': {said}" in str(caught.value) and "'exact'" in caught.value.hint
+    # And so it does.
+    assert [exact(read, labels[0])[0] for read in labels] == [1.0] + [0.0] * (len(labels) - 1)
+
+
+def test_labels_that_differ_in_case_and_white_space_are_one() -> None:
+    scorer = make_scorer(TaskConfig(kind="jsonl", name="x", scorer="choice"), [item("Late"), item("late ")])
+    assert scorer([Reading(item("Late"), "LATE.", "LATE.")]) == [(1.0, "")]
 
 
 def test_answers_that_no_scorer_can_use_are_refused() -> None:
