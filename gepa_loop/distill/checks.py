@@ -18,6 +18,8 @@ CERTAIN = 3.0
 """Standard errors."""
 RISEN = 3.0
 """By which factor the divergence has risen. It moves by 1.5 between checks of a good run, and by 2 with rollouts below temperature 1."""
+SILENT = "all checks score the same on every item"
+"""In the reason of a choice that no score made."""
 NEAR = 0.05
 """Nats a token. A student that is nearer than this has not been harmed, by whatever factor its divergence has risen."""
 
@@ -112,12 +114,12 @@ def choose(checks: Sequence[Check]) -> Choice:
     if best == 0:
         kept, reason = untrained, "no check is above the untrained student"
     elif silent and not read:
-        kept, reason = trained[-1], "all checks score the same on every item, so it is the last one"
+        kept, reason = trained[-1], f"{SILENT}, so it is the last one"
     else:
         kept = min(near, key=lambda check: check.distance) if read else near[0]
         which = f"the nearest to the teacher (KL {kept.distance:.3f})" if read else "the earliest"
         if silent:
-            reason = f"{which}, as all checks score the same on every item"
+            reason = f"{which}, as {SILENT}"
         elif kept.step == best:
             reason = "the highest score, smoothed over neighbouring checks"
         else:

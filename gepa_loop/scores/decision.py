@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from gepa_loop.scores.numbers import decimal, p_sentence, plain
+from gepa_loop.scores.numbers import decimal, interval_text, items_text, p_sentence, plain
 from gepa_loop.scores.results import RunnerUpRecord
 from gepa_loop.scores.statistics import (
     Difference,
@@ -134,7 +134,7 @@ def _told_apart(second: RunnerUp, alpha: float, flips: int) -> str:
     side = "better than" if diff.mean > 0 else "worse than"
     said = f"It is {side if diff.p < alpha else 'not told apart from'} {second.id}"
     p = p_sentence(diff.p, diff.p if diff.p <= 1 / (flips + 1) else 0.0)
-    return f"{said}: {decimal(diff.mean, '+')} {_interval(diff.ci)}, {p}."
+    return f"{said}: {decimal(diff.mean, '+')} {interval_text(diff.ci)}, {p}."
 
 
 def _pick(
@@ -167,7 +167,7 @@ def _pick(
     )
     reason += f" over {family} candidate{'s' * (family > 1)}. Level: {plain(f'{alpha:.3g}')}."
     if winner is None:
-        more = _shown(len(base), detectable(students[shown], base, POWER, alpha / family))
+        more = could_show(len(base), detectable(students[shown], base, POWER, alpha / family))
         reason = f"No {names[0]} is significantly better than the {names[1]}. The best is {reason} {more}"
     else:
         if winner != ranking[0]:
@@ -189,9 +189,9 @@ def _compare(
 ) -> str:
     after, before = estimate(student, seed), estimate(base, seed)
     return (
-        f"{id_}: {names[0]} {decimal(after.mean)} {_interval(after.ci)} against {names[1]} "
-        f"{decimal(before.mean)} {_interval(before.ci)} on {after.n} items; difference "
-        f"{decimal(diff.mean, '+')} {_interval(diff.ci)}"
+        f"{id_}: {names[0]} {decimal(after.mean)} {interval_text(after.ci)} against {names[1]} "
+        f"{decimal(before.mean)} {interval_text(before.ci)} on {items_text(after.n)}; difference "
+        f"{decimal(diff.mean, '+')} {interval_text(diff.ci)}"
     )
 
 
@@ -209,14 +209,10 @@ def holm_by_side(differences: Mapping[str, Difference]) -> dict[str, float]:
     return {id_: min(above[n], below[n]) for n, id_ in enumerate(differences)}
 
 
-def _shown(n: int, least: float | None) -> str:
-    """What difference `n` items could have shown."""
+def could_show(n: int, least: float | None) -> str:
+    """What difference `n` items could have shown; `least` is as `detectable` has it."""
     if least is None:
         return f"What these {n} items could have shown is not known: the difference is the same on each."
     if least > 1:
-        return f"These {n} items are too few to show any difference."
+        return f"{'One item is' if n == 1 else f'These {n} items are'} too few to show any difference."
     return f"These {n} items could have shown a difference of {decimal(least)} with {POWER:.0%} power."
-
-
-def _interval(ci: tuple[float, float]) -> str:
-    return f"[{decimal(ci[0])}, {decimal(ci[1])}]"

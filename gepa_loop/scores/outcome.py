@@ -82,10 +82,23 @@ def missing_gain(alpha: float, result: LoopRecord) -> str | None:
     """Why a finished run shows no significant gain on `test`, or None when it does."""
     gain = result["test"]["student_minus_base"]
     if gain is None:
-        return "no student was significantly better than the base on select"
+        return no_student(result["rounds"])
     if gain["mean"] <= 0 or gain["p"] >= alpha:
         return f"student - base = {gain['mean']:+z.3f}, {p_sentence(gain['p'])} on test"
     return None
+
+
+def untested(rounds: Sequence[RoundRecord]) -> str:
+    """Why no student of a loop was ever scored on `select`, as its last round has it; empty where one was."""
+    scored = any(one["student"] is not None for each in rounds for one in each["candidates"])
+    return "" if scored else rounds[-1]["reason"]
+
+
+def no_student(rounds: Sequence[RoundRecord]) -> str:
+    """Why a loop without a winner has no student."""
+    if why := untested(rounds).removesuffix("."):
+        return f"no student was tested on select: {why[:1].lower()}{why[1:]}"
+    return "no student was significantly better than the base on select"
 
 
 def ground(rounds: Sequence[RoundRecord], number: int | None = None) -> str:

@@ -197,7 +197,7 @@ def detectable(a: ItemScores, b: ItemScores, power: float, alpha: float) -> floa
     d = _paired(a, b)
     if 2 / 2**d.size < alpha and _constant(d):
         return None
-    return least_detectable(d.size, float(d.std(ddof=1)), power, alpha)
+    return least_detectable(d.size, float(d.std(ddof=1)) if d.size > 1 else 0.0, power, alpha)
 
 
 def least_detectable(n: int, spread: float, power: float, alpha: float) -> float:

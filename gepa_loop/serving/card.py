@@ -12,7 +12,7 @@ from typing import Any
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.run.files import write_json, write_text
 from gepa_loop.scores.ledger import read_looks
-from gepa_loop.scores.numbers import decimal, p_sentence
+from gepa_loop.scores.numbers import decimal, interval_text, p_sentence
 from gepa_loop.serving.finished import Finished
 from gepa_loop.serving.talk import Talker
 from gepa_loop.serving.verify import Verdict
@@ -53,8 +53,8 @@ def write_card(
     environment.filters |= {
         "decimal": decimal,
         "signed": lambda x: decimal(x, "+"),
-        "interval": lambda ci: f"[{decimal(ci[0])}, {decimal(ci[1])}]",
-        "signed_interval": lambda ci: f"[{decimal(ci[0], '+')}, {decimal(ci[1], '+')}]",
+        "interval": interval_text,
+        "signed_interval": lambda ci: interval_text(ci, "+"),
         "p": p_sentence,
     }
     page = environment.from_string(source).render(**_values(folder, talker, student, base, found, commands))

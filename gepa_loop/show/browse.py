@@ -11,11 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from gepa_loop.optimize.records import CandidateRow, CostRecord, FrontRow, SearchRecord, SpentRecord, Status
-from gepa_loop.scores.numbers import decimal, p_sentence, p_text
+from gepa_loop.scores.numbers import decimal, gain_text, items_text, p_sentence, p_text, score_text
 from gepa_loop.scores.records import DifferenceRecord
 from gepa_loop.show.names import named, nickname
 from gepa_loop.show.searches import Search, accepted, lineage
-from gepa_loop.show.tables import estimate_text
 from gepa_loop.show.textdiff import print_diff
 
 LEAST, ROOMY = 80, 120
@@ -61,7 +60,7 @@ def _front_row(row: FrontRow, result: SearchRecord | None) -> list[str]:
     p = "-" if row["adjusted_p"] is None else p_text(row["adjusted_p"])
     how = f"{row['how']} (winner)" if result and result["winner"] == row["id"] else row["how"]
     judged = row["select"]
-    found = [] if judged is None else [" ".join(estimate_text(judged)), _gain(row["against_seed"]), p]
+    found = [] if judged is None else [score_text(judged), _gain(row["against_seed"]), p]
     return [
         row["id"],
         nickname(row["id"]),
@@ -112,7 +111,7 @@ def _facts(search: Search, row: CandidateRow) -> Iterator[tuple[str, str]]:
         yield "pareto", f"{decimal(row['pareto_mean'])} on {len(row['pareto_scores'])} items"
     for final in (final for final in search.front if final["id"] == row["id"]):
         if (judged := final["select"]) is not None:
-            yield "select", f"{' '.join(estimate_text(judged))} on {judged['n']} items"
+            yield "select", f"{score_text(judged)} on {items_text(judged['n'])}"
         if final["against_seed"] is not None:
             p = (
                 ""
@@ -121,7 +120,7 @@ def _facts(search: Search, row: CandidateRow) -> Iterator[tuple[str, str]]:
             )
             yield (
                 "",
-                f"{_gain(final['against_seed'])} against the seed, {p_sentence(final['against_seed']['p'])}{p}",
+                f"{gain_text(final['against_seed'])} against the seed, {p_sentence(final['against_seed']['p'])}{p}",
             )
     if row["train_scores"]:
         yield "minibatch", _minibatch(row)
@@ -200,10 +199,7 @@ def _line(text: str) -> str:
 
 
 def _gain(gain: DifferenceRecord | None) -> str:
-    if gain is None:
-        return "-"
-    low, high = gain["ci"]
-    return f"{decimal(gain['mean'], '+')} [{decimal(low, '+')}, {decimal(high, '+')}]"
+    return "-" if gain is None else gain_text(gain)
 
 
 def _costs(cost: CostRecord | SpentRecord) -> str:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from gepa_loop.errors import ConditionHolds
 from gepa_loop.run.files import disk_errors, write_text
 from gepa_loop.scores.conditions import Condition
-from gepa_loop.scores.numbers import decimal
+from gepa_loop.scores.numbers import decimal, gain_text, interval_text
 from gepa_loop.stages.records import EvaluatedRecord
 
 
@@ -41,16 +41,9 @@ def markdown(
         "|---|---|---|---|",
     ]
     for label, one in zip(labels, result["subjects"], strict=True):
-        low, high = one["ci"]
-        lines.append(
-            f"| {_cell(label)} | {one['n']} | {decimal(one['mean'])} | [{decimal(low)}, {decimal(high)}] |"
-        )
+        lines.append(f"| {_cell(label)} | {one['n']} | {decimal(one['mean'])} | {interval_text(one['ci'])} |")
     if (gap := result["difference"]) is not None:
-        low, high = gap["ci"]
-        lines += [
-            "",
-            f"First less second, paired: {decimal(gap['mean'], '+')} [{decimal(low, '+')}, {decimal(high, '+')}].",
-        ]
+        lines += ["", f"First less second, paired: {gain_text(gap)}."]
     lines += [
         "",
         *(f"- {'FAILED' if one.holds(means) else 'passed'}: {_cell(one.told(means))}" for one in conditions),

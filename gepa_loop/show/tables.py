@@ -10,35 +10,28 @@ from rich.table import Table
 from rich.text import Text
 
 from gepa_loop.scores.card import WAYS, Way
-from gepa_loop.scores.numbers import decimal, p_sentence, p_text
-from gepa_loop.scores.outcome import ground
+from gepa_loop.scores.numbers import (
+    decimal,
+    gain_text,
+    interval_text,
+    is_flat,
+    items_text,
+    p_sentence,
+    p_text,
+    score_text,
+)
+from gepa_loop.scores.outcome import ground, no_student
 from gepa_loop.scores.over_seeds import LEAST
-from gepa_loop.scores.records import CardRecord, DifferenceRecord, EstimateRecord, RatioRecord
+from gepa_loop.scores.records import CardRecord, DifferenceRecord, RatioRecord
 from gepa_loop.scores.results import LoopRecord
 
 if TYPE_CHECKING:
-    from gepa_loop.stages.records import EvaluatedRecord, RetentionRecord
+    from gepa_loop.stages.records import EvaluatedRecord, RetainedRecord, RetentionRecord
     from gepa_loop.sweep import SweepRecord
 
 
 Subject = Literal["base", "prompted", "student"]
 SUBJECTS: tuple[Subject, ...] = ("base", "prompted", "student")
-
-
-def estimate_text(estimate: EstimateRecord | RatioRecord) -> tuple[str, str]:
-    """Mean and interval of a SCORE or DIFF."""
-    return decimal(estimate["mean"]), _interval(estimate["ci"])
-
-
-def _interval(ci: Sequence[float]) -> str:
-    low, high = ci
-    return f"[{decimal(low)}, {decimal(high)}]"
-
-
-def _gain_text(gain: DifferenceRecord) -> str:
-    """Mean with interval of a DIFF."""
-    low, high = gain["ci"]
-    return f"{decimal(gain['mean'], '+')} [{decimal(low, '+')}, {decimal(high, '+')}]"
 
 
 def _table(title: str) -> Table:
@@ -59,7 +52,7 @@ def result_table(result: LoopRecord) -> Table:
         _add_cards(table, name, {way: result[way][key] for way in WAYS}, system)
     _add_gaps(table, "student - base", {way: result[way]["student_minus_base"] for way in WAYS})
     if result["test"]["student"] is None:
-        table.caption = "student: none was better on select"
+        table.caption = Text(f"student: {no_student(result['rounds'])}")
     return table
 
 
@@ -81,35 +74,48 @@ def retention_table(result: RetentionRecord) -> Table:
 
 def retention_lines(result: RetentionRecord) -> Iterator[str]:
     """How much of the prompt's effect the student has, and what it lost."""
-    for way in WAYS:
+    # Without answers no score is an effect of the prompt: greedily it has all of them by construction.
+    for way in () if result["answers"] == "references" else WAYS:
         one = result[way]
         share = one["internalisation"]
         if share is None:
             low, high = one["prompted_minus_base"]["ci"]
             said = (
-                f"no teacher gap: the prompt changes the score by {_gain_text(one['prompted_minus_base'])}"
+                f"no teacher gap: the prompt changes the score by {gain_text(one['prompted_minus_base'])}"
                 if low <= 0 <= high
                 else "no share"
             )
         else:
-            said = f"{' '.join(estimate_text(share))} of the prompt's effect"
+            said = f"{score_text(share)} of the prompt's effect"
         kept = "" if one["kept"] is None else f"keeps {decimal(one['kept'])} of what it gains, "
         yield (
             f"student, {way}: {said}; by items it {kept}has {decimal(one['beyond'])} beyond it and lost "
             f"{decimal(one['broke'])} of what the base had"
         )
     if result["answers"] == "references":
-        sampled = result["sampled"]
-        low = sampled["student_minus_prompted"]["ci"][0]
-        own, theirs = sampled["prompted"]["mean"], sampled["student"]["mean"]
-        said = f"so the student falls behind by {decimal(max(0.0, -low))} at most (95 %)"
         yield (
-            "scores are the share of replies equal to the prompted model's greedy one, as the task has no answers: sampled, the student "
-            f"gives it {decimal(theirs)} of the time and the prompted model itself {decimal(own)}, "
-            f"{said if own else 'so only the KL compares them'}"
+            "scores are the share of replies equal to the prompted model's greedy one, as the task has no answers: "
+            f"{agreement(result['sampled'], 'it')}"
         )
     if written := result["train"]["written"]:
         yield f"trained on {result['train']['items']:,} questions, {written:,} of them written for it"
+
+
+def agreement(sampled: RetainedRecord, reply: str) -> str:
+    """How often the student gives the prompted model's greedy reply, where a task has no answers, and what that says of it.
+
+    Args:
+        sampled: Scores of sampled replies; greedily the prompted model has all of them.
+        reply: What the greedy reply is called.
+    """
+    own, theirs = sampled["student"]["mean"], sampled["prompted"]["mean"]
+    gap = sampled["student_minus_prompted"]
+    said = f"so the student falls behind by {decimal(max(0.0, -gap['ci'][0]))} at most (95 %)"
+    if not theirs:
+        said = "so only the KL compares them"
+    elif is_flat(gap):
+        said = "on every item alike"
+    return f"sampled, the student gives {reply} {decimal(own)} of the time and the prompted model itself {decimal(theirs)}, {said}"
 
 
 def reply_lines(result: RetentionRecord) -> Iterator[str]:
@@ -132,7 +138,7 @@ def round_lines(result: LoopRecord) -> Iterator[str]:
         if one["test"] is not None:
             student = one["test"]["student_minus_base"]
             assert student is not None, "a round that was tested has a winner"
-            gain, prompt = _gain_text(student), _gain_text(one["test"]["prompted_minus_base"])
+            gain, prompt = gain_text(student), gain_text(one["test"]["prompted_minus_base"])
             p = p_sentence(student["p"])
             found = ground(result["rounds"], one["round"])
             yield (
@@ -148,7 +154,7 @@ def _kept(share: RatioRecord | None, prompt: DifferenceRecord) -> str:
     """How much of a prompt's gain its student has, as the end of a sentence."""
     low, high = prompt["ci"]
     if share is not None:
-        return f"; it keeps {' '.join(estimate_text(share))} of the prompt's gain"
+        return f"; it keeps {score_text(share)} of the prompt's gain"
     return "; what it keeps of the prompt's gain is not known, as that may be 0" if low <= 0 <= high else ""
 
 
@@ -164,7 +170,7 @@ def compare_table(result: EvaluatedRecord, labels: Sequence[str]) -> Table:
 def _card_table(split: str, decides: Way, sampled: CardRecord, *more: str) -> Table:
     """A table for `_add_cards`; `sampled` is a card of sampled replies, `more` are further columns."""
     table = _table(
-        f"{split}, {sampled['n']} items; sampled: {sampled['samples']} replies an item; {decides} scores decide"
+        f"{split}, {items_text(sampled['n'])}; sampled: {sampled['samples']} replies an item; {decides} scores decide"
     )
     table.caption_justify = "left"
     table.add_column(overflow="fold")
@@ -179,13 +185,19 @@ def _add_cards(table: Table, name: str, cards: Mapping[Way, CardRecord | None], 
         if card is not None:
             passed = decimal(card["pass_at_k"]) if card["samples"] > 1 else ""
             rest = (passed, f"{card['tokens']:.1f}", f"{card['cut']:.0%}", *more)
-            table.add_row(Text(name if way == WAYS[0] else ""), way, *estimate_text(card), *rest)
+            table.add_row(
+                Text(name if way == WAYS[0] else ""),
+                way,
+                decimal(card["mean"]),
+                interval_text(card["ci"]),
+                *rest,
+            )
 
 
 def _add_gaps(table: Table, name: str, gaps: Mapping[Way, DifferenceRecord | None]) -> None:
     """Lines below the table: a difference, each way, where there is one."""
     lines = [
-        f"{name}, {way}: {_gain_text(gap)}, {p_sentence(gap['p'])}, paired by item"
+        f"{name}, {way}: {gain_text(gap)}, {p_sentence(gap['p'])}, paired by item"
         for way, gap in gaps.items()
         if gap is not None
     ]
@@ -213,17 +225,16 @@ def sweep_table(result: SweepRecord) -> Table:
     several = len(result["untrained"]) > 1
     for one in result["untrained"]:
         of = f" ({', '.join(one['cells'])})" if several else ""
-        table.add_row(Text(f"base{of}", "dim"), *estimate_text(one["base"]))
-        table.add_row(Text(f"base + prompt{of}", "dim"), *estimate_text(one["prompted"]))
+        for name, score in (("base", one["base"]), ("base + prompt", one["prompted"])):
+            cells = decimal(score["mean"]), interval_text(score["ci"])
+            table.add_row(Text(f"{name}{of}", "dim"), *cells)
     for cell in result["cells"]:
         student, gap = cell["student"], cell["difference"]
-        interval = "" if student["ci"] is None else _interval(student["ci"])
+        interval = "" if student["ci"] is None else interval_text(student["ci"])
         by_seed = " ".join(decimal(value) for value in student["by_seed"])
-        against = "" if gap is None else f"{decimal(gap['mean'], '+')} {_signed_interval(gap['ci'])}".rstrip()
+        against = "" if gap is None else decimal(gap["mean"], "+")
+        if gap is not None and gap["ci"] is not None:
+            against += f" {interval_text(gap['ci'], '+')}"
         p = "" if gap is None else "-" if gap["p"] is None else p_text(gap["p"])
         table.add_row(Text(cell["cell"]), decimal(student["mean"]), interval, by_seed, against, p)
     return table
-
-
-def _signed_interval(ci: Sequence[float] | None) -> str:
-    return "" if ci is None else f"[{decimal(ci[0], '+')}, {decimal(ci[1], '+')}]"

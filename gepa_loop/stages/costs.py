@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gepa_loop.config.cost import CostConfig
+from gepa_loop.config.recipe import reads_prompt
 from gepa_loop.cost.calls import calls
 from gepa_loop.cost.pace import keep_pace, pace_of
 from gepa_loop.cost.reading import tokens_per_second
@@ -52,7 +53,7 @@ def write_costs(
     Args:
         lab: Of the run.
         prompt: Its best.
-        replies: Of it and of its student; None where no student is better.
+        replies: Of it and of its student; None where no student is better. They count where training reads the prompt.
         run: Its directory; how fast prompts are read is measured once.
         observer: Sees that the stages before have ended.
     """
@@ -71,7 +72,8 @@ def write_costs(
     whole = sum(seconds.values())
     usd = _usd(run.path, settings, whole)
     saves = None
-    if replies is not None:
+    # What a prompt costs is saved by who was taught it.
+    if replies is not None and reads_prompt(lab.config.distill, lab.config.objective):
         now, after = calls(lab, prompt)
         saves = worth(
             {**now, "reply": replies.prompted},

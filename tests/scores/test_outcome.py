@@ -3,7 +3,7 @@
 import random
 
 from gepa_loop.scores.decision import Contender, decide
-from gepa_loop.scores.outcome import details, ground, summary
+from gepa_loop.scores.outcome import details, ground, missing_gain, no_student, summary, untested
 from gepa_loop.scores.statistics import estimate
 
 
@@ -32,3 +32,22 @@ def test_a_prompt_stands_on_the_student_of_the_winner_before_it() -> None:
         "student of round 2",
     ]
     assert ground(rounds) == "student of round 2" and ground(rounds[:1]) == ground(rounds[1:2]) == "base"
+
+
+def a_round(reason: str, *students: object) -> dict[str, object]:
+    return {"reason": reason, "candidates": [{"student": student} for student in students]}
+
+
+def test_a_student_that_nobody_tested_was_not_worse() -> None:
+    lost, skipped = (
+        a_round("No student is better.", None, {"mean": 0.1}),
+        a_round("Every one was skipped (a: why).", None),
+    )
+    none = {"student_minus_base": None}
+    assert untested([skipped, lost]) == untested([lost, skipped]) == ""
+    for rounds in ([lost], [lost, skipped], [skipped, lost]):
+        said = "no student was significantly better than the base on select"
+        assert no_student(rounds) == missing_gain(0.05, {"rounds": rounds, "test": none}) == said
+    assert untested([a_round("First.", None), skipped]) == "Every one was skipped (a: why)."
+    said = "no student was tested on select: every one was skipped (a: why)"
+    assert no_student([skipped]) == missing_gain(0.05, {"rounds": [skipped], "test": none}) == said

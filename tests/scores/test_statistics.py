@@ -426,6 +426,9 @@ def test_decide_with_too_few_items_to_estimate():
     assert "student 1.000" in verdict.reason
     assert "after Holm over 1 candidate." in verdict.reason
     assert verdict.reason.endswith("These 2 items are too few to show any difference.")
+    alone = decided(scored([0]), [contender("a", scored([1]))], 0.05)
+    assert "on 1 item; difference" in alone.reason
+    assert alone.reason.endswith("One item is too few to show any difference.")
 
 
 def test_decide_takes_a_significant_student_over_a_higher_noisy_one():

@@ -267,6 +267,11 @@ def test_what_a_student_saves_is_said_where_it_gains_something(
     assert costs["usd"]["total"] == pytest.approx(0.3)
     saved = 31 * 3 / 3600 / costs["tokens_per_second"]
     assert worth["anew"]["break_even"] == pytest.approx(0.3 / saved, abs=1)
+    # What a student of the reward alone gains is no prompt's effect.
+    lab = open_lab(load_config("smoke", ["objective.type=grpo"], env={}))
+    with open_run(tmp_path / "g", lab.identity(command="distill")) as opened:
+        append_jsonl(opened.path / "stages.jsonl", [STAGE])
+        assert write_costs(lab, Candidate("Answer."), replies, opened, Silent())["worth"] is None
 
 
 STAGE: StageRow = {"stage": "distill", "round": None, "candidate": None, "seconds": 360.0}

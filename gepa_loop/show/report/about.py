@@ -7,10 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
 from gepa_loop.config.document import short_document
-from gepa_loop.config.whole import Config
 from gepa_loop.optimize.records import SearchRecord
 from gepa_loop.outside.redact import redacted
 from gepa_loop.run.files import read_json, read_record
@@ -87,10 +84,8 @@ def took(told: Told, courses: Sequence[Course]) -> Iterator[tuple[str, str]]:
 
 def config_text(told: Told) -> tuple[str, bool]:
     """The resolved configuration as TOML, and whether it is: that of another version is shown as it stands in config.json."""
-    values = {key: value for key, value in told.config.items() if key != "schema_version"}
-    try:
-        settled = Config.model_validate(values)
-    except ValidationError:
+    settled = told.settled
+    if settled is None:
         return redacted((told.path / "config.json").read_text("utf-8")), False
     return redacted(short_document(settled.model_dump(mode="json"), {}, "")), True
 

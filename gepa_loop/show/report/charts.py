@@ -34,10 +34,15 @@ class Course:
     """None of one that was dropped in the race."""
     role: Role
     """`accent` of the one that the run hands on, else `other`."""
+    by_kl: bool = False
+    """Its checks' scores are means of exp(-KL(student || prompted)) over items, as its task has no answers."""
 
     @property
     def scores(self) -> list[tuple[int, float]]:
-        """Held-out scores by step; that before the first one is of a whole distillation alone."""
+        """Held-out scores by step; that before the first one is of a whole distillation alone. None where the KL judged: its rows hold
+        the share of equal replies, which is another quantity than that of its choice."""
+        if self.by_kl:
+            return []
         first = [] if self.distilled is None else [(0, self.distilled["before"])]
         return first + [
             (row["step"], score) for row in self.steps if (score := row.get("held_out_score")) is not None
@@ -67,8 +72,13 @@ class Chart:
     rows: tuple[tuple[str, ...], ...]
 
 
-def read_course(folder: Path, winner: str | None) -> Course:
+def read_course(folder: Path, winner: str | None, agreement: bool = False) -> Course:
     """A distillation's record.
+
+    Args:
+        folder: The distillation's.
+        winner: Whose student the run hands on.
+        agreement: Its task has no answers.
 
     Raises:
         RunDirectoryError: A file is not as it was written.
@@ -76,7 +86,8 @@ def read_course(folder: Path, winner: str | None) -> Course:
     result = folder / "result.json"
     done = read_record(result, DistilledRecord) if result.exists() else None
     steps = read_jsonl(folder / "metrics.jsonl", MetricsRow)
-    return Course(folder.name, steps, done, "accent" if folder.name == winner else "other")
+    by_kl = agreement and any("held_out_kl" in row for row in steps)
+    return Course(folder.name, steps, done, "accent" if folder.name == winner else "other", by_kl)
 
 
 def training_charts(courses: Sequence[Course]) -> list[Chart]:
@@ -153,6 +164,8 @@ def race_chart(rungs: Sequence[RungRecord], winner: str | None) -> Chart | None:
         for rung in rungs
         for id_, score in rung["scores"].items()
     ]
-    figure = score_figure(traces, f"score on {rungs[0]['split']}")
+    split = rungs[0]["split"]
+    figure = score_figure(traces, f"score on {split}")
     head = ("student", "step", "score", "its prompt's")
-    return Chart("The race", f"Scores of the students at each rung: {gone}.", figure, head, tuple(rows))
+    about = f"Scores of the students at each rung on {split}, which decided who trained on: {gone}."
+    return Chart("The race: scores that decided who trained on", about, figure, head, tuple(rows))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gepa_loop.run.marks import damaged
 from gepa_loop.scores.numbers import decimal
 from gepa_loop.scores.records import ScoreRow
 from gepa_loop.scores.statistics import item_scores
@@ -57,22 +58,26 @@ def read_shown(told: Told) -> list[Shown]:
     """All items, worst first: the student furthest behind the prompt, then its own score; without one the prompt's.
 
     Raises:
-        RunDirectoryError: A file is not as it was written.
+        RunDirectoryError: A file is not as it was written, or two hold other items.
     """
     subjects = [one for one in told.subjects if one.key in SHOWN]
     greedy = {one.key: {row["item"]: row for row in told.rows(one, "greedy")} for one in subjects}
     sampled = {one.key: item_scores(told.rows(one, "sampled")) for one in subjects}
     known = {row["item"]: row for row in told.items()}
+    for one in subjects:
+        for name, ids in (
+            (f"{one.file}_greedy", greedy[one.key].keys()),
+            (one.file, sampled[one.key].keys()),
+        ):
+            if lone := sorted(ids ^ greedy["base"].keys()):
+                why = f"its items are not those of base_greedy.jsonl, e.g. {lone[0]}"
+                raise damaged(told.path / "test" / f"{name}.jsonl", why)
     found = []
     for id_ in greedy["base"]:
-        said = {
-            key: Said(rows[id_], rows[id_]["score"], sampled[key].get(id_, 0.0))
-            for key, rows in greedy.items()
-            if id_ in rows
-        }
+        said = {key: Said(rows[id_], rows[id_]["score"], sampled[key][id_]) for key, rows in greedy.items()}
         found.append(Shown(id_, _of_student(known.get(id_), said), said))
     own: Key = "student" if "student" in greedy else "prompted"
-    return sorted(found, key=lambda one: (-one.behind, one.said[own].score if own in one.said else 0.0))
+    return sorted(found, key=lambda one: (-one.behind, one.said[own].score))
 
 
 def _of_student(row: ItemRow | None, said: Mapping[Key, Said]) -> ItemRow | None:
@@ -94,8 +99,6 @@ class Marks:
     """Nats."""
     most: float
     """That of the strongest mark."""
-    tokens: int
-    """Of which the marked ones are a share."""
     items: int
     """Whose replies were read."""
 
@@ -106,7 +109,7 @@ def marks(shown: Sequence[Shown]) -> Marks | None:
     if not nats:
         return None
     count = sum(bool(one.row and one.row["nats"]) for one in shown)
-    return Marks(nats[max(0, round(MARKED * len(nats)) - 1)], nats[0], len(nats), count)
+    return Marks(nats[max(0, round(MARKED * len(nats)) - 1)], nats[0], count)
 
 
 def items_json(told: Told, shown: Sequence[Shown], labels: Sequence[str], marked: Marks | None) -> str:
@@ -129,7 +132,7 @@ def _item(one: Shown, keys: Sequence[Key]) -> dict[str, Any]:
         "answer": one.answer,
         "pieces": [] if row is None else row["pieces"],
         "nats": [] if row is None else row["nats"],
-        "replies": [_reply(one.said[key]) if key in one.said else None for key in keys],
+        "replies": [_reply(one.said[key]) for key in keys],
         "kinds": _kinds(one),
     }
 
@@ -149,8 +152,6 @@ def _reply(said: Said) -> dict[str, Any]:
 
 def _kinds(one: Shown) -> list[str]:
     """Filters that an item is in."""
-    if "prompted" not in one.said:
-        return []
     own = one.said.get("student")
     base, prompted = one.said["base"].score, one.said["prompted"].score
     student = prompted if own is None else own.score

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gepa_loop.optimize.records import CandidateRow
-from gepa_loop.scores.numbers import decimal
+from gepa_loop.scores.numbers import decimal, score_text
 from gepa_loop.scores.results import ContenderRecord
-from gepa_loop.show.report.verdict import interval
 from gepa_loop.show.searches import Search
 from gepa_loop.show.textdiff import line_pairs, word_spans
 
@@ -31,8 +30,6 @@ class Ancestor:
     depth: int
     """Of the tree; the seed's is 0."""
     number: int
-    others: tuple[str, ...]
-    """Parents besides the one that it stands below."""
     status: str
     reason: str
     how: str
@@ -85,7 +82,6 @@ def _ancestor(
         row["id"],
         depth,
         row["number"],
-        tuple(row["parents"][:-1]) if len(row["parents"]) > 1 else (),
         row["status"],
         row["reason"] or "",
         row["how"],
@@ -105,7 +101,7 @@ def _select(said: ContenderRecord | None) -> str:
     student = said["student"]
     if student is None:
         return said["skipped"] or ""
-    return f"its student {decimal(student['mean'])} {interval(student)} on select"
+    return f"its student {score_text(student)} on select"
 
 
 def diff(old: str, new: str) -> Iterator[Line]:

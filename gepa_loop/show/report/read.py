@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from pydantic import ValidationError
+
+from gepa_loop.config.recipe import reads_prompt
+from gepa_loop.config.whole import Config
+from gepa_loop.distill.records import DistilledRecord
 from gepa_loop.errors import ConfigError, RunDirectoryError
 from gepa_loop.run.files import read_json, read_jsonl, read_record
 from gepa_loop.run.identity import read_manifest
@@ -77,6 +82,42 @@ class Told:
     def text(self) -> str:
         """The prompt's."""
         return read_prompt(self.prompt).text
+
+    @property
+    def agreement(self) -> bool:
+        """Scores are of the prompted model's greedy replies, as the task has no answers."""
+        return self.result.get("answers") == "references"
+
+    @property
+    def ground(self) -> str:
+        """The model that reads the prompt in `prompted`."""
+        return ground(self.rounds)
+
+    @property
+    def settled(self) -> Config | None:
+        """The configuration; None where it is of another version."""
+        try:
+            return Config.model_validate({k: v for k, v in self.config.items() if k != "schema_version"})
+        except ValidationError:
+            return None
+
+    @property
+    def reads_prompt(self) -> bool:
+        """Whether the student depends on the prompt, as far as the configuration tells."""
+        settled = self.settled
+        return settled is None or reads_prompt(settled.distill, settled.objective)
+
+    @property
+    def kl(self) -> float | None:
+        """KL(student || teacher) of the student's held-out replies, nats a token; None where it was not measured.
+
+        Raises:
+            RunDirectoryError: The distillation's record is not as it was written.
+        """
+        if self.adapter is None:
+            return None
+        record = (self.path / self.adapter).parent / "result.json"
+        return read_json(record, DistilledRecord)["kl"] if record.exists() else None
 
     @property
     def saved(self) -> int:

@@ -6,14 +6,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from gepa_loop.distill.checks import SILENT
 from gepa_loop.run.files import read_json
-from gepa_loop.scores.numbers import decimal
+from gepa_loop.scores.numbers import decimal, score_text
 from gepa_loop.scores.outcome import ground
 from gepa_loop.scores.results import ContenderRecord, DecisionRecord, RoundResult, RungRecord
 from gepa_loop.show.report.charts import Chart, Course, race_chart, read_course, training_charts
 from gepa_loop.show.report.lineage import Ancestor, family
 from gepa_loop.show.report.read import Told
-from gepa_loop.show.report.verdict import gain, interval
+from gepa_loop.show.report.verdict import gain
 from gepa_loop.show.searches import read_search
 
 
@@ -64,7 +65,8 @@ def stages(told: Told) -> list[Stage]:
         RunDirectoryError: A file is not as it was written.
     """
     if told.command == "distill":
-        courses = (read_course(told.path / "distill" / told.prompt.stem, told.prompt.stem),)
+        own = told.prompt.stem
+        courses = (read_course(told.path / "distill" / own, own, told.agreement),)
         charts = tuple(training_charts(courses))
         return [Stage(None, (), (), None, (), courses, charts, tuple(_kept(courses)), ())]
     return [_round(told, one) for one in told.rounds]
@@ -99,7 +101,7 @@ def _lines(told: Told, one: RoundResult, decision: DecisionRecord) -> Iterator[s
         prompt = test["prompted_minus_base"]
         said = f"On test, against the model that it found ({on}): with the prompt {gain(prompt)}; the student without it {gain(student)}."
         if (share := one["internalisation"]) is not None:
-            said += f" It keeps {decimal(share['mean'])} {interval(share)} of the prompt's effect."
+            said += f" It keeps {score_text(share)} of the prompt's effect."
         elif prompt["ci"][0] <= 0 <= prompt["ci"][1]:
             said += " What it keeps of the prompt's effect is not known, as that may be 0."
         yield said
@@ -112,8 +114,8 @@ def _contender(one: ContenderRecord, winner: str | None) -> Contender:
     return Contender(
         one["id"],
         one["id"] == winner,
-        "" if prompted is None else f"{decimal(prompted['mean'])} {interval(prompted)}",
-        "" if student is None else f"{decimal(student['mean'])} {interval(student)}",
+        "" if prompted is None else score_text(prompted),
+        "" if student is None else score_text(student),
         one["skipped"] or "",
     )
 
@@ -132,7 +134,8 @@ def _kept(courses: tuple[Course, ...]) -> Iterator[str]:
             choice = course.distilled["choice"]
             who = f"{course.id}: " if len(courses) > 1 else ""
             reason = re.sub(r"\.$", "", choice["reason"])
-            yield (
-                f"{who}kept step {choice['step']}, {reason}. Its held-out score, {decimal(choice['score'])}, is of the items that "
-                f"chose it, and high by that. Training ended {course.distilled['ended']}."
-            )
+            name = "mean of exp(-KL(student || prompted))" if course.by_kl else "score"
+            said = f"Its held-out {name}, {decimal(choice['score'])}, is of the items that chose it, and high by that"
+            if SILENT in reason:
+                said = f"Its held-out {name} is {decimal(choice['score'])}"
+            yield f"{who}kept step {choice['step']}, {reason}. {said}. Training ended {course.distilled['ended']}."

@@ -14,7 +14,7 @@
     const label = document.getElementById("label"), count = document.getElementById("count");
     const place = document.getElementById("table");
     for (const item of data.items) {
-      const said = item.replies.filter(Boolean).flatMap((one) => [one.text, one.read || ""]);
+      const said = item.replies.flatMap((one) => [one.text, one.read || ""]);
       item.words = [item.id, item.answer, ...item.turns.map((turn) => turn[1]), ...said].join("\n").toLowerCase();
     }
     const whole = element("table", "items");
@@ -33,13 +33,17 @@
     place.append(whole, further);
     let found = [], shown = 0;
 
-    function add() {
+    function add(most = PAGE) {
       const first = shown;
-      for (const item of found.slice(shown, shown + PAGE)) body.append(row(item, data));
-      shown = Math.min(found.length, shown + PAGE);
+      for (const item of found.slice(shown, shown + most)) body.append(row(item, data));
+      shown = Math.min(found.length, shown + most);
+      offer();
+      return body.children[first];
+    }
+
+    function offer() {
       further.hidden = shown >= found.length;
       further.textContent = `Show ${Math.min(PAGE, found.length - shown)} more`;
-      return body.children[first];
     }
 
     function filter() {
@@ -53,8 +57,20 @@
       body.replaceChildren();
       shown = 0;
       add();
-      count.textContent = `${found.length} of ${data.items.length} items`;
+      count.textContent = `${found.length} of ${data.items.length} ${data.items.length === 1 ? "item" : "items"}`;
     }
+
+    /* On paper nobody asks for more: all that is found stands there, and its count says how many that are. */
+    let before = 0;
+    window.addEventListener("beforeprint", () => {
+      before = shown;
+      add(found.length);
+    });
+    window.addEventListener("afterprint", () => {
+      while (body.children.length > before) body.lastChild.remove();
+      shown = before;
+      offer();
+    });
 
     further.addEventListener("click", () => {
       const next = add();
@@ -101,7 +117,6 @@
   function cell(reply, item, data, n) {
     const made = element("td");
     made.dataset.name = data.subjects[n];
-    if (!reply) return made;
     const value = element("span", reply.full ? "value full" : "value", reply.score);
     value.title = "score of the greedy reply";
     const text = element("div", "reply");
@@ -137,7 +152,6 @@
     for (const [role, text] of item.turns.slice(0, -1)) first.append(element("span", "more", `${role}: ${text}`));
     first.append(element("span", "more", item.id));
     item.replies.forEach((reply, n) => {
-      if (!reply) return;
       const said = [`sampled, mean score: ${reply.sampled}`];
       if (reply.cut) said.push("cut at the horizon");
       if (reply.feedback) said.push(`why: ${reply.feedback}`);

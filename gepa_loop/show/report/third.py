@@ -8,7 +8,7 @@ from gepa_loop.cost.records import CostsRecord, WorthRecord
 from gepa_loop.run.files import read_json
 from gepa_loop.show.costs import minutes, paid_text, reading_text
 from gepa_loop.show.report.read import Told
-from gepa_loop.show.report.verdict import Tile
+from gepa_loop.show.report.tiles import Tile
 from gepa_loop.stages.costs import FILE
 
 

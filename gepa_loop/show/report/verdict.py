@@ -1,27 +1,24 @@
-"""The first screen of a page: the verdict in a sentence, the numbers, and all scores on one axis."""
+"""The first screen of a page: the verdict in a sentence, what it stands on, and all scores on one axis."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gepa_loop.scores.card import WAYS, Way
-from gepa_loop.scores.numbers import decimal, p_sentence
-from gepa_loop.scores.outcome import ground
+from gepa_loop.scores.decision import POWER, could_show
+from gepa_loop.scores.numbers import decimal, gain_text, interval_text, is_flat, p_sentence
+from gepa_loop.scores.outcome import untested
 from gepa_loop.scores.records import DifferenceRecord, EstimateRecord, RatioRecord
+from gepa_loop.scores.statistics import least_detectable
 from gepa_loop.show.report.axis import score_ticks, top_of
+from gepa_loop.show.report.figures import nats
 from gepa_loop.show.report.read import Gap, Told
+from gepa_loop.show.tables import agreement
 
-
-@dataclass(frozen=True)
-class Tile:
-    """A number that a page begins with."""
-
-    title: str
-    number: str
-    range: str
-    """Its interval; empty where it has none."""
-    notes: tuple[str, ...]
+LEVEL = 0.05
+"""Of what intervals tell apart."""
 
 
 @dataclass(frozen=True)
@@ -50,24 +47,27 @@ class Forest:
 
 def interval(one: EstimateRecord | RatioRecord) -> str:
     """As tables print it."""
-    low, high = one["ci"]
-    return f"[{decimal(low)}, {decimal(high)}]"
+    return interval_text(one["ci"])
 
 
 def gain(one: DifferenceRecord) -> str:
     """A difference with its interval and p, as tables print it."""
-    low, high = one["ci"]
-    return f"{decimal(one['mean'], '+')} [{decimal(low, '+')}, {decimal(high, '+')}], {p_sentence(one['p'])}"
+    return f"{gain_text(one)}, {p_sentence(one['p'])}"
 
 
 def verdict(told: Told) -> str:
-    """What came of a run, in one sentence."""
+    """What came of a run, in one sentence.
+
+    Raises:
+        RunDirectoryError: A file is not as it was written.
+    """
+    if told.agreement:
+        return _agreed(told)
     way = told.decides
     student = told.gap("student_minus_base", way)
     if student is None:
-        return (
-            "No student was significantly better than the bare model on select, so this run has none to use."
-        )
+        tested = "tested" if untested(told.rounds) else "significantly better than the bare model"
+        return f"No student was {tested} on select, so this run has none to use."
     share = told.shares[way]
     if share is None:
         return _without_share(told, student)
@@ -83,18 +83,25 @@ def verdict(told: Told) -> str:
     return f"{kept}, and scores above the prompted model." if low > 0 else f"{kept}."
 
 
+def _agreed(told: Told) -> str:
+    """The verdict where the task has no answers: no score says what the prompt is worth."""
+    said = _capital(agreement(told.result["sampled"], "the prompted model's greedy reply"))
+    silent = told.card("prompted", "sampled")["mean"] == 0
+    if silent and told.kl is not None:
+        return f"{said}: {nats(told.kl)} nats a token on held-out replies."
+    return f"{said}."
+
+
 def _without_share(told: Told, student: DifferenceRecord) -> str:
     """The verdict where nothing is known of what the student keeps of a prompt."""
     prompt, (low, high) = told.prompt_gain, student["ci"]
-    nothing = prompt is not None and prompt["ci"][0] <= 0 <= prompt["ci"][1]
+    nothing = told.reads_prompt and prompt is not None and prompt["ci"][0] <= 0 <= prompt["ci"][1]
     if nothing and low <= 0 <= high:
-        return (
-            "The prompt may change nothing on these items, so there is no effect that a student could keep."
-        )
+        return _no_effect(told)
     own, bare = (decimal(told.card(key, told.decides)["mean"]) for key in ("student", "base"))
     said = f"Without a prompt, the student scores {own} where the bare model scores {bare}"
     if low <= 0 <= high:
-        said += ", which these items do not tell apart"
+        said += ", on every item the same" if is_flat(student) else ", which these items do not tell apart"
     return (
         f"{said}; what it keeps of its prompt's effect is not known, as that may be nothing."
         if nothing
@@ -102,52 +109,53 @@ def _without_share(told: Told, student: DifferenceRecord) -> str:
     )
 
 
+def _no_effect(told: Told) -> str:
+    """The verdict where neither prompt nor student may have changed anything."""
+    prompt, count = told.prompt_gain, told.card("base", told.decides)["n"]
+    # Infinite for too few items, whatever their spread.
+    if (least := least_detectable(count, 0.0, POWER, LEVEL)) == math.inf:
+        return f"Whether the prompt changes anything is not known. {could_show(count, least)}"
+    if prompt is not None and is_flat(prompt):
+        return f"The prompt changes the score of no item. {could_show(count, None)}"
+    return "The prompt may change nothing on these items, so there is no effect that a student could keep."
+
+
+def _capital(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
+
+
 def evidence(told: Told) -> Iterator[str]:
     """What the sentence stands on, in numbers."""
+    prompted = next(one.name for one in told.subjects if one.key == "prompted")
+    # On the base its name goes without saying whose prompt is read.
+    asked, whole = ("prompt", "prompted") if told.ground == "base" else (prompted, prompted)
     for way in (told.decides, *(way for way in WAYS if way != told.decides)):
         said: list[tuple[str, Gap]] = [
-            ("prompt − bare", "prompted_minus_base"),
+            (f"{asked} − bare", "prompted_minus_base"),
             ("student − bare", "student_minus_base"),
-            ("student − prompted", "student_minus_prompted"),
+            (f"student − {whole}", "student_minus_prompted"),
         ]
         gaps = [(name, one) for name, key in said if (one := told.gap(key, way)) is not None]
         parts = "; ".join(f"{name} {gain(one)}" for name, one in gaps)
         yield f"{way.capitalize()}{', which decides' if way == told.decides else ''}: {parts}."
 
 
-def tiles(told: Told) -> list[Tile]:
-    """The numbers, as far as they are known."""
-    way, found = told.decides, list[Tile]()
-    share = told.shares[way]
-    if share is not None:
-        other = next(one for one in WAYS if one != way)
-        theirs = told.shares[other]
-        notes = [f"{way}, {told.card('base', way)['n']} items of test, 95 % interval"]
-        if theirs is not None:
-            notes.append(f"{other}: {decimal(theirs['mean'])} {interval(theirs)}")
-        if told.command == "loop":
-            notes.append(f"of the last winner's prompt on the {ground(told.rounds)}")
-        found.append(
-            Tile("of the prompt's effect kept", decimal(share["mean"]), interval(share), tuple(notes))
-        )
-    elif (student := told.gap("student_minus_base", way)) is not None:
-        low, high = student["ci"]
-        range_ = f"[{decimal(low, '+')}, {decimal(high, '+')}]"
-        note = (
-            f"{way}, {told.card('base', way)['n']} items of test, 95 % interval, {p_sentence(student['p'])}"
-        )
-        found.append(
-            Tile(
-                "gained over the bare model, without a prompt", decimal(student["mean"], "+"), range_, (note,)
-            )
-        )
-    if told.adapter is not None:
-        whole, bare = told.result["tokens"]["prompt"], told.result["tokens"].get("bare", 0)
-        asked, own = (told.card(key, way)["tokens"] for key in ("prompted", "student"))
-        system = f"system turn: {whole:,} tokens with the prompt, {bare:,} without"
-        replies = f"replies: {asked:.1f} tokens with the prompt, {own:.1f} by the student"
-        found.append(Tile("tokens saved at every call", f"{told.saved:,}", "", (system, replies)))
-    return found
+def retention(told: Told) -> str:
+    """What a share of a prompt's effect is, as a formula."""
+    if told.ground == "base":
+        return "(student − bare) / (prompted − bare)"
+    return f"(student − {told.ground}) / ({told.ground} with the prompt − {told.ground})"
+
+
+def unscored(told: Told) -> str:
+    """Which scores a loop has none of, and who measures them; empty where there are all."""
+    if told.command != "loop" or told.adapter is None:
+        return ""
+    bare, them = ("", "it") if told.ground == "base" else (", nor the bare model with it", "both")
+    return (
+        f"A loop does not score the student with the prompt{bare}, as that would be another scoring of test; "
+        f"gepa-loop distill measures {them}."
+    )
 
 
 def end_of_axis(*told: Told) -> float:

@@ -10,15 +10,18 @@ from pathlib import Path
 
 from gepa_loop.run.files import write_text
 from gepa_loop.scores.ledger import read_looks
-from gepa_loop.scores.numbers import decimal
+from gepa_loop.scores.numbers import decimal, items_text
+from gepa_loop.scores.outcome import untested
 from gepa_loop.show.names import nickname
 from gepa_loop.show.report.about import commands, config_text, took, versions
 from gepa_loop.show.report.groups import group
 from gepa_loop.show.report.items import items_json, marks, read_shown
 from gepa_loop.show.report.read import Told, read_told
 from gepa_loop.show.report.rounds import stages
+from gepa_loop.show.report.teacher import teacher_name
 from gepa_loop.show.report.third import cost_and_break_even
-from gepa_loop.show.report.verdict import end_of_axis, evidence, forest, tiles, verdict
+from gepa_loop.show.report.tiles import tiles
+from gepa_loop.show.report.verdict import end_of_axis, evidence, forest, retention, unscored, verdict
 
 FILE = "report.html"
 
@@ -51,10 +54,14 @@ def page(told: Told) -> str:
         "report/page.html.j2",
         told=told,
         verdict=verdict(told),
+        untested="" if told.adapter else untested(told.rounds),
         evidence=list(evidence(told)),
         tiles=tiles(told),
         third=cost_and_break_even(told),
         forest=forest(told, end_of_axis(told)),
+        unscored=unscored(told),
+        teacher=teacher_name(told),
+        retention=retention(told),
         looks=read_looks(told.path),
         groups=groups,
         shown=shown,
@@ -88,6 +95,7 @@ def render(name: str, **values: object) -> str:
         lstrip_blocks=True,
     )
     environment.filters["decimal"] = decimal
+    environment.filters["items_text"] = items_text
     environment.filters["nickname"] = nickname
     return environment.get_template(name).render(**values)
 

@@ -231,4 +231,29 @@ def test_on_paper_it_is_dark_on_white(made: Path, browser: Any) -> None:
         page.emulate_media(media="print")
         assert luminance(page.eval_on_selector("body", "n => getComputedStyle(n).backgroundColor")) == 1
         assert luminance(page.eval_on_selector("h1", "n => getComputedStyle(n).color")) == 0
-        assert not page.is_visible("nav") and not page.is_visible("#filters") and overflow(page) <= 0
+        assert not page.is_visible("nav") and not page.is_visible("#find") and overflow(page) <= 0
+
+
+def test_all_items_are_printed_and_then_taken_away_again(made: Path, browser: Any) -> None:
+    with opened(browser, made / "d" / "report.html", 794) as seen:
+        page = seen.page
+        rows = "document.querySelectorAll('#table tbody tr').length"
+        button = "document.querySelector('#table > button')"
+        # Behind the page's own listener, so it counts what goes to paper.
+        page.evaluate(f"addEventListener('beforeprint', () => {{ window.printed = {rows} }})")
+        page.click("#table tbody button >> nth=1")
+        page.pdf()
+        assert (page.evaluate("printed"), page.evaluate(rows)) == (32, 25)
+        assert page.evaluate(f"{button}.textContent") == "Show 7 more" and page.is_visible("#table > button")
+        assert page.locator("#table .open").count() == 1
+        page.click("#table > button")
+        page.pdf()
+        assert (page.evaluate("printed"), page.evaluate(rows)) == (32, 32)
+        page.select_option("#label", label="4")
+        page.emulate_media(media="print")
+        found = page.locator("#table tbody tr").count()
+        assert (
+            page.is_visible("#count") and page.inner_text("#count") == f"{found} of 32 items" and found < 25
+        )
+        page.pdf()
+        assert (page.evaluate("printed"), page.evaluate(rows)) == (found, found)

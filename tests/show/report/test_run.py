@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,24 @@ from hostile import changed
 from gepa_loop.cli import run as command
 from gepa_loop.config.load import load_config
 from gepa_loop.cost.records import CostsRecord
+from gepa_loop.distill.checks import Check, choose
+from gepa_loop.distill.records import DistilledRecord
 from gepa_loop.errors import ConfigError, RunDirectoryError
 from gepa_loop.optimize.records import CandidateRow
-from gepa_loop.run.files import read_json, read_jsonl
+from gepa_loop.run.files import read_json, read_jsonl, write_jsonl
+from gepa_loop.scores.numbers import decimal, score_text
+from gepa_loop.scores.outcome import no_student
+from gepa_loop.scores.results import DecisionRecord
 from gepa_loop.show.report.about import commands, config_text, took, versions
 from gepa_loop.show.report.charts import read_course, training_charts
-from gepa_loop.show.report.figures import crosses, nats_line, score_figure, score_line, thin_line
+from gepa_loop.show.report.figures import crosses, nats, nats_line, score_figure, score_line, thin_line
 from gepa_loop.show.report.lineage import diff, family
 from gepa_loop.show.report.read import has_page, read_told
 from gepa_loop.show.report.rounds import stages
+from gepa_loop.show.report.verdict import verdict
 from gepa_loop.show.report.write import write_report
 from gepa_loop.show.searches import read_search
+from gepa_loop.stages.records import ItemRow
 
 
 def test_report_writes_the_page_anew(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,6 +71,18 @@ def test_a_run_of_before_has_a_page_without_questions(made: Path, tmp_path: Path
     page = write_report(folder).read_text()
     assert "it has no items.jsonl" in page and "By what the prompt scores" in page
     assert "it has no items.jsonl" not in (made / "d" / "report.html").read_text()
+
+
+def test_of_how_many_items_replies_were_read_is_counted(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "d", tmp_path / "d")
+    assert "It was read for" not in write_report(tmp_path / "d").read_text()
+    rows = read_jsonl(tmp_path / "d" / "items.jsonl", ItemRow)
+    # Neither is the last one: a reply that came out otherwise when it was sampled again.
+    write_jsonl(
+        tmp_path / "d" / "items.jsonl",
+        [{**row, "pieces": [], "nats": []} if n in (0, 7) else row for n, row in enumerate(rows)],
+    )
+    assert "It was read for 30 of the 32 items." in write_report(tmp_path / "d").read_text()
 
 
 def test_the_configuration_is_one_that_makes_the_same_run(made: Path, tmp_path: Path) -> None:
@@ -123,15 +143,15 @@ def test_curves_are_those_of_the_metrics(made: Path) -> None:
     folder = made / "l" / "round_00" / "distill" / winner
     rows, record = read_jsonl(folder / "metrics.jsonl"), read_json(folder / "result.json")
     course = read_course(folder, winner)
-    scores, nats = training_charts([course])
+    scores, divergences = training_charts([course])
     line, kept = json.loads(scores.figure)["data"]
     checks = [(row["step"], row["held_out_score"]) for row in rows if "held_out_score" in row]
     assert list(zip(line["x"], line["y"], strict=True)) == [(0, record["before"]), *checks]
     assert (kept["x"], kept["y"]) == ([record["choice"]["step"]], [record["choice"]["score"]])
     assert line["meta"] == {"role": "accent"}
-    dotted = json.loads(nats.figure)["data"][-1]
+    dotted = json.loads(divergences.figure)["data"][-1]
     assert dotted["y"] == [row["reverse_kl"] for row in rows]
-    assert len(scores.rows) == len(checks) + 1 and nats.rows[0][2] == f"{rows[0]['reverse_kl']:.3f}"
+    assert len(scores.rows) == len(checks) + 1 and divergences.rows[0][2] == f"{rows[0]['reverse_kl']:.3f}"
 
 
 def test_names_in_figures_are_no_markup() -> None:
@@ -160,6 +180,109 @@ def test_rounds_say_what_was_chosen_on_what_is_shown(made: Path) -> None:
         f"{id_} dropped after step {step}" in first.race.about for id_, step in gone
     )
     assert [one.id for one in first.contenders if one.winner] == [decision["winner"]]
+
+
+def test_contenders_are_those_of_the_decision(made: Path) -> None:
+    for number, stage in enumerate(stages(read_told(made / "l"))):
+        found = read_json(made / "l" / f"round_{number:02d}" / "decision.json", DecisionRecord)["candidates"]
+        assert [(one.prompted, one.student) for one in stage.contenders] == [
+            (
+                "" if c["prompted"] is None else score_text(c["prompted"]),
+                "" if c["student"] is None else score_text(c["student"]),
+            )
+            for c in found
+        ]
+        assert any(one.prompted != one.student for one in stage.contenders), "or this test says nothing"
+
+
+def test_race_scores_say_what_they_decided(made: Path) -> None:
+    race = stages(read_told(made / "l"))[0].race
+    assert race is not None and race.title == "The race: scores that decided who trained on"
+    assert race.about.startswith(
+        "Scores of the students at each rung on pareto, which decided who trained on: "
+    )
+
+
+def test_without_answers_curves_and_sentence_are_of_the_divergence(odd: Path, tmp_path: Path) -> None:
+    told = read_told(odd / "unanswered")
+    (stage,) = stages(told)
+    folder = odd / "unanswered" / "distill" / told.prompt.stem
+    record, rows = read_json(folder / "result.json", DistilledRecord), read_jsonl(folder / "metrics.jsonl")
+    assert record["choice"]["score"] not in [row.get("held_out_score") for row in rows], "two quantities"
+    assert [chart.head for chart in stage.charts] == [("student", "step", "its rollouts", "held-out replies")]
+    (curve, _) = json.loads(stage.charts[0].figure)["data"]
+    checks = [(row["step"], row["held_out_kl"]) for row in rows if "held_out_kl" in row]
+    assert list(zip(curve["x"], curve["y"], strict=True)) == checks != []
+    name = "mean of exp(-KL(student || prompted))"
+    assert (
+        f"Its held-out {name}, {decimal(record['choice']['score'])}, is of the items that chose it"
+        in stage.kept[0]
+    )
+    assert f"{nats(record['kl'])} nats a token on held-out replies." in verdict(told)
+    page = (odd / "unanswered" / "report.html").read_text()
+    assert "which it has greedily by construction" in page and "retention" not in page
+    assert "no effect that a student" not in page and "Held-out score by step" not in page
+    # A privileged field may leave replies unread; scores judge then.
+    unread = [{key: value for key, value in row.items() if key != "held_out_kl"} for row in rows]
+    write_jsonl(tmp_path / "metrics.jsonl", unread)
+    assert [score for _, score in read_course(tmp_path, None, agreement=True).scores] == [
+        row["held_out_score"] for row in rows if "held_out_score" in row
+    ]
+
+
+def test_a_score_that_chose_nothing_is_not_high_by_that(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "d", tmp_path / "d")
+    result = tmp_path / "d" / "distill" / read_told(made / "d").prompt.stem / "result.json"
+    high = "is of the items that chose it, and high by that"
+
+    def said(*scores: float) -> str:
+        """Of checks that are all of one item, nearer to the teacher each time."""
+        checks = [Check(step, {"a": score}, kl={"a": 1 / (step + 1)}) for step, score in enumerate(scores)]
+        changed(result, lambda value: value["choice"].update(choose(checks).as_dict()))
+        return stages(read_told(tmp_path / "d"))[0].kept[0]
+
+    assert f", {high}. Training" in said(0.0, 0.0, 0.5)
+    assert "Its held-out score, .500, " in said(0.0, 0.0, 0.5)
+    silent = said(0.0, 0.0, 0.0)
+    assert "as all checks score the same on every item. Its held-out score is .000. Training" in silent
+
+
+def test_a_round_whose_students_were_left_out_says_that_none_was_tested(odd: Path) -> None:
+    told = read_told(odd / "excluded")
+    (one,) = told.rounds
+    assert one["candidates"] and all(c["student"] is None for c in one["candidates"])
+    assert verdict(told) == "No student was tested on select, so this run has none to use."
+    page = (odd / "excluded" / "report.html").read_text()
+    assert f'none to use.</h1>\n<p class="text">{one["reason"]}</p>' in page
+    assert "significantly better than" not in page
+    terminal = (odd.parent / "excluded.txt").read_text()
+    assert f"student: {no_student(told.rounds)}" in " ".join(terminal.split())
+    assert no_student(told.rounds).startswith(
+        "no student was tested on select: every candidate was skipped ("
+    )
+
+
+def test_one_item_of_test_is_one(odd: Path) -> None:
+    page = (odd / "single" / "report.html").read_text()
+    assert "Scores on 1 item of test;" in page and not re.search(
+        r"\b1 items of test;|\b1 items of test,", page
+    )
+    assert "One item is too few to show any difference." in page and "these items" not in page
+    assert "test, 1 item; sampled" in (odd.parent / "single.txt").read_text()
+
+
+def test_a_student_of_the_reward_alone_was_distilled_from_no_prompt(odd: Path) -> None:
+    told = read_told(odd / "reward")
+    gained = told.gap("student_minus_base", "greedy")
+    assert gained is not None and gained["ci"][0] > 0, "its student gains, or this test says nothing"
+    page = (odd / "reward" / "report.html").read_text()
+    assert "neither training nor the student reads a prompt" in page
+    assert "The prompt, which training did not read" in page
+    for wrong in ("<dfn>teacher</dfn>", "was distilled from", "tokens saved", "have paid for it"):
+        assert wrong not in page
+    usual = (odd / "sampled" / "report.html").read_text()
+    assert "its <dfn>teacher</dfn>, the same model before training, does." in usual
+    assert "The prompt that the student was distilled from" in usual
 
 
 def test_prompts_stand_below_their_parents(made: Path) -> None:

@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 
+from gepa_loop.config.load import load_config
 from gepa_loop.cost.records import CostsRecord
 from gepa_loop.run.files import write_json
+from gepa_loop.scores.outcome import ground
 from gepa_loop.show.report.axis import score_ticks, steps_between, top_of
 from gepa_loop.show.report.read import Subject, Told
+from gepa_loop.show.report.teacher import teacher_name
 from gepa_loop.show.report.third import cost_and_break_even
-from gepa_loop.show.report.verdict import end_of_axis, evidence, forest, tiles, verdict
+from gepa_loop.show.report.tiles import tiles
+from gepa_loop.show.report.verdict import end_of_axis, evidence, forest, retention, unscored, verdict
 
 
 def card(mean: float, low: float, high: float, tokens: float = 9.5) -> dict[str, Any]:
@@ -90,10 +94,142 @@ def test_without_a_share_it_says_what_is_known(told: Told) -> None:
     # An objective that reads no prompt.
     assert verdict(greedy(told)) == f"{scores}."
     assert verdict(greedy(told, student_minus_base=none)) == f"{scores}, which these items do not tell apart."
-    lost = replace(told, adapter=None, shares={"greedy": None, "sampled": None})
-    lost = replace(lost, result={**told.result, "greedy": {**GREEDY, "student_minus_base": None}})
-    assert verdict(lost).startswith("No student was significantly better than the bare model on select")
-    assert tiles(lost) == []
+    # Nothing of a prompt that training did not read.
+    grpo = load_config("smoke", ["objective.type=grpo"], env={}).model_dump(mode="json")
+    reward = replace(greedy(told, prompted_minus_base=none, student_minus_base=none), config=grpo)
+    assert verdict(reward) == f"{scores}, which these items do not tell apart."
+    level = replace(greedy(told, prompted_minus_base=none, student_minus_base=LEVEL), config=grpo)
+    assert verdict(level) == f"{scores}, on every item the same."
+
+
+LEVEL = gap(0.0, 0.0, 0.0, 1.0)
+
+
+def test_what_cannot_be_known_is_no_null_result(told: Told) -> None:
+    level = greedy(told, prompted_minus_base=LEVEL, student_minus_base=LEVEL)
+    known = "What these 40 items could have shown is not known: the difference is the same on each."
+    assert verdict(level) == f"The prompt changes the score of no item. {known}"
+    (first,) = tiles(level)
+    assert (first.number, first.range) == ("+.000", "")
+    assert first.notes == ("greedy, 40 items of test, no interval, as all items are alike, p = 1.0000",)
+    assert next(evidence(level)).count("+.000 on every item") == 2
+    few = "Whether the prompt changes anything is not known."
+    for count, said in ((1, "One item is"), (5, "These 5 items are"), (6, "")):
+        bare = {**card(0.0, 0.0, 0.8), "n": count}
+        short = greedy(told, base=bare, prompted_minus_base=gap(0.5, -0.5, 1.0), student_minus_base=LEVEL)
+        if said:
+            assert verdict(short) == f"{few} {said} too few to show any difference."
+        else:
+            assert verdict(short).startswith("The prompt may change nothing on these items")
+    assert "greedy, 1 item of test" in tiles(greedy(told, base={**card(0.0, 0.0, 0.8), "n": 1}))[0].notes[0]
+
+
+def test_a_loop_without_a_student_says_whether_one_was_tested(told: Told) -> None:
+    def lost(student: Any) -> Told:
+        rounds = [{"winner": None, "reason": "Why not.", "candidates": [{"student": student}], "test": None}]
+        result = {**told.result, "rounds": rounds, "greedy": {**GREEDY, "student_minus_base": None}}
+        none: Any = {"greedy": None, "sampled": None}
+        return replace(told, command="loop", adapter=None, shares=none, result=result)
+
+    tested = "No student was significantly better than the bare model on select, so this run has none to use."
+    assert verdict(lost({"mean": 0.1})) == tested
+    assert verdict(lost(None)) == "No student was tested on select, so this run has none to use."
+    assert tiles(lost(None)) == [] and unscored(lost(None)) == ""
+
+
+def agreed(told: Told, student: float, prompted: float, behind: dict[str, Any]) -> Told:
+    """A run without answers, whose greedy scores say that the prompt does everything and the student nothing."""
+    greedy = {
+        **GREEDY,
+        "prompted": card(1.0, 0.9, 1.0),
+        "prompted_minus_base": gap(1.0, 0.9, 1.0),
+        "student_minus_base": LEVEL,
+    }
+    cards = {"student": card(student, 0.0, 0.5), "prompted": card(prompted, 0.0, 0.5)}
+    sampled = {**greedy, **cards, "prompted_minus_base": LEVEL, "student_minus_prompted": behind}
+    result = {**told.result, "answers": "references", "greedy": greedy, "sampled": sampled}
+    return replace(told, result=result)
+
+
+@pytest.mark.parametrize("way", ["greedy", "sampled"])
+def test_without_answers_no_score_is_an_effect(told: Told, way: Any, tmp_path: Path) -> None:
+    told = replace(told, path=tmp_path, decides=way)
+    itself = "of the time and the prompted model itself"
+    some = agreed(told, 0.25, 0.5, gap(-0.25, -0.35, -0.1))
+    said = f"Sampled, the student gives the prompted model's greedy reply .250 {itself} .500"
+    assert verdict(some) == f"{said}, so the student falls behind by .350 at most (95 %)."
+    assert verdict(agreed(told, 0.25, 0.5, LEVEL)) == f"{said}, on every item alike."
+    (tile,) = tiles(some)
+    assert (tile.number, tile.range) == (".250", "[.000, .500]")
+    assert tile.notes[1:] == (
+        "the prompted model itself: .500 [.000, .500]",
+        "student − prompted: -.250 [-.350, -.100], p = .0123",
+    )
+    silent = agreed(told, 0.0, 0.0, LEVEL)
+    assert verdict(silent).endswith(f"{itself} .000, so only the KL compares them.") and tiles(silent) == []
+    write_json(tmp_path / "distill" / "aaaaaaaa" / "result.json", {"kl": 2.2101})
+    only = f"{itself} .000, so only the KL compares them: 2.210 nats a token on held-out replies."
+    assert verdict(silent).endswith(only)
+    (tile,) = tiles(silent)
+    assert (tile.title, tile.number) == ("nats a token from the prompted model", "2.210")
+    for one in (some, silent):
+        assert not {"effect", "nothing"} & set(verdict(one).replace(",", "").split())
+
+
+def test_tokens_are_saved_by_a_student_that_gains_and_was_taught_the_prompt(told: Told) -> None:
+    assert [one.title for one in tiles(told)][1:] == ["tokens saved at every call"]
+    assert len(tiles(greedy(told, told.shares["greedy"], student_minus_base=gap(0.1, 0.0, 0.2)))) == 1
+    reward = load_config("smoke", ["objective.type=grpo"], env={}).model_dump(mode="json")
+    assert len(tiles(replace(told, config=reward))) == 1
+
+
+def after(told: Told, *winners: str | None) -> Told:
+    rounds = [{"round": n, "winner": winner, "test": None} for n, winner in enumerate(winners)]
+    asked = ground(rounds)  # type: ignore[arg-type]
+    name = "with the prompt" if asked == "base" else f"{asked} with the prompt"
+    subjects = tuple(replace(one, name=name) if one.key == "prompted" else one for one in SUBJECTS)
+    return replace(told, command="loop", result={**told.result, "rounds": rounds}, subjects=subjects)
+
+
+def test_what_a_prompt_stands_on_is_named(told: Told) -> None:
+    first, *_ = evidence(after(told, "aa"))
+    assert "decides: prompt − bare +.550" in first and "; student − prompted -.200" in first
+    assert retention(after(told, None, "bb")) == retention(told) == "(student − bare) / (prompted − bare)"
+    two = after(told, "aa", None, "cc")
+    on = "student of round 0"
+    first, *_ = evidence(two)
+    assert f"decides: {on} with the prompt − bare +.550" in first and "; student − bare +.350" in first
+    assert f"; student − {on} with the prompt -.200" in first
+    assert retention(two) == f"(student − {on}) / ({on} with the prompt − {on})"
+
+
+def test_a_loop_says_whom_it_does_not_score(told: Told) -> None:
+    why = ", as that would be another scoring of test; gepa-loop distill measures"
+    assert unscored(told) == ""
+    assert unscored(after(told, "aa")) == f"A loop does not score the student with the prompt{why} it."
+    both = f"A loop does not score the student with the prompt, nor the bare model with it{why} both."
+    assert unscored(after(told, "aa", "bb")) == both
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        ([], "the same model before training"),
+        (["teacher.kind=live"], "the student itself, as it is at each step"),
+        (["teacher.kind=ema"], "a moving average of the student's own weights"),
+        (["teacher.kind=adapter", "teacher.path=a"], "the same model with another adapter"),
+        (["teacher.kind=model", "teacher.name=Big/One"], "the model Big/One"),
+        (
+            ["teacher.kind=server", "teacher.name=One", "teacher.url=http://x", "distill.on_policy=1"],
+            "the model One on a server",
+        ),
+        (["objective.type=grpo"], ""),
+        (["objective.teacher_tau=0", "objective.adv_tau=1"], ""),
+    ],
+)
+def test_who_the_teacher_is(told: Told, sets: list[str], said: str) -> None:
+    config = load_config("smoke", sets, env={}).model_dump(mode="json")
+    assert teacher_name(replace(told, config=config)) == said
 
 
 def test_the_numbers_are_printed_as_in_the_terminal(told: Told) -> None:
