@@ -158,6 +158,6 @@ class OverSeedsRecord(TypedDict):
     sd: float | None
     """Standard deviation between seeds, of training and of items; null for a single one."""
     ci: list[float] | None
-    """95 %, by Student's t; null below three seeds."""
+    """95 %, by Student's t, within what a score or a difference can be; null below three seeds, and where all of them are equal."""
     p: float | None
-    """Of no difference, two-sided, by a paired t test over seeds; null below three, and where it is not asked."""
+    """Of no difference, two-sided, by a paired t test over seeds; null where `ci` is, and where it is not asked."""

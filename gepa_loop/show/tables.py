@@ -12,7 +12,7 @@ from rich.text import Text
 from gepa_loop.scores.card import WAYS, Way
 from gepa_loop.scores.numbers import decimal, p_sentence, p_text
 from gepa_loop.scores.outcome import ground
-from gepa_loop.scores.over_seeds import LEAST
+from gepa_loop.scores.over_seeds import LEAST, SAME
 from gepa_loop.scores.records import CardRecord, DifferenceRecord, EstimateRecord, RatioRecord
 from gepa_loop.scores.results import LoopRecord
 
@@ -202,7 +202,7 @@ def sweep_table(result: SweepRecord) -> Table:
     )
     table = _table(
         f"{result['grid']}: students without a prompt on {result['split']}, {seeds} seed{'s' * (seeds > 1)}, "
-        f"{result['items']} items in all; {tested}; the base's intervals over items"
+        f"{result['items']} distinct items; {tested}; the base's intervals over items"
     )
     table.add_column("cell", overflow="fold")
     table.add_column("score", justify="right")
@@ -217,13 +217,16 @@ def sweep_table(result: SweepRecord) -> Table:
         table.add_row(Text(f"base + prompt{of}", "dim"), *estimate_text(one["prompted"]))
     for cell in result["cells"]:
         student, gap = cell["student"], cell["difference"]
-        interval = "" if student["ci"] is None else _interval(student["ci"])
+        interval = "-" if student["ci"] is None else _interval(student["ci"])
         by_seed = " ".join(decimal(value) for value in student["by_seed"])
-        against = "" if gap is None else f"{decimal(gap['mean'], '+')} {_signed_interval(gap['ci'])}".rstrip()
+        against = "" if gap is None else f"{decimal(gap['mean'], '+')} {_signed_interval(gap['ci'])}"
         p = "" if gap is None else "-" if gap["p"] is None else p_text(gap["p"])
         table.add_row(Text(cell["cell"]), decimal(student["mean"]), interval, by_seed, against, p)
+    shown = [one for cell in result["cells"] for one in (cell["student"], cell["difference"]) if one is not None]
+    if seeds >= LEAST and any(one["ci"] is None for one in shown):
+        table.caption, table.caption_justify = f"-: {SAME}", "left"
     return table
 
 
 def _signed_interval(ci: Sequence[float] | None) -> str:
-    return "" if ci is None else f"[{decimal(ci[0], '+')}, {decimal(ci[1], '+')}]"
+    return "-" if ci is None else f"[{decimal(ci[0], '+')}, {decimal(ci[1], '+')}]"
