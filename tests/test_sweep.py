@@ -217,10 +217,13 @@ def test_a_grid_has_an_end_and_a_depth(tmp_path: Path) -> None:
 
 def test_cells_that_cannot_be_paired_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "grid.toml"
-    for own in ("task.splits.select=8", "seed=5"):
+    for own in ("task.splits.select=8", "seed=5", "evaluate.temperature=0", "evaluate.samples=2"):
         file.write_text(f'config = "smoke"\nbaseline = "a"\n[cells]\na = []\nb = ["{own}"]\n')
-        with pytest.raises(ConfigError, match="cell 'b': it changes the task or the seed"):
+        with pytest.raises(ConfigError, match="cell 'b': it changes the task, how it is scored or the seed"):
             cell_configs(load_grid(str(file)), None, (), seeds=1)
+    with pytest.raises(ConfigError, match="cell 'temperature=0': it changes"):
+        cell_configs(parse_grid("evaluate.temperature=1,0"), "smoke", (), seeds=1)
+    assert cell_configs(load_grid("masks"), "smoke", ["evaluate.temperature=0"], seeds=1)
     assert cell_configs(load_grid("masks"), "smoke", ["task.splits.select=8"], seeds=1)
 
 
@@ -352,6 +355,54 @@ def test_a_grid_in_a_line() -> None:
     assert list(lists.cells) == ["betas=[0.9,0.95] rank=8", "betas=[0.8,0.9] rank=8"]
     configs = cell_configs(lists, "smoke", [], 1)
     assert [config.distill.betas for config in configs.values()] == [(0.9, 0.95), (0.8, 0.9)]
+
+
+@pytest.mark.parametrize(
+    ("values", "parted"),
+    [
+        ('"a x b","c, d"', ['"a x b"', '"c, d"']),
+        ("'a, \"b' , c", ["'a, \"b'", "c"]),
+        (r'"a\", b",c', [r'"a\", b"', "c"]),
+        ("[[1, 2], [3, 4]],[[5, 6]]", ["[[1, 2], [3, 4]]", "[[5, 6]]"]),
+        ('{a = "}, ]", b = [1, 2]},{a = "z x z"}', ['{a = "}, ]", b = [1, 2]}', '{a = "z x z"}']),
+        # An apostrophe, or a bracket that was not opened, holds nothing together.
+        ("don't,won't", ["don't", "won't"]),
+        ("a],b", ["a]", "b"]),
+    ],
+)
+def test_values_are_parted_outside_of_quotes_and_brackets(values: str, parted: list[str]) -> None:
+    grid = parse_grid(f"task.note={values} x lora.rank=8,16")
+    assert list(grid.cells.values()) == [
+        (f"task.note={value}", f"lora.rank={rank}") for value in parted for rank in (8, 16)
+    ]
+
+
+def test_a_value_in_quotes_reaches_the_config() -> None:
+    configs = cell_configs(parse_grid('optimize.seed_prompt="a x b, c","d"'), "smoke", (), seeds=1)
+    assert [config.optimize.seed_prompt for config in configs.values()] == ["a x b, c", "d"]
+
+
+def test_cells_of_one_recipe_are_refused(tmp_path: Path) -> None:
+    """Under two names they would be two cells, and a comparison of a recipe with itself."""
+    grid = parse_grid("distill.lr=1e-4,2e-4,0.0001")
+    with pytest.raises(ConfigError, match=r"cells 'lr=1e-4' and 'lr=0.0001' are one recipe"):
+        cell_configs(grid, "smoke", (), seeds=2)
+    (tmp_path / "g.toml").write_text('baseline = "a"\n[cells]\na = []\nb = ["distill.steps=3"]\n')
+    with pytest.raises(ConfigError, match=r"grid g: cells 'a' and 'b' are one recipe"):
+        cell_configs(load_grid(str(tmp_path / "g.toml")), "smoke", (), seeds=1)
+    assert cell_configs(load_grid(str(tmp_path / "g.toml")), "smoke", ["distill.steps=2"], seeds=1)
+
+
+def test_a_cell_whose_name_no_folder_can_have_is_refused(tmp_path: Path) -> None:
+    long = "x" * 300
+    for grid in (f"optimize.seed_prompt={long},b", f"optimize.seed_prompt=b,{'é' * 110}"):
+        with pytest.raises(ConfigError, match=r"--grid: the name of cell 'seed_prompt=.* is too long"):
+            parse_grid(grid)
+    assert parse_grid(f"optimize.seed_prompt={'x' * 180},b")
+    file = tmp_path / "g.toml"
+    file.write_text(f'baseline = "a"\n[cells]\na = []\n{long} = ["distill.steps=3"]\n')
+    with pytest.raises(ConfigError, match="the name of cell 'xxx.* is too long"):
+        load_grid(str(file))
 
 
 @pytest.mark.parametrize(
