@@ -12,13 +12,16 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from gepa_loop.errors import RunDirectoryError
+from gepa_loop.errors import EnvironmentFault, RunDirectoryError
 from gepa_loop.run.files import TEMPORARY, append_jsonl, disk_errors, read_jsonl, write_json
 from gepa_loop.run.identity import check_manifest, read_manifest
 from gepa_loop.run.records import EventRow, ManifestRecord
 
 CLEARING = ".clearing"
 """Marks a run directory that is being emptied."""
+
+LOOK = 1.0
+"""Seconds to wait for a lock: whoever looks whether a run is in use holds it for a moment."""
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 """What a file system without locks answers."""
@@ -86,7 +89,7 @@ def open_run(path: Path, identity: Mapping[str, object], *, fresh: bool = False)
 
 
 @contextlib.contextmanager
-def locked(path: Path, what: Path, hint: str, patience: float = 0.0) -> Iterator[None]:
+def locked(path: Path, what: Path, hint: str, patience: float = LOOK) -> Iterator[None]:
     """Hold a lock file while the block runs.
 
     Args:
@@ -121,6 +124,19 @@ def locked(path: Path, what: Path, hint: str, patience: float = 0.0) -> Iterator
         yield
     finally:
         lock.release()
+
+
+def in_use(path: Path) -> bool:
+    """Whether a process holds the lock of a run directory, as far as can be told; nothing is written there."""
+    if not (lock := path / ".lock").exists():
+        return False
+    try:
+        with locked(lock, path, "", patience=0.0):
+            return False
+    except RunDirectoryError:
+        return True
+    except EnvironmentFault:  # another user's, which cannot be tried
+        return False
 
 
 def _clear(path: Path) -> None:

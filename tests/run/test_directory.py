@@ -1,6 +1,8 @@
 """Atomic files, journals, the lock and the manifest."""
 
+import fcntl
 import json
+import logging
 import multiprocessing
 import os
 import subprocess
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gepa_loop.errors import EnvironmentFault, RunDirectoryError
-from gepa_loop.run.directory import open_run
+from gepa_loop.run.directory import in_use, open_run
 from gepa_loop.run.files import (
     append_jsonl,
     read_json,
@@ -311,3 +313,34 @@ def test_only_one_process_has_a_run(tmp_path: Path) -> None:
         other.start()
         assert "in use by another process" in answers.get(timeout=60)
         other.join()
+
+
+class Releases(logging.Handler):
+    """Lets go of a lock as soon as filelock says that it waits for it."""
+
+    def __init__(self, held: Path) -> None:
+        super().__init__(logging.DEBUG)
+        self.file = held.open("w")
+        fcntl.flock(self.file, fcntl.LOCK_EX)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "waiting" in record.msg:
+            self.file.close()
+
+
+def test_whoever_only_looks_whether_a_run_is_in_use_ends_no_other(tmp_path: Path) -> None:
+    """A look holds the lock for a moment, in which the run may be opened."""
+    with open_run(tmp_path / "r", {}) as run:
+        assert in_use(run.path)
+    assert not in_use(tmp_path / "r") and not in_use(tmp_path)
+    looker = Releases(tmp_path / "r" / ".lock")
+    logger = logging.getLogger("filelock")
+    logger.addHandler(looker)
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    try:
+        with open_run(tmp_path / "r", {}):
+            assert looker.file.closed
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(looker)
