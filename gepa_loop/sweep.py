@@ -183,8 +183,9 @@ def _view(config: Config) -> str:
 def _note(into: ByItem, items: Sequence[Item], found: ItemScores) -> None:
     """Add a seed's scores, in place."""
     # Another seed may draw the same item; of a made task it then has another id.
-    for item in items:
-        into.setdefault(item_print(item), []).append(found[item.id])
+    prints = {item.id: item_print(item) for item in items}
+    for item, score in found.items():
+        into.setdefault(prints[item], []).append(score)
 
 
 def _averaged(by_item: ByItem) -> dict[str, float]:
@@ -199,9 +200,7 @@ def compared(
     gaps = {name: seed_difference(students[name], students[grid.baseline]) for name in others}
     # One that has no p was asked about as well.
     corrected = holm([1.0 if gap.p is None else gap.p for gap in gaps.values()])
-    adjusted = {
-        name: p for (name, gap), p in zip(gaps.items(), corrected, strict=True) if gap.p is not None
-    }
+    adjusted = {name: p for (name, gap), p in zip(gaps.items(), corrected, strict=True) if gap.p is not None}
     return [
         {
             "cell": name,

@@ -150,7 +150,9 @@ def test_an_item_that_several_seeds_drew_counts_once(tmp_path: Path) -> None:
     data.write_text("".join(f'{{"question": "What is {n} + 1?", "answer": "{n % 7}"}}\n' for n in range(24)))
     grid.write_text('baseline = "a"\n[cells]\na = []\nb = ["distill.lr=1e-2"]\n')
     sizes = "{train = 4, pareto = 4, race = 1, select = 8, test = 4}"
-    task = (f'task={{kind = "jsonl", name = "{data}", extract = "whole", scorer = "includes", splits = {sizes}}}',)
+    task = (
+        f'task={{kind = "jsonl", name = "{data}", extract = "whole", scorer = "includes", splits = {sizes}}}',
+    )
     sets = (*task, "distill.steps=1", "sampling.max_tokens=16")
     configs = cell_configs(load_grid(str(grid)), "smoke", sets, seeds=3)
     own = open_lab(load_config("smoke", sets, env={}))
@@ -165,7 +167,7 @@ def test_an_item_that_several_seeds_drew_counts_once(tmp_path: Path) -> None:
     assert found["items"] == found["untrained"][0]["base"]["n"] == len(by_item) < 24
     means = {item: sum(own) / len(own) for item, own in by_item.items()}
     assert found["untrained"][0]["base"]["mean"] == pytest.approx(sum(means.values()) / len(means))
-    assert 0 < sum(means.values()) and len({len(own) for own in by_item.values() if sum(own)}) > 1
+    assert sum(means.values()) > 0 and len({len(own) for own in by_item.values() if sum(own)}) > 1
     assert found["untrained"][0]["prompted"]["n"] == len(by_item)
 
 
@@ -274,7 +276,7 @@ def test_a_sweep_keeps_its_cells(lab: Lab, tmp_path: Path) -> None:
 
 def test_a_cell_without_a_p_counts_among_those_that_are_tested() -> None:
     """Three cells beside the baseline: of the other two, one differs by the same amount at every seed."""
-    grid = Grid("g", None, "base", {name: () for name in ("base", "same", "far", "near")})
+    grid = Grid("g", None, "base", dict.fromkeys(("base", "same", "far", "near"), ()))
     students = {
         "base": {seed: {"i": 0.25} for seed in range(3)},
         "same": {seed: {"i": 0.5} for seed in range(3)},
@@ -301,7 +303,14 @@ def test_what_no_spread_is_seen_of_is_said(capsys: pytest.CaptureFixture[str]) -
         {"cell": "low", "sets": [], "student": far, "difference": None, "adapters": []},
         {"cell": "high", "sets": [], "student": gap, "difference": gap, "adapters": []},
     ]
-    head = {"grid": "g", "split": "select", "items": 8, "seeds": [0, 1, 2], "untrained": [], "baseline": "low"}
+    head = {
+        "grid": "g",
+        "split": "select",
+        "items": 8,
+        "seeds": [0, 1, 2],
+        "untrained": [],
+        "baseline": "low",
+    }
     Console(width=200).print(sweep_table({**head, "cells": cells}))  # type: ignore[typeddict-item]
     said = capsys.readouterr().out
     (row,) = (line.split() for line in said.splitlines() if line.startswith("high"))
@@ -401,7 +410,7 @@ def test_a_cell_whose_name_no_folder_can_have_is_refused(tmp_path: Path) -> None
     assert parse_grid(f"optimize.seed_prompt={'x' * 180},b")
     file = tmp_path / "g.toml"
     file.write_text(f'baseline = "a"\n[cells]\na = []\n{long} = ["distill.steps=3"]\n')
-    with pytest.raises(ConfigError, match="the name of cell 'xxx.* is too long"):
+    with pytest.raises(ConfigError, match=r"the name of cell 'xxx.* is too long"):
         load_grid(str(file))
 
 

@@ -21,7 +21,6 @@ from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError, GepaLoopError
 from gepa_loop.outside.files import SETTINGS, found_at, parse_toml, read_file
 
-
 LONGEST = 200
 """Bytes of a cell's name: a folder's may have 255, of which the seed takes some."""
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gepa_loop.errors import EnvironmentFault, RunDirectoryError
 from gepa_loop.run.directory import Run, locked
@@ -79,7 +80,9 @@ class Ledger:
         shared = {name: mine.intersection(prints) for name, prints in _sets(rows).items()}
         shared[self.key["items"]] = mine
         if any(row["items"] not in shared for row in others):
-            return Looks(count, 0, 0, 0, f"rows of an earlier version in {LEDGER} do not say which items they are of")
+            return Looks(
+                count, 0, 0, 0, f"rows of an earlier version in {LEDGER} do not say which items they are of"
+            )
         scorings = Counter(one for row in others for one in shared[row["items"]])
         looks = {tuple(row.get(key) for key in self.key) for row in others if shared[row["items"]]}
         seen = sum(one in scorings for one in self.prints)
@@ -121,7 +124,7 @@ def read_looks(folder: Path) -> Looks | None:
     path = folder / LOOKS
     if not path.exists():
         return None
-    found = read_json(path, LooksRecord)
+    found = read_json(path, dict[str, Any])  # an earlier version's has no `seen`
     if "seen" not in found:
         return Looks(found["items"], 0, 0, 0, f"{LOOKS} is of an earlier version")
     return Looks(found["items"], found["seen"], found["looks"], found["scorings"], found["unknown"])

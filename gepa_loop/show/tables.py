@@ -222,7 +222,9 @@ def sweep_table(result: SweepRecord) -> Table:
         against = "" if gap is None else f"{decimal(gap['mean'], '+')} {_signed_interval(gap['ci'])}"
         p = "" if gap is None else "-" if gap["p"] is None else p_text(gap["p"])
         table.add_row(Text(cell["cell"]), decimal(student["mean"]), interval, by_seed, against, p)
-    shown = [one for cell in result["cells"] for one in (cell["student"], cell["difference"]) if one is not None]
+    shown = [
+        one for cell in result["cells"] for one in (cell["student"], cell["difference"]) if one is not None
+    ]
     if seeds >= LEAST and any(one["ci"] is None for one in shown):
         table.caption, table.caption_justify = f"-: {SAME}", "left"
     return table

@@ -127,7 +127,7 @@ def test_an_item_that_was_scored_among_others_is_known(tmp_path: Path) -> None:
 
 
 def test_a_set_that_an_earlier_version_scored_is_not_known_by_item(tmp_path: Path) -> None:
-    old: dict[str, object] = {key: value for key, value in ledger(tmp_path, "r").key.items()}
+    old: dict[str, object] = dict(ledger(tmp_path, "r").key.items())
     append_jsonl(tmp_path / LEDGER, [{"subject": "base", **old}, {"subject": "base", **old, "items": "e0"}])
     assert str(ledger(tmp_path, "s").before()) == (
         "how often the 3 items of test were scored before is not known: rows of an earlier version in ledger.jsonl do not say which "
@@ -199,7 +199,9 @@ def test_evaluations_and_loops_share_the_ledger(here: Path, capsys: pytest.Captu
     assert read_jsonl(here / "runs" / LEDGER) == rows
     # Made again it is one.
     assert run(["evaluate", *SMOKE, "--split", "test", "--run-name", "e", "--fresh"]) == 0
-    assert "by the runs of this folder, up to 3 times, in 2 earlier looks" in " ".join(capsys.readouterr().out.split())
+    assert "by the runs of this folder, up to 3 times, in 2 earlier looks" in " ".join(
+        capsys.readouterr().out.split()
+    )
     rows = read_jsonl(here / "runs" / LEDGER)
 
     # Rounds are added: what is scored already is not scored again.
