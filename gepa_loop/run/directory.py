@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from gepa_loop.errors import EnvironmentFault, RunDirectoryError
+from gepa_loop.errors import RunDirectoryError
 from gepa_loop.run.files import TEMPORARY, append_jsonl, disk_errors, read_jsonl, write_json
 from gepa_loop.run.identity import check_manifest, read_manifest
 from gepa_loop.run.records import EventRow, ManifestRecord
@@ -127,16 +128,23 @@ def locked(path: Path, what: Path, hint: str, patience: float = LOOK) -> Iterato
 
 
 def in_use(path: Path) -> bool:
-    """Whether a process holds the lock of a run directory, as far as can be told; nothing is written there."""
-    if not (lock := path / ".lock").exists():
+    """Whether a process holds the lock of a run directory, as far as can be told; nothing is written where there are locks."""
+    lock = path / ".lock"
+    try:
+        with lock.open("rb") as file:
+            # Shared: two that look do not take each other for the run.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return False
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno not in NO_LOCKS:  # there is none, or it is another user's
+            return False
     try:
         with locked(lock, path, "", patience=0.0):
             return False
     except RunDirectoryError:
         return True
-    except EnvironmentFault:  # another user's, which cannot be tried
-        return False
 
 
 def _clear(path: Path) -> None:

@@ -251,7 +251,7 @@ NO_LOCKS = """
 import errno, fcntl, sys
 from pathlib import Path
 from gepa_loop.errors import GepaLoopError
-from gepa_loop.run.directory import open_run
+from gepa_loop.run.directory import in_use, open_run
 
 def flock(fd, operation):
     raise OSError(errno.ENOLCK, "No locks available")
@@ -266,7 +266,8 @@ try:
                 print("twice")
         except GepaLoopError as error:
             print(error.exit_code, error)
-    print("left:", (path / ".lock.soft").exists())
+        print("used:", in_use(path))
+    print("left:", (path / ".lock.soft").exists(), in_use(path))
 except GepaLoopError as error:
     print(error.exit_code, error, error.hint)
 """
@@ -277,7 +278,7 @@ def test_a_file_system_without_locks_gets_a_soft_one(tmp_path: Path) -> None:
         command = [sys.executable, "-c", NO_LOCKS, str(tmp_path), who]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    assert shown("ours") == f"6 {tmp_path} is in use by another process\nleft: False\n"
+    assert shown("ours") == f"6 {tmp_path} is in use by another process\nused: True\nleft: False False\n"
     assert f"delete {tmp_path / '.lock.soft'} if no process is left" in shown("foreign")
 
 

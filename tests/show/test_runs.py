@@ -86,8 +86,12 @@ def test_looking_at_runs_changes_nothing_in_them(made: Made) -> None:
     folder = made("d", "distill", {"decides": "greedy", "greedy": SCORES})
     assert run_line(folder).state == "done"
     assert sorted(file.name for file in folder.iterdir()) == ["manifest.json", "result.json"]
-    # Another user's lock cannot be tried.
-    (folder / ".lock").mkdir()
+    (lock := folder / ".lock").touch()
+    os.utime(lock, (10**9, 10**9))
+    assert run_line(folder).state == "done" and lock.stat().st_mtime == 10**9
+    # One that cannot be tried.
+    lock.unlink()
+    lock.mkdir()
     assert run_line(folder).state == "done"
 
 
