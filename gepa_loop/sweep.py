@@ -5,7 +5,8 @@ Every cell and seed is a run directory of its own, so a sweep goes on where it s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -16,6 +17,7 @@ from gepa_loop.lab import Lab
 from gepa_loop.run.directory import Run, open_run
 from gepa_loop.run.files import read_record, write_json, write_record
 from gepa_loop.run.identity import fingerprint
+from gepa_loop.scores.ledger import item_print
 from gepa_loop.scores.over_seeds import SeedScores, over_seeds, seed_difference
 from gepa_loop.scores.records import EstimateRecord, OverSeedsRecord
 from gepa_loop.scores.statistics import ItemScores, estimate, holm, item_scores
@@ -24,9 +26,13 @@ from gepa_loop.stages.grid import Configs, cell_folder, go_on_with
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.questions import refuse_questions
 from gepa_loop.stages.score import scores
+from gepa_loop.task.items import Item
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
 
 SPLIT = "select"
+
+ByItem = dict[str, list[float]]
+"""What an item is known by -> its score at each seed that drew it."""
 
 
 class UntrainedRecord(TypedDict):
@@ -35,7 +41,7 @@ class UntrainedRecord(TypedDict):
     cells: list[str]
     """Those cells."""
     base: EstimateRecord
-    """Without the prompt, over the items of all seeds."""
+    """Without the prompt, over distinct items: one that several seeds drew counts once, with the mean of its scores."""
     prompted: EstimateRecord
     """With it."""
 
@@ -50,7 +56,7 @@ class CellRecord(TypedDict):
     student: OverSeedsRecord
     """Its students' scores without a prompt, by seed."""
     difference: OverSeedsRecord | None
-    """Less the baseline's, paired by seed; p after Holm's correction over the other cells; null for the baseline."""
+    """Less the baseline's, paired by seed; p after Holm's correction over all other cells; null for the baseline."""
     adapters: list[str]
     """Where the students lie, by seed."""
 
@@ -63,7 +69,7 @@ class SweepRecord(TypedDict):
     split: str
     """Whose items were scored."""
     items: int
-    """Of all seeds together."""
+    """Distinct ones, of all seeds together."""
     seeds: list[int]
     """Training seeds."""
     untrained: list[UntrainedRecord]
@@ -107,8 +113,8 @@ def run_sweep(
     views: dict[str, list[str]] = {}
     """Cells whose untrained model is scored in the same way."""
     scored: set[Path] = set()
-    base: dict[str, dict[str, float]] = {}
-    prompted: dict[str, dict[str, float]] = {}
+    base: dict[str, ByItem] = {}
+    prompted: dict[str, ByItem] = {}
     students: dict[str, dict[int, ItemScores]] = {name: {} for name in grid.cells}
     adapters: dict[str, list[str]] = {name: [] for name in grid.cells}
     for (name, seed), config in configs.items():
@@ -123,7 +129,7 @@ def run_sweep(
             if path not in scored:
                 observer.stage(label, candidate=f"seed {seed}")
                 found = item_scores(scores(lab, SPLIT, text, None, path, observer))
-                into.setdefault(view, {}).update(_by_seed(seed, found))
+                _note(into.setdefault(view, {}), lab.task.splits[SPLIT], found)
                 scored.add(path)
         with open_run(run.path / folder, lab.identity(command="sweep", prompts=candidate.id)) as cell:
             write_json(cell.path / "config.json", config.model_dump(mode="json"))
@@ -137,18 +143,18 @@ def run_sweep(
     result: SweepRecord = {
         "grid": grid.name,
         "split": SPLIT,
-        "items": sum(map(len, students[grid.baseline].values())),
+        "items": len(base[_view(configs[grid.baseline, first])]),
         "seeds": _seeds(configs),
         "untrained": [
             {
                 "cells": names,
-                "base": estimate(base[view], first).as_dict(),
-                "prompted": estimate(prompted[view], first).as_dict(),
+                "base": estimate(_averaged(base[view]), first).as_dict(),
+                "prompted": estimate(_averaged(prompted[view]), first).as_dict(),
             }
             for view, names in views.items()
         ],
         "baseline": grid.baseline,
-        "cells": _compared(grid, students, adapters),
+        "cells": compared(grid, students, adapters),
     }
     write_record(run.path / "result.json", result, *(place for own in adapters.values() for place in own))
     return result
@@ -174,18 +180,27 @@ def _view(config: Config) -> str:
     ]
 
 
-def _by_seed(seed: int, found: ItemScores) -> dict[str, float]:
-    return {f"seed {seed}, {item}": score for item, score in found.items()}
+def _note(into: ByItem, items: Sequence[Item], found: ItemScores) -> None:
+    """Add a seed's scores, in place."""
+    # Another seed may draw the same item; of a made task it then has another id.
+    prints = {item.id: item_print(item) for item in items}
+    for item, score in found.items():
+        into.setdefault(prints[item], []).append(score)
 
 
-def _compared(
+def _averaged(by_item: ByItem) -> dict[str, float]:
+    return {item: math.fsum(own) / len(own) for item, own in by_item.items()}
+
+
+def compared(
     grid: Grid, students: Mapping[str, SeedScores], adapters: Mapping[str, list[str]]
 ) -> list[CellRecord]:
-    """Each cell's score and its paired difference from the baseline's over seeds; p after Holm over the other cells."""
+    """Each cell's score and its paired difference from the baseline's over seeds; p after Holm over all other cells."""
     others = [name for name in grid.cells if name != grid.baseline]
     gaps = {name: seed_difference(students[name], students[grid.baseline]) for name in others}
-    tested = {name: gap.p for name, gap in gaps.items() if gap.p is not None}
-    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+    # One that has no p was asked about as well.
+    corrected = holm([1.0 if gap.p is None else gap.p for gap in gaps.values()])
+    adjusted = {name: p for (name, gap), p in zip(gaps.items(), corrected, strict=True) if gap.p is not None}
     return [
         {
             "cell": name,

@@ -96,7 +96,7 @@ def test_a_checkpoint_is_as_its_record_says(tmp_path: Path) -> None:
 
 def test_a_key_too_many_or_too_few_or_of_another_type_is_found() -> None:
     looks = next(file for file in FILES if file.title == "looks.json")
-    row = {"look": "distill", "items": 4, "looks": 0, "scorings": 0, "unknown": None}
+    row = {"look": "distill", "items": 4, "seen": 0, "looks": 0, "scorings": 0, "unknown": None}
     check_row(looks, row)
     for wrong in ({**row, "more": 1}, {**row, "items": "4"}, {k: v for k, v in row.items() if k != "look"}):
         with pytest.raises(ValidationError):

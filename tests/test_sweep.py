@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from gepa_loop.cli import run as gepa_loop
-from gepa_loop.config.grids import cell_configs, grid_source, grids, load_grid, parse_grid
+from gepa_loop.config.grids import Grid, cell_configs, grid_source, grids, load_grid, parse_grid
 from gepa_loop.config.load import load_config
 from gepa_loop.errors import ConfigError, PromptError, RunDirectoryError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.lora.files import read_adapter
 from gepa_loop.run.directory import open_run
 from gepa_loop.run.files import read_json, read_jsonl
+from gepa_loop.scores.over_seeds import seed_difference
+from gepa_loop.scores.records import OverSeedsRecord, ScoreRow
+from gepa_loop.scores.statistics import item_scores
 from gepa_loop.show.tables import sweep_table
-from gepa_loop.sweep import check_cells, run_sweep
+from gepa_loop.sweep import CellRecord, check_cells, compared, run_sweep
 from gepa_loop.task.prompts import Candidate
 
 PROMPT = Candidate("Answer with one number.")
@@ -140,6 +144,33 @@ def test_the_untrained_model_is_scored_as_each_cell_is(lab: Lab, tmp_path: Path)
     assert sweep_table(found).row_count == 7
 
 
+def test_an_item_that_several_seeds_drew_counts_once(tmp_path: Path) -> None:
+    """Of 24 records, of which each seed scores 8 others."""
+    data, grid = tmp_path / "d.jsonl", tmp_path / "grid.toml"
+    data.write_text("".join(f'{{"question": "What is {n} + 1?", "answer": "{n % 7}"}}\n' for n in range(24)))
+    grid.write_text('baseline = "a"\n[cells]\na = []\nb = ["distill.lr=1e-2"]\n')
+    sizes = "{train = 4, pareto = 4, race = 1, select = 8, test = 4}"
+    task = (
+        f'task={{kind = "jsonl", name = "{data}", extract = "whole", scorer = "includes", splits = {sizes}}}',
+    )
+    sets = (*task, "distill.steps=1", "sampling.max_tokens=16")
+    configs = cell_configs(load_grid(str(grid)), "smoke", sets, seeds=3)
+    own = open_lab(load_config("smoke", sets, env={}))
+    with open_run(tmp_path / "run", own.identity(command="sweep")) as run:
+        found = run_sweep(own, load_grid(str(grid)), configs, PROMPT, run, Silent())
+    by_item: dict[str, list[float]] = {}
+    for path in (tmp_path / "run" / "evaluate").glob("base_*.jsonl"):
+        for item, score in item_scores(read_jsonl(path, ScoreRow)).items():
+            by_item.setdefault(item, []).append(score)
+    times = sorted(map(len, by_item.values()))
+    assert sum(times) == 24 and times[0] == 1 and times[-1] > 1
+    assert found["items"] == found["untrained"][0]["base"]["n"] == len(by_item) < 24
+    means = {item: sum(own) / len(own) for item, own in by_item.items()}
+    assert found["untrained"][0]["base"]["mean"] == pytest.approx(sum(means.values()) / len(means))
+    assert sum(means.values()) > 0 and len({len(own) for own in by_item.values() if sum(own)}) > 1
+    assert found["untrained"][0]["prompted"]["n"] == len(by_item)
+
+
 def test_every_cells_teacher_and_prompt_are_checked_first(lab: Lab, tmp_path: Path) -> None:
     file = tmp_path / "grid.toml"
     file.write_text('baseline = "a"\n[cells]\na = []\nb = ["sampling.max_tokens=100000"]\n')
@@ -188,10 +219,13 @@ def test_a_grid_has_an_end_and_a_depth(tmp_path: Path) -> None:
 
 def test_cells_that_cannot_be_paired_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "grid.toml"
-    for own in ("task.splits.select=8", "seed=5"):
+    for own in ("task.splits.select=8", "seed=5", "evaluate.temperature=0", "evaluate.samples=2"):
         file.write_text(f'config = "smoke"\nbaseline = "a"\n[cells]\na = []\nb = ["{own}"]\n')
-        with pytest.raises(ConfigError, match="cell 'b': it changes the task or the seed"):
+        with pytest.raises(ConfigError, match="cell 'b': it changes the task, how it is scored or the seed"):
             cell_configs(load_grid(str(file)), None, (), seeds=1)
+    with pytest.raises(ConfigError, match="cell 'temperature=0': it changes"):
+        cell_configs(parse_grid("evaluate.temperature=1,0"), "smoke", (), seeds=1)
+    assert cell_configs(load_grid("masks"), "smoke", ["evaluate.temperature=0"], seeds=1)
     assert cell_configs(load_grid("masks"), "smoke", ["task.splits.select=8"], seeds=1)
 
 
@@ -212,7 +246,8 @@ def test_a_sweep_grows(lab: Lab, tmp_path: Path) -> None:
     assert len(before) == 4 and all(path.read_bytes() == text for path, text in before.items())
     assert whole["seeds"] == [0, 1, 2] and [cell["cell"] for cell in whole["cells"]] == ["low", "high", "mid"]
     # Three seeds are the fewest with an interval.
-    assert all(len(cell["student"]["by_seed"]) == 3 and cell["student"]["ci"] for cell in whole["cells"])
+    students = [cell["student"] for cell in whole["cells"]]
+    assert all(len(one["by_seed"]) == 3 and (one["ci"] is None) == (one["sd"] == 0) for one in students)
 
 
 def test_a_sweep_keeps_its_cells(lab: Lab, tmp_path: Path) -> None:
@@ -237,6 +272,52 @@ def test_a_sweep_keeps_its_cells(lab: Lab, tmp_path: Path) -> None:
         sweep(lab, file, folder, Silent(1), seeds=2)
     file.write_text(GRID)
     assert sweep(lab, file, folder, Silent(1), seeds=2)["seeds"] == [0, 1]
+
+
+def test_a_cell_without_a_p_counts_among_those_that_are_tested() -> None:
+    """Three cells beside the baseline: of the other two, one differs by the same amount at every seed."""
+    grid = Grid("g", None, "base", dict.fromkeys(("base", "same", "far", "near"), ()))
+    students = {
+        "base": {seed: {"i": 0.25} for seed in range(3)},
+        "same": {seed: {"i": 0.5} for seed in range(3)},
+        "far": {seed: {"i": 0.5 + seed / 64} for seed in range(3)},
+        "near": {seed: {"i": 0.25 + seed / 8} for seed in range(3)},
+    }
+    cells = {cell["cell"]: cell for cell in compared(grid, students, {name: [] for name in students})}
+    raw = {name: seed_difference(students[name], students["base"]).p or 1.0 for name in ("far", "near")}
+    found = {name: cell["difference"] and cell["difference"]["p"] for name, cell in cells.items()}
+    assert found == {
+        "base": None,
+        "same": None,
+        "far": pytest.approx(3 * raw["far"]),
+        "near": pytest.approx(2 * raw["near"]),
+    }
+    gap = cells["same"]["difference"]
+    assert gap is not None and gap["ci"] is None and gap["mean"] == 0.25
+
+
+def test_what_no_spread_is_seen_of_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    gap: OverSeedsRecord = {"mean": 0.25, "by_seed": [0.25] * 3, "sd": 0.0, "ci": None, "p": None}
+    far: OverSeedsRecord = {"mean": 0.5, "by_seed": [0.5, 0.4, 0.6], "sd": 0.1, "ci": [0.2, 0.8], "p": 0.5}
+    cells: list[CellRecord] = [
+        {"cell": "low", "sets": [], "student": far, "difference": None, "adapters": []},
+        {"cell": "high", "sets": [], "student": gap, "difference": gap, "adapters": []},
+    ]
+    head = {
+        "grid": "g",
+        "split": "select",
+        "items": 8,
+        "seeds": [0, 1, 2],
+        "untrained": [],
+        "baseline": "low",
+    }
+    Console(width=200).print(sweep_table({**head, "cells": cells}))  # type: ignore[typeddict-item]
+    said = capsys.readouterr().out
+    (row,) = (line.split() for line in said.splitlines() if line.startswith("high"))
+    assert row == ["high", ".250", "-", ".250", ".250", ".250", "+.250", "-", "-"]
+    assert "-: the same at every seed, so its spread is not known" in said
+    Console(width=200).print(sweep_table({**head, "cells": cells[:1]}))  # type: ignore[typeddict-item]
+    assert "the same at every seed" not in capsys.readouterr().out
 
 
 def test_the_command(
@@ -283,6 +364,54 @@ def test_a_grid_in_a_line() -> None:
     assert list(lists.cells) == ["betas=[0.9,0.95] rank=8", "betas=[0.8,0.9] rank=8"]
     configs = cell_configs(lists, "smoke", [], 1)
     assert [config.distill.betas for config in configs.values()] == [(0.9, 0.95), (0.8, 0.9)]
+
+
+@pytest.mark.parametrize(
+    ("values", "parted"),
+    [
+        ('"a x b","c, d"', ['"a x b"', '"c, d"']),
+        ("'a, \"b' , c", ["'a, \"b'", "c"]),
+        (r'"a\", b",c', [r'"a\", b"', "c"]),
+        ("[[1, 2], [3, 4]],[[5, 6]]", ["[[1, 2], [3, 4]]", "[[5, 6]]"]),
+        ('{a = "}, ]", b = [1, 2]},{a = "z x z"}', ['{a = "}, ]", b = [1, 2]}', '{a = "z x z"}']),
+        # An apostrophe, or a bracket that was not opened, holds nothing together.
+        ("don't,won't", ["don't", "won't"]),
+        ("a],b", ["a]", "b"]),
+    ],
+)
+def test_values_are_parted_outside_of_quotes_and_brackets(values: str, parted: list[str]) -> None:
+    grid = parse_grid(f"task.note={values} x lora.rank=8,16")
+    assert list(grid.cells.values()) == [
+        (f"task.note={value}", f"lora.rank={rank}") for value in parted for rank in (8, 16)
+    ]
+
+
+def test_a_value_in_quotes_reaches_the_config() -> None:
+    configs = cell_configs(parse_grid('optimize.seed_prompt="a x b, c","d"'), "smoke", (), seeds=1)
+    assert [config.optimize.seed_prompt for config in configs.values()] == ["a x b, c", "d"]
+
+
+def test_cells_of_one_recipe_are_refused(tmp_path: Path) -> None:
+    """Under two names they would be two cells, and a comparison of a recipe with itself."""
+    grid = parse_grid("distill.lr=1e-4,2e-4,0.0001")
+    with pytest.raises(ConfigError, match=r"cells 'lr=1e-4' and 'lr=0.0001' are one recipe"):
+        cell_configs(grid, "smoke", (), seeds=2)
+    (tmp_path / "g.toml").write_text('baseline = "a"\n[cells]\na = []\nb = ["distill.steps=3"]\n')
+    with pytest.raises(ConfigError, match=r"grid g: cells 'a' and 'b' are one recipe"):
+        cell_configs(load_grid(str(tmp_path / "g.toml")), "smoke", (), seeds=1)
+    assert cell_configs(load_grid(str(tmp_path / "g.toml")), "smoke", ["distill.steps=2"], seeds=1)
+
+
+def test_a_cell_whose_name_no_folder_can_have_is_refused(tmp_path: Path) -> None:
+    long = "x" * 300
+    for grid in (f"optimize.seed_prompt={long},b", f"optimize.seed_prompt=b,{'é' * 110}"):
+        with pytest.raises(ConfigError, match=r"--grid: the name of cell 'seed_prompt=.* is too long"):
+            parse_grid(grid)
+    assert parse_grid(f"optimize.seed_prompt={'x' * 180},b")
+    file = tmp_path / "g.toml"
+    file.write_text(f'baseline = "a"\n[cells]\na = []\n{long} = ["distill.steps=3"]\n')
+    with pytest.raises(ConfigError, match=r"the name of cell 'xxx.* is too long"):
+        load_grid(str(file))
 
 
 @pytest.mark.parametrize(

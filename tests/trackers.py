@@ -10,6 +10,8 @@ from typing import Any
 
 from gepa_loop.tracking.base import NOTHING, Ending, Opening, Point, Value
 
+DIES = "TRACKER_DIES"
+"""Variable: the call of `log`, from 0, that a process does not survive: of its points the first is kept, and Ctrl-C comes."""
 FAILS = "TRACKER_FAILS"
 """Variable: the calls, from 0, that fail in a process; a number, several with commas, or `all`."""
 
@@ -31,9 +33,12 @@ class Notebook:
         return max(steps, default=NOTHING)
 
     def log(self, points: Sequence[Point], first: int) -> None:
+        dies = str(self.calls) == os.environ.get(DIES)
         self._may_fail()
         for number, point in enumerate(points, first):
             self._add("point", number=number, series=point.series, step=point.step, values=dict(point.values))
+            if dies:
+                raise KeyboardInterrupt
 
     def summary(self, values: Mapping[str, Value]) -> None:
         self._may_fail()
@@ -78,6 +83,14 @@ def book(run: Path) -> Path:
 def read(file: Path, what: str) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     return [row for row in rows if row["what"] == what]
+
+
+def numbered(file: Path) -> list[dict[str, Any]]:
+    """The points as a tracker has them that does not take a number again."""
+    first: dict[int, dict[str, Any]] = {}
+    for row in read(file, "point"):
+        first.setdefault(row["number"], row)
+    return [first[number] for number in sorted(first)]
 
 
 def steps(file: Path) -> dict[str, list[int]]:

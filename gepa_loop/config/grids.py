@@ -21,6 +21,12 @@ from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError, GepaLoopError
 from gepa_loop.outside.files import SETTINGS, found_at, parse_toml, read_file
 
+LONGEST = 200
+"""Bytes of a cell's name: a folder's may have 255, of which the seed takes some."""
+
+QUOTED = r"""(?<![^\s=,:\[{])(?:"(?:[^"\\]|\\.)*"|'[^']*')"""
+"""A quoted value, or a quoted text within one; an apostrophe inside of a word begins none."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -79,6 +85,7 @@ def load_grid(source: str) -> Grid:
         what = f"unknown key {next(iter(table))}" if table else f"baseline = {grid.baseline!r} is no cell"
         raise ConfigError(f"--preset {source}: {what}", f"Its cells are {', '.join(cells)}.")
     for name, sets in cells.items():
+        _check_length(name, f"--preset {source}")
         if Path(name).name != name or not name.strip("."):
             raise ConfigError(f"--preset {source}: cell {name!r} is not a plain folder name")
         if not all("=" in one for one in sets):
@@ -93,12 +100,12 @@ def parse_grid(text: str) -> Grid:
     """A grid from a line: `distill.lr=1e-5,5e-5 x objective.type=full_kl,token_kl`, the first of each being the baseline's.
 
     Raises:
-        ConfigError: It is none, or two cells would have one name.
+        ConfigError: It is none, two cells would have one name, or one has a name that is too long.
     """
     factors = []
-    for part in re.split(r"\s+x\s+", text.strip()):
+    for part in _split(text.strip(), r"\s+x\s+"):
         key, equals, values = part.partition("=")
-        found = [value.strip() for value in re.split(r",(?![^\[{]*[\]}])", values)]
+        found = [value.strip() for value in _split(values, ",")]
         if not equals or not key.strip() or not all(found):
             raise ConfigError(
                 f"--grid {text!r}: {part!r} is not of the form key=value,value",
@@ -110,8 +117,29 @@ def parse_grid(text: str) -> Grid:
         name = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in chosen).replace("/", "-")
         if name in cells:
             raise ConfigError(f"--grid {text!r}: two cells are called {name!r}", "Name each value once.")
+        _check_length(name, "--grid")
         cells[name] = tuple(f"{key}={value}" for key, value in chosen)
     return Grid("grid", None, next(iter(cells)), cells)
+
+
+def _split(text: str, between: str) -> list[str]:
+    """The parts of a text between matches of a pattern that stand outside of quotes and brackets."""
+    parts, depth = [""], 0
+    for found in re.finditer(rf"{QUOTED}|(?P<between>{between})|.", text, re.DOTALL):
+        if found["between"] and not depth:
+            parts.append("")
+            continue
+        depth = max(0, depth + (found[0] in ("[", "{")) - (found[0] in ("]", "}")))
+        parts[-1] += found[0]
+    return parts
+
+
+def _check_length(name: str, where: str) -> None:
+    if (length := len(name.encode())) > LONGEST:
+        raise ConfigError(
+            f"{where}: the name of cell {f'{name[:40]}...'!r} is too long for a folder: {length} bytes of at most {LONGEST}",
+            'A TOML file gives cells names of their own: NAME = ["key.path=value"] below [cells].',
+        )
 
 
 def grid_source(grid: Grid, source: str | None) -> str:
@@ -125,7 +153,7 @@ def cell_configs(
     """The config of each cell and seed; a cell's own values come last.
 
     Raises:
-        ConfigError: A cell's values do not fit the config, or it changes the items that students are paired by.
+        ConfigError: A cell's values do not fit the config, it changes what students are paired by, or two cells are one recipe.
     """
     source = grid_source(grid, source)
     whole = load_config(source, sets)
@@ -133,13 +161,27 @@ def cell_configs(
     for seed in range(whole.seed, whole.seed + seeds):
         for name, own in grid.cells.items():
             with cell_of(grid, name):
-                found[name, seed] = load_config(source, [*sets, *own, f"seed={seed}"])
-                if found[name, seed].task != whole.task or any(one.startswith("seed=") for one in own):
+                cell = load_config(source, [*sets, *own, f"seed={seed}"])
+                if (cell.task, cell.evaluate) != (whole.task, whole.evaluate) or any(
+                    one.startswith("seed=") for one in own
+                ):
                     raise ConfigError(
-                        "it changes the task or the seed, and students are paired by item",
-                        "Set the task for the whole sweep with --set, and the seeds with --seeds.",
+                        "it changes the task, how it is scored or the seed, and students are paired by item",
+                        "Set task and evaluate for the whole sweep with --set, and the seeds with --seeds.",
                     )
+                found[name, seed] = cell
+    _refuse_equal(grid, {name: found[name, whole.seed] for name in grid.cells})
     return found
+
+
+def _refuse_equal(grid: Grid, configs: Mapping[str, Config]) -> None:
+    first: dict[str, str] = {}
+    for name, config in configs.items():
+        if (other := first.setdefault(config.model_dump_json(), name)) != name:
+            raise ConfigError(
+                f"grid {grid.name}: cells {other!r} and {name!r} are one recipe",
+                "Leave one of them out: a recipe would be compared with itself.",
+            )
 
 
 @contextmanager

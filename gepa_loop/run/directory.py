@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,9 @@ from gepa_loop.run.records import EventRow, ManifestRecord
 
 CLEARING = ".clearing"
 """Marks a run directory that is being emptied."""
+
+LOOK = 1.0
+"""Seconds to wait for a lock: whoever looks whether a run is in use holds it for a moment."""
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 """What a file system without locks answers."""
@@ -86,7 +90,7 @@ def open_run(path: Path, identity: Mapping[str, object], *, fresh: bool = False)
 
 
 @contextlib.contextmanager
-def locked(path: Path, what: Path, hint: str, patience: float = 0.0) -> Iterator[None]:
+def locked(path: Path, what: Path, hint: str, patience: float = LOOK) -> Iterator[None]:
     """Hold a lock file while the block runs.
 
     Args:
@@ -121,6 +125,26 @@ def locked(path: Path, what: Path, hint: str, patience: float = 0.0) -> Iterator
         yield
     finally:
         lock.release()
+
+
+def in_use(path: Path) -> bool:
+    """Whether a process holds the lock of a run directory, as far as can be told; nothing is written where there are locks."""
+    lock = path / ".lock"
+    try:
+        with lock.open("rb") as file:
+            # Shared: two that look do not take each other for the run.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno not in NO_LOCKS:  # there is none, or it is another user's
+            return False
+    try:
+        with locked(lock, path, "", patience=0.0):
+            return False
+    except RunDirectoryError:
+        return True
 
 
 def _clear(path: Path) -> None:

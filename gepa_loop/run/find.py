@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from gepa_loop.errors import ConfigError
@@ -21,8 +22,11 @@ def all_runs(place: Path | None = None) -> list[Path]:
 
 def written(run: Path) -> float:
     """When a run wrote its last event or its result, in seconds since the epoch."""
-    files = (run / "events.jsonl", run / "result.json", run / "manifest.json")
-    return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
+    found = 0.0
+    for name in ("events.jsonl", "result.json", "manifest.json"):
+        with suppress(FileNotFoundError):
+            found = max(found, (run / name).stat().st_mtime)
+    return found
 
 
 def run_folder(run: str, wanted: Callable[[Path], bool] = lambda _: True, what: str = "Runs") -> Path:

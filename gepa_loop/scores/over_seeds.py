@@ -18,6 +18,9 @@ from gepa_loop.scores.statistics import ItemScores
 LEAST = 3
 """Seeds from which on a p is given: two have one degree of freedom, and an interval that says nothing."""
 
+SAME = "the same at every seed, so its spread is not known"
+"""Why there is no interval where there are seeds enough."""
+
 SeedScores = Mapping[int, ItemScores]
 """Seed -> its student's scores, each on items of its own or the same ones."""
 
@@ -32,9 +35,9 @@ class OverSeeds:
     sd: float | None
     """Standard deviation between seeds, of training and of items; None for a single one."""
     ci: tuple[float, float] | None
-    """95 %, by Student's t; None below three seeds."""
+    """95 %, by Student's t, within what a score or a difference can be; None below three seeds, and where all of them are equal."""
     p: float | None = None
-    """Of no difference, two-sided; None below three seeds, and where all of them differ by the same amount."""
+    """Of no difference, two-sided; None where there is no `ci`."""
 
     def as_dict(self) -> OverSeedsRecord:
         ci = None if self.ci is None else list(self.ci)
@@ -47,7 +50,7 @@ def over_seeds(scores: SeedScores) -> OverSeeds:
     Raises:
         ValueError: No seed, or one without items.
     """
-    return _summary([_mean(scores[seed]) for seed in sorted(scores)])
+    return _summary([_mean(scores[seed]) for seed in sorted(scores)], least=0.0)
 
 
 def seed_difference(a: SeedScores, b: SeedScores) -> OverSeeds:
@@ -63,14 +66,15 @@ def seed_difference(a: SeedScores, b: SeedScores) -> OverSeeds:
     for seed in a:
         if a[seed].keys() != b[seed].keys():
             raise ValueError(f"seed {seed}: scores of different items cannot be paired")
-    found = _summary([_mean(a[seed]) - _mean(b[seed]) for seed in sorted(a)])
-    if len(found.by_seed) < LEAST or not found.sd:
+    found = _summary([_mean(a[seed]) - _mean(b[seed]) for seed in sorted(a)], least=-1.0)
+    if found.ci is None:
         return found
     p = float(ttest_1samp(found.by_seed, 0.0).pvalue)
     return OverSeeds(found.mean, found.by_seed, found.sd, found.ci, p)
 
 
-def _summary(values: Sequence[float]) -> OverSeeds:
+def _summary(values: Sequence[float], least: float) -> OverSeeds:
+    """Of values between `least` and 1."""
     from scipy.stats import t
 
     if not values:
@@ -80,8 +84,11 @@ def _summary(values: Sequence[float]) -> OverSeeds:
     if count < 2:
         return OverSeeds(mean, means, None, None)
     sd = statistics.stdev(means)
+    # Equal seeds are no certainty: with few items a mean takes few values.
+    if count < LEAST or not sd:
+        return OverSeeds(mean, means, sd, None)
     half = float(t.ppf(0.975, count - 1)) * sd / math.sqrt(count)
-    return OverSeeds(mean, means, sd, (mean - half, mean + half) if count >= LEAST else None)
+    return OverSeeds(mean, means, sd, (max(least, mean - half), min(1.0, mean + half)))
 
 
 def _mean(scores: ItemScores) -> float:

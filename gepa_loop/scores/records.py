@@ -106,7 +106,7 @@ class LookKey(TypedDict):
     """What names a look at `test`."""
 
     items: str
-    """A fingerprint of questions and answers."""
+    """A fingerprint of questions and answers, of all items together."""
     run: str
     """The run's name."""
     birth: str
@@ -126,19 +126,24 @@ class LedgerRow(LookKey):
     """When, in UTC."""
     subject: str
     """Who was scored."""
+    prints: list[str] | None
+    """A fingerprint of each item's question and answer; null where an earlier row with the same `items` has them."""
 
 
 class LooksRecord(TypedDict):
-    """How often the run's items of `test` had been scored, by the ledger, when the last look of this run began."""
+    """How often the run's items of `test`, or some of them, had been scored, by the ledger, when the last look of this run
+    began."""
 
     look: str
     """Which."""
     items: int
     """Items of `test`."""
+    seen: int
+    """Those that were scored before."""
     looks: int
-    """Earlier looks at them."""
+    """Earlier looks at any of them."""
     scorings: int
-    """Scorings in those."""
+    """Earlier scorings of the item that has most of them."""
     unknown: str | None
     """Why they could not be counted."""
 
@@ -153,6 +158,6 @@ class OverSeedsRecord(TypedDict):
     sd: float | None
     """Standard deviation between seeds, of training and of items; null for a single one."""
     ci: list[float] | None
-    """95 %, by Student's t; null below three seeds."""
+    """95 %, by Student's t, within what a score or a difference can be; null below three seeds, and where all of them are equal."""
     p: float | None
-    """Of no difference, two-sided, by a paired t test over seeds; null below three, and where it is not asked."""
+    """Of no difference, two-sided, by a paired t test over seeds; null where `ci` is, and where it is not asked."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gepa_loop.errors import RunDirectoryError
+from gepa_loop.run.directory import in_use
 from gepa_loop.run.files import read_json
 from gepa_loop.run.find import written
 from gepa_loop.run.identity import read_manifest
@@ -25,7 +28,7 @@ class RunLine:
     name: str
     command: str
     state: str
-    """`done`, `unfinished`, or `damaged` where a file is not as it was written."""
+    """`running` while a process is at it, else `done`, `unfinished`, or `damaged` where a file is not as it was written."""
     outcome: str
     megabytes: float
     hours: float
@@ -34,7 +37,7 @@ class RunLine:
 
 def run_line(folder: Path) -> RunLine:
     """A run, as far as it can be read."""
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+    size = _bytes(folder) / 1e6
     hours = (time.time() - written(folder)) / 3600
     command, state, outcome = "", "unfinished", ""
     try:
@@ -44,7 +47,19 @@ def run_line(folder: Path) -> RunLine:
             state, outcome = "done", _outcome(command, read_json(done))
     except RunDirectoryError:
         state = "damaged"
+    if in_use(folder):
+        state = "running"
     return RunLine(folder.name, command, state, outcome, size, hours)
+
+
+def _bytes(folder: Path) -> int:
+    """Of the files of a run; while it works, some go before they are asked."""
+    size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                size += os.stat(os.path.join(place, name)).st_size
+    return size
 
 
 def _outcome(command: str, result: Any) -> str:
@@ -75,7 +90,7 @@ def runs_table(lines: Sequence[RunLine]) -> Table:
     ):
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for one in lines:
-        style = {"done": "green", "damaged": "red"}.get(one.state, "yellow")
+        style = {"done": "green", "running": "bold", "damaged": "red"}.get(one.state, "yellow")
         table.add_row(
             Text(one.name, "bold"),
             one.command,

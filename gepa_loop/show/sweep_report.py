@@ -97,7 +97,7 @@ def _row(cell: CellRecord) -> list[str]:
 def _spread(found: OverSeedsRecord, sign: str = "") -> str:
     mean = decimal(found["mean"], sign)
     if found["ci"] is None:
-        return mean
+        return f"{mean} -"
     low, high = found["ci"]
     return f"{mean} [{decimal(low, sign)}, {decimal(high, sign)}]"
 

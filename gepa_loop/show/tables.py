@@ -21,7 +21,7 @@ from gepa_loop.scores.numbers import (
     score_text,
 )
 from gepa_loop.scores.outcome import ground, no_student
-from gepa_loop.scores.over_seeds import LEAST
+from gepa_loop.scores.over_seeds import LEAST, SAME
 from gepa_loop.scores.records import CardRecord, DifferenceRecord, RatioRecord
 from gepa_loop.scores.results import LoopRecord
 
@@ -214,7 +214,7 @@ def sweep_table(result: SweepRecord) -> Table:
     )
     table = _table(
         f"{result['grid']}: students without a prompt on {result['split']}, {seeds} seed{'s' * (seeds > 1)}, "
-        f"{result['items']} items in all; {tested}; the base's intervals over items"
+        f"{result['items']} distinct items; {tested}; the base's intervals over items"
     )
     table.add_column("cell", overflow="fold")
     table.add_column("score", justify="right")
@@ -230,11 +230,16 @@ def sweep_table(result: SweepRecord) -> Table:
             table.add_row(Text(f"{name}{of}", "dim"), *cells)
     for cell in result["cells"]:
         student, gap = cell["student"], cell["difference"]
-        interval = "" if student["ci"] is None else interval_text(student["ci"])
+        interval = "-" if student["ci"] is None else interval_text(student["ci"])
         by_seed = " ".join(decimal(value) for value in student["by_seed"])
         against = "" if gap is None else decimal(gap["mean"], "+")
-        if gap is not None and gap["ci"] is not None:
-            against += f" {interval_text(gap['ci'], '+')}"
+        if gap is not None:
+            against += " -" if gap["ci"] is None else f" {interval_text(gap['ci'], '+')}"
         p = "" if gap is None else "-" if gap["p"] is None else p_text(gap["p"])
         table.add_row(Text(cell["cell"]), decimal(student["mean"]), interval, by_seed, against, p)
+    shown = [
+        one for cell in result["cells"] for one in (cell["student"], cell["difference"]) if one is not None
+    ]
+    if seeds >= LEAST and any(one["ci"] is None for one in shown):
+        table.caption, table.caption_justify = f"-: {SAME}", "left"
     return table

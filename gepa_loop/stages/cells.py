@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from gepa_loop.distill.records import MetricsRow
-from gepa_loop.errors import RunDirectoryError
-from gepa_loop.run.directory import locked
+from gepa_loop.run.directory import in_use
 from gepa_loop.run.files import read_json, read_jsonl
 from gepa_loop.stages.grid import FILE, GridRecord, cell_folder
 
@@ -60,8 +59,4 @@ def _state(folder: Path, prompt: str) -> State:
         return "done"
     if not (folder / "manifest.json").exists():
         return "owed"
-    try:
-        with locked(folder / ".lock", folder, ""):
-            return "stopped"
-    except RunDirectoryError:
-        return "running"
+    return "running" if in_use(folder) else "stopped"

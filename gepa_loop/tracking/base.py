@@ -59,7 +59,8 @@ class Tracker(Protocol):
     def log(self, points: Sequence[Point], first: int) -> None:
         """Take points, the first of which is the `first`-th of the tracked run, from 0.
 
-        Where `held` cannot tell, what a process sent just before it was killed may come again, with the number that it had.
+        What a process sent just before it was killed may come again where `held` cannot tell, and so may what was sent in a call
+        that failed, with the number that it had.
         """
         ...
 

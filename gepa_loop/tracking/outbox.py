@@ -42,7 +42,8 @@ class Outbox:
                 self._record["sent"][series] = held
 
     def send(self) -> None:
-        """Send the points that are owed."""
+        """Send the points that are owed; first those of a call that did not come to its end, with the numbers that they had."""
+        self._send_again()
         for file in files(self._run):
             found = file.stat()
             state = found.st_mtime_ns, found.st_size
@@ -51,12 +52,30 @@ class Outbox:
             sent = self._record["sent"]
             owed = [p for p in points(self._run, file) if p.step > sent.get(p.series, NOTHING)]
             if owed:
-                self.tracker.log(owed, self._record["points"])
-                self._record["points"] += len(owed)
-                for point in owed:
-                    sent[point.series] = max(point.step, sent.get(point.series, NOTHING))
+                self._record["pending"] = [{"series": point.series, "step": point.step} for point in owed]
                 write_json(self._file, self._record)
+                self.tracker.log(owed, self._record["points"])
+                self._settle()
             self._read[file] = state
+
+    def _send_again(self) -> None:
+        if not (pending := self._record["pending"]):
+            return
+        said = {(p.series, p.step): p for file in files(self._run) for p in points(self._run, file)}
+        for number, one in enumerate(pending, self._record["points"]):
+            point = said.get((one["series"], one["step"]))
+            if point is not None and point.step > self._record["sent"].get(point.series, NOTHING):
+                self.tracker.log([point], number)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Write down that what was pending is sent."""
+        pending, sent = self._record["pending"], self._record["sent"]
+        self._record["points"] += len(pending)
+        for one in pending:
+            sent[one["series"]] = max(one["step"], sent.get(one["series"], NOTHING))
+        self._record["pending"] = []
+        write_json(self._file, self._record)
 
     def send_result(self) -> None:
         """Send the outcome and the report, where they are there and it has not had them as they are."""
@@ -100,8 +119,16 @@ def open_outbox(settings: TrackConfig, config: Mapping[str, Any], run: Path) -> 
     with foreign(EnvironmentFault, f"track.kind = {kind!r}: opening it", "Without it nothing is tracked."):
         tracker = tracker_of(kind)(Opening(run, settings.project, name, without_secrets(config), id_))
         if record is None:
-            record = {"project": settings.project, "run": tracker.id, "points": 0, "sent": {}, "whole": {}}
+            record = {
+                "project": settings.project,
+                "run": tracker.id,
+                "points": 0,
+                "sent": {},
+                "pending": [],
+                "whole": {},
+            }
             write_json(file, record)
+        record.setdefault("pending", [])  # an earlier version wrote none
         # Values of keys that name a secret are hidden as those of variables are.
         secrets = {**os.environ, **{key: str(value) for key, value in leaves(config, joint=".")}}
         outbox = Outbox(run, tracker, record, file, secrets)

@@ -1,6 +1,8 @@
 """Atomic files, journals, the lock and the manifest."""
 
+import fcntl
 import json
+import logging
 import multiprocessing
 import os
 import subprocess
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gepa_loop.errors import EnvironmentFault, RunDirectoryError
-from gepa_loop.run.directory import open_run
+from gepa_loop.run.directory import in_use, open_run
 from gepa_loop.run.files import (
     append_jsonl,
     read_json,
@@ -249,7 +251,7 @@ NO_LOCKS = """
 import errno, fcntl, sys
 from pathlib import Path
 from gepa_loop.errors import GepaLoopError
-from gepa_loop.run.directory import open_run
+from gepa_loop.run.directory import in_use, open_run
 
 def flock(fd, operation):
     raise OSError(errno.ENOLCK, "No locks available")
@@ -264,7 +266,8 @@ try:
                 print("twice")
         except GepaLoopError as error:
             print(error.exit_code, error)
-    print("left:", (path / ".lock.soft").exists())
+        print("used:", in_use(path))
+    print("left:", (path / ".lock.soft").exists(), in_use(path))
 except GepaLoopError as error:
     print(error.exit_code, error, error.hint)
 """
@@ -275,7 +278,7 @@ def test_a_file_system_without_locks_gets_a_soft_one(tmp_path: Path) -> None:
         command = [sys.executable, "-c", NO_LOCKS, str(tmp_path), who]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    assert shown("ours") == f"6 {tmp_path} is in use by another process\nleft: False\n"
+    assert shown("ours") == f"6 {tmp_path} is in use by another process\nused: True\nleft: False False\n"
     assert f"delete {tmp_path / '.lock.soft'} if no process is left" in shown("foreign")
 
 
@@ -311,3 +314,34 @@ def test_only_one_process_has_a_run(tmp_path: Path) -> None:
         other.start()
         assert "in use by another process" in answers.get(timeout=60)
         other.join()
+
+
+class Releases(logging.Handler):
+    """Lets go of a lock as soon as filelock says that it waits for it."""
+
+    def __init__(self, held: Path) -> None:
+        super().__init__(logging.DEBUG)
+        self.file = held.open("w")
+        fcntl.flock(self.file, fcntl.LOCK_EX)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "waiting" in record.msg:
+            self.file.close()
+
+
+def test_whoever_only_looks_whether_a_run_is_in_use_ends_no_other(tmp_path: Path) -> None:
+    """A look holds the lock for a moment, in which the run may be opened."""
+    with open_run(tmp_path / "r", {}) as run:
+        assert in_use(run.path)
+    assert not in_use(tmp_path / "r") and not in_use(tmp_path)
+    looker = Releases(tmp_path / "r" / ".lock")
+    logger = logging.getLogger("filelock")
+    logger.addHandler(looker)
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    try:
+        with open_run(tmp_path / "r", {}):
+            assert looker.file.closed
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(looker)

@@ -20,7 +20,18 @@ def test_means_and_spread_over_seeds_by_hand() -> None:
     assert found.by_seed == (0.5, 1.0, 0.0) and found.mean == 0.5 and found.p is None
     assert found.sd == pytest.approx(0.5)
     half = 4.3027 * 0.5 / math.sqrt(3)  # Student's t with two degrees of freedom
-    assert found.ci == pytest.approx((0.5 - half, 0.5 + half), abs=1e-4)
+    assert half == pytest.approx(1.2421, abs=1e-4) and found.ci == (0.0, 1.0)  # no score is outside of them
+    # sd .0312, so the half is .0776.
+    close = over_seeds(scores((0.25,), (0.3125,), (0.28125,)))
+    assert close.ci == pytest.approx((0.28125 - 0.0776, 0.28125 + 0.0776), abs=1e-4)
+    low = over_seeds(scores((0.0,), (0.015625,), (0.0,)))
+    assert low.ci == pytest.approx((0.0, 0.005208 + 0.022410), abs=1e-5)
+
+
+def test_a_difference_lies_between_minus_one_and_one() -> None:
+    none, some = scores((0.0,), (0.0,), (0.0,)), scores((0.0,), (1.0,), (0.5,))
+    assert seed_difference(none, some).ci == (-1.0, pytest.approx(0.7421, abs=1e-4))
+    assert seed_difference(some, none).ci == (pytest.approx(-0.7421, abs=1e-4), 1.0)
 
 
 def test_the_test_is_students_paired_t_over_seeds() -> None:
@@ -39,7 +50,9 @@ def test_two_seeds_and_equal_differences_have_no_p() -> None:
     one = seed_difference(scores((0.5,)), scores((0.25,)))
     assert (one.mean, one.sd, one.ci, one.p) == (0.25, None, None, None)
     same = seed_difference(scores((0.3,), (0.5,), (0.7,)), scores((0.2,), (0.4,), (0.6,)))
-    assert same.p is None and same.ci == pytest.approx((0.1, 0.1))
+    # No spread is seen, which is not to say that there is none.
+    assert (same.mean, same.sd, same.ci, same.p) == (pytest.approx(0.1), 0.0, None, None)
+    assert over_seeds(scores((0.5,), (0.5,), (0.5,))).ci is None
 
 
 def test_what_cannot_be_paired_is_refused() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,6 +57,42 @@ def test_what_a_line_says(made: Made) -> None:
     folder = made("x", "loop", {"test": SCORES})
     (folder / "result.json").write_text((folder / "result.json").read_text().replace("0.5", "0.9"))
     assert run_line(folder).state == "damaged"
+
+
+def test_a_run_at_work_is_listed_and_said_to_be(made: Made) -> None:
+    folder, over = made("w", "loop", None), threading.Event()
+
+    def work() -> None:
+        """What a run does all the time: files that are written beside their place, and folders that go."""
+        for n in itertools.count():
+            write_json(folder / f"round_{n % 7}" / "race" / "1.json", {"step": n})
+            shutil.rmtree(folder / f"round_{(n + 3) % 7}", ignore_errors=True)
+            if over.is_set():
+                return
+
+    with FileLock(folder / ".lock"), ThreadPoolExecutor(1) as pool:
+        working = pool.submit(work)
+        try:
+            assert {run_line(folder).state for _ in range(300)} == {"running"}
+        finally:
+            over.set()
+        working.result()
+    assert run_line(folder).state == "unfinished"
+    with FileLock(made("again", "loop", {"test": SCORES}) / ".lock"):
+        assert run_line(folder.parent / "again").state == "running"  # with a further round, say
+
+
+def test_looking_at_runs_changes_nothing_in_them(made: Made) -> None:
+    folder = made("d", "distill", {"decides": "greedy", "greedy": SCORES})
+    assert run_line(folder).state == "done"
+    assert sorted(file.name for file in folder.iterdir()) == ["manifest.json", "result.json"]
+    (lock := folder / ".lock").touch()
+    os.utime(lock, (10**9, 10**9))
+    assert run_line(folder).state == "done" and lock.stat().st_mtime == 10**9
+    # One that cannot be tried.
+    lock.unlink()
+    lock.mkdir()
+    assert run_line(folder).state == "done"
 
 
 def test_the_list(made: Made, capsys: pytest.CaptureFixture[str]) -> None:

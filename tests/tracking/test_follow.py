@@ -13,17 +13,18 @@ import ladder
 import pytest
 from places import HELPERS
 from processes import killed_when
-from trackers import FAILS, book, read, steps
+from trackers import DIES, FAILS, book, numbered, read, steps
 
 from gepa_loop.cli import run as gepa_loop
 from gepa_loop.config.load import load_config
 from gepa_loop.config.track import TrackConfig
 from gepa_loop.errors import EnvironmentFault
 from gepa_loop.lab import without_limits
-from gepa_loop.run.files import read_json, read_jsonl, write_json
+from gepa_loop.run.files import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
 from gepa_loop.tracking.choose import check_tracker
 from gepa_loop.tracking.facts import files, points
 from gepa_loop.tracking.follow import followed
+from gepa_loop.tracking.outbox import open_outbox
 
 LOOP = [*ladder.COMMAND, "--track", "trackers:notebook", "--run-name", "r"]
 SMOKE = ["distill", "--config", "smoke", "--prompt", "p.txt", "--run-name", "r", "--set", "distill.steps=5"]
@@ -95,9 +96,11 @@ def test_kill_9_and_the_same_command_go_on_in_the_same_tracked_run(
     assert [row["begun"] for row in read(notes, "open")] == [True, *(False for _ in kills)]
     sent = read(notes, "point")
     if tracker == "trackers:mute":
-        # One that cannot say what it has may be sent a point again, with the number that it had.
-        sent = list({row["number"]: row for row in sent}.values())
-        assert len({row["number"] for row in sent}) == sent[-1]["number"] + 1
+        # One that cannot say what it has may be sent a point again, with the number that it had, which it does not take again.
+        sent = numbered(notes)
+        assert [row["number"] for row in sent] == list(range(len(sent)))
+    kept = sorted((row["series"], row["step"]) for row in sent)
+    assert kept == [(series, step) for series, step, _ in said(here / "runs" / "r")]
     mine = [row for row in sent if row["series"] == STUDENT]
     assert [row["step"] for row in mine] == [1, 2, 3, 4, 5]
     rows = read_jsonl(here / "runs" / "r" / "distill" / STUDENT / "metrics.jsonl", dict[str, Any])
@@ -118,6 +121,72 @@ def test_what_was_sent_and_not_written_down_is_not_sent_twice(here: Path) -> Non
     book(run).write_text("\n".join(lost) + "\n")
     assert gepa_loop(TRACKED) == 0
     assert steps(book(run))[STUDENT] == [1, 2, 3, 4, 5]
+
+
+def test_what_comes_again_has_the_number_that_it_had(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process ends while a tracker takes the second and third step; the next one has an event to tell besides."""
+    (run := here / "r").mkdir()
+    settings = TrackConfig(kind="trackers:mute")
+    rows = [{"step": n, "loss": n / 8, "halved": False} for n in (1, 2, 3)]
+    metrics = run / "distill" / STUDENT / "metrics.jsonl"
+    write_jsonl(metrics, rows[:1])
+    monkeypatch.setenv(DIES, "1")
+    first = open_outbox(settings, {}, run)
+    first.send()
+    append_jsonl(metrics, rows[1:])
+    with pytest.raises(KeyboardInterrupt):
+        first.send()
+    monkeypatch.delenv(DIES)
+    append_jsonl(run / "events.jsonl", [{"event": "start"}])
+    with followed(settings, {}, run, Quiet()):
+        pass
+    assert [(row["number"], row["series"], row["step"]) for row in read(book(run), "point")] == [
+        (0, STUDENT, 1),
+        (1, STUDENT, 2),  # and here the first process ended
+        (1, STUDENT, 2),
+        (2, STUDENT, 3),
+        (3, "events", 0),
+    ]
+    assert read_json(run / "track" / "trackers-mute.json", dict[str, Any])["pending"] == []
+
+
+@pytest.mark.parametrize("kind", ["trackers:notebook", "trackers:mute"])
+def test_a_call_that_failed_is_made_again_as_it_was(
+    here: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run := here / "r").mkdir()
+    rows = [{"step": n, "loss": n / 8, "halved": False} for n in (1, 2)]
+    monkeypatch.setenv(FAILS, "0")
+    with followed(TrackConfig(kind=kind), {}, run, Quiet()) as observer:
+        write_jsonl(run / "distill" / STUDENT / "metrics.jsonl", rows)
+        observer.note("two steps")
+        append_jsonl(run / "events.jsonl", [{"event": "start"}])
+    assert [(row["number"], row["series"]) for row in read(book(run), "point")] == [
+        (0, STUDENT),
+        (1, STUDENT),
+        (2, "events"),
+    ]
+
+
+def test_a_number_is_not_given_again_where_the_tracker_says_what_it_has(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run := here / "r").mkdir()
+    settings = TrackConfig(kind="trackers:notebook")
+    write_jsonl(run / "distill" / STUDENT / "metrics.jsonl", [{"step": n, "halved": False} for n in (1, 2)])
+    monkeypatch.setenv(DIES, "0")
+    with pytest.raises(KeyboardInterrupt):
+        open_outbox(settings, {}, run).send()
+    monkeypatch.delenv(DIES)
+    append_jsonl(run / "events.jsonl", [{"event": "start"}])
+    with followed(settings, {}, run, Quiet()):
+        pass
+    points = read(book(run), "point")
+    assert [(row["number"], row["series"], row["step"]) for row in points] == [
+        (0, STUDENT, 1),
+        (1, STUDENT, 2),
+        (2, "events", 0),
+    ]
 
 
 def test_a_tracker_that_fails_in_the_middle_is_brought_up_to_date_at_the_end(
