@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import statistics
 from collections import Counter
@@ -109,13 +110,8 @@ def kind_of(name: str) -> str:
         return "hf"
     suffix = path.suffix.lower()
     if found_at(path):
-        if suffix == ".json":
-            # Many write one object a line into a file of this ending.
-            with path.open("rb") as file:
-                first = next((line.strip() for line in islice(file, 100) if line.strip()), b"")
-            return "jsonl" if first.startswith(b"{") and first.endswith(b"}") else "json"
-        if suffix in SUFFIXES:
-            return SUFFIXES[suffix]
+        if (kind := file_kind(path)) is not None:
+            return kind
         more = " Save a spreadsheet as CSV (UTF-8)." if suffix in (".xlsx", ".xls", ".ods") else ""
         raise ConfigError(
             f"--data {name}: files ending in {suffix or 'nothing'} are not read",
@@ -124,6 +120,19 @@ def kind_of(name: str) -> str:
     if suffix not in SUFFIXES and name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return "hf"
     raise ConfigError(f"--data {name}: no such file", f"It is looked for in {Path.cwd()}.")
+
+
+def file_kind(path: Path) -> str | None:
+    """`task.kind` of a file by its ending, and of a .json that is there by its first lines; None of another ending."""
+    kind = SUFFIXES.get(path.suffix.lower())
+    if kind == "json" and found_at(path):
+        # Many write one object a line into a file of this ending.
+        with path.open("rb") as file:
+            lines = (line.removeprefix(codecs.BOM_UTF8).strip() for line in islice(file, 100))
+            first, second = [*islice(filter(None, lines), 2), b"", b""][:2]
+        if first.startswith(b"{") and first.endswith(b"}") and second.startswith(b"{"):
+            return "jsonl"
+    return kind
 
 
 def field_of(name: str, values: Sequence[object]) -> Field:
