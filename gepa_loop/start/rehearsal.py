@@ -12,7 +12,7 @@ from gepa_loop.config.load import load_config
 from gepa_loop.config.tables import TaskConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError, GepaLoopError
-from gepa_loop.start.doctor import Finding
+from gepa_loop.start.findings import Finding
 from gepa_loop.start.survey import SUFFIXES, file_kind
 from gepa_loop.task.answers import reply_with
 from gepa_loop.task.items import Item, Scored, Task, load_undealt
