@@ -46,7 +46,7 @@ def choose_group(
         if said is not None:
             raise ConfigError(
                 f"--group {group}: {said}",
-                "Fill in what is missing, choose another field, or leave --group out.",
+                "Mend the field, choose another one, or leave --group out.",
             )
     return group, None
 
@@ -69,7 +69,7 @@ def group_fault(items: Sequence[Item], fields: FieldsConfig, group: str) -> str 
     if not empty:
         return None
     value, count = Counter(values).most_common(1)[0]
-    return f"too little would be left for {' and '.join(empty)}, as {short(value, 40)!r} alone has {count:,} of {len(items):,} records"
+    return f"too little would be left for {', '.join(empty)}, as {short(value, 40)!r} alone has {count:,} of {len(items):,} records"
 
 
 def _is_group(one: Field, rows: int) -> bool:
