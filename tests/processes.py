@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,19 @@ from anthropic_api import instruction
 from places import HELPERS, ROOT
 
 GEPA_LOOP = [sys.executable, "-c", "from gepa_loop.cli import main; main()"]
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Within the block this process is no superuser, who may read and write everything."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
 
 
 def start(cwd: Path, *args: str) -> subprocess.Popen[str]:

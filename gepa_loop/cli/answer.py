@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gepa_loop.errors import ConfigError
 from gepa_loop.show.caller import ASIDE, PERSON, Caller
 from gepa_loop.show.terminal import Terminal, err, out
 
@@ -21,6 +23,26 @@ if TYPE_CHECKING:
     from gepa_loop.start.plan import DryRun, Plan
 
 STANDARD_OUTPUT = "-"
+
+
+def check_target(json_file: str | None) -> str | None:
+    """Refuse a file for the object that cannot be written, before anything is made; what else goes on as it is.
+
+    Raises:
+        ConfigError: It is a folder, a pipe or a device, or its own folder cannot be made or written.
+    """
+    if json_file is None or json_file == STANDARD_OUTPUT:
+        return json_file
+    path = Path(json_file).absolute()
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "a pipe or a device"
+        raise ConfigError(f"--json {json_file}: it is {what}", "Name a file, or - for standard output.")
+    folder = next(place for place in path.parents if place.exists())
+    if not folder.is_dir():
+        raise ConfigError(f"--json {json_file}: {folder} is no folder", "Name another file.")
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise ConfigError(f"--json {json_file}: {folder} cannot be written", "Name another file.")
+    return json_file
 
 
 def reader(json_file: str | None) -> Terminal:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gepa_loop.cli.answer import give, head, reader
-from gepa_loop.cli.options import JsonOption, say_next, warn
+from gepa_loop.cli.options import JsonOption, SetOption, say_next, warn
 from gepa_loop.errors import EnvironmentFault, ModelError
 from gepa_loop.session import shown
 
@@ -50,6 +50,7 @@ def init(
         str | None,
         typer.Option("--group", metavar="FIELD", help="Records with the same value of it stay in one split."),
     ] = None,
+    sets: SetOption = None,
     to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The file to write.")] = Path(
         "gepa-loop.toml"
     ),
@@ -65,7 +66,14 @@ def init(
     from gepa_loop.start.machine import choose_model, find_machine
     from gepa_loop.start.proposal import propose_config
     from gepa_loop.start.survey import survey
-    from gepa_loop.start.write import check_target, place, write_config
+    from gepa_loop.start.write import (
+        check_target,
+        place,
+        read_config,
+        read_options,
+        with_sets,
+        write_config,
+    )
     from gepa_loop.task.items import load_task
     from gepa_loop.task.prompts import read_prompt
     from gepa_loop.task.sources import settle
@@ -74,7 +82,7 @@ def init(
     target = to.expanduser().resolve()
     check_target(target, force)
     text = None if prompt is None else read_prompt(prompt).text
-    found = survey(data)
+    found = survey(data, read_options(sets or ()))
     person.print(
         f"{data}: {len(found.records):,} records, {len(found.fields)} fields ({found.kind})", highlight=False
     )
@@ -95,16 +103,19 @@ def init(
         machine,
         fixed(question, answer, group, _ask(yes, person)),
     )
-    person.print(said_table(proposal.said), soft_wrap=False)
-    config = settle(write_config(proposal, target))
+    written = with_sets(proposal, sets or ())
+    person.print(said_table(written.said), soft_wrap=False)
+    # A file that does not load would be in the way of the next `init`.
+    config = settle(read_config(proposal, sets or (), target.parent))
     task = load_task(config.task, config.seed, config.loop.rounds)
+    write_config(written, target)
     warnings = [*doubts, *proposal.doubts, *task.warnings()]
     warn(warnings, person)
     counts = {split: len(items) for split, items in task.splits.items() if items}
     sizes = ", ".join(f"{split} {count:,}" for split, count in counts.items())
     person.print(f"wrote {shown(target)}: it loads, with {sizes}", highlight=False)
     default = target == Path.cwd().resolve() / "gepa-loop.toml"
-    written: InitAnswer = {
+    result: InitAnswer = {
         **head("init"),
         "path": str(target),
         "records": len(found.records),
@@ -119,11 +130,11 @@ def init(
             }
             for field in found.fields
         ],
-        "said": dict(proposal.said),
+        "said": dict(written.said),
         "warnings": warnings,
         "splits": counts,
     }
-    give(json_file, written)
+    give(json_file, result)
     say_next(
         "check",
         *(() if prompt else ("--prompt", "FILE")),

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from gepa_loop.cli.answer import check_target
 from gepa_loop.outside.redact import printable
 from gepa_loop.show.terminal import Terminal, out
 
@@ -109,6 +110,7 @@ JsonOption = Annotated[
     typer.Option(
         "--json",
         metavar="FILE",
+        callback=check_target,
         help="Write the result as one JSON object. `-` is standard output; what a person reads is on standard error then.",
     ),
 ]

@@ -128,7 +128,8 @@ def toml_text(value: object) -> str:
 def _value(value: Any) -> Item:
     import tomlkit
 
-    if isinstance(value, str) and "\n" in value:
+    # A reader of TOML makes \n of a line end \r\n, unless it is written as an escape.
+    if isinstance(value, str) and "\n" in value and "\r" not in value:
         return tomlkit.string(value, multiline=True)
     if isinstance(value, Mapping):
         inner = tomlkit.inline_table()

@@ -55,11 +55,10 @@ def merged_layers(
     merged: dict[str, Any] = {}
     origin: dict[str, str] = {}
     environment = _env_layers(os.environ if env is None else env)
-    flags = [_pair(text, f"--set {_shown(text)}") for text in sets]
     for layer, labels in [
         *(_together([one]) for one in _file_layers(source, cwd)),
         _together(environment),
-        _together(flags),
+        set_layer(sets),
     ]:
         _drop_stale(merged, layer)
         _lay(merged, layer)
@@ -68,6 +67,23 @@ def merged_layers(
         if isinstance(merged.setdefault(table, {}), dict):
             merged[table].setdefault(tag, default)
     return merged, origin, source if isinstance(source, str) else TABLES
+
+
+def set_layer(sets: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The tables that `key.path=value` pairs make, and each of their keys with the pair that it came from.
+
+    Raises:
+        ConfigError: One is not of this form, or gives a table a plain value.
+    """
+    return _together(_pair(text, f"--set {_shown(text)}") for text in sets)
+
+
+def laid_over(tables: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables with a layer over them, as `load_config` lays it."""
+    merged = copy.deepcopy(dict(tables))
+    _drop_stale(merged, layer)
+    _lay(merged, layer)
+    return merged
 
 
 def _file_layers(source: str | Mapping[str, Any], cwd: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -20,21 +20,30 @@ def load_reason(error: Exception) -> str:
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
 
 
-def model_place(name: str) -> str:
-    """Where transformers finds a model: the path of its folder, or its id on the hub.
+HUB_SECONDS = 10.0
+"""Longest wait for the hub's answer."""
+
+
+def is_built_in(name: str) -> bool:
+    """Whether a name is one of a model that comes with gepa-loop, or would be."""
+    return name.startswith(("bundled:", "random:"))
+
+
+def model_place(name: str, seconds: float = HUB_SECONDS) -> str:
+    """Where transformers finds a model: the path of its folder, or its id on the hub, which is asked for `seconds` at most.
 
     Raises:
         ModelError: There is no such model, or it cannot be asked whether there is.
     """
     if name == SMOLLM:
         return str(smollm_folder())
-    if name.startswith(("bundled:", "random:")):
+    if is_built_in(name):
         raise ModelError(f"model.name = {name!r}: no such built-in model", f"There are {SMOLLM} and {TINY}.")
     folder = Path(name).expanduser()
     if found_at(folder, Path.is_dir):
         check_folder(name, folder)
         return str(folder)
-    check_hub(name)
+    check_hub(name, seconds)
     return name
 
 
@@ -65,7 +74,7 @@ def _refuse_narrow_weights(name: str, file: Path) -> None:
             )
 
 
-def check_hub(name: str) -> None:
+def check_hub(name: str, seconds: float = HUB_SECONDS) -> None:
     """Ask the hub for a model that is not cached, once: transformers would retry for 45 s."""
     import httpx
     from huggingface_hub import HfApi, try_to_load_from_cache
@@ -74,7 +83,7 @@ def check_hub(name: str) -> None:
     try:
         if isinstance(try_to_load_from_cache(name, "config.json"), str):
             return
-        HfApi().model_info(name, timeout=10)
+        HfApi().model_info(name, timeout=seconds)
     except (HFValidationError, RepositoryNotFoundError):
         raise ModelError(
             f"model.name = {name!r}: neither a folder nor a model of the Hugging Face hub",

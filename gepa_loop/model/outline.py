@@ -39,8 +39,12 @@ class Outline:
         return int(2 * config.num_hidden_layers * heads * width * 2)
 
 
-def outline(settings: ModelConfig) -> Outline:
+def outline(settings: ModelConfig, place: str | None = None) -> Outline:
     """Find a model, read its config and tokenizer, and count its parameters; of a model on the hub only these small files are loaded.
+
+    Args:
+        settings: Of the model.
+        place: Where it is, as `model_place` says; None asks that.
 
     Raises:
         ConfigError: The chat template does not take an argument of `model.template`.
@@ -54,7 +58,7 @@ def outline(settings: ModelConfig) -> Outline:
         model, tokenizer = random_tiny(torch.float32)
         config = model.config
     else:
-        place = model_place(name)
+        place = place or model_place(name)
         try:
             config = AutoConfig.from_pretrained(place, trust_remote_code=False)
             check_config(name, config)

@@ -34,6 +34,19 @@ SCHEMA_VERSION = 2
 TEMPORARY = ".tmp"
 """Ends the name of a file that a process which was killed may have left; a run's next process removes it."""
 
+HINTS = (
+    ((errno.EACCES, errno.EPERM, errno.EROFS), RIGHTS),
+    (
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+        "Free some space, or choose another folder (of a run: --run-name). A run goes on where it stopped by the same command.",
+    ),
+    (
+        (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+        "Something else is in its place; choose another name.",
+    ),
+)
+"""By the numbers of errors, what to do about a file that cannot be written: one of a run, or one that a user named."""
+
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
@@ -41,10 +54,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        space = (
-            "Free some space or choose another folder with --run-name; then run the same command to continue."
-        )
-        hint = RIGHTS if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else space
+        hint = next((text for numbers, text in HINTS if error.errno in numbers), "")
         raise EnvironmentFault(f"cannot write {path}: {error.strerror or error}", hint) from error
 
 

@@ -20,7 +20,9 @@ PART = ".part"
 """Ends the name of a file that is being made."""
 
 
-RIGHTS = "Is it another user's, or read-only? Change its rights, or choose another folder with --run-name."
+RIGHTS = (
+    "Is it another user's, or read-only? Change its rights, or choose another folder (of a run: --run-name)."
+)
 """What to do about a file that this user may not read or write; nothing in it is wrong."""
 
 

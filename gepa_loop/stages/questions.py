@@ -27,6 +27,23 @@ def writer_name(settings: DistillConfig, reflection: ReflectionConfig) -> str:
     return "model" if settings.writer == "model" else proposer_name(reflection)
 
 
+def named_writer(settings: DistillConfig, reflection: ReflectionConfig) -> str:
+    """The same, where there is one.
+
+    Raises:
+        ConfigError: There is no reflection model.
+    """
+    from gepa_loop.optimize.propose.base import OFFLINE
+
+    name = writer_name(settings, reflection)
+    if name == OFFLINE:
+        raise ConfigError(
+            "distill.writer = 'reflection': there is no reflection model",
+            "Name one in optimize.reflection.model, or set ANTHROPIC_API_KEY; distill.writer = 'model' needs none.",
+        )
+    return name
+
+
 def refuse_questions(settings: DistillConfig, command: str) -> None:
     """Refuse to run a command without the questions that its config asks for.
 
@@ -82,14 +99,8 @@ def open_writer(lab: Lab, candidate: Candidate) -> OwnModel | ReflectionModel:
         writer.examples  # noqa: B018 (it is found out here)
         return writer
     from gepa_loop.lm.remote import RemoteModel
-    from gepa_loop.optimize.propose.base import OFFLINE
 
-    name = writer_name(config.distill, config.optimize.reflection)
-    if name == OFFLINE:
-        raise ConfigError(
-            "distill.writer = 'reflection': there is no reflection model",
-            "Name one in optimize.reflection.model, or set ANTHROPIC_API_KEY; distill.writer = 'model' needs none.",
-        )
+    name = named_writer(config.distill, config.optimize.reflection)
     remote = RemoteModel(name, config.optimize.reflection, "optimize.reflection")
     return ReflectionModel(remote, lab.task.splits["train"], candidate.text, wanted, config.seed)
 

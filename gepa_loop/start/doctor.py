@@ -4,66 +4,58 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 from gepa_loop.config.load import load_what_can_be
 from gepa_loop.config.whole import Config, check_budget
 from gepa_loop.errors import ConfigError, EnvironmentFault, GepaLoopError, ModelError, PromptError
 from gepa_loop.stages.counts import students_a_round
+from gepa_loop.start.asking import Asking
+from gepa_loop.start.findings import Finding as Finding
+from gepa_loop.start.findings import fault
 from gepa_loop.start.machine import Machine, find_machine
-from gepa_loop.start.reach import ask_server, find_task, need_key
+from gepa_loop.start.reach import NETWORK_SECONDS, asks_of, find_task
 from gepa_loop.start.room import least_memory, most_disk
+from gepa_loop.start.services import judge, questions, reflection, tracker
 
 if TYPE_CHECKING:
     from gepa_loop.model.outline import Outline
 
-State = Literal["ok", "note", "fault"]
-
 TIGHT = 0.8
 """Share of the free memory that weights and caches may take before there is a note: activations come on top."""
 
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at."""
-
-    about: str
-    state: State
-    sentence: str
-    hint: str = ""
-    code: int = 0
-    """The exit code that a command would end with; 0 where it is no fault."""
+NOTICED = 1.0
+"""Seconds that a question's own timeout, which says more, has before it is given up."""
 
 
-def examine(source: str | None, sets: Sequence[str], cwd: Path) -> Iterator[Finding]:
+def examine(
+    source: str | None, sets: Sequence[str], cwd: Path, seconds: float = NETWORK_SECONDS
+) -> Iterator[Finding]:
     """Look at everything that a run needs, one thing after the other.
 
     Args:
         source: As for `load_config`.
         sets: So, too.
         cwd: The working directory.
+        seconds: Longest wait for servers, for all of them together.
     """
     config, faults = load_what_can_be(source, sets, cwd=cwd)
-    yield from (_fault("config", error) for error in faults)
+    yield from (fault("config", error) for error in faults)
     if config is None:
         return
     if not faults:
         yield Finding("config", "ok", "every key and value can be used")
-    yield from _Doctor(config, cwd).findings()
-
-
-def _fault(about: str, error: GepaLoopError) -> Finding:
-    return Finding(about, "fault", str(error), error.hint, error.exit_code)
+    asking = Asking(asks_of(config, seconds), seconds + NOTICED)
+    yield from _Doctor(config, cwd, asking).findings()
 
 
 class _Doctor:
     """The probes, each of which says what it found or raises."""
 
-    def __init__(self, config: Config, cwd: Path) -> None:
-        self.config, self.cwd = config, cwd
+    def __init__(self, config: Config, cwd: Path, asking: Asking[Any]) -> None:
+        self.config, self.cwd, self.asking = config, cwd, asking
 
     def findings(self) -> Iterator[Finding]:
         probes: Mapping[str, Callable[[], Iterator[Finding]]] = {
@@ -77,8 +69,10 @@ class _Doctor:
             "engine": self._engine,
             "memory": self._memory,
             "disk": self._disk,
-            "reflection": self._reflection,
-            "judge": self._judge,
+            "reflection": partial(reflection, self.config),
+            "questions": partial(questions, self.config),
+            "judge": partial(judge, self.config),
+            "track": partial(tracker, self.config),
         }
         for about, probe in probes.items():
             try:
@@ -86,7 +80,7 @@ class _Doctor:
             except GepaLoopError as error:
                 # The same fault of the model is met by several.
                 if about == "model" or error is not self._unreachable:
-                    yield _fault(about, error)
+                    yield fault(about, error)
 
     @cached_property
     def machine(self) -> Machine:
@@ -97,9 +91,13 @@ class _Doctor:
         from gepa_loop.model.outline import outline
 
         try:
-            return outline(self.config.model)
+            return outline(self.config.model, self._place("model"))
         except GepaLoopError as error:
             return error
+
+    def _place(self, about: str) -> str | None:
+        """Where a model is, if servers were asked; what they say is raised."""
+        return self.asking.answer(about) if about in self.asking else None
 
     @property
     def _unreachable(self) -> GepaLoopError | None:
@@ -112,11 +110,14 @@ class _Doctor:
         return self._outlined
 
     def _task(self) -> Iterator[Finding]:
-        yield from (Finding("task", "ok", one) for one in find_task(self.config.task))
+        yield from (Finding("task", "ok", one) for one in find_task(self.config.task, self._dataset("task")))
 
     def _control(self) -> Iterator[Finding]:
         if (control := self.config.distill.control) is not None:
-            yield from (Finding("control", "ok", one) for one in find_task(control))
+            yield from (Finding("control", "ok", one) for one in find_task(control, self._dataset("control")))
+
+    def _dataset(self, about: str) -> Callable[[str], None]:
+        return lambda _: self.asking.answer(about)
 
     def _splits(self) -> Iterator[Finding]:
         if self.config.task.splits.shares:
@@ -178,7 +179,7 @@ class _Doctor:
 
             own = self.config.model.model_copy(update={"name": teacher.name, "template": {}})
             try:
-                other = outline(own)
+                other = outline(own, self._place("teacher"))
             except (ModelError, ConfigError) as error:
                 raise type(error)(str(error).replace("model.", "teacher.", 1), error.hint) from error
             if other.tokenizer.get_vocab() != self._outline.tokenizer.get_vocab():
@@ -187,7 +188,7 @@ class _Doctor:
                     "Its probabilities are of other tokens; choose a teacher of the same family.",
                 )
         elif teacher.kind == "server":
-            ask_server(teacher.url, teacher.name)
+            self.asking.answer("teacher")
         else:
             return
         yield Finding("teacher", "ok", f"teacher.kind = {teacher.kind}: it is there")
@@ -273,25 +274,3 @@ class _Doctor:
         if need > self.machine.disk_gib:
             raise EnvironmentFault(f"disk: {told}", "Free some space, or raise distill.check_every.")
         yield Finding("disk", "ok", told)
-
-    def _reflection(self) -> Iterator[Finding]:
-        from gepa_loop.stages.search import proposer_name
-
-        settings = self.config.optimize.reflection
-        name = proposer_name(settings)
-        if name == "offline":
-            why = "ANTHROPIC_API_KEY is not set: " if settings.model == "auto" else ""
-            yield Finding(
-                "reflection",
-                "note",
-                f"{why}prompts are written offline, from section texts and worked examples",
-                "A model writes better ones: set the key, or optimize.reflection.model to any litellm model with its key.",
-            )
-            return
-        need_key("optimize.reflection", name)
-        yield Finding("reflection", "ok", f"{name}: its key is set; nobody was asked")
-
-    def _judge(self) -> Iterator[Finding]:
-        if self.config.task.judge is not None:
-            need_key("task.judge", self.config.task.judge.model)
-            yield Finding("judge", "ok", f"{self.config.task.judge.model}: its key is set; nobody was asked")

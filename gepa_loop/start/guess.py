@@ -1,4 +1,4 @@
-"""Which fields are the question, the answer and the group, and how replies are best scored: guesses that a user can correct."""
+"""Which fields are the question and the answer, and how replies are best scored: guesses that a user can correct."""
 
 from __future__ import annotations
 
@@ -9,41 +9,12 @@ from typing import Any
 
 from gepa_loop.config.data import FieldsConfig
 from gepa_loop.errors import ConfigError
+from gepa_loop.start.names import ANSWERS, GROUPS, QUESTIONS, TOGETHER, is_name_of
 from gepa_loop.start.survey import Field, Survey, common_system
-from gepa_loop.task.fields import fields_in
+from gepa_loop.task.fields import fields_in, turn_of
 from gepa_loop.task.prompts import normalise
 from gepa_loop.task.quantity import quantity
-from gepa_loop.task.records import Item
-
-QUESTIONS = (
-    "question", "messages", "conversations", "conversation", "body", "text", "input", "query", "message", "content", "description",
-    "problem", "instruction", "sentence", "ticket", "request", "utterance", "email", "review", "document", "prompt", "title", "subject",
-)  # fmt: skip
-"""Names of fields with questions, the likeliest first."""
-
-ANSWERS = (
-    "answer", "label", "labels", "target", "expected", "expected_output", "output", "response", "completion", "gold", "reference", "solution",
-    "category", "class", "intent", "queue", "topic", "route", "code", "reply", "result", "tag", "y", "summary", "sentiment",
-)  # fmt: skip
-"""So, of answers."""
-
-GROUPS = (
-    "group", "customer", "user", "account", "thread", "conversation", "session", "document", "doc", "author", "company", "client",
-    "patient", "source",
-)  # fmt: skip
-"""Names of fields, alone or with `_id`, whose equal values belong together."""
-
-TOGETHER = (
-    ("instruction", "input"),
-    ("context", "question"),
-    ("passage", "question"),
-    *(
-        (head, text)
-        for head in ("subject", "title")
-        for text in ("body", "text", "message", "description", "content")
-    ),
-)
-"""Pairs of fields that are one question."""
+from gepa_loop.task.records import Item, value_at
 
 LONG_ANSWER = 12
 """Median of words from which on an answer is a text that no rule scores well."""
@@ -85,11 +56,14 @@ class Meaning:
     """What the fields of the records mean."""
 
     fields: FieldsConfig
-    group: str | None
     answered: bool
     """Some record has an answer."""
     named: bool
     """In a field of its own; else in the last turn of the question's chat."""
+    by_hand: bool
+    """Each record says its split."""
+    taken: frozenset[str]
+    """The fields that are the question or the answer."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """Why, by the keys of the configuration."""
 
@@ -104,9 +78,18 @@ def guess_fields(found: Survey, prompt: str | None, ask: Ask = propose) -> Meani
 
     Returns:
         The mapping; keys that are as by default are not set in its `fields`.
+
+    Raises:
+        ConfigError: No field is taken for the question.
     """
     names = [one.name for one in found.fields]
-    question = ask("question", _question(found), names) or "question"
+    # Short questions that are asked again and again look like labels.
+    question = ask("question", _question(found), names) or ("question" if "question" in names else None)
+    if question is None:
+        raise ConfigError(
+            f"--data {found.name}: no field looks like a question",
+            f"Say which is one: --question FIELD, or a text with fields in braces. Fields: {', '.join(names)}.",
+        )
     asked = found.field(question)
     taken = {one for one in names if question == one or f"{{{one}}}" in question}
     turns = asked is not None and asked.kind == "turns"
@@ -116,7 +99,7 @@ def guess_fields(found: Survey, prompt: str | None, ask: Ask = propose) -> Meani
     if answer is not None and answer != "answer":
         given["answer"] = answer
     if turns:
-        chats = [row[question] for row in found.rows if row.get(question)]
+        chats = [chat for row in found.rows if (chat := value_at(row, question))]
         system = common_system(chats)
         if system is not None and prompt is not None and normalise(system) == prompt:
             given["system"] = "drop"
@@ -130,29 +113,32 @@ def guess_fields(found: Survey, prompt: str | None, ask: Ask = propose) -> Meani
         notes["task.fields.split"] = (
             f"The data have a field `split` ({own.example}, ...) whose values are none of ours, so splits are dealt out anew."
         )
-    answered = (answer is not None and any(_given(row.get(answer)) for row in found.rows)) or (
-        answer is None and turns and any(_ends_in_answer(row.get(question)) for row in found.rows)
+    answered = (answer is not None and any(_given(value_at(row, answer)) for row in found.rows)) or (
+        answer is None and turns and any(_ends_in_answer(value_at(row, question)) for row in found.rows)
     )
-    free = [one for one in found.fields if one.name not in {*taken, answer}]
-    likely = [one.name for one in free if _is_group(one, len(found.rows)) and not by_hand]
-    group = ask("group", likely[0] if likely else None, names)
-    return Meaning(FieldsConfig(**given), group, answered, answer is not None, notes)
+    taken = taken if answer is None else {*taken, answer}
+    return Meaning(FieldsConfig(**given), answered, answer is not None, by_hand, frozenset(taken), notes)
 
 
 def _question(found: Survey) -> str | None:
-    by_name = {one.name.lower(): one for one in found.fields if one.filled}
+    """The records' own fields first, then those of objects, but for objects that are an answer."""
+    own = [one for one in found.fields if not one.depth]
+    inner = [one for one in found.fields if one.depth and one.name.partition(".")[0].lower() not in ANSWERS]
+    return _question_of(own) or _question_of(inner)
+
+
+def _question_of(fields: Sequence[Field]) -> str | None:
+    by_name = {one.leaf: one for one in fields if one.filled}
     for head, text in TOGETHER:
         pair = [by_name.get(head), by_name.get(text)]
         if all(one is not None and one.kind in ("text", "label") for one in pair):
             return "\n\n".join(f"{{{one.name}}}" for one in pair if one is not None)
-    usable = [
-        one for one in found.fields if one.kind in ("turns", "text") or (one.kind == "number" and one.words)
-    ]
+    usable = [one for one in fields if one.kind in ("turns", "text") or (one.kind == "number" and one.words)]
     for name in QUESTIONS:
         for one in usable:
-            if one.name.lower() == name:
+            if one.leaf == name:
                 return one.name
-    likely = [one for one in usable if one.kind == "turns" or one.name.lower() not in ANSWERS]
+    likely = [one for one in usable if one.kind == "turns" or one.leaf not in ANSWERS]
     return max(likely, key=lambda one: (one.kind == "turns", one.words)).name if likely else None
 
 
@@ -162,37 +148,29 @@ def _answer(found: Survey, taken: set[str], turns: bool) -> str | None:
         for one in found.fields
         if one.name not in taken and one.filled and one.kind not in ("turns", "list")
     ]
+    own, inner = [one for one in free if not one.depth], [one for one in free if one.depth]
+    return _answer_of(own, turns) or _answer_of(inner, turns)
+
+
+def _answer_of(fields: Sequence[Field], turns: bool) -> str | None:
     for name in ANSWERS:
-        for one in free:
-            if one.name.lower() == name:
+        for one in fields:
+            if one.leaf == name:
                 return one.name
     labels = [
         one.name
-        for one in free
-        if one.kind == "label" and one.distinct > 1 and not _is_name_of(one.name, GROUPS)
+        for one in fields
+        if one.kind == "label" and one.distinct > 1 and not is_name_of(one.leaf, GROUPS)
     ]
     if len(labels) == 1 and not turns:
         return labels[0]
     return None
 
 
-def _is_group(one: Field, rows: int) -> bool:
-    return (
-        _is_name_of(one.name, GROUPS)
-        and 10 <= one.distinct < 0.95 * rows
-        and one.filled == rows
-        and one.words <= 6
-    )
-
-
-def _is_name_of(name: str, known: Sequence[str]) -> bool:
-    return re.sub(r"[ _-]?(id|name|key)$", "", name.lower()) in known
-
-
 def _names_splits(found: Survey) -> bool:
     from gepa_loop.task.dealing import SPLITS
 
-    marks = {row.get("split") for row in found.rows}
+    marks = {mark if isinstance(mark := row.get("split"), str) else None for row in found.rows}
     return marks <= {*SPLITS} and marks >= {"train", "pareto", "select", "test"}
 
 
@@ -201,8 +179,6 @@ def _given(value: object) -> bool:
 
 
 def _ends_in_answer(chat: object) -> bool:
-    from gepa_loop.task.fields import turn_of
-
     return isinstance(chat, list) and bool(chat) and turn_of(chat[-1]).get("role") == "assistant"
 
 

@@ -12,14 +12,13 @@ from gepa_loop.config.load import load_config
 from gepa_loop.config.tables import TaskConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError, GepaLoopError
-from gepa_loop.start.doctor import Finding
+from gepa_loop.start.findings import Finding
+from gepa_loop.start.survey import SUFFIXES, file_kind
 from gepa_loop.task.answers import reply_with
 from gepa_loop.task.items import Item, Scored, Task, load_undealt
 
 TRIED = 8
 """Items whose replies are scored, evenly over all."""
-
-KINDS = {".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 What = Literal["its own answer", "an empty reply", "another item's answer"]
 
@@ -62,10 +61,10 @@ def named_config(name: str | None, source: str | None, sets: Sequence[str]) -> C
     """
     if name is None:
         return load_config(source, sets)
-    kind = "python" if ":" in name else KINDS.get(Path(name).suffix.lower())
+    kind = "python" if ":" in name else file_kind(Path(name))
     if kind is None:
         raise ConfigError(
-            f"{name}: neither file.py:Name nor a file of {', '.join(KINDS)}",
+            f"{name}: neither file.py:Name nor a file of {', '.join(SUFFIXES)}",
             "Other tasks are named by --config or --set task.kind=... --set task.name=...",
         )
     if source is None:

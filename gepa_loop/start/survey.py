@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -33,6 +34,8 @@ LABELS = 200
 """Most values of a field that holds labels."""
 LABEL_WORDS = 6
 """Most words of a label."""
+INNER = 50
+"""Most fields of an object that are named: those of more are values, as a customer's number is."""
 EACH = 3
 """Times that a label occurs at least, in the mean: fewer are texts that happen to be equal."""
 
@@ -44,6 +47,7 @@ class Field:
     """A field of the records, over all of them."""
 
     name: str
+    """Dotted where it is one of an object."""
     kind: FieldKind
     filled: int
     """Records that have something in it."""
@@ -51,6 +55,13 @@ class Field:
     words: float
     """Median of its texts; 0 where it holds none."""
     example: str
+    depth: int = 0
+    """Objects around it."""
+
+    @property
+    def leaf(self) -> str:
+        """Its own name, in small letters."""
+        return self.name.split(".", self.depth)[-1].lower()
 
 
 @dataclass(frozen=True)
@@ -76,8 +87,12 @@ class Survey:
         return next((field for field in self.fields if field.name == name), None)
 
 
-def survey(name: str) -> Survey:
+def survey(name: str, options: Mapping[str, Any] | None = None) -> Survey:
     """Read a file, a dataset's folder, or a dataset of the hub, and look at its fields.
+
+    Args:
+        name: As `kind_of` has it.
+        options: `task.options` by which it is read.
 
     Raises:
         ConfigError: There is no such file, or none of a kind that is read, or its records are no objects.
@@ -85,7 +100,8 @@ def survey(name: str) -> Survey:
         EnvironmentFault: So, too.
     """
     kind = kind_of(name)
-    records = tuple(dataset_rows(name, {}) if kind == "hf" else read_records(kind, Path(name), {}))
+    options = options or {}
+    records = tuple(dataset_rows(name, options) if kind == "hf" else read_records(kind, Path(name), options))
     rows = [row for _, _, row in records if isinstance(row, Mapping)]
     if len(rows) < len(records) or not rows:
         what = (
@@ -94,8 +110,26 @@ def survey(name: str) -> Survey:
             else "it has no records"
         )
         raise ConfigError(f"--data {name}: {what}", "Each record has fields, as a question and its answer.")
+    return Survey(kind, name, records, tuple(_fields(rows, "", 0)))
+
+
+def _fields(rows: Sequence[Mapping[str, Any]], at: str, depth: int) -> Iterator[Field]:
+    """The fields of objects, each before those of the objects in it."""
     names = dict.fromkeys(key for row in rows for key in row)
-    return Survey(kind, name, records, tuple(field_of(key, [row.get(key) for row in rows]) for key in names))
+    if depth and len(names) > INNER:
+        return
+    for key in names:
+        values = [row.get(key) for row in rows]
+        found = field_of(f"{at}{key}", values)
+        yield replace(found, depth=depth)
+        # An object may also be a text that is JSON, which nobody reads on; and a name with a dot would be read as two.
+        if (
+            found.kind == "object"
+            and "." not in key
+            and all(isinstance(one, Mapping) for one in values if not _is_blank(one))
+        ):
+            inner = [one if isinstance(one, Mapping) else {} for one in values]
+            yield from _fields(inner, f"{at}{key}.", depth + 1)
 
 
 def kind_of(name: str) -> str:
@@ -109,13 +143,8 @@ def kind_of(name: str) -> str:
         return "hf"
     suffix = path.suffix.lower()
     if found_at(path):
-        if suffix == ".json":
-            # Many write one object a line into a file of this ending.
-            with path.open("rb") as file:
-                first = next((line.strip() for line in islice(file, 100) if line.strip()), b"")
-            return "jsonl" if first.startswith(b"{") and first.endswith(b"}") else "json"
-        if suffix in SUFFIXES:
-            return SUFFIXES[suffix]
+        if (kind := file_kind(path)) is not None:
+            return kind
         more = " Save a spreadsheet as CSV (UTF-8)." if suffix in (".xlsx", ".xls", ".ods") else ""
         raise ConfigError(
             f"--data {name}: files ending in {suffix or 'nothing'} are not read",
@@ -124,6 +153,19 @@ def kind_of(name: str) -> str:
     if suffix not in SUFFIXES and name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return "hf"
     raise ConfigError(f"--data {name}: no such file", f"It is looked for in {Path.cwd()}.")
+
+
+def file_kind(path: Path) -> str | None:
+    """`task.kind` of a file by its ending, and of a .json that is there by its first lines; None of another ending."""
+    kind = SUFFIXES.get(path.suffix.lower())
+    if kind == "json" and found_at(path):
+        # Many write one object a line into a file of this ending.
+        with path.open("rb") as file:
+            lines = (line.removeprefix(codecs.BOM_UTF8).strip() for line in islice(file, 100))
+            first, second = [*islice(filter(None, lines), 2), b"", b""][:2]
+        if first.startswith(b"{") and first.endswith(b"}") and second.startswith(b"{"):
+            return "jsonl"
+    return kind
 
 
 def field_of(name: str, values: Sequence[object]) -> Field:

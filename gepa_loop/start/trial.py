@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from gepa_loop.config.tables import TaskConfig
+from gepa_loop.config.tables import FILES, TaskConfig
 from gepa_loop.errors import TaskError
 from gepa_loop.lab import Lab
 from gepa_loop.sampling.base import Sampling
@@ -142,7 +142,8 @@ def _cut(lab: Lab, prompt: str, tried: Sequence[Tried], scored: bool) -> Iterato
 def _read_otherwise(lab: Lab, trial: Trial) -> Iterator[str]:
     """Whether the same replies are worth more, read or scored in another way."""
     config, task = lab.config.task, lab.task
-    own = config.scorer is None and config.kind in ("reasoning_gym", "python", "example")
+    # Of files and datasets alone it is known that they bring no scorer.
+    own = config.scorer is None and config.kind not in (*FILES, "hf")
     if task.judge is not None or own or ":" in (config.scorer or ""):
         return
     tried, now = trial.tried, trial.prompted

@@ -9,7 +9,7 @@ from typing import Any
 
 from gepa_loop.config.data import FieldsConfig
 from gepa_loop.errors import TaskError
-from gepa_loop.task.records import Record, is_turn
+from gepa_loop.task.records import Record, has_field, is_turn, value_at
 
 ROLES = {
     "human": "user",
@@ -50,7 +50,7 @@ def mapped(
         if not isinstance(record, Mapping):
             raise TaskError(f"{where}: not an object with fields, but {type(record).__name__}")
         one = _with_question(record, fields, where)
-        seen = seen or fields.answer in record
+        seen = seen or has_field(record, fields.answer)
         if one["question"] is None:
             blank.append(id)
             continue
@@ -83,7 +83,7 @@ def _left_out(ids: list[str], why: str) -> str | None:
 def _with_question(record: Mapping[str, Any], fields: FieldsConfig, where: str) -> dict[str, Any]:
     """The record with `question`, None where it is empty, and `answer`, an empty text where there is none."""
     question = _question(record, fields.question, where)
-    answer = record.get(fields.answer)
+    answer = value_at(record, fields.answer)
     if isinstance(question, list):
         turns = [turn_of(turn) for turn in question]
         if fields.system == "drop" and turns and turns[0].get("role") == "system":
@@ -100,8 +100,8 @@ def _with_question(record: Mapping[str, Any], fields: FieldsConfig, where: str) 
 
 def _question(record: Mapping[str, Any], name: str, where: str) -> Any:
     """A field's value, or a text with fields put in."""
-    if name in record:
-        return record[name]
+    if has_field(record, name):
+        return value_at(record, name)
     if not (wanted := fields_in(name)):
         raise TaskError(
             f"{where}: no field {name!r}",
@@ -109,14 +109,15 @@ def _question(record: Mapping[str, Any], name: str, where: str) -> Any:
             "`gepa-loop init --data FILE` proposes one.",
         )
     for field in wanted:
-        if field not in record:
+        if not has_field(record, field):
             raise TaskError(
                 f"{where}: no field {field!r}",
                 f"task.fields.question = {name!r}. Its fields: {', '.join(map(str, record))}.",
             )
-    if not any(str(record[field] or "").strip() for field in wanted):
+    values = {field: value_at(record, field) for field in wanted}
+    if not any(str(value or "").strip() for value in values.values()):
         return None
-    return re.sub(r"\{([^{}]+)\}", lambda mark: "" if record[mark[1]] is None else str(record[mark[1]]), name)
+    return re.sub(r"\{([^{}]+)\}", lambda mark: "" if values[mark[1]] is None else str(values[mark[1]]), name)
 
 
 def fields_in(template: str) -> list[str]:

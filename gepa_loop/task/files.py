@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, time
 from decimal import Decimal
@@ -30,12 +31,23 @@ NONE = "\x1f"
 LOOKED_AT = 50
 """Rows by which it is found out."""
 
+SEPARATOR = re.compile(r'"?sep=([^\r\n])"?(\r\n|\r|\n|\Z)', re.IGNORECASE)
+"""A first line by which Excel says what parts cells."""
+
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
+    # That of UTF-32 begins as that of UTF-16.
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 """By how a file begins; Excel saves texts as UTF-16."""
+
+NULS = 0.01
+"""Share of bytes that are 0 from which on a text is none in UTF-8: in UTF-16 each space and each delimiter has one."""
+ON_ONE_SIDE = 0.9
+"""Share of them in the first or in the second byte of each pair, from which on it is UTF-16."""
 
 
 def read_records(kind: str, path: Path, options: Mapping[str, Any]) -> Iterator[Record]:
@@ -84,12 +96,12 @@ def json_list(path: Path) -> Iterator[Record]:
 
 
 def csv_rows(path: Path, delimiter: str | None = None, encoding: str | None = None) -> Iterator[Record]:
-    """The rows of a table whose first row has the fields' names; their numbers are those of a spreadsheet, the header being row 1.
+    """The rows of a table whose first row that is not empty has the fields' names; their numbers are those of a spreadsheet.
 
     Args:
         path: The file.
-        delimiter: What parts cells; None is what makes the first rows equally long, and then longest.
-        encoding: Of the file; None is UTF-8, or UTF-16 where the file begins so.
+        delimiter: What parts cells; None is what a first line `sep=` says, else what makes the first rows equally long, and then longest.
+        encoding: Of the file; None is UTF-8, or UTF-16 where the file looks like it.
 
     Raises:
         TaskError: As `read_records` does.
@@ -99,16 +111,18 @@ def csv_rows(path: Path, delimiter: str | None = None, encoding: str | None = No
         raise TaskError(
             f"task.options.delimiter = {delimiter!r}: not one character", r'Example: ";" or "\t".'
         )
-    rows = _cells(path, text, delimiter or delimiter_of(text))
-    header = next(rows, None)
+    said = SEPARATOR.match(text)
+    if said is not None:
+        text = text[said.end() :]
+    rows = _cells(path, text, delimiter or (delimiter_of(text) if said is None else said[1]))
+    numbered = ((n, row) for n, row in enumerate(rows, 1) if any(cell.strip() for cell in row))
+    _, header = next(numbered, (0, None))
     if header is None:
         raise TaskError(f"{path}: it is empty", "Its first row has the fields' names.")
     names = [name.strip() or f"column {place}" for place, name in enumerate(header, 1)]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise TaskError(f"{path}: two columns are named {short(twice)!r}", "Give each a name of its own.")
-    for number, row in enumerate(rows, 2):
-        if not any(cell.strip() for cell in row):
-            continue
+    for number, row in numbered:
         where = f"{path}, row {number}"
         if any(cell.strip() for cell in row[len(names) :]):
             raise TaskError(
@@ -127,7 +141,7 @@ def delimiter_of(text: str) -> str:
         # One row that is badly quoted is named when it is read; the others tell.
         with contextlib.suppress(csv.Error):
             for row, _ in zip(_reader(text, delimiter), range(LOOKED_AT), strict=False):
-                widths += [len(row)] if row else []
+                widths += [len(row)] if any(cell.strip() for cell in row) else []
         return len(set(widths)) == 1, widths[0] if widths else 0
 
     # `max` takes the first of equals.
@@ -190,9 +204,9 @@ def _decoded(path: Path, encoding: str | None) -> str:
     if encoding is not None and not isinstance(encoding, str):
         raise TaskError(f"task.options.encoding = {encoding!r}: not a text", "Examples: utf-8, cp1252.")
     content = _content(path)
-    marked = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
+    used = encoding or _encoding_of(path, content)
     try:
-        return content.decode(encoding or marked).removeprefix("\ufeff")
+        return content.decode(used).removeprefix("\ufeff")
     except LookupError:
         raise TaskError(
             f"task.options.encoding = {encoding!r}: no such encoding", "Examples: utf-8, cp1252."
@@ -200,7 +214,20 @@ def _decoded(path: Path, encoding: str | None) -> str:
     except UnicodeError as error:
         place = f" (byte {error.start:,})" if isinstance(error, UnicodeDecodeError) else ""
         hint = "Save it as UTF-8, or say what it is: --set task.options.encoding=cp1252 for files of a Windows program."
-        raise TaskError(f"{path}: not {encoding or marked} text{place}", hint) from None
+        raise TaskError(f"{path}: not {used} text{place}", hint) from None
+
+
+def _encoding_of(path: Path, content: bytes) -> str:
+    """That of its mark, else UTF-8, unless so many bytes are 0 that it is UTF-16 without a mark, or no text at all."""
+    if marked := next((name for mark, name in MARKS if content.startswith(mark)), None):
+        return marked
+    nuls, second = content.count(0), content[1::2].count(0)
+    if nuls <= NULS * len(content):
+        return "utf-8"
+    for name, count in (("utf-16-le", second), ("utf-16-be", nuls - second)):
+        if count >= ON_ONE_SIDE * nuls:
+            return name
+    raise TaskError(f"{path}: not a text: {nuls:,} of its {len(content):,} bytes are 0", "Save it as UTF-8.")
 
 
 def _reader(text: str, delimiter: str) -> Iterator[list[str]]:

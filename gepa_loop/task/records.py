@@ -71,7 +71,7 @@ class Item:
         """
         metadata = self.entry.get("metadata")
         fields = {**(metadata if isinstance(metadata, Mapping) else {}), **self.entry, "answer": self.answer}
-        value = fields.get(name)
+        value = value_at(fields, name)
         if value is None or value == "":
             names = ", ".join(sorted(key for key, found in fields.items() if found not in (None, "")))
             raise TaskError(f"item {self.id} has no field {name!r}", f"Its fields are {names}.")
@@ -85,6 +85,22 @@ class Item:
             f"item {self.id}: {name} is {_kind(value)}",
             'It must be a text, a number, or a list of turns {"role": ..., "content": a text}.',
         )
+
+
+def value_at(record: Mapping[str, Any], name: str) -> Any:
+    """What a field holds, None where there is none; `meta.label` is a field of that name, else the field `label` of the object `meta`."""
+    if name in record or "." not in name:
+        return record.get(name)
+    head, _, rest = name.partition(".")
+    inner = record.get(head)
+    return value_at(inner, rest) if isinstance(inner, Mapping) else None
+
+
+def has_field(record: Mapping[str, Any], name: str) -> bool:
+    """Whether a record has a field, named as in `value_at`."""
+    head, _, rest = name.partition(".")
+    inner = record.get(head)
+    return name in record or (isinstance(inner, Mapping) and has_field(inner, rest))
 
 
 def bounded(records: Iterable[Record], most: int, where: str) -> list[Record]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
-from gepa_loop.config.track import TRACKERS, TrackConfig
-from gepa_loop.errors import ConfigError, EnvironmentFault
-from gepa_loop.outside.modules import module_file, own_function
+from gepa_loop.config.track import TrackConfig
+from gepa_loop.errors import ConfigError
+from gepa_loop.outside.modules import own_function
+from gepa_loop.start.reach import find_tracker
 from gepa_loop.tracking.base import Opening, Tracker
 
 Open = Callable[[Opening], Tracker]
@@ -26,14 +26,10 @@ def check_tracker(settings: TrackConfig) -> Path | None:
     kind = settings.kind
     if kind is None:
         return None
-    if kind not in TRACKERS:
+    file = find_tracker(kind)
+    if file is not None:
         tracker_of(kind)
-        return module_file(kind.partition(":")[0], f"track.kind = {kind!r}")
-    if importlib.util.find_spec(kind) is None:
-        raise EnvironmentFault(
-            f"track.kind = {kind!r}: {kind} is not installed", f"pip install 'gepa-loop[track-{kind}]'."
-        )
-    return None
+    return file
 
 
 def tracker_of(kind: str) -> Open:

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 import typer
+from processes import nobody
 from pydantic import TypeAdapter
 from recorded import strict
 
 from gepa_loop.cli import app, run
+from gepa_loop.cli.answer import check_target
 from gepa_loop.cli.records import begun, made, read
+from gepa_loop.errors import ConfigError
 from gepa_loop.run.files import SCHEMA_VERSION
 
 SMALL = ["--set", "distill.steps=2", "--set", "distill.check_every=2", "--set", "task.splits.test=8"]
@@ -145,6 +148,40 @@ def test_an_error_leaves_standard_output_empty(
     assert run(["prompts", "list", "nothing", "--json", "-"]) == 2
     shown = capfd.readouterr()
     assert shown.out == "" and "nothing: no such run" in shown.err
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_done(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.txt").write_text("Answer with one number.\n")
+    (tmp_path / "file").write_text("kept")
+    before = sorted(tmp_path.iterdir())
+    distill = ["distill", *SMOKE, "--prompt", "p.txt", "--run-name", "never"]
+    for words in (distill, ["loop", *SMOKE, "--run-name", "never"], ["init", "--data", "none.csv"], ["runs"]):
+        for target, said in (
+            (str(tmp_path), "it is a folder"),
+            (".", "it is a folder"),
+            ("/dev/null", "it is a pipe or a device"),
+            ("file/a.json", "file is no folder"),
+        ):
+            capfd.readouterr()
+            assert run([*words, "--json", target]) == 2, (words, target)
+            shown = " ".join(capfd.readouterr().err.split())
+            assert shown.startswith(f"error: --json {target}: ") and said in shown
+            assert sorted(tmp_path.iterdir()) == before
+    assert run(["config", "presets", "--json", "file"]) == 0
+    assert json.loads((tmp_path / "file").read_text())["command"] == "config presets"
+
+
+def test_a_folder_for_the_file_that_may_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o555)
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)
+    with nobody(), pytest.raises(ConfigError, match="closed cannot be written"):
+        check_target(str(tmp_path / "closed" / "new" / "a.json"))
+    assert check_target(str(tmp_path / "new" / "deeper" / "a.json")) and not (tmp_path / "new").exists()
+    assert check_target("-") == "-" and check_target(None) is None
 
 
 def test_what_would_run(say: Say, place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gepa_loop.config.document import short_document, whole_document
+from gepa_loop.config.document import short_document, toml_text, whole_document
 from gepa_loop.config.explain import all_keys
 from gepa_loop.config.layers import presets
 from gepa_loop.config.load import load_config
@@ -93,3 +93,14 @@ def test_a_short_file_has_a_sentence_and_a_note_for_each_key(tmp_path: Path) -> 
     assert text.startswith("# From X.\n# By Y.\n")
     assert "# Highest learning rate.\n# As measured.\nlr = 0.001\n" in text
     assert "[distill]\n# For a CPU.\n" in text
+
+
+@pytest.mark.parametrize("text", ["a\r\nb", "a\rb\n", "\r\n\r\n", "\na\n\n", '"""\n\\', "\u2028\n\x85\x0b"])
+def test_a_text_with_any_line_ends_is_the_same_when_it_is_read(text: str, tmp_path: Path) -> None:
+    values = {"task": {"name": "demo"}, "optimize": {"seed_prompt": text}}
+    assert parse_toml(short_document(values, {}, "From X.")) == values
+    assert parse_toml(f"value = {toml_text([text, {'in': text}])}") == {"value": [text, {"in": text}]}
+    for sets in ({"optimize": {"seed_prompt": f"{text}x"}}, {}):
+        config = load_config({**values, "preset": "smoke", **sets}, env={}, cwd=tmp_path)
+        (tmp_path / "c.toml").write_bytes(whole_document(config).encode())
+        assert load_config("c.toml", env={}, cwd=tmp_path) == config

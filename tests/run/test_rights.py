@@ -2,29 +2,16 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import nobody
 
 from gepa_loop.errors import EnvironmentFault, GepaLoopError, RunDirectoryError
 from gepa_loop.run.directory import open_run
 from gepa_loop.run.files import append_jsonl, disk_errors, read_jsonl, read_record, write_json, write_jsonl
 from gepa_loop.run.marks import RIGHTS, check_files, file_sums
-
-
-@contextmanager
-def nobody() -> Iterator[None]:
-    """Within the block this process is no superuser, who may read and write everything."""
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
 
 
 @pytest.mark.parametrize(
@@ -73,9 +60,16 @@ def test_a_file_of_a_stage_that_may_not_be_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "words"), [(errno.EROFS, "Change its rights"), (errno.ENOSPC, "Free some space")]
+    ("number", "words"),
+    [
+        (errno.EROFS, "Change its rights"),
+        (errno.ENOSPC, "Free some space"),
+        (errno.EDQUOT, "Free some space"),
+        (errno.EISDIR, "Something else is in its place"),
+        (errno.EIO, ""),
+    ],
 )
-def test_a_full_disk_is_another_matter(tmp_path: Path, number: int, words: str) -> None:
+def test_each_reason_has_its_own_advice(tmp_path: Path, number: int, words: str) -> None:
     with pytest.raises(EnvironmentFault) as caught, disk_errors(tmp_path):
         raise OSError(number, os.strerror(number))
-    assert words in caught.value.hint
+    assert words in caught.value.hint and bool(words) == bool(caught.value.hint)

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from gepa_loop.config.load import load_config, load_what_can_be
 from gepa_loop.config.recipe import DistillConfig
-from gepa_loop.config.tables import ModelConfig
+from gepa_loop.config.tables import ModelConfig, TaskConfig
+from gepa_loop.errors import TaskError
 from gepa_loop.model.bundled import random_tiny
 from gepa_loop.model.outline import outline
 from gepa_loop.start.doctor import Finding, examine
 from gepa_loop.start.machine import Machine
+from gepa_loop.start.reach import find_task
 from gepa_loop.start.room import least_memory, most_disk
 
 
@@ -154,6 +161,94 @@ def test_a_teacher_on_a_server(tmp_path: Path, server: str) -> None:
     assert "does not serve it" in faults["teacher"]
     faults = _faults(_found(tmp_path, *own, "teacher.url=http://127.0.0.1:9", "teacher.name=big"))
     assert "teacher.url" in faults["teacher"]
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A server that takes connections, as the kernel does for it, and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as held:
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"
+
+
+def test_a_server_that_never_answers(tmp_path: Path, silent: str) -> None:
+    own = ("teacher.kind=server", "distill.warm_start=0", "distill.on_policy=1", f"teacher.url={silent}")
+    found = list(examine("smoke", [*own, "teacher.name=big", "sampling.engine=vllm"], tmp_path, 0.3))
+    faults = _faults(found)
+    assert faults.keys() == {"teacher", "engine"} and f"teacher.url = {silent!r}" in faults["teacher"]
+    assert {"task", "prompt", "model", "memory", "disk"} <= {one.about for one in found if one.state == "ok"}
+
+
+def test_a_hub_that_never_answers(tmp_path: Path, silent: str) -> None:
+    sets = [
+        "task.kind=hf",
+        "task.name=owner/tickets",
+        "model.name=owner/small",
+        "teacher.kind=model",
+        "teacher.name=owner/big",
+    ]
+    sets += ["track.kind=nosuch:mod"]
+    code = (
+        "import json\nfrom pathlib import Path\nfrom gepa_loop.start.doctor import examine\n"
+        f"found = examine('smoke', {sets!r}, Path({str(tmp_path)!r}), 0.3)\n"
+        "print(json.dumps({one.about: one.sentence for one in found if one.state == 'fault'}))"
+    )
+    own = {
+        "HF_ENDPOINT": silent,
+        "HF_HOME": str(tmp_path),
+        "HF_HUB_OFFLINE": "0",
+        "NO_PROXY": "*",
+        "PYTHONPATH": os.getcwd(),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **own}
+    )
+    faults = json.loads(done.stdout)
+    assert faults.keys() == {"task", "model", "teacher", "track"}, done.stderr
+    for about, name in (("task", "owner/tickets"), ("model", "owner/small"), ("teacher", "owner/big")):
+        assert faults[about].startswith(f"{about}.name = {name!r}: ")
+
+
+def test_a_tracker_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "follower.py").write_text("raise SystemExit('it was run')\n")
+    assert "there is no file of nosuch" in _faults(_found(tmp_path, "track.kind=nosuch:mod"))["track"]
+    said = {one.about: one.sentence for one in _found(tmp_path, "track.kind=follower:open")}
+    assert said["track"] == f"{tmp_path / 'follower.py'} would be run"
+    for kind in ("tensorboard", "wandb", "mlflow", "trackio"):
+        faults = _faults(_found(tmp_path, f"track.kind={kind}"))
+        assert ("track" in faults) == (find_spec(kind) is None)
+
+
+def test_questions_that_nobody_can_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sets = ("distill.questions=50", "distill.writer=reflection")
+    assert "there is no reflection model" in _faults(_found(tmp_path, *sets))["questions"]
+    assert not _faults(_found(tmp_path, *sets[:1], "distill.writer=model"))
+    # A key that is missing is said once.
+    named = _faults(_found(tmp_path, *sets, "optimize.reflection.model=openai/gpt-5"))
+    assert named.keys() == {"reflection"} and "OPENAI_API_KEY is not set" in named["reflection"]
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    said = {
+        one.about: one.sentence for one in _found(tmp_path, *sets, "optimize.reflection.model=openai/gpt-5")
+    }
+    assert said["questions"] == "50 for train, to be written by openai/gpt-5"
+
+
+def test_tasks_of_reasoning_gym_are_known_by_its_files(tmp_path: Path) -> None:
+    from reasoning_gym.factory import DATASETS
+
+    for name in DATASETS:
+        assert find_task(TaskConfig(kind="reasoning_gym", name=name)) == [f"{name} of reasoning-gym"]
+    for name in ("nonsense", "lcm2", "DATASET_NAME", ""):
+        with pytest.raises(TaskError, match="reasoning-gym has no such task"):
+            find_task(TaskConfig.model_construct(kind="reasoning_gym", name=name, scorer=None))
+    code = (
+        "import sys\nfrom gepa_loop.config.tables import TaskConfig\nfrom gepa_loop.start.reach import find_task\n"
+        "print(find_task(TaskConfig(name='lcm')), 'reasoning_gym' in sys.modules)"
+    )
+    env = {**os.environ, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.stdout == "['lcm of reasoning-gym'] False\n", done.stderr
 
 
 def test_teachers_here(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from gepa_loop.config.load import load_config
-from gepa_loop.errors import ConfigError
+from gepa_loop.errors import ConfigError, TaskError
 from gepa_loop.model.base import Base
 from gepa_loop.start.guess import fixed, guess_fields, propose
 from gepa_loop.start.machine import Machine, choose_model, find_machine
-from gepa_loop.start.proposal import Proposal, gain_sentence, propose_config
+from gepa_loop.start.proposal import Proposal, propose_config
+from gepa_loop.start.sizes import gain_sentence
 from gepa_loop.start.survey import Survey, survey
-from gepa_loop.start.write import check_target, place, write_config
+from gepa_loop.start.write import check_target, place, read_config, read_options, with_sets, write_config
 from gepa_loop.task.items import Task, load_task
 from gepa_loop.task.sources import settle
 
@@ -51,11 +52,14 @@ def _proposed(
     return propose_config(found.at(Path(found.name).name), given, ("random:tiny", "a test"), None, machine)
 
 
-def _task(proposal: Proposal, folder: Path) -> Task:
+def _task(proposal: Proposal, folder: Path, *sets: str) -> Task:
     """The task of the proposal's file, as a command loads it."""
     (folder / "prompt.txt").write_text("Answer GX4, QQ5 or B47.")
-    config = settle(write_config(proposal, folder / "gepa-loop.toml"))
-    return load_task(config.task, config.seed)
+    write_config(with_sets(proposal, sets), folder / "gepa-loop.toml")
+    config = load_config("gepa-loop.toml", env={}, cwd=folder)
+    assert config == read_config(proposal, sets, folder)
+    settled = settle(config)
+    return load_task(settled.task, settled.seed)
 
 
 def test_tickets_with_a_code_and_a_customer(tmp_path: Path) -> None:
@@ -269,12 +273,164 @@ def test_who_is_asked(tmp_path: Path) -> None:
         return proposed
 
     meaning = guess_fields(found, None, fixed("{Queue}: {Body}", None, None, ask))
-    assert asked == ["answer=None", "group=Customer"]
+    assert asked == ["answer=None"]
     assert meaning.fields.question == "{Queue}: {Body}" and not meaning.answered
+    given = found.at("t.csv"), None, ("m", "a test"), None, CPU
+    propose_config(*given, fixed("Body", None, None, ask))
+    assert asked[1:] == ["answer=Queue", "group=Customer"]
     for what, value in (("question", "{Bod}"), ("answer", "Que"), ("group", "Who")):
         said = {"question": None, "answer": None, "group": None, what: value}
-        with pytest.raises(ConfigError, match=f"--{what} "):
-            guess_fields(found, None, fixed(said["question"], said["answer"], said["group"], propose))
+        with pytest.raises(ConfigError, match=f"--{what} {value}: there is no field"):
+            propose_config(*given, fixed(said["question"], said["answer"], said["group"], propose))
+
+
+def _grouped(found: Survey, group: str | None) -> Proposal:
+    ask = fixed(None, None, group, propose)
+    return propose_config(found.at(Path(found.name).name), None, ("m", "a test"), None, CPU, ask)
+
+
+def test_a_group_that_leaves_nothing_for_other_splits_is_not_proposed(tmp_path: Path) -> None:
+    # One customer has 70 of 100 tickets, the others 1 to 3 each.
+    rows = [
+        {**row, "Customer": "C0" if n % 10 < 7 else f"C{n % 17 + 1}"} for n, row in enumerate(_tickets(300))
+    ]
+    found = _survey(tmp_path / "t.csv", rows)
+    proposal = _grouped(found, None)
+    assert "group" not in proposal.values["task"]
+    told = dict(proposal.said)["group"]
+    assert told.startswith("Customer is not kept whole: too little would be left for ")
+    assert "'C0' alone has 210 of 300 records" in told
+    assert len(_task(proposal, tmp_path).splits["test"]) == 90
+    with pytest.raises(ConfigError, match=r"--group Customer: too little .* 'C0' alone has 210 of 300"):
+        _grouped(found, "Customer")
+    # Five customers of twenty tickets each do fit, and are not called likely.
+    few = _survey(tmp_path / "f.csv", [{**row, "Team": f"T{n % 5}"} for n, row in enumerate(_tickets(100))])
+    owners = [
+        {item.entry["Team"] for item in items}
+        for items in _task(_grouped(few, "Team"), tmp_path).splits.values()
+    ]
+    assert sum(map(len, owners)) == 5 == len(set().union(*owners))
+
+
+def test_records_without_a_group_are_named(tmp_path: Path) -> None:
+    rows = [{**row, "Customer": row["Customer"] if n % 50 else ""} for n, row in enumerate(_tickets(120))]
+    found = _survey(tmp_path / "t.csv", rows)
+    with pytest.raises(ConfigError) as caught:
+        _grouped(found, "Customer")
+    said = "--group Customer: 3 of 120 records have no text or number in it: csv:2, csv:52, csv:102"
+    assert str(caught.value) == said and "leave --group out" in caught.value.hint
+    proposal = _grouped(found, None)
+    assert "group" not in proposal.values["task"] and "group" not in dict(proposal.said)
+
+
+def test_a_question_that_is_marked_for_two_splits_counts_where_it_goes(tmp_path: Path) -> None:
+    ours = ["train"] * 20 + ["pareto"] * 8 + ["select"] * 6 + ["test"] * 6
+    marked = [{**row, "split": split} for row, split in zip(_tickets(40), ours, strict=True)]
+    # The first of train is in test, too; a question of select twice, and in pareto.
+    leaks = [{**marked[0], "split": "test"}, marked[30], {**marked[30], "split": "pareto"}]
+    proposal = _proposed(_survey(tmp_path / "a.csv", [*marked, *leaks]))
+    assert proposal.values["task"]["splits"] == {"train": 19, "pareto": 8, "select": 6, "test": 7}
+    task = _task(proposal, tmp_path)
+    assert len(task.splits["train"]) == 19
+    assert any(
+        "2 records are left out, as they ask what one of another split asks" in one for one in task.warnings()
+    )
+
+
+def test_a_split_that_holds_lists_is_none_of_ours(tmp_path: Path) -> None:
+    rows = [{**row, "split": ["train"]} for row in _tickets(40)]
+    assert (
+        "splits are dealt out anew"
+        in _proposed(_survey(tmp_path / "a.jsonl", rows)).notes["task.fields.split"]
+    )
+
+
+def test_fields_of_objects(tmp_path: Path) -> None:
+    rows = [
+        {
+            "id": n,
+            "input": {"text": f"My spade {n} broke."},
+            "meta": {"label": CODES[n % 3], "customer": f"C{n // 4}"},
+        }
+        for n in range(120)
+    ]
+    found = _survey(tmp_path / "a.jsonl", rows)
+    assert [(one.name, one.kind) for one in found.fields] == [
+        ("id", "id"), ("input", "object"), ("input.text", "text"),
+        ("meta", "object"), ("meta.label", "label"), ("meta.customer", "label"),
+    ]  # fmt: skip
+    task = _proposed(found).values["task"]
+    assert task["fields"] == {"question": "input.text", "answer": "meta.label"}
+    assert (task["scorer"], task["group"]) == ("choice", "meta.customer")
+    loaded = _task(_proposed(found), tmp_path)
+    assert (
+        loaded.splits["test"][0].question.startswith("My spade") and loaded.splits["test"][0].answer in CODES
+    )
+    # The records' own fields come first, and a question is no part of an answer.
+    output = [
+        {"note": f"Spade {n}", "output": {"text": f"A long text of {n} words or so"}} for n in range(30)
+    ]
+    fields = _proposed(_survey(tmp_path / "b.jsonl", output)).values["task"]["fields"]
+    assert fields == {"question": "note", "answer": "output"}
+
+
+def test_no_field_that_looks_like_a_question(tmp_path: Path) -> None:
+    rows = [{"a": n % 2, "b": {"c": n % 3}} for n in range(30)]
+    with pytest.raises(ConfigError, match=r"a\.jsonl: no field looks like a question") as caught:
+        _proposed(_survey(tmp_path / "a.jsonl", rows))
+    assert "--question FIELD" in caught.value.hint and "Fields: a, b, b.c." in caught.value.hint
+    short = [{"question": f"Spade {n % 5}?", "answer": n % 5} for n in range(30)]
+    with pytest.raises(ConfigError, match="5 distinct questions in 30 records"):
+        _proposed(_survey(tmp_path / "b.jsonl", short))
+
+
+def test_splits_of_a_dataset_are_put_together_and_that_is_said(tmp_path: Path) -> None:
+    from datasets import Dataset, DatasetDict
+
+    rows = _tickets(60)
+    parts = {"train": Dataset.from_list(rows[:40]), "test": Dataset.from_list(rows[40:])}
+    DatasetDict(parts).save_to_disk(str(tmp_path / "both"))
+    proposal = _proposed(survey(str(tmp_path / "both")))
+    assert "own splits (train, test) are put together" in proposal.notes["task.splits"]
+    assert proposal.notes["task.splits"].startswith(
+        "Shares of the questions, since groups stay whole. The dataset's"
+    )
+    assert "--set task.options.split=train takes one of them alone" in dict(proposal.said)["splits"]
+    one = _proposed(survey(str(tmp_path / "both"), {"split": "train"}))
+    assert one.notes["task.splits"] == "Shares of the questions, since groups stay whole."
+    assert "40 distinct" in dict(one.said)["question"]
+
+
+def test_settings_of_a_user_are_written_too(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(
+        b"Body;Queue\r\n"
+        + b"".join(f"Le thé {n} est froid.;{CODES[n % 3]}\r\n".encode("cp1252") for n in range(40))
+    )
+    sets = ["task.options.encoding=cp1252", "distill.steps=7", "task.scorer=exact", "seed=3"]
+    with pytest.raises(TaskError, match="not utf-8 text"):
+        survey(str(tmp_path / "a.csv"))
+    assert read_options(sets) == {"encoding": "cp1252"}
+    found = survey(str(tmp_path / "a.csv"), read_options(sets))
+    assert found.fields[0].example.startswith("Le thé")
+    proposal = _proposed(found)
+    assert len(_task(proposal, tmp_path, *sets).splits["test"]) == 12
+    config = load_config("gepa-loop.toml", env={}, cwd=tmp_path)
+    assert (config.task.options, config.distill.steps, config.seed) == ({"encoding": "cp1252"}, 7, 3)
+    assert config.distill.group == 2
+    whole = with_sets(proposal, sets)
+    assert "task.scorer" in proposal.notes and "task.scorer" not in whole.notes
+    assert whole.said[-1] == ("set", f"{', '.join(sets)}: as --set says")
+    assert with_sets(proposal, ()) == proposal
+    with pytest.raises(ConfigError, match=r"--set distill\.stepz=7: unknown key"):
+        read_config(proposal, ["distill.stepz=7"], tmp_path)
+    for key, flag in (
+        ("task.name=b.csv", "--data"),
+        ("task.fields={question='a'}", "--question"),
+        ("model.name=x", "--model"),
+    ):
+        with pytest.raises(ConfigError, match=f"--set {key[:8]}.*what is proposed depends on") as caught:
+            read_options([key])
+        assert flag in caught.value.hint
 
 
 def test_the_file_is_written_once(tmp_path: Path) -> None:

@@ -110,6 +110,22 @@ def test_files_and_made_items_are_tried_too_and_who_is_not_asked(tmp_path: Path)
         _seen(str(file))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("t.tsv", "question\tanswer\nQ\t1\n", "csv"),
+        ("t.ndjson", '{"question": "Q", "answer": 1}\n', "jsonl"),
+        ("t.json", '{"question": "Q", "answer": 1}\n{"question": "R", "answer": 2}\n', "jsonl"),
+        ("t.json", '[{"question": "Q", "answer": 1}]', "json"),
+    ],
+)
+def test_files_are_known_as_init_knows_them(tmp_path: Path, name: str, content: str, kind: str) -> None:
+    (tmp_path / name).write_text(content)
+    config = named_config(str(tmp_path / name), None, ())
+    assert config.task.kind == kind
+    assert rehearse(config.task, 0).task.items[0].question == "Q"
+
+
 def test_the_command_ends_with_the_next_one(desks: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["task", "check", desks]) == 0
     shown = capsys.readouterr().out

@@ -56,10 +56,13 @@ def test_many_different_short_texts_are_no_labels() -> None:
         ("a.json", '[{"q": "Q"}]', "json"),
         ("a.json", '\n{"q": "Q"}\n{"q": "R"}\n', "jsonl"),
         ("a.json", '{\n"data": [{"q": "Q"}]}', "json"),
+        ("a.json", '{"data": [{"q": "Q"}]}\n', "json"),
+        ("a.json", '{"data": [\n{"q": "Q"}, \n{"q": "R"}]}\n', "json"),
+        ("a.json", '\ufeff{"q": "Q"}\n\n{"q": "R"}\n', "jsonl"),
     ],
 )
 def test_kinds_of_files(tmp_path: Path, name: str, content: str, kind: str) -> None:
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_text(content, "utf-8")
     assert kind_of(str(tmp_path / name)) == kind
     if kind != "hf":
         assert survey(str(tmp_path / name)).fields[0].name == "q"

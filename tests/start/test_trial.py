@@ -104,6 +104,15 @@ def test_the_same_replies_read_otherwise(tmp_path: Path, reply: str, sets: list[
     assert any("mean of 1.00 instead of 0.00" in one and one.endswith(wanted) for one in told), told
 
 
+@pytest.mark.parametrize("kind", ["verifiers", "python"])
+def test_who_brings_a_scorer_is_not_told_of_others(tmp_path: Path, kind: str) -> None:
+    lab = _lab(tmp_path, "It: GX4.", "Hi", "sampling.max_tokens=16")
+    assert "--set task.scorer=choice" in "".join(try_items(lab, PROMPT, 5).suggestions)
+    task = lab.config.task.model_copy(update={"kind": kind})
+    other = replace(lab, config=lab.config.model_copy(update={"task": task}))
+    assert "--set task" not in "".join(try_items(other, PROMPT, 5).suggestions)
+
+
 def test_a_prompt_that_changes_nothing(tmp_path: Path) -> None:
     told = try_items(_lab(tmp_path, "No", "GX4"), PROMPT, 5).suggestions
     assert any(

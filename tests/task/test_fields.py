@@ -45,6 +45,24 @@ def test_a_text_with_fields_in_braces_takes_them_as_they_are() -> None:
     assert _one({"{x}": "Q", "answer": "A"}, question="{x}")[0] == "Q"
 
 
+def test_fields_of_objects_by_dotted_names() -> None:
+    record = {"input": {"text": "My spade {n} broke.", "to": {"id": 0}}, "meta": {"label": "GX4"}, "n": 7}
+    assert _one(record, question="input.text", answer="meta.label") == ("My spade {n} broke.", "GX4")
+    asked = _one(record, question="{input.text} ({input.to.id}, {n})", answer="input.to.id")
+    assert asked == ("My spade {n} broke. (0, 7)", 0)
+    # A field whose own name has the dot comes first.
+    assert _one({"a.b": "Q", "a": {"b": "R"}, "answer": 1}, question="a.b") == ("Q", 1)
+    (item,) = (item_of("r", one, "f") for one in _mapped([record], question="input.text")[0])
+    assert item.read_field("meta.label") == "GX4" and item.read_field("input.to.id") == "0"
+    for name in ("input.txt", "n.x", "input.text.x", "input."):
+        with pytest.raises(TaskError, match=f"no field '{name}'"):
+            _mapped([record], question=name)
+        with pytest.raises(TaskError, match="no record has this field"):
+            _mapped([record], question="n", answer=name)
+        with pytest.raises(TaskError, match="has no field"):
+            item.read_field(name)
+
+
 @pytest.mark.parametrize(
     ("record", "question", "answer"),
     [

@@ -47,6 +47,44 @@ def test_cells_that_a_program_leaves_at_the_end(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("saved", ["utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("text", ["q,a\nWhat?,1\n", "вопрос,ответ\nЧто это такое и зачем,да\n"])
+def test_texts_of_two_bytes_a_character_without_a_mark(tmp_path: Path, saved: str, text: str) -> None:
+    names, cells = (line.split(",") for line in text.splitlines())
+    assert _csv(tmp_path / "a.csv", text, saved) == [("csv:2", dict(zip(names, cells, strict=True)))]
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"q,a\n" + bytes(range(31)) * 10)
+    with pytest.raises(TaskError, match="not a text: 10 of its 314 bytes are 0"):
+        list(read_records("csv", path, {}))
+    # One in a long file is somebody's slip.
+    assert _csv(path, "q\n" + "word " * 50 + "\0\n")[0][1] == {"q": "word " * 50 + "\0"}
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("sep=;\r\nq;a\r\nOne, two;1\r\n", "csv:2"),
+        ('"SEP=|"\nq|a\n"One, two"|1\n', "csv:2"),
+        ('\n \n\nq,a\n"One, two",1\n', "csv:5"),
+        (";\n;\nq;a\nOne, two;1\n", "csv:4"),
+    ],
+)
+def test_what_stands_before_the_header(tmp_path: Path, text: str, first: str) -> None:
+    assert _csv(tmp_path / "a.csv", text) == [(first, {"q": "One, two", "a": "1"})]
+
+
+def test_what_a_file_says_parts_its_cells_is_believed(tmp_path: Path) -> None:
+    text = "sep=;\nq,a;b\n1,2;3\n"
+    assert _csv(tmp_path / "a.csv", text)[0][1] == {"q,a": "1,2", "b": "3"}
+    assert _csv(tmp_path / "a.csv", text, delimiter=",")[0][1] == {"q": "1", "a;b": "2;3"}
+    for empty in ("sep=;", "sep=;\n", "\n\n"):
+        with pytest.raises(TaskError, match="it is empty"):
+            _csv(tmp_path / "a.csv", empty)
+
+
 @pytest.mark.parametrize(
     ("text", "options", "said"),
     [
