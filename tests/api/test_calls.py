@@ -12,7 +12,14 @@ import pytest
 
 import gepa_loop
 from gepa_loop.cli import run as command
-from gepa_loop.errors import ConfigError, EnvironmentFault, Interrupted, RunDirectoryError, TaskError
+from gepa_loop.errors import (
+    ConfigError,
+    EnvironmentFault,
+    Interrupted,
+    ModelError,
+    RunDirectoryError,
+    TaskError,
+)
 
 SMALL = {"distill__steps": 2, "distill__check_every": 2, "task__splits__test": 8}
 
@@ -109,6 +116,10 @@ def test_a_loop_and_an_evaluation(distilled: gepa_loop.Run, capfd: pytest.Captur
     )
     assert capfd.readouterr() == ("", "")
     ids = [one["id"] for one in scored.result["subjects"]]
+    # A run's folder, its name and an adapter's folder are the same student.
+    for adapter in (distilled.path, str(distilled.adapter)):
+        same = gepa_loop.evaluate("smoke", adapter=adapter, run_name="same", fresh=True, quiet=True)
+        assert [one["id"] for one in same.result["subjects"]] == ids[:1]
     assert ids[0].startswith("none+") and ids[1].endswith("+base") and scored.result["split"] == "select"
     assert scored.prompt == "" and scored.adapter is None
     prompted = gepa_loop.evaluate(
@@ -117,6 +128,10 @@ def test_a_loop_and_an_evaluation(distilled: gepa_loop.Run, capfd: pytest.Captur
     assert prompted.prompt == "Say it." and prompted.result["difference"] is None
     with pytest.raises(ConfigError, match="this run has no student"):
         gepa_loop.evaluate("smoke", adapter=looped)
+    with pytest.raises(RunDirectoryError, match="run l has no student"):
+        gepa_loop.evaluate("smoke", adapter="l")
+    with pytest.raises(ModelError, match="no adapter can be read there"):
+        gepa_loop.evaluate("smoke", adapter="nowhere")
 
 
 def test_what_is_wrong_is_an_error_of_ours_and_writes_nothing(tmp_path: Path) -> None:
