@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gepa_loop.outside.redact import escaped
+
 SIDE_BY_SIDE = 100
 """Columns from which a terminal gets the texts side by side."""
 CONTEXT = 3
@@ -37,7 +39,7 @@ def print_diff(old: str, new: str, titles: tuple[str, str], console: Console) ->
             style = "bold" if line.startswith(("--- ", "+++ ")) else STYLES.get(line[:1], "")
             console.print(Text(line, style))
         else:
-            console.file.write(line + "\n")
+            console.file.write(escaped(line) + "\n")
 
 
 def _side_by_side(before: list[str], after: list[str], titles: tuple[str, str]) -> Table:
