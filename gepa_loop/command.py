@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from gepa_loop.config.search import Aim
@@ -83,6 +83,11 @@ class Inputs:
     """Checks a command that trains; None checks the first prompt as its teacher's."""
     facts: Sequence[str] = ()
     """Lines that a dry run ends with."""
+
+    @property
+    def task_from(self) -> Literal["object", "config"]:
+        """What its items are made by: an object that nobody can make again by its name, or what the configuration names."""
+        return "config" if self.task is None else "object"
 
 
 NOTHING = Inputs()

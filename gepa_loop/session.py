@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -101,7 +102,7 @@ def open_session(
         from gepa_loop.stages.search import check_search
 
         check_search(lab, seed_prompt(settings.optimize))
-    with _opened(lab, prompts.values(), extra, path, flags.fresh, caller) as opened:
+    with _opened(lab, replace(inputs, prompts=prompts), extra, path, flags.fresh, caller) as opened:
         if finished:
             yield opened  # what reads it again is no part of what it took
             return
@@ -164,7 +165,7 @@ def _finished(command: Command, settings: LoopConfig, path: Path) -> bool:
 @contextmanager
 def _opened(
     lab: Lab,
-    given: Iterable[Candidate],
+    given: Inputs,
     extra: Mapping[str, str],
     path: Path,
     fresh: bool,
@@ -185,9 +186,9 @@ def _opened(
     with caller.guard(), open_run(path, lab.identity(**extra), fresh=fresh) as run:
         write_json(run.path / "config.json", lab.config.model_dump(mode="json"))
         caller.facts.print(f"run {shown(path)}", highlight=False)
-        for prompt in given:
+        for prompt in (given.prompts or {}).values():
             write_text(run.path / "prompts" / f"{prompt.id}.txt", f"{prompt.text}\n")
-        run.event("start", command=extra["command"], **lab.data_facts())
+        run.event("start", command=extra["command"], task=given.task_from, **lab.data_facts())
         lab = lab.in_run(run.path)
         if (spread := measure_spread(lab, run)) is not None:
             caller.facts.print(str(spread), highlight=False)

@@ -59,12 +59,12 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def interrupted() -> Iterator[None]:
-    """Turn the KeyboardInterrupt of a program whose signal handlers are its own into `CallInterrupted`."""
+def interrupted(said: str) -> Iterator[None]:
+    """Turn the KeyboardInterrupt of a program whose signal handlers are its own into `CallInterrupted`, which says `said`."""
     try:
         yield
     except KeyboardInterrupt:
-        raise CallInterrupted("interrupted; what was finished is saved. The same call continues.") from None
+        raise CallInterrupted(said) from None
 
 
 def _handle(handler: Handler) -> dict[signal.Signals, Handler | int | None]:

@@ -9,21 +9,22 @@ All raise `GepaLoopError`, of which `Interrupted` is a KeyboardInterrupt as well
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gepa_loop.api.guard import errors_of
 from gepa_loop.api.run import Run, load
 from gepa_loop.api.settings import Config, Prompt, flags_of, object_of, prompt_of, seeded
-from gepa_loop.errors import ConfigError, memory_fault
+from gepa_loop.errors import ConfigError
 from gepa_loop.program import tell, work
 from gepa_loop.show.caller import MUTE, PROGRAM, Caller
-from gepa_loop.signals import interrupted
 from gepa_loop.task.own import Task
 
 Pair = tuple[Prompt | None, "str | Path | Run | None"]
 """A prompt and an adapter, either None."""
+
+ENDED = "interrupted; what was finished is saved. The same call continues."
 
 
 def optimize(
@@ -48,7 +49,7 @@ def optimize(
         settings: Keys of the configuration, as `distill__lr=1e-4`.
     """
     own, caller = object_of(task), _caller(quiet)
-    with _errors():
+    with errors_of(ENDED):
         flags = flags_of(config, run_name, fresh, task, {**seeded(prompt), **settings})
         outcome = work.optimize(flags, own, caller)
         tell.tell_optimized(outcome, caller.results)
@@ -71,7 +72,7 @@ def distill(
         prompt: The teacher's, a text or a file.
     """
     own, caller = object_of(task), _caller(quiet)
-    with _errors():
+    with errors_of(ENDED):
         source, chosen = prompt_of(prompt)
         flags = flags_of(config, run_name, fresh, task, settings)
         outcome = work.distill(flags, chosen, source, own, caller)
@@ -91,7 +92,7 @@ def loop(
 ) -> Run:
     """Search prompts, distill each, keep the best student, and go on from it (`loop__rounds=3`); the arguments are those of `optimize`."""
     own, caller = object_of(task), _caller(quiet)
-    with _errors():
+    with errors_of(ENDED):
         flags = flags_of(config, run_name, fresh, task, {**seeded(prompt), **settings})
         outcome = work.loop(flags, own, caller)
         tell.tell_looped(outcome, caller.results)
@@ -115,14 +116,14 @@ def evaluate(
 
     Args:
         prompt: A text or a file; None is no prompt.
-        adapter: A folder, or a run with a student; None is the bare model.
+        adapter: An adapter's folder, or a run with a student: it, its name below ./runs, its folder or `last`; None is the bare model.
         split: `train`, `pareto`, `race`, `select` or `test`.
         against: A second prompt and adapter; `(None, None)` is the bare model.
     """
     from gepa_loop.stages.score import check_split
 
     own, caller = object_of(task), _caller(quiet)
-    with _errors():
+    with errors_of(ENDED):
         check_split(split, "split")
         pairs: Sequence[Pair] = [(prompt, adapter), *([] if against is None else [against])]
         subjects = [_subject(*pair) for pair in pairs]
@@ -134,9 +135,10 @@ def evaluate(
 
 def _subject(prompt: Prompt | None, adapter: str | Path | Run | None) -> Any:
     from gepa_loop.model.lora.files import read_adapter
+    from gepa_loop.serving.finished import student_at
     from gepa_loop.stages.score import Subject
 
-    folder = None if adapter is None else adapter.adapter if isinstance(adapter, Run) else Path(adapter)
+    folder = None if adapter is None else adapter.adapter if isinstance(adapter, Run) else student_at(adapter)
     if folder is None and adapter is not None:
         raise ConfigError(f"adapter = {adapter!r}: this run has no student", "Its report says why.")
     source, chosen = (None, None) if prompt is None else prompt_of(prompt)
@@ -146,15 +148,3 @@ def _subject(prompt: Prompt | None, adapter: str | Path | Run | None) -> Any:
 
 def _caller(quiet: bool) -> Caller:
     return MUTE if quiet else PROGRAM
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Ctrl-C, and memory that ran out, as errors of ours."""
-    try:
-        with interrupted():
-            yield
-    except (MemoryError, RuntimeError) as error:
-        if (fault := memory_fault(error)) is None:
-            raise
-        raise fault from error

@@ -10,7 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gepa_loop.errors import EnvironmentFault, RunDirectoryError
+from gepa_loop.api.guard import check_drawing, errors_of
+from gepa_loop.errors import ConfigError, EnvironmentFault, RunDirectoryError
+from gepa_loop.run.seeds import derive_seed
 
 if TYPE_CHECKING:
     import pandas
@@ -117,24 +119,43 @@ class Run:
         max_tokens: int | None = None,
         seed: int | None = None,
     ) -> list[str]:
-        """The student's replies, without a prompt, in one batch. The model stays in memory as long as this object does.
+        """The student's replies, without a prompt, `sampling.batch` of them at a time. The model stays in memory as long as this object does.
 
         Args:
             questions: Texts, or chats.
             temperature: 0 is greedy; None is that at which the run was decided.
             max_tokens: Of the longest reply; None is four times that of the run.
-            seed: Of sampled replies; None draws another one each time.
+            seed: Of sampled replies, from 0 on: each place in `questions` has another one made of it, so that a question that is
+                asked twice is drawn twice. None draws another seed each time.
 
         Raises:
-            ConfigError: The run's command makes no student.
+            ConfigError: An argument cannot be used, or the run's command makes no student.
             RunDirectoryError: The run has no student.
+            EnvironmentFault: There is not enough memory.
             ModelError: Model or adapter cannot be read.
             PromptError: A question does not fit the context.
+            CallInterrupted: Ctrl-C.
         """
+        check_drawing(temperature, max_tokens, seed)
+        if isinstance(questions, str):
+            raise ConfigError(f"questions = {questions!r}: a text, not a list of them", "Put it into a list.")
         chats = [_chat(one) for one in questions]
-        drawn = secrets.randbits(62) if seed is None else seed
-        sampling = self._finished.sampling(temperature, max_tokens)
-        return [reply.text for reply in self._talker.reply("student", chats, sampling, [drawn] * len(chats))]
+        if not chats:
+            return []
+        drawn = secrets.randbits(62) if seed is None else int(seed)
+        seeds = [derive_seed(drawn, place) for place in range(len(chats))]
+        with errors_of("interrupted; the replies so far are lost."):
+            sampling, rows = (
+                self._finished.sampling(temperature, max_tokens),
+                self._finished.config.sampling.batch,
+            )
+            return [
+                reply.text
+                for at in range(0, len(chats), rows)
+                for reply in self._talker.reply(
+                    "student", chats[at : at + rows], sampling, seeds[at : at + rows]
+                )
+            ]
 
     @cached_property
     def _finished(self) -> Finished:

@@ -8,8 +8,8 @@ from typing import Any
 
 from gepa_loop.command import Flags
 from gepa_loop.config.document import toml_text
-from gepa_loop.errors import ConfigError
-from gepa_loop.outside.files import looks_like_path
+from gepa_loop.errors import ConfigError, PromptError
+from gepa_loop.outside.files import found_at, looks_like_path
 from gepa_loop.task.own import Task
 from gepa_loop.task.prompts import Candidate, candidate, read_prompt
 
@@ -83,9 +83,17 @@ def prompt_of(prompt: Prompt) -> tuple[str, Candidate]:
     Raises:
         PromptError: It is empty, or cannot be read.
     """
-    if isinstance(prompt, Path) or looks_like_path(prompt):
-        return str(prompt), read_prompt(Path(prompt))
-    return "the call", candidate(prompt, "prompt")
+    if isinstance(prompt, Path):
+        return str(prompt), read_prompt(prompt)
+    if not looks_like_path(prompt):
+        return "the call", candidate(prompt, "prompt")
+    if not found_at(Path(prompt), Path.exists):
+        raise PromptError(
+            f"prompt = {prompt!r}: there is no such file",
+            "A word with a slash or a file extension, and a line that ends in .txt or .md, name a file. If it is meant as a text, end "
+            "it with a new line, which is dropped.",
+        )
+    return prompt, read_prompt(Path(prompt))
 
 
 def seeded(prompt: Prompt | None) -> dict[str, str]:

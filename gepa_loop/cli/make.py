@@ -104,14 +104,19 @@ def evaluate(
         Path | None, typer.Option("--prompt", metavar="FILE", help="A prompt; without it, none.")
     ] = None,
     adapter: Annotated[
-        Path | None, typer.Option("--adapter", metavar="DIR", help="A student; without it, the base.")
+        str | None,
+        typer.Option(
+            "--adapter",
+            metavar="DIR_OR_RUN",
+            help="An adapter, or a run with a student; without it, the base.",
+        ),
     ] = None,
     split: Annotated[str, typer.Option("--split", help="train, pareto, race, select or test.")] = "select",
     against: Annotated[
         str | None,
         typer.Option(
             "--against",
-            metavar="[FILE]:[DIR]",
+            metavar="[FILE]:[DIR_OR_RUN]",
             help="A second pair of prompt and adapter, either left empty; ':' is the bare base.",
         ),
     ] = None,
@@ -136,18 +141,20 @@ def evaluate(
 ) -> None:
     """Score a prompt and an adapter on a split, alone or paired against a second pair."""
     from gepa_loop.scores.conditions import read_conditions
+    from gepa_loop.serving.finished import student_at
     from gepa_loop.show.pipelines import tell_pipeline
     from gepa_loop.stages.score import Subject, check_split, subject
 
     check_split(split, "--split")
-    subjects: list[Subject] = [subject(prompt, adapter)]
+    subjects: list[Subject] = [subject(prompt, student_at(adapter) if adapter else None)]
     if against is not None:
         file, colon, folder = against.partition(":")
         if not colon:
             raise ConfigError(
-                f"--against {against}: not of the form [FILE]:[DIR]", "Example: --against prompts/prog2.txt:"
+                f"--against {against}: not of the form [FILE]:[DIR_OR_RUN]",
+                "Example: --against prompts/prog2.txt:",
             )
-        subjects.append(subject(Path(file) if file else None, Path(folder) if folder else None))
+        subjects.append(subject(Path(file) if file else None, student_at(folder) if folder else None))
     conditions = read_conditions(fail_if or (), [one.role for one in subjects])
     flags = Flags(config, sets or (), run_name, dry_run, fresh)
     caller = caller_of(json_file, quiet)

@@ -19,6 +19,7 @@ def report(run: RunArgument, json_file: JsonOption = None) -> None:
     """Write a finished run's report.html anew: the outcome of `distill`, `loop` or `sweep` as a page, to be sent to others."""
     from gepa_loop.run.find import run_folder
     from gepa_loop.session import shown
+    from gepa_loop.show.earlier import of_this_version
     from gepa_loop.show.report.read import has_page
     from gepa_loop.show.report.write import write_report
     from gepa_loop.show.sweep_report import write_sweep_report
@@ -28,7 +29,8 @@ def report(run: RunArgument, json_file: JsonOption = None) -> None:
         run, lambda path: has_page(path) or is_sweep(path), "Finished runs of `distill`, `loop` and `sweep`"
     )
     write = write_sweep_report if is_sweep(folder) else write_report
-    page = write(folder).resolve()
+    with of_this_version(folder.name):
+        page = write(folder).resolve()
     answer: ReportAnswer = {**run_head("report", folder), "page": str(page)}
     give(json_file, answer)
     to = reader(json_file)

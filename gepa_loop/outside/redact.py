@@ -50,4 +50,9 @@ def printable(text: str) -> str:
     if len(text) > LONGEST:
         half = LONGEST // 2
         text = f"{text[:half]} [... {len(text) - 2 * half:,} characters ...] {text[-half:]}"
+    return escaped(text)
+
+
+def escaped(text: str) -> str:
+    """A text with control characters, and those that turn the direction of what follows, as escapes."""
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

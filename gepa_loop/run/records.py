@@ -18,4 +18,5 @@ class EventRow(TypedDict):
     """One row for each thing that happened, the first when the run began. What else a row has depends on `event`."""
 
     event: str
-    """`start` (with the command and the facts of the data), `round`, `front`, `judge`, `questions` or `done`."""
+    """`start` (with the command, in `task` whether its items are of the `config` or of an `object` of a Python program, and the facts of the
+    data), `round`, `front`, `judge`, `questions` or `done`."""

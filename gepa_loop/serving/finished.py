@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError, GepaLoopError, RunDirectoryError
-from gepa_loop.outside.files import parse_json, read_file
+from gepa_loop.outside.files import found_at, parse_json, read_file
 from gepa_loop.run.files import read_json
-from gepa_loop.run.find import run_folder
+from gepa_loop.run.find import LAST, run_folder
 from gepa_loop.run.identity import read_manifest
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.sampling.canary import TEXTS
@@ -23,6 +23,9 @@ from gepa_loop.task.records import Messages
 
 LONGER = 4
 """Times `sampling.max_tokens` that a reply may have: a student ends its own, the bare model says more."""
+
+ADAPTER = "adapter_config.json"
+"""In a folder that is an adapter."""
 
 LARGEST = 2**26
 """Bytes of the largest result.json."""
@@ -65,7 +68,7 @@ def has_student(folder: Path) -> bool:
         return False
     if not isinstance(result, dict):
         return False
-    return isinstance(result.get("adapter"), str) or any(folder.glob("distill/*/adapter/adapter_config.json"))
+    return isinstance(result.get("adapter"), str) or any(folder.glob(f"distill/*/adapter/{ADAPTER}"))
 
 
 def read_finished(run: str) -> Finished:
@@ -107,6 +110,19 @@ def read_finished(run: str) -> Finished:
     return Finished(
         path, command, _config(path), str(identity["model.date"]), candidate, path / adapter, result
     )
+
+
+def student_at(place: str | Path) -> Path:
+    """The folder of an adapter, or where there is none, of the student of a run: a name below ./runs, the path of its folder, or `last`.
+
+    Raises:
+        ConfigError: It is a run of a command that makes no student.
+        RunDirectoryError: The run is not finished, has no student, or was written by another version.
+    """
+    folder = Path(place)
+    runs = (Path("runs") / folder, folder)
+    is_run = str(place) == LAST or any(found_at(one / "manifest.json") for one in runs)
+    return read_finished(str(place)).adapter if is_run and not found_at(folder / ADAPTER) else folder
 
 
 def _config(path: Path) -> Config:

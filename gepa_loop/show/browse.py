@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gepa_loop.optimize.records import CandidateRow, CostRecord, FrontRow, SearchRecord, SpentRecord, Status
+from gepa_loop.outside.redact import escaped
 from gepa_loop.scores.numbers import decimal, gain_text, items_text, p_sentence, p_text, score_text
 from gepa_loop.scores.records import DifferenceRecord
 from gepa_loop.show.names import named, nickname
@@ -79,7 +80,7 @@ def print_all(search: Search, console: Console) -> None:
 
 
 def print_candidate(search: Search, row: CandidateRow, console: Console) -> None:
-    """Where a candidate came from, its scores and costs, and its text as it is."""
+    """Where a candidate came from, its scores and costs, and its text, but for control characters as it is."""
     console.print(Text(f"candidate {named(row['id'])} of {search.name}: {row['status']}", "bold"))
     names = ["#", "id", "made from", "tokens", "pareto", "status", "how it was made"]
     steps: list[list[str | Text]] = [
@@ -91,7 +92,7 @@ def print_candidate(search: Search, row: CandidateRow, console: Console) -> None
     for name, fact in _facts(search, row):
         console.print(Text.assemble((f"{name:<12}", "dim"), fact))
     console.print(Text("\ntext", "bold"))
-    console.file.write(row["text"] + "\n")
+    console.file.write(escaped(row["text"]) + "\n")
 
 
 def print_comparison(old: CandidateRow, new: CandidateRow, console: Console) -> None:

@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import html
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from gepa_loop.errors import RunDirectoryError
 from gepa_loop.outside.redact import redacted
 from gepa_loop.run.files import read_json, read_record, write_text
-from gepa_loop.scores.numbers import decimal, p_text
+from gepa_loop.scores.numbers import decimal, p_sentence, p_text
 from gepa_loop.scores.over_seeds import LEAST
 from gepa_loop.scores.records import OverSeedsRecord
-from gepa_loop.show.report.figures import UNSAFE
+from gepa_loop.show.report.charts import Chart
+from gepa_loop.show.report.figures import (
+    Points,
+    Role,
+    nats,
+    nats_figure,
+    nats_line,
+    score_figure,
+    score_line,
+    thin_line,
+)
 from gepa_loop.show.report.write import FILE, part, policy, render
 from gepa_loop.stages.cells import Cell, Curve, cells_of
+from gepa_loop.stages.grid import is_sweep
 from gepa_loop.sweep import CellRecord, SweepRecord
 
-LEVEL = 0.05
-HEIGHT = 260
-"""Pixels of a figure."""
 
-
-@dataclass(frozen=True)
-class Chart:
-    """A figure and its numbers, as the macro `chart` of pages has them."""
-
-    title: str
-    about: str
-    figure: str
-    """JSON that can stand within a page."""
-    head: list[str]
-    rows: list[list[str]]
+def has_sweep_page(run: Path) -> bool:
+    """Whether a run is a finished sweep, as far as its files tell."""
+    return is_sweep(run) and (run / "result.json").exists()
 
 
 def write_sweep_report(run: Path) -> Path:
@@ -45,42 +46,71 @@ def write_sweep_report(run: Path) -> Path:
         RunDirectoryError: It is not finished, or a file of it cannot be read.
         EnvironmentFault: The page cannot be written.
     """
+    write_text(run / FILE, sweep_page(run))
+    return run / FILE
+
+
+def sweep_page(run: Path) -> str:
+    """The page of a sweep.
+
+    Raises:
+        RunDirectoryError: It is not finished, or a file of it cannot be read.
+    """
     from plotly.offline import get_plotlyjs
 
-    if not (run / "result.json").exists():
-        raise RunDirectoryError(f"{run} is not finished", f"See `gepa-loop runs cells {run.name}`.")
+    name = run.resolve().name
+    if not has_sweep_page(run):
+        raise RunDirectoryError(f"{run} is not finished", f"See `gepa-loop runs cells {name}`.")
     result = read_record(run / "result.json", SweepRecord)
     # One that was asked for more since then has further seeds.
     cells = [cell for cell in cells_of(run) if cell.seed in result["seeds"]]
-    plotly, script = get_plotlyjs(), part("report/charts.js")
-    page = render(
+    plotly, script = get_plotlyjs(), sweep_script()
+    text = render(
         "report/sweep.html.j2",
-        run=run.name,
+        run=name,
         result=result,
-        verdict=verdict(result),
+        verdict=verdict(result, level_of(run)),
         rows=[_row(cell) for cell in result["cells"]],
         untrained=_untrained(result),
         charts=charts(result, cells),
         least=LEAST,
-        config=redacted(json.dumps(read_json(run / "config.json", dict[str, Any]), indent=2)),
+        config=redacted(json.dumps(_config(run), indent=2)),
         policy=policy(plotly, script),
         plotly=plotly,
         script=script,
         style=part("report/style.css"),
     )
-    write_text(run / FILE, page)
-    return run / FILE
+    # What is half of a surrogate pair cannot be written.
+    return text.encode("utf-8", "replace").decode()
 
 
-def verdict(result: SweepRecord) -> str:
-    """What the sweep claims, in a sentence: of cells whose difference is told from 0 over seeds, and of no others."""
+def sweep_script() -> str:
+    """What a sweep's page runs besides plotly.js: its charts' colours."""
+    return part("report/charts.js")
+
+
+def level_of(run: Path) -> float:
+    """The level at which a sweep claims that a cell differs: `loop.alpha` of its configuration.
+
+    Raises:
+        RunDirectoryError: The configuration is not as it was written.
+    """
+    return float(_config(run)["loop"]["alpha"])
+
+
+def _config(run: Path) -> dict[str, Any]:
+    return read_json(run / "config.json", dict[str, Any])
+
+
+def verdict(result: SweepRecord, level: float) -> str:
+    """What the sweep claims, in a sentence: of cells whose difference is told from 0 over seeds at a level, and of no others."""
     seeds, baseline = len(result["seeds"]), result["baseline"]
     if seeds < LEAST:
         return f"Nothing is claimed: {seeds} training {'seed' if seeds == 1 else 'seeds'} cannot tell recipes apart"
     found = [
-        f"{cell['cell']} is {'better' if gap['mean'] > 0 else 'worse'} than {baseline} ({decimal(gap['mean'], '+')}, p {p_text(gap['p'])})"
+        f"{cell['cell']} is {'better' if gap['mean'] > 0 else 'worse'} than {baseline} ({decimal(gap['mean'], '+')}, {p_sentence(gap['p'])})"
         for cell in result["cells"]
-        if (gap := cell["difference"]) is not None and gap["p"] is not None and gap["p"] < LEVEL
+        if (gap := cell["difference"]) is not None and gap["p"] is not None and gap["p"] < level
     ]
     return "; ".join(found) or f"No cell can be told from {baseline} by {seeds} training seeds"
 
@@ -112,21 +142,45 @@ def _untrained(result: SweepRecord) -> list[str]:
     return found
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """A quantity that has curves."""
+
+    name: str
+    of: Callable[[Cell], Curve]
+    line: Callable[[str, Points, Role, int], Any]
+    say: Callable[[float], str]
+    figure: Callable[..., str]
+    """From its lines, and with `most` the largest value of all cells."""
+
+
+KINDS = (
+    _Kind(
+        "held-out score",
+        attrgetter("held_out"),
+        score_line,
+        decimal,
+        partial(score_figure, title="held-out score"),
+    ),
+    _Kind("KL(student || teacher)", attrgetter("kl"), nats_line, nats, nats_figure),
+)
+
+
 def charts(result: SweepRecord, cells: Sequence[Cell]) -> list[Chart]:
     """Two of each cell, each with the mean over seeds, every seed and the baseline's mean; those of one kind have one axis."""
-    top = max((value for cell in cells for value in cell.held_out.values()), default=0.0) or 1.0
-    most = max((value for cell in cells for value in cell.kl.values()), default=0.0) or 1.0
+    most = [max((v for cell in cells for v in kind.of(cell).values()), default=0.0) for kind in KINDS]
     base = [cell for cell in cells if cell.name == result["baseline"]]
-    found = []
-    for name in (one["cell"] for one in result["cells"]):
-        own = [cell for cell in cells if cell.name == name]
-        for about, curves, of_base, end in (
-            ("held-out score", [c.held_out for c in own], [c.held_out for c in base], top),
-            ("KL(student || teacher)", [c.kl for c in own], [c.kl for c in base], most),
-        ):
-            others = None if name == result["baseline"] else mean_curve(of_base)
-            found.append(_chart(f"{name}: {about}", [c.seed for c in own], curves, others, end))
-    return found
+    return [
+        _chart(
+            f"{name}: {kind.name}",
+            kind,
+            [cell for cell in cells if cell.name == name],
+            [] if name == result["baseline"] else base,
+            largest,
+        )
+        for name in (one["cell"] for one in result["cells"])
+        for kind, largest in zip(KINDS, most, strict=True)
+    ]
 
 
 def mean_curve(curves: Sequence[Curve]) -> dict[int, float]:
@@ -135,52 +189,23 @@ def mean_curve(curves: Sequence[Curve]) -> dict[int, float]:
     return {step: statistics.fmean(curve[step] for curve in curves) for step in sorted(steps)}
 
 
-def _chart(
-    title: str, seeds: Sequence[int], curves: Sequence[Curve], baseline: Curve | None, top: float
-) -> Chart:
-    import plotly.graph_objects as go
-
+def _chart(title: str, kind: _Kind, own: Sequence[Cell], baseline: Sequence[Cell], largest: float) -> Chart:
+    curves = [kind.of(cell) for cell in own]
     mean = mean_curve(curves)
-    traces = [
-        _line(f"seed {seed}", curve, "accent", 1.0, "dot") for seed, curve in zip(seeds, curves, strict=True)
-    ]
-    if baseline is not None:
-        traces.append(_line("baseline, mean", baseline, "other", 2.0, "dash"))
-    traces.append(_line("mean over seeds", mean, "accent", 3.0, "solid"))
-    figure = go.Figure(traces)
-    figure.update_layout(
-        template="none",
-        height=HEIGHT,
-        margin={"l": 52, "r": 12, "t": 12, "b": 44},
-        showlegend=True,
-        legend={"orientation": "h", "y": -0.34, "x": 0},
-        hovermode="closest",
-    )
-    figure.update_xaxes(title_text="step", rangemode="tozero", zeroline=False, automargin=True)
-    figure.update_yaxes(range=[-0.03 * top, 1.04 * top], zeroline=False, automargin=True, nticks=6)
+    traces = [thin_line(f"seed {cell.seed}", _points(kind.of(cell)), "accent", kind.say) for cell in own]
+    if baseline:
+        others = mean_curve([kind.of(cell) for cell in baseline])
+        traces.append(kind.line("baseline, mean", _points(others), "other", 1))
+    traces.append(kind.line("mean over seeds", _points(mean), "accent", 0))
     steps = sorted({step for curve in curves for step in curve})
-    rows = [
-        [str(step), _told(mean.get(step)), *(_told(curve.get(step)) for curve in curves)] for step in steps
-    ]
-    head = ["step", "mean", *(f"seed {seed}" for seed in seeds)]
-    about = f"{title}, by step: the mean over {len(seeds)} seeds, and each of them"
-    return Chart(title, about, figure.to_json().translate(UNSAFE), head, rows)
-
-
-def _told(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-def _line(name: str, curve: Curve, role: str, width: float, dash: str) -> Any:
-    import plotly.graph_objects as go
-
-    return go.Scatter(
-        x=list(curve),
-        y=list(curve.values()),
-        name=html.escape(name),
-        mode="lines+markers" if len(curve) == 1 else "lines",
-        line={"dash": dash, "width": width},
-        meta={"role": role},
-        text=[_told(value) for value in curve.values()],
-        hovertemplate="step %{x}: %{text}<extra>%{fullData.name}</extra>",
+    rows = tuple(
+        (str(step), *(kind.say(curve[step]) if step in curve else "" for curve in (mean, *curves)))
+        for step in steps
     )
+    about = f"{title}, by step: the mean over {len(own)} seeds, and each of them"
+    head = ("step", "mean", *(f"seed {cell.seed}" for cell in own))
+    return Chart(title, about, kind.figure(traces, most=largest), head, rows)
+
+
+def _points(curve: Curve) -> Points:
+    return list(curve.items())

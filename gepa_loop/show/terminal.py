@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from gepa_loop.errors import EnvironmentFault
-from gepa_loop.outside.redact import printable
+from gepa_loop.outside.redact import escaped, printable
 
 CLOSED = 141
 """Exit code of a program whose reader is gone, as shells give it for SIGPIPE."""
 
 
 class Terminal(Console):
-    """Prints texts through `printable`, and without rich's markup unless `markup=True` asks for it."""
+    """Prints texts through `printable`, what else is printed with control characters as escapes, and no markup unless `markup=True`
+    asks for it."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(*(printable(one) if isinstance(one, str) else one for one in objects), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Texts, tables and whatever they hold: all of them become segments here."""
+        for segment in super().render(renderable, options):
+            # rich's own, as to move the cursor, are marked as such.
+            yield segment if segment.control else Segment(escaped(segment.text), segment.style)
 
     def on_broken_pipe(self) -> None:
         """Quietly, as `| head` expects."""

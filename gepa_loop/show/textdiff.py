@@ -12,12 +12,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gepa_loop.outside.redact import escaped
+
 SIDE_BY_SIDE = 100
 """Columns from which a terminal gets the texts side by side."""
 CONTEXT = 3
 """Equal lines shown around a change."""
 ALIKE = 0.5
 """Share of equal words from which two lines are one line that was changed."""
+MOST = 400
+"""Words, spaces and signs of lines that are compared word by word, and sentences of a line: the time grows with their third power."""
+WORD = re.compile(r"\w+|\s+|[^\w\s]")
+SENTENCE = re.compile(r".+?(?:[.!?]\s+|[。！？]|\Z)", re.DOTALL)
 STYLES = {"-": "red", "+": "green", "@": "cyan"}
 
 
@@ -33,7 +39,7 @@ def print_diff(old: str, new: str, titles: tuple[str, str], console: Console) ->
             style = "bold" if line.startswith(("--- ", "+++ ")) else STYLES.get(line[:1], "")
             console.print(Text(line, style))
         else:
-            console.file.write(line + "\n")
+            console.file.write(escaped(line) + "\n")
 
 
 def _side_by_side(before: list[str], after: list[str], titles: tuple[str, str]) -> Table:
@@ -56,7 +62,7 @@ def line_pairs(
 
     Of a pair one is None where the other has no counterpart; None instead of a pair is equal lines that are left out.
     """
-    matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
+    matcher = difflib.SequenceMatcher(_blank, before, after, autojunk=False)
     for number, group in enumerate(matcher.get_grouped_opcodes(CONTEXT)):
         if number:
             yield None
@@ -89,13 +95,41 @@ def _words(left: str, right: str) -> tuple[Text, Text]:
 def word_spans(left: str, right: str) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Where the words of two lines differ, in each; nowhere where they are not one line that was changed."""
     found: tuple[list[tuple[int, int]], list[tuple[int, int]]] = [], []
-    before, after = (re.findall(r"\w+|\s+|[^\w\s]", line) for line in (left, right))
-    matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
-    if matcher.ratio() < ALIKE:
-        return found
-    for kind, i, j, k, m in matcher.get_opcodes():
-        if kind != "equal":
-            for spans, words, start, end in ((found[0], before, i, j), (found[1], after, k, m)):
-                at = len("".join(words[:start]))
+    equal = total = 0
+    starts = 0, 0
+    for pair in _sentences(left, right):
+        before, after = (WORD.findall(text) for text in pair)
+        total += len(before) + len(after)
+        for kind, i, j, k, m in _changes(before, after):
+            if kind == "equal":
+                equal += 2 * (j - i)
+                continue
+            for spans, words, begin, start, end in zip(
+                found, (before, after), starts, (i, k), (j, m), strict=True
+            ):
+                at = begin + len("".join(words[:start]))
                 spans.append((at, at + len("".join(words[start:end]))))
-    return found
+        starts = starts[0] + len(pair[0]), starts[1] + len(pair[1])
+    return found if equal >= ALIKE * total else ([], [])
+
+
+def _sentences(left: str, right: str) -> Iterator[tuple[str, str]]:
+    """Parts of two lines whose words are compared: of short lines all, of long ones sentence by sentence; "" has no counterpart."""
+    if max(len(WORD.findall(line)) for line in (left, right)) <= MOST:
+        yield left, right
+        return
+    before, after = SENTENCE.findall(left), SENTENCE.findall(right)
+    for _, i, j, k, m in _changes(before, after):
+        yield from zip_longest(before[i:j], after[k:m], fillvalue="")
+
+
+def _changes(before: Sequence[str], after: Sequence[str]) -> Sequence[tuple[str, int, int, int, int]]:
+    """difflib's opcodes; of more than `MOST` parts, that all were replaced."""
+    if before != after and max(len(before), len(after)) > MOST:
+        return [("replace", 0, len(before), 0, len(after))]
+    return difflib.SequenceMatcher(_blank, before, after, autojunk=False).get_opcodes()
+
+
+def _blank(part: str) -> bool:
+    """Blank lines and spaces are compared beside what is equal alone: they make any two texts alike, and there are many of them."""
+    return not part or part.isspace()

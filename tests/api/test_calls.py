@@ -12,7 +12,17 @@ import pytest
 
 import gepa_loop
 from gepa_loop.cli import run as command
-from gepa_loop.errors import ConfigError, EnvironmentFault, Interrupted, RunDirectoryError, TaskError
+from gepa_loop.errors import (
+    ConfigError,
+    EnvironmentFault,
+    Interrupted,
+    ModelError,
+    RunDirectoryError,
+    TaskError,
+)
+from gepa_loop.show.report.about import commands, config_text
+from gepa_loop.show.report.read import read_told
+from gepa_loop.task.prompts import candidate
 
 SMALL = {"distill__steps": 2, "distill__check_every": 2, "task__splits__test": 8}
 
@@ -60,7 +70,7 @@ SMALL_OF_RUN = {"distill__steps": 2, "task__splits__test": 8}
 
 
 def test_beside_a_running_loop_with_a_task_of_coroutines_and_nothing_is_printed(
-    capfd: pytest.CaptureFixture[str],
+    distilled: gepa_loop.Run, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async def cell() -> gepa_loop.Run:
         return gepa_loop.distill("smoke", prompt="Go north.", task=Desks(), run_name="n", quiet=True, **SMALL)
@@ -71,6 +81,17 @@ def test_beside_a_running_loop_with_a_task_of_coroutines_and_nothing_is_printed(
     rows = run.rows()
     assert rows[rows.file.str.startswith("test/")].feedback.str.contains(r"Ticket \d+ goes north\.").all()
     assert run("Ticket 3", max_tokens=2, seed=0) == run("Ticket 3", max_tokens=2, seed=0)
+    # The page's way to make it again is a call, as no command finds the object.
+    told, file = read_told(run.path), f"runs/n/prompts/{candidate('Go north.', '').id}.txt"
+    first = commands(told)[0]
+    assert first.line == f"gepa_loop.distill('gepa-loop.toml', prompt='{file}', task=task, run_name='again')"
+    assert "object of a Python program" in first.about and first.line in (
+        run.path / "report.html"
+    ).read_text().replace("&#39;", "'")
+    Path("gepa-loop.toml").write_text(config_text(told)[0])
+    again = gepa_loop.distill("gepa-loop.toml", prompt=file, task=Desks(), run_name="again", quiet=True)
+    assert again.result["greedy"] == run.result["greedy"]
+    assert commands(read_told(distilled.path))[0].line.startswith("gepa-loop distill --prompt ")
 
 
 def test_in_threads_of_their_own_and_signals_are_left_alone() -> None:
@@ -109,6 +130,10 @@ def test_a_loop_and_an_evaluation(distilled: gepa_loop.Run, capfd: pytest.Captur
     )
     assert capfd.readouterr() == ("", "")
     ids = [one["id"] for one in scored.result["subjects"]]
+    # A run's folder, its name and an adapter's folder are the same student.
+    for adapter in (distilled.path, str(distilled.adapter)):
+        same = gepa_loop.evaluate("smoke", adapter=adapter, run_name="same", fresh=True, quiet=True)
+        assert [one["id"] for one in same.result["subjects"]] == ids[:1]
     assert ids[0].startswith("none+") and ids[1].endswith("+base") and scored.result["split"] == "select"
     assert scored.prompt == "" and scored.adapter is None
     prompted = gepa_loop.evaluate(
@@ -117,6 +142,10 @@ def test_a_loop_and_an_evaluation(distilled: gepa_loop.Run, capfd: pytest.Captur
     assert prompted.prompt == "Say it." and prompted.result["difference"] is None
     with pytest.raises(ConfigError, match="this run has no student"):
         gepa_loop.evaluate("smoke", adapter=looped)
+    with pytest.raises(RunDirectoryError, match="run l has no student"):
+        gepa_loop.evaluate("smoke", adapter="l")
+    with pytest.raises(ModelError, match="no adapter can be read there"):
+        gepa_loop.evaluate("smoke", adapter="nowhere")
 
 
 def test_what_is_wrong_is_an_error_of_ours_and_writes_nothing(tmp_path: Path) -> None:

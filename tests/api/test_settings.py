@@ -97,6 +97,13 @@ def test_a_prompt_is_a_text_or_a_file(tmp_path: Path) -> None:
     for wrong in (tmp_path / "none", "none.txt", "  "):
         with pytest.raises(PromptError):
             prompt_of(wrong)
+    for text in ("yes/no", "and/or."):
+        with pytest.raises(PromptError, match=f"prompt = '{text}': there is no such file") as caught:
+            prompt_of(text)
+        assert "end it with a new line" in caught.value.hint
+        assert prompt_of(f"{text}\n")[1].text == text
+    with pytest.raises(PromptError, match="it is a folder"):
+        prompt_of(str(tmp_path))
     assert seeded(None) == {}
     assert _config(**seeded("A text.")).optimize.seed_prompt == "A text."
     for one in (file, str(file)):

@@ -220,6 +220,9 @@ def test_distill_and_evaluate(here: Here, tmp_path: Path) -> None:
     assert written["decides"] == "sampled" and written["subjects"] == written["sampled"]["subjects"]
     files = [path.name for path in (tmp_path / "runs" / "e" / "evaluate").iterdir()]
     assert len(files) == 4 and sum(name.endswith("_greedy.jsonl") for name in files) == 2
+    here(tmp_path, "evaluate", "--adapter", "d", "--against", ":runs/d", *smoke, "named")
+    named = json.loads((tmp_path / "runs" / "named" / "result.json").read_text())
+    assert [one["id"] for one in named["subjects"]] == [written["subjects"][0]["id"]] * 2
 
 
 def test_a_full_disk_is_an_error_and_the_same_command_continues(finished: Path, tmp_path: Path) -> None:

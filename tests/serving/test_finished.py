@@ -12,7 +12,7 @@ import pytest
 from gepa_loop.errors import ConfigError, RunDirectoryError
 from gepa_loop.run.files import write_json
 from gepa_loop.run.find import all_runs, run_folder
-from gepa_loop.serving.finished import has_student, read_finished
+from gepa_loop.serving.finished import has_student, read_finished, student_at
 
 
 def test_a_run_by_name_by_path_and_the_last_one(
@@ -44,6 +44,19 @@ def test_a_finished_distillation(place: Path, monkeypatch: pytest.MonkeyPatch) -
         assert found.day == json.loads((place / "runs/d/manifest.json").read_text())["identity"]["model.date"]
 
 
+def test_a_student_is_named_by_its_folder_or_by_its_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    (adapter,) = Path("runs/d/distill").glob("*/adapter")
+    for name in ("d", "runs/d", place / "runs" / "d", "last"):
+        assert student_at(name).resolve() == adapter.resolve()
+    # What is an adapter stays one, and what is neither is told by whoever reads it.
+    assert student_at(adapter) == adapter and student_at("nowhere") == Path("nowhere")
+    (place / "d").mkdir()
+    (place / "d" / "adapter_config.json").write_text("{}")
+    assert student_at("d") == Path("d")
+    shutil.rmtree(place / "d")
+
+
 def test_runs_without_a_student(place: Path, tmp_path: Path) -> None:
     def copied(name: str) -> Path:
         shutil.copytree(place / "runs" / "d", tmp_path / name)
@@ -58,8 +71,9 @@ def test_runs_without_a_student(place: Path, tmp_path: Path) -> None:
     manifest.pop("check")
     manifest["identity"]["command"] = "optimize"
     write_json(other / "manifest.json", manifest)
-    with pytest.raises(ConfigError, match="run other is one of `optimize`, which makes no student"):
-        read_finished(str(other))
+    for read in (read_finished, student_at):
+        with pytest.raises(ConfigError, match="run other is one of `optimize`, which makes no student"):
+            read(str(other))
     lost = copied("lost")
     manifest["identity"]["command"] = "loop"
     write_json(lost / "manifest.json", manifest)

@@ -388,7 +388,18 @@ def test_a_diff_leaves_out_what_is_far_from_a_change() -> None:
 def test_a_line_separator_is_no_line_end(here: Path, prompts: Prompts) -> None:
     rows = [{**ROWS[0], "text": "a\u2028b"}, {**ROWS[2], "text": "a\u2028c"}]
     write_jsonl(here / "runs/r/optimize/candidates.jsonl", rows)
-    assert prompts("diff", "r", "seed", FIRST).endswith("\n-a\u2028b\n+a\u2028c\n")
+    assert prompts("diff", "r", "seed", FIRST).endswith("\n-a\\u2028b\n+a\\u2028c\n")
+
+
+def test_what_steers_a_terminal_is_shown_as_escapes(here: Path, prompts: Prompts) -> None:
+    title = "\x1b]0;OWNED\x07"
+    held = {**NONE, "reason": f"control character {title}", "how": f"rewrite {title}", "status": "refused"}
+    rows = [ROWS[0], row(1, FIRST, f"One\n{title}\ntwo", [SEED], **unscored(**held))]
+    write_jsonl(here / "runs/r/optimize/candidates.jsonl", rows)
+    for words in (["list", "r", "--all"], ["show", "r", FIRST], ["diff", "r", "seed", FIRST]):
+        found = prompts(*words)
+        assert "\\x1b]0;OWNED" in found and "\x1b" not in found and "\x07" not in found, found
+    assert prompts("show", "r", FIRST, "--text") == f"One\n{title}\ntwo\n"
 
 
 @pytest.mark.parametrize(

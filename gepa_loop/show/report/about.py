@@ -93,19 +93,7 @@ def config_text(told: Told) -> tuple[str, bool]:
 def commands(told: Told) -> list[Command]:
     """What can be typed next; for this run by its name below runs/."""
     name = shlex.quote(told.name)
-    prompt = shlex.quote(f"runs/{told.name}/{told.prompt.relative_to(told.path)}")
-    start = f"gepa-loop {told.command}"
-    if told.command == "distill":
-        start += f" --prompt {prompt}"
-    again = Command(
-        f"{start} --config {CONFIG} --run-name again",
-        f"Make it again, with the configuration below saved as {CONFIG}.",
-    )
-    found = [again]
-    if told.command == "loop" and told.rounds[-1]["ended"] is None:
-        rounds = len(told.rounds) + 1
-        line = f"{start} --config {CONFIG} --run-name {name} --rounds {rounds}"
-        found.append(Command(line, "Go on from it, a round further."))
+    found = list(_again(told, f"runs/{told.name}/{told.prompt.relative_to(told.path)}"))
     if told.adapter is None:
         found.append(Command(f"gepa-loop prompts list {name}", "The prompts that the search handed on."))
         return found
@@ -120,3 +108,30 @@ def commands(told: Told) -> list[Command]:
             "A PEFT adapter, merged weights and GGUF, with a card and a check.",
         ),
     ]
+
+
+def _again(told: Told, prompt: str) -> Iterator[Command]:
+    """What makes the run again, and a loop's next round; `prompt` is the file of a distillation's."""
+    rounds = len(told.rounds) + 1
+    further = told.command == "loop" and told.rounds[-1]["ended"] is None
+    if told.start.get("task") == "object":
+        source = f", prompt={prompt!r}" if told.command == "distill" else ""
+        call = f"gepa_loop.{told.command}({CONFIG!r}{source}, task=task"
+        yield Command(
+            f"{call}, run_name='again')",
+            f"Make it again: its task is an object of a Python program, which alone can make it. Call it with the same `task`, and with the "
+            f"configuration below saved as {CONFIG}.",
+        )
+        if further:
+            yield Command(
+                f"{call}, run_name={told.name!r}, loop__rounds={rounds})", "Go on from it, a round further."
+            )
+        return
+    source = f" --prompt {shlex.quote(prompt)}" if told.command == "distill" else ""
+    start = f"gepa-loop {told.command}{source} --config {CONFIG}"
+    yield Command(
+        f"{start} --run-name again", f"Make it again, with the configuration below saved as {CONFIG}."
+    )
+    if further:
+        line = f"{start} --run-name {shlex.quote(told.name)} --rounds {rounds}"
+        yield Command(line, "Go on from it, a round further.")

@@ -6,7 +6,7 @@ Names are escaped, as plotly.js reads some tags in them.
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from gepa_loop.scores.numbers import decimal
@@ -46,19 +46,19 @@ def nats_line(name: str, points: Points, role: Role, number: int) -> Any:
     return _line(name, points, role, number, [nats(value) for _, value in points])
 
 
-def thin_line(name: str, points: Points, role: Role) -> Any:
-    """Divergences of every step, behind the others."""
+def thin_line(name: str, points: Points, role: Role, say: Callable[[float], str] = nats) -> Any:
+    """Values behind the others, by default divergences of every step; `say` prints one."""
     import plotly.graph_objects as go
 
     return go.Scatter(
         x=[step for step, _ in points],
         y=[value for _, value in points],
         name=html.escape(name),
-        mode="lines",
+        mode="lines" if len(points) > 1 else "markers",
         showlegend=False,
         line={"dash": "dot", "width": 1.5},
         meta={"role": role},
-        text=[nats(value) for _, value in points],
+        text=[say(value) for _, value in points],
         hovertemplate=HOVER,
     )
 
@@ -73,9 +73,11 @@ def crosses(name: str, points: Points) -> Any:
     return _marks(name, points, "warn", "x-thin-open", 12)
 
 
-def score_figure(traces: Sequence[Any], title: str) -> str:
-    """Scores by step, from 0 on, as JSON that can stand within a page."""
-    top = top_of(max((value for trace in traces for value in trace.y), default=1.0))
+def score_figure(traces: Sequence[Any], title: str, most: float | None = None) -> str:
+    """Scores by step, from 0 to what holds `most`, by default the largest of them, as JSON that can stand within a page."""
+    if most is None:
+        most = max((value for trace in traces for value in trace.y), default=1.0)
+    top = top_of(most)
     ticks = score_ticks(top)
     axis = {
         "range": [-0.03 * top, 1.04 * top],  # a line along the edge is not cut in half
@@ -85,9 +87,10 @@ def score_figure(traces: Sequence[Any], title: str) -> str:
     return _figure(traces, title, axis)
 
 
-def nats_figure(traces: Sequence[Any]) -> str:
-    """Divergences by step, from 0 on, as JSON that can stand within a page."""
-    return _figure(traces, "nats a token", {"rangemode": "tozero", "nticks": 6})
+def nats_figure(traces: Sequence[Any], most: float | None = None) -> str:
+    """Divergences by step, from 0 on and to `most` where there is one, as JSON that can stand within a page."""
+    end = {"range": [-0.03 * most, 1.04 * most]} if most else {"rangemode": "tozero"}
+    return _figure(traces, "nats a token", {**end, "nticks": 6})
 
 
 def _line(name: str, points: Points, role: Role, number: int, texts: Sequence[str]) -> Any:

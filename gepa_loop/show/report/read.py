@@ -28,10 +28,10 @@ Key = Literal["base", "prompted", "student", "student_prompted"]
 Gap = Literal["prompted_minus_base", "student_minus_base", "student_minus_prompted"]
 INSTEAD = {
     "optimize": "`gepa-loop prompts list {name}` shows its prompts",
-    "evaluate": "its result.json has the scores, and `gepa-loop runs` shows them",
-    "sweep": "its result.json compares the cells",
+    "evaluate": "its result.json has the scores, and `gepa-loop runs list` shows them",
+    "sweep": "`gepa-loop report {name}` writes a page of its own, which `gepa-loop view` shows as well",
 }
-"""What there is of runs that have no page."""
+"""What there is of other runs."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def has_page(folder: Path) -> bool:
 
 
 def read_told(folder: Path) -> Told:
-    """A finished run of `distill` or `loop`.
+    """A finished run of `distill` or `loop`, without a look at the files that its record lists: `check_told`.
 
     Raises:
         ConfigError: It is a run of another command.
@@ -180,8 +180,8 @@ def read_told(folder: Path) -> Told:
     if command not in ("distill", "loop"):
         there = INSTEAD.get(command, "").format(name=name)
         raise ConfigError(
-            f"run {name} is one of `{command}`, and pages are made of `distill` and `loop`",
-            f"{there[:1].upper()}{there[1:]}." if there else "`gepa-loop runs` lists what there is.",
+            f"run {name} is one of `{command}`, and this is a page of `distill` and `loop`",
+            f"{there[:1].upper()}{there[1:]}." if there else "`gepa-loop runs list` has what there is.",
         )
     if not (folder / "result.json").exists():
         there = _there(folder)
@@ -205,7 +205,7 @@ def read_told(folder: Path) -> Told:
         shares = {way: kept[way]["internalisation"] for way in WAYS}
         result: Mapping[str, Any] = kept
     else:
-        found = read_record(folder / "result.json", LoopRecord)
+        found = read_json(folder / "result.json", LoopRecord)
         last = next((r for r in reversed(found["rounds"]) if r["winner"]), found["rounds"][-1])
         on = ground(found["rounds"])
         asked = "with the prompt" if on == "base" else f"{on} with the prompt"
@@ -230,6 +230,16 @@ def read_told(folder: Path) -> Told:
         adapter,
         shares,
     )
+
+
+def check_told(told: Told) -> None:
+    """Compare the files that a run's record lists, whole adapters among them, with their sums.
+
+    Raises:
+        RunDirectoryError: One is not as it was written.
+    """
+    if told.command == "loop":
+        read_record(told.path / "result.json", LoopRecord)
 
 
 def _there(folder: Path) -> str:

@@ -16,7 +16,7 @@ from gepa_loop.show.names import nickname
 from gepa_loop.show.report.about import commands, config_text, took, versions
 from gepa_loop.show.report.groups import group
 from gepa_loop.show.report.items import items_json, marks, read_shown
-from gepa_loop.show.report.read import Told, read_told
+from gepa_loop.show.report.read import Told, check_told, read_told
 from gepa_loop.show.report.rounds import stages
 from gepa_loop.show.report.teacher import teacher_name
 from gepa_loop.show.report.third import cost_and_break_even
@@ -34,7 +34,9 @@ def write_report(run: Path) -> Path:
         RunDirectoryError: It is not finished, or a file of it cannot be read.
         EnvironmentFault: The page cannot be written.
     """
-    write_text(run / FILE, page(read_told(run)))
+    told = read_told(run)
+    check_told(told)
+    write_text(run / FILE, page(told))
     return run / FILE
 
 

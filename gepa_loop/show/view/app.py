@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 from gepa_loop.errors import ConfigError, GepaLoopError
 from gepa_loop.outside.redact import printable
-from gepa_loop.show.report.read import Told, read_told
+from gepa_loop.show.earlier import of_this_version
+from gepa_loop.show.report.read import Told, check_told, read_told
 from gepa_loop.show.report.write import page, page_script, part, policy, render
-from gepa_loop.show.view.compare import compare
+from gepa_loop.show.sweep_report import sweep_page, sweep_script
+from gepa_loop.show.view.compare import compare, of_one_task
 from gepa_loop.show.view.listing import listed, runs_of
+from gepa_loop.stages.grid import is_sweep
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -45,12 +48,17 @@ class Pages:
         from plotly.offline import get_plotlyjs
         from starlette.responses import HTMLResponse
 
+        name = request.path_params["name"]
         try:
-            text = page(self._told(request.path_params["name"]))
+            folder = self._found(name)
+            with of_this_version(name):
+                if is_sweep(folder):
+                    text, script = sweep_page(folder), sweep_script()
+                else:
+                    text, script = page(_checked(folder)), page_script()
         except GepaLoopError as error:
             return _failed(error)
-        allowed = policy(get_plotlyjs(), page_script())
-        return HTMLResponse(text, headers=_headers(allowed))
+        return HTMLResponse(text, headers=_headers(policy(get_plotlyjs(), script)))
 
     def compare(self, request: Request) -> Response:
         names = request.query_params.getlist("run")
@@ -59,20 +67,21 @@ class Pages:
                 "message", 400, title="Two runs, please", text="Select two runs of the list.", hint=""
             )
         try:
-            first, second = (self._told(name) for name in names)
-            tasks = [str(told.identity.get("task.name")) for told in (first, second)]
-            if tasks[0] != tasks[1]:
-                text = f"Their tasks are {tasks[0]} and {tasks[1]}."
-                return _own("message", 400, title="Runs of two tasks", text=text, hint="")
-            return _own("compare", 200, pair=compare(first, second))
+            with of_this_version(" or ".join(names)):
+                first, second = (_checked(self._found(name)) for name in names)
+                if not of_one_task(first, second):
+                    tasks = " and ".join(str(told.identity.get("task.name")) for told in (first, second))
+                    text = f"Their tasks are {tasks}, and their data differ as well."
+                    return _own("message", 400, title="Runs of two tasks", text=text, hint="")
+                return _own("compare", 200, pair=compare(first, second))
         except GepaLoopError as error:
             return _failed(error)
 
-    def _told(self, name: str) -> Told:
+    def _found(self, name: str) -> Path:
         found = runs_of(self.folder).get(name)
         if found is None:
             raise ConfigError(f"there is no run {name!r}", "The list has all of them.")
-        return read_told(found)
+        return found
 
 
 def app(folder: Path, host: str) -> Starlette:
@@ -107,6 +116,12 @@ def app(folder: Path, host: str) -> Starlette:
         ],
         middleware=[Middleware(BaseHTTPMiddleware, dispatch=guarded)],
     )
+
+
+def _checked(folder: Path) -> Told:
+    told = read_told(folder)
+    check_told(told)
+    return told
 
 
 def _headers(allowed: str) -> dict[str, str]:

@@ -17,6 +17,9 @@ SAME = {
     "task.fingerprint": "their data differ (the fingerprints of the tasks), so their scores are of other items or readings",
     "model.fingerprint": "their models have other weights",
     "model.resolved": "they were computed in other types or on other devices",
+    "evaluate.temperature": "their sampled replies were drawn at other temperatures",
+    "evaluate.samples": "an item's score is a mean over other numbers of sampled replies",
+    "sampling.max_tokens": "their replies were cut at other lengths",
 }
 """What two runs should have in common, and what it means where they do not."""
 
@@ -45,6 +48,11 @@ class Pair:
     """Values of their identities that differ."""
 
 
+def of_one_task(first: Told, second: Told) -> bool:
+    """Whether two runs can be compared: the same data, whatever their name, or another state of data of one name."""
+    return _same("task.fingerprint", first, second) or _same("task.name", first, second)
+
+
 def compare(first: Told, second: Told) -> Pair:
     """Two finished runs of one task.
 
@@ -58,8 +66,11 @@ def compare(first: Told, second: Told) -> Pair:
     ]
     if first.decides != second.decides:
         warnings.append(f"{first.decides} scores decide the one, {second.decides} ones the other")
-    same_items = first.identity.get("task.fingerprint") == second.identity.get("task.fingerprint")
-    students = tuple(_students(first, second)) if same_items else ()
+    students: tuple[str, ...] = ()
+    if _same("task.fingerprint", first, second):
+        doubt = _doubt(first, second)
+        warnings += [doubt] if doubt else []
+        students = () if doubt else tuple(_students(first, second))
     differ = tuple(_differ(first.identity, second.identity))
     top = end_of_axis(first, second)
     return Pair((_side(first, top), _side(second, top)), tuple(warnings), students, differ)
@@ -75,6 +86,26 @@ def _side(told: Told, top: float) -> Side:
         "not known" if share is None else f"{decimal(share['mean'])} {interval(share)}",
         "no student" if told.adapter is None else f"{told.saved:,}",
     )
+
+
+def _same(key: str, first: Told, second: Told) -> bool:
+    return first.identity.get(key) is not None and first.identity[key] == second.identity.get(key)
+
+
+def _doubt(first: Told, second: Told) -> str:
+    """Why scores of the same items are not paired; empty where they are.
+
+    The fingerprint of a task without answers leaves out what stands for them: each run's own prompted model's replies.
+    """
+    answers = [{row["item"]: row["answer"] for row in told.items()} for told in (first, second)]
+    missing = [told.name for told, found in zip((first, second), answers, strict=True) if not found]
+    if missing:
+        why = "not known to be scored against the same answers, as there is no items.jsonl"
+        return f"their items are {why} in {' and '.join(missing)}"
+    other = sum(answers[0].get(item) != answers[1].get(item) for item in {*answers[0], *answers[1]})
+    if not other:
+        return ""
+    return f"{other} of {len(answers[0])} items were scored against other answers, so their scores are not paired by item"
 
 
 def _students(first: Told, second: Told) -> Iterator[str]:

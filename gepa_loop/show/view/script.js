@@ -33,9 +33,10 @@
   const go = document.getElementById("compare"), said = document.getElementById("chosen");
   function choose() {
     const chosen = boxes.filter((box) => box.checked);
-    const task = chosen.length ? chosen[0].closest("tr").dataset.task : null;
+    const first = chosen.length ? chosen[0].closest("tr").dataset : null;
     for (const box of boxes) {
-      const other = task !== null && box.closest("tr").dataset.task !== task;
+      const own = box.closest("tr").dataset;
+      const other = first && own.task !== first.task && (!own.fingerprint || own.fingerprint !== first.fingerprint);
       box.disabled = !box.checked && (chosen.length === 2 || other);
     }
     go.disabled = chosen.length !== 2;

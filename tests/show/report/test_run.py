@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,10 @@ def test_commands_versions_and_what_it_took(made: Path) -> None:
     assert lines[1:3] == ["gepa-loop chat d --compare", "gepa-loop serve d"] and "export d" in lines[3]
     assert [one.line for one in commands(looped)][1].endswith("--run-name l --rounds 3")
     assert dict(versions(looped))["model"] == "random:tiny" and "torch" in dict(versions(looped))
+    of_object = replace(looped, start={**looped.start, "task": "object"})
+    again, further, *_ = [one.line for one in commands(of_object)]
+    assert again == "gepa_loop.loop('gepa-loop.toml', task=task, run_name='again')"
+    assert further == "gepa_loop.loop('gepa-loop.toml', task=task, run_name='l', loop__rounds=3)"
     parts = stages(looped)
     told = dict(took(looped, [course for one in parts for course in one.courses]))
     spent = read_json(made / "l" / "round_00" / "optimize" / "result.json")["spent"]
