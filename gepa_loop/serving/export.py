@@ -14,6 +14,7 @@ from pathlib import Path
 from gepa_loop.errors import ConfigError
 from gepa_loop.model.base import Base
 from gepa_loop.model.bundled import TINY
+from gepa_loop.model.device import place_beside
 from gepa_loop.model.files import model_place
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.model.lora.files import write_adapter
@@ -142,7 +143,7 @@ def _export(
             continue
         with merged_into(base, student) as model:
             write_model(model, base.tokenizer, template, file, kind)
-        again = read_model(file, base.model)
+        again = read_model(file, base.model, place_beside(base.model))
         read = [reply_logprobs(again, one.prompt_ids, one.reply_ids) for one in samples]
         found[f"GGUF {kind}"] = judged(f"GGUF {kind}", read, base, samples, merged=True)
     if between is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gepa_loop.errors import ModelError
 from gepa_loop.model.base import Base
+from gepa_loop.model.device import place_beside
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.model.lora.low_rank import Twin
 from gepa_loop.sampling.base import Sampling
@@ -143,7 +144,8 @@ def _compared(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of what PEFT asks of transformers
             model = loader.from_pretrained(folder, dtype=base.model.dtype, attn_implementation="sdpa")
-        model = model.to(base.device).eval()
+        # On a GPU that is too small for two models they are compared on the CPU, whose rounding is allowed for as well.
+        model = model.to(place_beside(base.model)).eval()
     except (
         OSError,
         ValueError,
