@@ -25,9 +25,16 @@ def end_at_once() -> None:
     _handle(_end)
 
 
+SAVED = "what was finished is saved. Continue with:"
+
+
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(left: str = SAVED, hint: str | None = None) -> Iterator[None]:
     """Turn a signal into `Interrupted` once what is open was closed; a second one ends the process at once.
+
+    Args:
+        left: What is said of it, behind how the command ended; "" says nothing at all, for one that is left so as a rule.
+        hint: What to type then; None is the same command.
 
     Raises:
         Interrupted: With the command that continues, and the exit code that shells and schedulers give the signal.
@@ -50,9 +57,8 @@ def interruptible() -> Iterator[None]:
         number = came[0] if came else signal.SIGINT
         how = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
         command = shlex.join(["gepa-loop", *(word for word in sys.argv[1:] if word != "--fresh")])
-        raise Interrupted(
-            f"\n{how}; what was finished is saved. Continue with:", f"  {command}", 128 + number
-        ) from None
+        told = f"\n{how}; {left}" if left else ""
+        raise Interrupted(told, f"  {command}" if hint is None else hint, 128 + number) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

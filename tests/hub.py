@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,6 +32,10 @@ class Hub:
     """A part of paths that are answered with 403."""
     base: Path | None = None
     """The folder of somebody/base."""
+    private: dict[str, bool] = field(default_factory=dict)
+    """Of each repository that is there besides, whether it is private."""
+    makes_public: bool = False
+    """Whether a repository is there, and public, by the time that it is created: somebody else was faster."""
 
 
 @contextmanager
@@ -82,14 +86,24 @@ def open_hub() -> Iterator[Hub]:
                 self._send(401, {"error": "Invalid username or password."})
             elif hub.refuses and hub.refuses in path:
                 self._send(403, {"error": "You don't have the rights to create a model under this namespace"})
+            elif path == "/api/repos/create" and _is_there(hub, body):
+                self._send(
+                    409,
+                    {
+                        "error": "You already created this model repo",
+                        "url": f"{hub.address}/{_name(json.loads(body))}",
+                    },
+                )
             elif (answer := _answers(hub, path, body)) is None:
-                self._send(404, {"error": "Repository not found"})
+                self._send(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
             else:
                 self._send(200, answer)
 
-        def _send(self, status: int, value: dict[str, Any]) -> None:
+        def _send(self, status: int, value: dict[str, Any], more: Mapping[str, str] | None = None) -> None:
             data = json.dumps(value).encode()
             self.send_response(status)
+            for name, text in (more or {}).items():
+                self.send_header(name, text)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
@@ -115,8 +129,12 @@ def _answers(hub: Hub, path: str, body: bytes) -> dict[str, Any] | None:
         names = [{"rfilename": one.name} for one in hub.base.iterdir()]
         return {"id": "somebody/base", "sha": SHA, "siblings": names, "tags": []}
     if path == "/api/repos/create":
-        hub.created.append(json.loads(body))
-        return {"url": f"{hub.address}/somebody/student", "id": "somebody/student"}
+        made = json.loads(body)
+        hub.created.append(made)
+        hub.private[_name(made)] = made.get("private") is True or made.get("visibility") == "private"
+        return {"url": f"{hub.address}/{_name(made)}", "id": _name(made)}
+    if (name := path.removeprefix("/api/models/")) in hub.private:
+        return {"id": name, "sha": SHA, "siblings": [], "tags": [], "private": hub.private[name]}
     if path.endswith("/preupload/main"):
         files = json.loads(body)["files"]
         modes = (
@@ -133,6 +151,17 @@ def _answers(hub: Hub, path: str, body: bytes) -> dict[str, Any] | None:
             "success": True,
         }
     return {} if path == "/api/validate-yaml" else None
+
+
+def _name(made: dict[str, Any]) -> str:
+    return f"{made['organization']}/{made['name']}"
+
+
+def _is_there(hub: Hub, body: bytes) -> bool:
+    name = _name(json.loads(body))
+    if hub.makes_public:
+        hub.private[name] = False
+    return name in hub.private
 
 
 def _mode(path: str) -> str:

@@ -59,7 +59,7 @@ def chat(
     finished, person = read_finished(run), reader(json_file)
     sampling = finished.sampling(temperature, max_tokens)
     whole: tuple[Who, ...] = ("bare", "prompted", "student") if compare else ("student",)
-    with interruptible():
+    with interruptible(left="", hint=""):
         talk = _Talk(open_talker(finished), whole, sampling, seed, person)
         if question is not None:
             replies = talk.answer({who: [("user", question)] for who in whole})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,7 +46,7 @@ def export(
         typer.Option(
             "--rank",
             min=1,
-            help="Of the adapter; fewer than its own approximates it. Default: one that vLLM serves.",
+            help="Of the adapter; fewer than its own approximates it, and how well is told. Default: one that vLLM serves.",
         ),
     ] = None,
     to_hub: Annotated[
@@ -59,10 +60,10 @@ def export(
     json_file: JsonOption = None,
 ) -> None:
     """Write the student of a run for others: a PEFT adapter with tokenizer, card and check; each is loaded again and compared."""
-    from gepa_loop.serving.export import Wanted
     from gepa_loop.serving.export import export as write
     from gepa_loop.serving.finished import questions_of, read_finished
     from gepa_loop.serving.talk import open_talker
+    from gepa_loop.serving.wanted import Wanted
     from gepa_loop.signals import interruptible
 
     finished, person = read_finished(run), reader(json_file)
@@ -70,8 +71,8 @@ def export(
         person.print(f"pushing as {_pusher(finished, base, to_hub)}", highlight=False)
     chats, doubt = questions_of(finished)
     warn([doubt] if doubt else [], person)
-    with interruptible():
-        wanted = Wanted(to.expanduser().resolve(), merged, tuple(gguf or ()), ollama, base, rank)
+    wanted = Wanted(to.expanduser().resolve(), merged, tuple(gguf or ()), ollama, base, rank)
+    with interruptible("nothing was written. Begin anew with:"):
         done = write(
             open_talker(finished), chats, wanted, lambda text: err.print(text, style="dim", highlight=False)
         )
@@ -83,8 +84,11 @@ def export(
     if to_hub is not None:
         from gepa_loop.serving.push import push
 
-        with interruptible():
-            person.print(f"pushed to {push(to, to_hub)}, private", highlight=False)
+        again = shlex.join(["hf", "upload", to_hub, str(wanted.to)])
+        with interruptible(
+            f"{to} is written, and {to_hub} may hold a part of it. Push it with:", f"  {again}"
+        ):
+            person.print(f"pushed to {push(wanted.to, to_hub)}, private", highlight=False)
     person.print("next, one of:", highlight=False)
     for line in done.commands:
         person.print(f"  {line}", highlight=False)
@@ -100,12 +104,18 @@ def export(
 def _pusher(finished: Finished, base: str | None, repository: str) -> str:
     """Who would push; that, and whether others could use it, is found out before anything is made."""
     from gepa_loop.model.files import model_place
+    from gepa_loop.serving.places import is_place
     from gepa_loop.serving.push import check_push
 
     name = finished.config.model.name
     if base is None and (name.startswith("random:") or Path(model_place(name)).is_dir()):
         raise ConfigError(
             f"--push {repository}: others cannot load its base, as {name} has no id on a hub",
+            "--base OWNER/NAME says where the same weights lie.",
+        )
+    if base is not None and (is_place(base) or Path(base).is_dir()):
+        raise ConfigError(
+            f"--push {repository}: others cannot load its base, as --base {base} is a folder of this machine",
             "--base OWNER/NAME says where the same weights lie.",
         )
     return check_push(repository)

@@ -49,7 +49,7 @@ def view(
 ) -> None:
     """Serve a page that lists all runs of a folder, each with its report, and two side by side."""
     from gepa_loop.errors import ConfigError
-    from gepa_loop.serving.listen import check_packages, free_socket, serve_until_ended
+    from gepa_loop.serving.listen import address_of, check_packages, free_socket, serve_until_ended
 
     check_packages("`view`")
     from gepa_loop.run.find import all_runs
@@ -58,7 +58,7 @@ def view(
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder", "Name the one in which runs lie, ./runs as a rule.")
     with free_socket(host, port) as listener:
-        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
+        address = f"{address_of(host, listener.getsockname()[1])}/"
         count = len(all_runs(folder))
         runs = "1 run" if count == 1 else f"{count} runs"
         out.print(f"{address} shows {runs} of {folder}; Ctrl-C ends it", highlight=False)

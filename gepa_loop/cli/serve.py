@@ -93,7 +93,9 @@ def _serve_here(finished: Finished, serving: Serving, why: str) -> None:
 
 
 def _say_address(host: str, port: int, models: Sequence[str]) -> None:
-    address = f"http://{host}:{port}/v1"
+    from gepa_loop.serving.listen import address_of
+
+    address = f"{address_of(host, port)}/v1"
     out.print(f"{address} serves {', '.join(models)}; Ctrl-C ends it", highlight=False)
     body = '{"model": "student", "messages": [{"role": "user", "content": "..."}]}'
     out.print(

@@ -1,4 +1,4 @@
-"""What computes, by name."""
+"""What computes: by name, and where there is room."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 
 def device_name(device: torch.device) -> str:
@@ -17,3 +18,26 @@ def device_name(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return f"{cores} CPU {'core' if cores == 1 else 'cores'}"
+
+
+ROOM = 1.25
+"""Of a model's own size, what a second one takes: its weights, and what a forward of one chat adds."""
+
+
+def place_beside(model: PreTrainedModel) -> torch.device:
+    """Where another model of the same size can be had: this one's device, or the CPU where its memory is short."""
+    import torch
+
+    device: torch.device = model.device
+    if device.type != "cuda":
+        return device
+    free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return with_room(device, free, model.get_memory_footprint())
+
+
+def with_room(device: torch.device, free: float, size: float) -> torch.device:
+    """A device where its free bytes hold a model of a size, else the CPU."""
+    import torch
+
+    return device if free >= ROOM * size else torch.device("cpu")

@@ -4,40 +4,43 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.run.files import write_json, write_text
 from gepa_loop.scores.ledger import read_looks
 from gepa_loop.scores.numbers import decimal, interval_text, p_sentence
 from gepa_loop.serving.finished import Finished
+from gepa_loop.serving.licence import licence_of
+from gepa_loop.serving.places import is_place, last_part, without_places
 from gepa_loop.serving.talk import Talker
-from gepa_loop.serving.verify import Verdict
-
-PLACES = ("name", "path", "seed_prompt_file")
-"""Keys of a configuration that may be paths."""
 
 
-def write_card(
-    folder: Path,
-    talker: Talker,
-    student: Adapter,
-    base: str,
-    found: Mapping[str, Verdict],
-    commands: Sequence[str],
-) -> None:
+@dataclass(frozen=True)
+class Card:
+    """What a card says of the files beside it."""
+
+    rank: int
+    """Of the adapter."""
+    how: str
+    """By what that is another one than the student was trained in; "" where it is none."""
+    lost: str | None
+    """What a lower rank changed, measured; None where the adapter computes what the student does."""
+    base: str
+    """How the adapter names its base."""
+    copied: bool
+    """Whether that is the folder `base` beside it."""
+    verdicts: Sequence[str]
+    """What loading it again showed."""
+    commands: Sequence[str]
+    """How it is served."""
+
+
+def write_card(folder: Path, talker: Talker, card: Card) -> None:
     """Write README.md, run.json (the run's configuration) and prompt.txt.
-
-    Args:
-        folder: The export.
-        talker: Its run.
-        student: As it was exported.
-        base: How the adapter names its base.
-        found: What loading it again showed.
-        commands: How it is served.
 
     Raises:
         EnvironmentFault: The folder cannot be written.
@@ -57,43 +60,29 @@ def write_card(
         "signed_interval": lambda ci: interval_text(ci, "+"),
         "p": p_sentence,
     }
-    page = environment.from_string(source).render(**_values(folder, talker, student, base, found, commands))
+    page = environment.from_string(source).render(**_values(folder, talker, card))
     write_text(folder / "README.md", page)
     write_text(folder / "prompt.txt", f"{finished.prompt.text}\n")
-    write_json(folder / "run.json", {"config": _without_places(finished.config.model_dump(mode="json"))})
+    write_json(folder / "run.json", {"config": without_places(finished.config.model_dump(mode="json"))})
 
 
-def _without_places(value: Any, key: str = "") -> Any:
-    """A configuration without the folders of this machine: of a path its last part."""
-    if isinstance(value, Mapping):
-        return {name: _without_places(inner, name) for name, inner in value.items()}
-    is_place = key in PLACES and isinstance(value, str) and Path(value).is_absolute()
-    return Path(value).name if is_place else value
-
-
-def _values(
-    folder: Path,
-    talker: Talker,
-    student: Adapter,
-    base: str,
-    found: Mapping[str, Verdict],
-    commands: Sequence[str],
-) -> dict[str, Any]:
+def _values(folder: Path, talker: Talker, card: Card) -> dict[str, Any]:
     finished, config = talker.finished, talker.finished.config
     way, test, kept = outcome(finished)
     looks = read_looks(finished.path)
     splits = config.task.splits
+    on_hub = not is_place(card.base)
     ticks = max((len(run) for run in re.findall(r"`{3,}", finished.prompt.text)), default=2) + 1
     return {
         "name": finished.name,
         "version": version("gepa-loop"),
-        "base": base,
-        "base_on_hub": not Path(base).is_absolute(),
-        "base_shown": config.model.name,
-        "licence": licence_of(talker),
+        "card": card,
+        "base_on_hub": on_hub,
+        "base_shown": card.base if on_hub else last_part(config.model.name),
+        "licence": (licence_of(card.base) if on_hub else None) or licence_of(config.model.name),
         "test": test["base"],
         "decided": f"{way} replies",
-        "cards": [
+        "scores": [
             (who, test[key])
             for who, key in (
                 ("bare model", "base"),
@@ -105,7 +94,7 @@ def _values(
         "lack": test["student_minus_prompted"],
         "kept": kept,
         "saved": finished.result["tokens"]["prompt"] - finished.result["tokens"]["bare"],
-        "task": f"`{Path(config.task.name).name}` ({config.task.kind})",
+        "task": f"`{last_part(config.task.name)}` ({config.task.kind})",
         "agreement": finished.result.get("answers") == "references",
         "counts": f"{splits.train:,} items to train on, {splits.pareto:,} to choose the step by, {splits.test:,} of test",
         "looks": "" if looks is None else f"{str(looks)[:1].upper()}{str(looks)[1:]}.",
@@ -113,11 +102,10 @@ def _values(
         "max_tokens": config.sampling.max_tokens,
         "folder": folder.name,
         "dtype": str(talker.base.model.dtype).removeprefix("torch."),
-        "commands": commands,
-        "verdicts": list(found.items()),
         "command": finished.command,
         "seed": config.seed,
-        "rank": student.rank,
+        "trained": talker.student.rank,
+        "rank": config.lora.rank,
         "steps": config.distill.steps,
         "rollouts": config.distill.rollouts,
         "objective": config.objective.type,
@@ -135,13 +123,3 @@ def outcome(finished: Finished) -> tuple[str, Mapping[str, Any], Mapping[str, An
     if finished.command == "loop":
         return way, result["test"], result["internalisation"]
     return way, result[way], result[way]["internalisation"]
-
-
-def licence_of(talker: Talker) -> str | None:
-    """What the base's own model card says; None where there is none, or it says nothing."""
-    card = Path(talker.base.name).expanduser() / "README.md"
-    if not card.is_file():
-        return None
-    front = re.match(r"---\n(.*?)\n---", card.read_text("utf-8", errors="replace"), re.DOTALL)
-    found = re.search(r"^license: *['\"]?([\w.+-]+)", front[1], re.MULTILINE) if front else None
-    return found[1] if found else None

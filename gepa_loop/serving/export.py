@@ -8,26 +8,28 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from gepa_loop.errors import ConfigError
 from gepa_loop.model.base import Base
 from gepa_loop.model.bundled import TINY
+from gepa_loop.model.device import place_beside
 from gepa_loop.model.files import model_place
-from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.model.lora.files import write_adapter
-from gepa_loop.model.lora.rank import compressed, padded
 from gepa_loop.model.origin import Origin
 from gepa_loop.outside.files import found_at
-from gepa_loop.run.files import disk_errors, write_bytes, write_json, write_text
-from gepa_loop.sampling.vllm.options import RANKS, served_rank
-from gepa_loop.serving.card import write_card
+from gepa_loop.run.files import disk_errors, write_json, write_text
+from gepa_loop.serving.card import Card, write_card
 from gepa_loop.serving.finished import Finished
 from gepa_loop.serving.gguf_file import KINDS, check_lora, read_model, write_lora, write_model
 from gepa_loop.serving.gguf_layout import pre_tokenizer, shape_of
+from gepa_loop.serving.licence import copy_licence
+from gepa_loop.serving.lines import serve_lines
 from gepa_loop.serving.merge import merged_into
 from gepa_loop.serving.ollama import Between, between_of, modelfile
+from gepa_loop.serving.places import is_place
+from gepa_loop.serving.rank import Ranked, in_rank
 from gepa_loop.serving.talk import Talker
 from gepa_loop.serving.template import served_template
 from gepa_loop.serving.verify import (
@@ -40,34 +42,11 @@ from gepa_loop.serving.verify import (
     reply_logprobs,
     samples_of,
 )
+from gepa_loop.serving.wanted import Exported, Wanted
 from gepa_loop.task.records import Messages
 
 CHECKED = 5
 """Questions whose replies are stored, and compared."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is asked for."""
-
-    to: Path
-    merged: bool = False
-    gguf: tuple[str, ...] = ()
-    """GGUF files: kinds of weights (`gguf_file.KINDS`), or `lora` for the adapter alone."""
-    ollama: bool = False
-    """A Modelfile for the first GGUF file of weights."""
-    base: str | None = None
-    """The base's id on the hub, or where it lies, for whoever loads the adapter; None is the run's own."""
-    rank: int | None = None
-    """Of the exported adapter; None is its own, filled up with zeros to one that vLLM serves."""
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What was written, in sentences, and how to go on."""
-
-    said: tuple[str, ...]
-    commands: tuple[str, ...]
 
 
 def export(
@@ -86,17 +65,25 @@ def export(
         EnvironmentFault: It cannot be written.
         ModelError: What was written is not the student when it is loaded again.
     """
+    from transformers.utils.logging import disable_progress_bar
+
     folder = wanted.to
     if found_at(folder, Path.exists) and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"--to {folder}: it is not empty", "Name a folder that is not there yet.")
-    student, said_rank = _of_rank(talker, wanted.rank)
+    ranked = in_rank(talker.student, wanted.rank)
     between = _check_gguf(talker, wanted)
+    disable_progress_bar()  # of loading and writing, between what is told
     try:
-        return _export(talker, chats, wanted, tell, student, said_rank, between)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        exported = _export(talker, chats, wanted, tell, ranked)
+        if between is not None:
+            _write_modelfile(talker, between, wanted)
     except BaseException:
         # Half an export would be taken for a whole one, and keep the same command from being run again.
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    return exported
 
 
 def _export(
@@ -104,25 +91,21 @@ def _export(
     chats: Sequence[Messages],
     wanted: Wanted,
     tell: Callable[[str], None],
-    student: Adapter,
-    said_rank: str,
-    between: Between | None,
+    ranked: Ranked,
 ) -> Exported:
-    finished, base, folder = talker.finished, talker.base, wanted.to
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    base, folder, student = talker.base, wanted.to, ranked.adapter
     template = served_template(talker.renderer)
     tell("asking the student for replies that are stored")
-    exported = replace(talker, student=student)
-    samples = samples_of(exported, chats[:CHECKED])
-    if student.rank < talker.student.rank:
-        said_rank += f"; {distance(exported, talker.student, samples)}"
-    name, said_base = _base_of(base, finished, wanted)
+    samples = samples_of(replace(talker, student=student), chats[:CHECKED])
+    lost = None
+    if ranked.narrowed:
+        kl = distance(talker, talker.student, samples)
+        lost = f"KL(student || it) is {kl:.2g} nats a token on stored replies"
+    name, said_base = _base_of(base, talker.finished, wanted)
     tell("writing the adapter")
     write_adapter(folder, student, Origin(name, base.origin.weights))
     save_tokenizer(base, folder, template)
     _write_check(folder, samples, talker)
-    said = [f"adapter: rank {student.rank}{said_rank}; {said_base}"]
     tell("loading it again with PEFT")
     found: dict[str, Verdict] = {"PEFT": read_as_peft(folder, base, samples)}
     if wanted.merged:
@@ -138,22 +121,32 @@ def _export(
         if kind == "lora":
             write_lora(student, base.model.config, file)
             check_lora(file, student, base.model.config)
-            said.append("GGUF lora: read again, every number as the adapter has it")
             continue
         with merged_into(base, student) as model:
             write_model(model, base.tokenizer, template, file, kind)
-        again = read_model(file, base.model)
+        again = read_model(file, base.model, place_beside(base.model))
         read = [reply_logprobs(again, one.prompt_ids, one.reply_ids) for one in samples]
         found[f"GGUF {kind}"] = judged(f"GGUF {kind}", read, base, samples, merged=True)
-    if between is not None:
-        _write_modelfile(talker, between, wanted)
-    said += [f"{what}: {verdict}" for what, verdict in found.items()]
-    # The card goes with the folder wherever that is taken, so it names no place of this machine.
-    moved = serve_commands("base" if Path(name).is_absolute() else name, student.rank, Path("."), wanted)
-    write_card(folder, talker, student, name, found, moved)
-    for licence in ("LICENSE", "LICENSE.txt"):
-        _copy_license(base, licence, folder)
-    return Exported(tuple(said), serve_commands(name, student.rank, folder, wanted))
+    who = f"student in rank {student.rank}" if ranked.narrowed else "student"
+    verdicts = ["GGUF lora: read again, every number as the adapter has it"] if "lora" in wanted.gguf else []
+    verdicts += [f"{what}: {verdict.sentence(who)}" for what, verdict in found.items()]
+    copied = wanted.base is None and is_place(name)
+    # The card goes with the folder wherever that is taken.
+    moved = serve_lines("base" if copied else name, student.rank, Path("."), wanted)
+    card = Card(
+        rank=student.rank,
+        how=ranked.how,
+        lost=lost,
+        base=name,
+        copied=copied,
+        verdicts=tuple(verdicts),
+        commands=moved,
+    )
+    write_card(folder, talker, card)
+    copy_licence(base.name, folder)
+    said_rank = "; ".join(filter(None, (f" ({ranked.how})" if ranked.how else "", lost)))
+    said = [f"adapter: rank {student.rank}{said_rank}; {said_base}", *verdicts]
+    return Exported(tuple(said), serve_lines(name, student.rank, folder, wanted))
 
 
 def _check_gguf(talker: Talker, wanted: Wanted) -> Between | None:
@@ -186,27 +179,11 @@ def _write_modelfile(talker: Talker, between: Between, wanted: Wanted) -> None:
     write_text(wanted.to / "Modelfile", text)
 
 
-def _of_rank(talker: Talker, rank: int | None) -> tuple[Adapter, str]:
-    """The student in a rank that vLLM serves, and what that changed."""
-    student = talker.student
-    if rank is None or rank == student.rank:
-        served = served_rank(student.rank) if rank is None and student.rank <= RANKS[-1] else student.rank
-        if served == student.rank:
-            return student, ""
-        return padded(
-            student, served
-        ), f" (of {student.rank}, filled up with zeros, as vLLM serves certain ranks only)"
-    if rank > student.rank:
-        return padded(student, rank), f" (of {student.rank}, filled up with zeros)"
-    if rank < 1:
-        raise ConfigError(f"--rank {rank}: not a rank")
-    return compressed(student, rank), f" (of {student.rank}, by its largest singular values)"
-
-
 def _base_of(base: Base, finished: Finished, wanted: Wanted) -> tuple[str, str]:
     """How the base is named for whoever loads the adapter, and a sentence on it; what no hub has is copied."""
     if wanted.base is not None:
-        return wanted.base, f"base {wanted.base}, as --base says"
+        named = str(Path(wanted.base).expanduser()) if is_place(wanted.base) else wanted.base
+        return named, f"base {named}, as --base says"
     name = finished.config.model.name
     place = None if name == TINY else model_place(name)
     if place is not None and not found_at(Path(place), Path.is_dir):
@@ -253,28 +230,3 @@ def _write_check(folder: Path, samples: Sequence[Sample], talker: Talker) -> Non
     )
     script = (resources.files("gepa_loop.serving") / "check_student.txt").read_text("utf-8")
     write_text(folder / "check.py", script)
-
-
-def _copy_license(base: Base, file: str, folder: Path) -> None:
-    if base.name in (TINY,) or base.name.startswith("bundled:"):
-        return
-    source = Path(base.name).expanduser() / file
-    if source.is_file():
-        write_bytes(folder / file, source.read_bytes())
-
-
-def serve_commands(base: str, rank: int, folder: Path, wanted: Wanted) -> tuple[str, ...]:
-    """Lines by which others serve the student."""
-    found = [
-        f"vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules student={folder} "
-        f"--chat-template {folder / 'chat_template.jinja'}",
-        f"python {folder / 'check.py'}",
-    ]
-    if wanted.merged:
-        found.insert(1, f"vllm serve {folder / 'merged'}")
-    found += [
-        f"llama-server -m {folder / f'student-{kind}.gguf'} --jinja" for kind in wanted.gguf if kind != "lora"
-    ]
-    if wanted.ollama:
-        found.append(f"ollama create student -f {folder / 'Modelfile'} && ollama run student")
-    return tuple(found)

@@ -26,6 +26,7 @@ from gepa_loop.serving.gguf_layout import (
 )
 
 if TYPE_CHECKING:
+    import torch
     from gguf import GGUFWriter
     from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -112,31 +113,43 @@ def write_lora(adapter: Adapter, config: PretrainedConfig, path: Path) -> None:
     _close(writer, path)
 
 
-def read_model(path: Path, model: PreTrainedModel) -> PreTrainedModel:
-    """A copy of a model with the weights of a file, which is read by the `gguf` package.
+def read_model(path: Path, model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """A copy of a model, on a device, with the weights of a file, which is read by the `gguf` package.
 
     Raises:
         ModelError: A tensor is missing, or has another shape.
     """
-    import copy
-
     import torch
 
     shape, found = shape_of(model.config), _tensors(path)
-    state = {}
-    for name, tensor in model.state_dict().items():
+    copied = _copied(model, device)
+    for name, tensor in copied.state_dict().items():
         new = tensor_names(shape).get_name(name, try_suffixes=(".weight", ".bias"))
         if name == "lm_head.weight" and model.config.tie_word_embeddings:
             continue
-        values = found.get(new)
-        if values is None or values.shape != tensor.shape:
+        stored = found.get(new)
+        there = None if stored is None else _shape(stored)
+        if there != tuple(tensor.shape):
             raise ModelError(
-                f"{path}: {new} is {'missing' if values is None else tuple(values.shape)}, not {tuple(tensor.shape)}"
+                f"{path}: {new} is {'missing' if there is None else there}, not {tuple(tensor.shape)}"
             )
-        state[name] = transformers_order(name.rpartition(".")[0], torch.from_numpy(values), shape)
-    copied = copy.deepcopy(model)
-    copied.load_state_dict(state, strict=False)
+        # One by one: all of them in float32 would be twice the model.
+        values = torch.from_numpy(_values(stored))
+        with torch.no_grad():
+            tensor.copy_(transformers_order(name.rpartition(".")[0], values, shape))
     return copied
+
+
+def _copied(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """A copy that never lies whole on the model's own device."""
+    import copy
+
+    from torch import nn
+
+    memo: dict[int, Any] = {id(one): one.detach().to(device, copy=True) for one in model.buffers()}
+    for one in model.parameters():
+        memo[id(one)] = nn.Parameter(one.detach().to(device, copy=True), requires_grad=False)
+    return copy.deepcopy(model, memo)
 
 
 def check_lora(path: Path, adapter: Adapter, config: PretrainedConfig) -> None:
@@ -151,7 +164,7 @@ def check_lora(path: Path, adapter: Adapter, config: PretrainedConfig) -> None:
     names = tensor_names(shape)
     for module in adapter.modules:
         name = names.get_name(f"{module}.weight", try_suffixes=(".weight",))
-        a, b = (torch.from_numpy(found.pop(f"{name}.lora_{side}")) for side in "ab")
+        a, b = (torch.from_numpy(_values(found.pop(f"{name}.lora_{side}"))) for side in "ab")
         if not all(map(torch.equal, (a, transformers_order(module, b, shape)), adapter.pair(module))):
             raise ModelError(f"{path}: {name} is not as the adapter has it")
     if found:
@@ -159,17 +172,23 @@ def check_lora(path: Path, adapter: Adapter, config: PretrainedConfig) -> None:
 
 
 def _tensors(path: Path) -> dict[str, Any]:
-    """All tensors of a file, as float32 arrays."""
+    """All tensors of a file by name, as its reader gives them: they stay on the disk until `_values` reads one."""
+    import gguf
+
+    return {one.name: one for one in gguf.GGUFReader(path).tensors}
+
+
+def _shape(stored: Any) -> tuple[int, ...]:
+    return tuple(int(size) for size in stored.shape[::-1])
+
+
+def _values(stored: Any) -> Any:
+    """A tensor of a file as a float32 array."""
     import gguf
     import numpy as np
 
-    reader = gguf.GGUFReader(path)
-    return {
-        one.name: np.array(gguf.quants.dequantize(one.data, one.tensor_type), dtype=np.float32).reshape(
-            one.shape[::-1]
-        )
-        for one in reader.tensors
-    }
+    values = gguf.quants.dequantize(stored.data, stored.tensor_type)
+    return np.array(values, dtype=np.float32).reshape(_shape(stored))
 
 
 def _named(model: PreTrainedModel, shape: Shape) -> Iterator[tuple[str, Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,18 @@ def serve_until_ended(app: Starlette, listener: socket.socket) -> None:
     listener.listen()  # before anybody reads where
     sys.stdout.flush()
     uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
+
+
+def address_of(host: str, port: int) -> str:
+    """By what a server is asked from this machine, where it may listen at all of its addresses."""
+    try:
+        number = ipaddress.ip_address(host)
+    except ValueError:  # a name
+        return f"http://{host}:{port}"
+    if number.is_unspecified:
+        host = "127.0.0.1" if number.version == 4 else "::1"
+    # RFC 6874: a zone's % is escaped in an address.
+    return f"http://{host}:{port}" if number.version == 4 else f"http://[{host.replace('%', '%25')}]:{port}"
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gepa_loop.errors import ModelError
 from gepa_loop.model.base import Base
+from gepa_loop.model.device import place_beside
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.model.lora.low_rank import Twin
 from gepa_loop.sampling.base import Sampling
@@ -48,10 +49,11 @@ class Verdict:
     kl: float
     """KL(student || what was read), nats a token."""
 
-    def __str__(self) -> str:
+    def sentence(self, student: str) -> str:
+        """What was found; `student` names who was to be written."""
         return (
-            f"loaded again, {self.nats:.2g} nats a token from the student on stored replies, where the adapter changes {self.effect:.2g}; "
-            f"KL(student || it) {self.kl:.2g}"
+            f"loaded again, {self.nats:.2g} nats a token from the {student} on stored replies, where the adapter changes {self.effect:.2g}; "
+            f"KL({student} || it) {self.kl:.2g}"
         )
 
 
@@ -80,14 +82,16 @@ def samples_of(talker: Talker, chats: Sequence[Messages]) -> list[Sample]:
     return found
 
 
-def distance(talker: Talker, other: Adapter, samples: Sequence[Sample]) -> str:
-    """How far another adapter is from the one that the samples are of, in a sentence."""
+def distance(talker: Talker, other: Adapter, samples: Sequence[Sample]) -> float:
+    """KL(other || the adapter that the samples are of), nats a token of their replies."""
+    import torch
+
     twin = Twin(talker.base.model)
     twin.set_adapter(other)
     theirs = [reply_logprobs(twin.model, one.prompt_ids, one.reply_ids) for one in samples]
     twin.set_adapter(None)
-    kl = [float((t.exp() * (t - one.top_TV)).sum(-1).mean()) for t, one in zip(theirs, samples, strict=True)]
-    return f"KL(student || it) is {sum(kl) / len(kl):.2g} nats a token on stored replies"
+    kl_N = torch.cat([(t.exp() * (t - s.top_TV)).sum(-1) for t, s in zip(theirs, samples, strict=True)])
+    return float(kl_N.mean())
 
 
 def reply_logprobs(model: PreTrainedModel, prompt: Sequence[int], reply: Sequence[int]) -> Tensor:
@@ -143,7 +147,8 @@ def _compared(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of what PEFT asks of transformers
             model = loader.from_pretrained(folder, dtype=base.model.dtype, attn_implementation="sdpa")
-        model = model.to(base.device).eval()
+        # On a GPU that is too small for two models they are compared on the CPU, whose rounding is allowed for as well.
+        model = model.to(place_beside(base.model)).eval()
     except (
         OSError,
         ValueError,

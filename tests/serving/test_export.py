@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,11 +17,12 @@ from gepa_loop.errors import ConfigError, ModelError
 from gepa_loop.model.lora.files import read_adapter
 from gepa_loop.model.origin import hash_weights
 from gepa_loop.sampling.base import Sampling
-from gepa_loop.serving.card import licence_of, outcome
-from gepa_loop.serving.export import Wanted, export
+from gepa_loop.serving.card import outcome
+from gepa_loop.serving.export import export
 from gepa_loop.serving.finished import questions_of, read_finished
 from gepa_loop.serving.talk import Talker, open_talker
 from gepa_loop.serving.verify import judged, reply_logprobs, samples_of
+from gepa_loop.serving.wanted import Wanted
 
 CHATS = ((("user", "What is 2 + 2?"),), (("user", "And 3 + 9?"),))
 
@@ -75,10 +76,12 @@ def test_the_card_says_what_the_run_found(exported: Path, talker: Talker) -> Non
     assert "library_name: peft" in front and "base_model" not in front
     way, test, _ = outcome(talker.finished)
     assert f"{test['base']['n']} items of `test`, {way} replies" in card
-    assert talker.finished.prompt.text in card and "seed 0, rank 8" in card
-    # Nothing of this machine.
-    for file in ("README.md", "run.json", "check.json", "check.py", "prompt.txt"):
-        assert str(exported) not in (exported / file).read_text("utf-8"), file
+    assert talker.finished.prompt.text in card and "seed 0, rank 3, 4 steps" in card
+    assert (
+        "The adapter of this folder has rank 8 (of 3, filled up with zeros, as vLLM serves certain ranks only)."
+        in card
+    )
+    assert "not scored:" not in card and "nats a token from the student on stored replies" in card
     assert (exported / "prompt.txt").read_text() == f"{talker.finished.prompt.text}\n"
     assert json.loads((exported / "run.json").read_text())["config"]["lora"]["rank"] == 3
 
@@ -128,13 +131,6 @@ def test_another_rank_and_another_base(talker: Talker, tmp_path: Path) -> None:
         assert torch.equal(other.scale * b @ a, talker.student.scale * two @ one)
 
 
-def test_a_lower_rank_is_checked_against_itself_and_its_loss_is_told(talker: Talker, tmp_path: Path) -> None:
-    done = export(talker, CHATS[:1], Wanted(tmp_path / "low", rank=1), lambda _: None)
-    assert "rank 1 (of 3, by its largest singular values); KL(student || it) is" in done.said[0]
-    assert any(line.startswith("PEFT: loaded again") for line in done.said)
-    assert read_adapter(tmp_path / "low").rank == 1
-
-
 def test_half_an_export_leaves_nothing(talker: Talker, tmp_path: Path) -> None:
     def interrupted(text: str) -> None:
         if "again" in text:
@@ -166,6 +162,61 @@ def test_the_command(
     shutil.rmtree(place / "out")
 
 
+def test_a_moved_folder_is_loaded_as_its_card_says(exported: Path, talker: Talker, tmp_path: Path) -> None:
+    shutil.copytree(exported, tmp_path / "x")
+    card = (tmp_path / "x" / "README.md").read_text("utf-8")
+    assert "mend `base_model_name_or_path`" in card
+    config = json.loads((tmp_path / "x" / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "/gone/base"
+    (tmp_path / "x" / "adapter_config.json").write_text(json.dumps(config))
+    code = (
+        card.split("```python\n")[1].split("```")[0]
+        + "print(int(tokenizer.vocab_size), float(sum(p.abs().sum() for n, p in model.named_parameters() if 'lora_B' in n)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120
+    )
+    total = sum(float(pair[1].abs().sum()) for pair in map(talker.student.pair, talker.student.modules))
+    size, found = done.stdout.split()
+    assert int(size) == 259 and float(found) == pytest.approx(total, rel=1e-4)
+
+
+def test_a_folder_with_a_blank(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    assert run(["export", "d", "--to", str(tmp_path / "my ex")]) == 0
+    shown = capfd.readouterr()
+    assert f"\n  python '{tmp_path}/my ex/check.py'\n" in shown.out
+    assert shown.err.splitlines() == [
+        "asking the student for replies that are stored",
+        "writing the adapter",
+        "loading it again with PEFT",
+    ]
+
+
+def test_who_interrupts_an_export_is_told_what_is_left(place: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gepa_loop", "export", "d", "--to", str(tmp_path / "x")]
+    process = subprocess.Popen(
+        command,
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A background job of a shell, as these tests may be, hands on that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stderr is not None
+    while "asking" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    again = f"  gepa-loop export d --to {tmp_path / 'x'}\n"
+    assert said.endswith(f"\ninterrupted; nothing was written. Begin anew with:\n{again}")
+    assert not (tmp_path / "x").exists()
+
+
 def test_questions_where_the_data_are_gone(place: Path) -> None:
     finished = read_finished(str(place / "runs" / "d"))
     chats, doubt = questions_of(finished)
@@ -177,10 +228,3 @@ def test_questions_where_the_data_are_gone(place: Path) -> None:
     chats, doubt = questions_of(gone)
     assert [chat[0][1] for chat in chats] == [one["question"] for one in finished.result["examples"]]
     assert "cannot be had" in doubt
-
-
-def test_a_licence_is_that_of_the_base(talker: Talker, tmp_path: Path) -> None:
-    assert licence_of(talker) is None
-    (tmp_path / "README.md").write_text("---\nlicense: apache-2.0\nbase: x\n---\n# m\n")
-    named = replace(talker.base, name=str(tmp_path))
-    assert licence_of(replace(talker, base=named)) == "apache-2.0"

@@ -15,7 +15,7 @@ from gepa_loop.errors import ConfigError, ModelError
 from gepa_loop.model.base import Base
 from gepa_loop.model.lora.adapter import LORA_A, LORA_B, PREFIX, Adapter
 from gepa_loop.model.lora.rank import padded
-from gepa_loop.serving.gguf_file import check_lora, read_model, write_lora, write_model
+from gepa_loop.serving.gguf_file import _copied, check_lora, read_model, write_lora, write_model
 from gepa_loop.serving.gguf_layout import pre_tokenizer, rope_factors, shape_of
 from gepa_loop.serving.merge import merged_into
 
@@ -64,7 +64,10 @@ def test_what_is_written_is_read_again_number_by_number(
 ) -> None:
     model = _model(kind, **more)
     _written(model, smollm, tmp_path / "m.gguf")
-    again = read_model(tmp_path / "m.gguf", model)
+    again = read_model(tmp_path / "m.gguf", model, model.device)
+    assert again.config.tie_word_embeddings == (
+        again.lm_head.weight.data_ptr() == again.model.embed_tokens.weight.data_ptr()
+    )
     assert all(
         torch.equal(a, b)
         for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
@@ -166,7 +169,7 @@ def test_smaller_kinds_round_weights_and_not_norms(
     types = {one.name: one.tensor_type.name for one in reader.tensors}
     assert types["blk.0.attn_q.weight"] == kind.upper() and types["token_embd.weight"] == kind.upper()
     assert types["blk.0.attn_norm.weight"] == types["blk.0.attn_q_norm.weight"] == "F32"
-    again = read_model(tmp_path / "m.gguf", model)
+    again = read_model(tmp_path / "m.gguf", model, model.device)
     for (name, a), b in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
         if a.ndim == 1:
             assert torch.equal(a, b), name
@@ -242,4 +245,18 @@ def test_what_is_not_known_is_refused(tiny: Base, smollm: Base, tmp_path: Path) 
     _written(model, smollm, tmp_path / "m.gguf")
     larger = _model("qwen3", num_hidden_layers=3)
     with pytest.raises(ModelError, match=r"blk\.2\.\w+\.weight is missing"):
-        read_model(tmp_path / "m.gguf", larger)
+        read_model(tmp_path / "m.gguf", larger, larger.device)
+
+
+def test_a_copy_lies_on_its_device_with_all_that_it_needs(smollm: Base, tmp_path: Path) -> None:
+    model = _model("llama", rope_parameters=LLAMA3)
+    _written(model, smollm, tmp_path / "m.gguf")
+    again = read_model(tmp_path / "m.gguf", model, torch.device("cpu"))
+    ids = torch.tensor([[5, 900, 41, 7, 13]])
+    with torch.no_grad():
+        assert torch.equal(again(ids).logits, model(ids).logits)
+    ours = {tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    assert ours.isdisjoint(tensor.data_ptr() for tensor in (*again.parameters(), *again.buffers()))
+    # Not by way of the model's own device: a whole copy there is what there may be no room for.
+    moved = _copied(model, torch.device("meta"))
+    assert {tensor.device.type for tensor in (*moved.parameters(), *moved.buffers())} == {"meta"}

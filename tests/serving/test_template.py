@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import pytest
+
+from gepa_loop.errors import ConfigError
 from gepa_loop.model.base import Base
 from gepa_loop.serving.template import CHATS, served_template
 from gepa_loop.task.prompts import Renderer
@@ -76,3 +79,13 @@ def test_the_date_is_that_of_the_day_on_which_it_is_served(tiny: Base) -> None:
     renderer = _renderer(tiny, DATED, day="1999-05-05")
     served = served_template(renderer)
     assert served == DATED and not _alone(renderer, served)[0].startswith("1999")
+
+
+def test_a_template_that_cannot_be_written_for_others_is_refused(tiny: Base) -> None:
+    """Jinja drops the line break behind a statement, and with it the one that this template begins with."""
+    template = "\n" + THINKS
+    renderer = _renderer(tiny, template, arguments={"enable_thinking": False})
+    with pytest.raises(ConfigError, match="cannot be written so that it renders plain chats"):
+        served_template(renderer)
+    # Without arguments nothing stands before it.
+    assert served_template(_renderer(tiny, template)) == template
