@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 def runs_list(json_file: JsonOption = None) -> None:
     """List the runs below ./runs, the last written first: what they are, how far, how large, what they found."""
+    from gepa_loop.config.layers import LOCAL_FILE
     from gepa_loop.run.find import all_runs
     from gepa_loop.serving.finished import has_student
     from gepa_loop.show.runs import run_line, runs_table
@@ -34,7 +36,10 @@ def runs_list(json_file: JsonOption = None) -> None:
     give(json_file, answer)
     if not folders:
         to.print("there are no runs below ./runs", highlight=False)
-        say_next("init", "--data", "FILE", "--prompt", "FILE", to=to)
+        if Path(LOCAL_FILE).is_file():
+            say_next("check", to=to)
+        else:
+            say_next("init", "--data", "FILE", "--prompt", "FILE", to=to)
         return
     to.print(runs_table(lines), soft_wrap=False)
     ready = next((path for path in folders if has_student(path)), None)

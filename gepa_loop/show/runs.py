@@ -28,7 +28,8 @@ class RunLine:
     name: str
     command: str
     state: str
-    """`running` while a process is at it, else `done`, `unfinished`, or `damaged` where a file is not as it was written."""
+    """`running` while a process is at it, else `done`, `unfinished`, `another version` whose records have other keys, or `damaged` where a
+    file is not as it was written."""
     outcome: str
     megabytes: float
     hours: float
@@ -47,6 +48,8 @@ def run_line(folder: Path) -> RunLine:
             state, outcome = "done", _outcome(command, read_json(done))
     except RunDirectoryError:
         state = "damaged"
+    except KeyError:
+        state = "another version"
     if in_use(folder):
         state = "running"
     return RunLine(folder.name, command, state, outcome, size, hours)
@@ -88,7 +91,8 @@ def runs_table(lines: Sequence[RunLine]) -> Table:
         ("written", True),
         ("scores", False),
     ):
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
+        # A name stays whole, to be copied.
+        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name == "run")
     for one in lines:
         style = {"done": "green", "running": "bold", "damaged": "red"}.get(one.state, "yellow")
         table.add_row(

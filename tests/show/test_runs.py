@@ -57,6 +57,7 @@ def test_what_a_line_says(made: Made) -> None:
     folder = made("x", "loop", {"test": SCORES})
     (folder / "result.json").write_text((folder / "result.json").read_text().replace("0.5", "0.9"))
     assert run_line(folder).state == "damaged"
+    assert run_line(made("o", "loop", {"test": {"base": SCORES["base"]}})).state == "another version"
 
 
 def test_a_run_at_work_is_listed_and_said_to_be(made: Made) -> None:
@@ -97,7 +98,11 @@ def test_looking_at_runs_changes_nothing_in_them(made: Made) -> None:
 
 def test_the_list(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["runs"]) == 0
-    assert "there are no runs" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "there are no runs" in shown and "next: gepa-loop init" in shown
+    Path("gepa-loop.toml").touch()
+    assert run(["runs"]) == 0
+    assert "next: gepa-loop check" in capsys.readouterr().out
     made("old", "distill", {"decides": "greedy", "greedy": SCORES}, age=900)
     adapter = made("mine", "loop", {"test": SCORES, "adapter": "round_00/a"}, age=500)
     assert adapter.exists()
@@ -110,6 +115,9 @@ def test_the_list(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
         "old",
     ]
     assert lines[-1] == "next: gepa-loop chat mine --compare"
+    made("a-name-of-many-words-that-is-longer-than-its-share", "loop", None)
+    assert run(["runs"]) == 0
+    assert "a-name-of-many-words-that-is-longer-than-its-share " in capsys.readouterr().out
 
 
 def test_runs_are_deleted_one_by_one(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ class RunLineAnswer(TypedDict):
     run_command: str
     """Which made it."""
     state: str
-    """`running`, `done`, `unfinished` or `damaged`."""
+    """`running`, `done`, `unfinished`, `damaged` or `another version`."""
     outcome: str
     """What it found, in words."""
     megabytes: float
