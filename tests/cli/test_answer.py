@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -156,13 +157,14 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_done(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "p.txt").write_text("Answer with one number.\n")
     (tmp_path / "file").write_text("kept")
+    os.mkfifo(tmp_path / "pipe")  # no device of this machine: what is broken would put a file in its place
     before = sorted(tmp_path.iterdir())
     distill = ["distill", *SMOKE, "--prompt", "p.txt", "--run-name", "never"]
     for words in (distill, ["loop", *SMOKE, "--run-name", "never"], ["init", "--data", "none.csv"], ["runs"]):
         for target, said in (
             (str(tmp_path), "it is a folder"),
             (".", "it is a folder"),
-            ("/dev/null", "it is a pipe or a device"),
+            ("pipe", "it is a pipe or a device"),
             ("file/a.json", "file is no folder"),
         ):
             capfd.readouterr()
