@@ -103,8 +103,9 @@ def check(
             highlight=False,
         )
     for sentence in trial.suggestions:
-        to.print(Text.assemble(("try:", "cyan"), " ", printable(sentence)), highlight=False)
-    if trial.suggestions:
+        mark = "try:" if "--set " in sentence else "note:"
+        to.print(Text.assemble((mark, "cyan"), " ", printable(sentence)), highlight=False)
+    if any("--set " in sentence for sentence in trial.suggestions):
         to.print("with what is suggested, ", end="", highlight=False)
         say_next("check", *(("--prompt", str(prompt)) if prompt else ()), config=config, sets=sets, to=to)
     elif Path(source).is_file():

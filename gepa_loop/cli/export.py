@@ -60,6 +60,7 @@ def export(
     json_file: JsonOption = None,
 ) -> None:
     """Write the student of a run for others: a PEFT adapter with tokenizer, card and check; each is loaded again and compared."""
+    from gepa_loop.serving.card import doubt_of
     from gepa_loop.serving.export import export as write
     from gepa_loop.serving.finished import questions_of, read_finished
     from gepa_loop.serving.talk import open_talker
@@ -70,7 +71,7 @@ def export(
     if to_hub is not None:
         person.print(f"pushing as {_pusher(finished, base, to_hub)}", highlight=False)
     chats, doubt = questions_of(finished)
-    warn([doubt] if doubt else [], person)
+    warn(filter(None, [doubt, doubt_of(finished)]), person)
     wanted = Wanted(to.expanduser().resolve(), merged, tuple(gguf or ()), ollama, base, rank)
     with interruptible("nothing was written. Begin anew with:"):
         done = write(

@@ -12,7 +12,7 @@ from typing import Any
 
 from gepa_loop.run.files import write_json, write_text
 from gepa_loop.scores.ledger import read_looks
-from gepa_loop.scores.numbers import decimal, interval_text, p_sentence
+from gepa_loop.scores.numbers import decimal, gain_text, interval_text, p_sentence
 from gepa_loop.serving.finished import Finished
 from gepa_loop.serving.licence import licence_of
 from gepa_loop.serving.places import is_place, last_part, without_places
@@ -91,6 +91,7 @@ def _values(folder: Path, talker: Talker, card: Card) -> dict[str, Any]:
             )
         ],
         "gain": test["student_minus_base"],
+        "doubt": doubt_of(finished),
         "lack": test["student_minus_prompted"],
         "kept": kept,
         "saved": finished.result["tokens"]["prompt"] - finished.result["tokens"]["bare"],
@@ -114,6 +115,18 @@ def _values(folder: Path, talker: Talker, card: Card) -> dict[str, Any]:
         "fence": "`" * ticks,
         "prompt": finished.prompt.text,
     }
+
+
+def doubt_of(finished: Finished) -> str | None:
+    """A sentence where the student may be no better than the bare model on `test`; None where it is."""
+    way, test, _ = outcome(finished)
+    gain = test["student_minus_base"]
+    if gain["ci"][0] > 0 or finished.result.get("answers") == "references":
+        return None
+    return (
+        f"by {way} replies on test this student may be no better than the model without a prompt: "
+        f"{gain_text(gain)} on {test['base']['n']} items"
+    )
 
 
 def outcome(finished: Finished) -> tuple[str, Mapping[str, Any], Mapping[str, Any] | None]:

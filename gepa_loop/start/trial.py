@@ -14,6 +14,7 @@ from gepa_loop.scores.rollouts import Row, mean_score
 from gepa_loop.task.answers import open_thought
 from gepa_loop.task.items import Item
 from gepa_loop.task.prompts import NO_PROMPT
+from gepa_loop.task.records import short
 from gepa_loop.task.scorers import make_scorer
 
 PURPOSE = "check"
@@ -183,6 +184,13 @@ def _others(config: TaskConfig) -> Iterator[tuple[int, TaskConfig]]:
 def _headroom(lab: Lab, trial: Trial) -> Iterator[str]:
     """Whether the prompt changes anything that a student could learn."""
     tried = trial.tried
+    answer, share = lab.task.commonest
+    if trial.bare < trial.prompted < share:
+        yield (
+            f"with the prompt these {len(tried)} items score {trial.prompted:.2f}, and always answering {short(answer, 40)!r} would score {share:.2f} of all: "
+            "the model hardly follows the prompt, and a student keeps no more than its prompt gives. A larger model follows better: --set model.name=..."
+        )
+        return
     if trial.prompted > trial.bare:
         return
     few = (

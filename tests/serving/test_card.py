@@ -11,6 +11,7 @@ import pytest
 
 from gepa_loop.model.lora.files import read_adapter
 from gepa_loop.model.lora.rank import padded
+from gepa_loop.serving.card import doubt_of
 from gepa_loop.serving.export import export
 from gepa_loop.serving.finished import read_finished
 from gepa_loop.serving.talk import Talker, open_talker
@@ -45,6 +46,26 @@ def test_a_lower_rank_is_checked_against_itself_and_its_loss_is_told(talker: Tal
     assert f"which was not scored:\n{told[1]} on stored replies.\n" in card and verdict in card
     assert "seed 0, rank 3, 4 steps" in card and "seed 0, rank 1" not in card
     assert "--max-lora-rank 1 " in card
+
+
+def test_a_student_without_a_sure_gain_is_not_praised(talker: Talker, tmp_path: Path) -> None:
+    """A random model's gains nothing; with scores of one that does, its card says what it saves."""
+    way = talker.finished.result["decides"]
+    assert doubt_of(talker.finished) == (
+        f"by {way} replies on test this student may be no better than the model without a prompt: +.000 on every item on 8 items"
+    )
+    export(talker, CHATS[:1], Wanted(tmp_path / "no"), lambda _: None)
+    card = (tmp_path / "no" / "README.md").read_text("utf-8")
+    assert "that was to do without a prompt" in card and "**No effect was shown**" in card
+    assert "which the student saves" not in card
+    gain = {"mean": 0.4, "ci": [0.2, 0.6], "p": 0.001}
+    scores = {**talker.finished.result[way], "student_minus_base": gain}
+    better = replace(talker.finished, result={**talker.finished.result, way: scores})
+    assert doubt_of(better) is None
+    export(replace(talker, finished=better), CHATS[:1], Wanted(tmp_path / "yes"), lambda _: None)
+    card = (tmp_path / "yes" / "README.md").read_text("utf-8")
+    assert "that does without a prompt" in card and "No effect" not in card
+    assert "tokens at every call, which the student saves." in card
 
 
 def test_more_than_vllm_serves_is_compressed_and_said(talker: Talker, tmp_path: Path) -> None:

@@ -122,6 +122,21 @@ def test_a_prompt_that_changes_nothing(tmp_path: Path) -> None:
     assert any("nothing can be read from 5 of the replies with task.extract = tags" in one for one in told)
 
 
+def test_a_prompt_that_is_hardly_followed(tmp_path: Path) -> None:
+    """Three of four answers are another one, which a model that always says it would have right more often."""
+    lab = _lab(tmp_path, "GX4", "No.")
+    splits = {
+        name: tuple(replace(item, answer="GX4" if n % 4 == 0 else "B7") for n, item in enumerate(items))
+        for name, items in lab.task.splits.items()
+    }
+    lab = lab.with_task(replace(lab.task, splits=splits, commonest=("B7", 0.75)))
+    sentence = try_items(lab, PROMPT, 12).suggestions[0]
+    assert sentence.startswith(
+        "with the prompt these 12 items score 0.25, and always answering 'B7' would score 0.75 of all"
+    )
+    assert "--set model.name=..." in sentence
+
+
 def test_without_answers_replies_are_shown_alone(tmp_path: Path) -> None:
     trial = try_items(_lab(tmp_path, "GX4", "Hi", answers=False), PROMPT, 2)
     assert not trial.scored and trial.suggestions == ()
