@@ -42,8 +42,8 @@ def make_sweep(folder: Path, names: Sequence[str] = CELLS, alpha: float = 0.05) 
     for n, name in enumerate(names):
         for seed in range(3):
             rows = [
-                {"step": 1, "reverse_kl": 2.0, "held_out_score": 0.0},
-                {"step": 2, "reverse_kl": 1.0, "held_out_score": (n + seed) / 8},
+                {"step": 1, "reverse_kl": 9.0, "held_out_kl": 2.0, "held_out_score": 0.0},
+                {"step": 2, "reverse_kl": 9.0, "held_out_kl": 1.0, "held_out_score": (n + seed) / 8},
             ]
             write_jsonl(folder / f"{name}_seed{seed}/distill/p1/metrics.jsonl", rows)
     return folder

@@ -176,7 +176,9 @@ def test_every_cells_teacher_and_prompt_are_checked_first(lab: Lab, tmp_path: Pa
     file.write_text('baseline = "a"\n[cells]\na = []\nb = ["sampling.max_tokens=100000"]\n')
     grid = load_grid(str(file))
     configs = cell_configs(grid, "smoke", (), seeds=2)
-    with pytest.raises(PromptError, match=r"grid grid, cell 'b': p.txt: .* over the model's context"):
+    with pytest.raises(
+        PromptError, match=r"grid grid, cell 'b': p.txt, item \S+: .* over the model's context"
+    ):
         check_cells(lab, grid, configs, PROMPT, "p.txt")
     file.write_text('baseline = "a"\n[cells]\na = []\nb = ["objective.type=kl"]\n')
     with pytest.raises(ConfigError, match=r"grid grid, cell 'b': --set objective.type=kl: "):

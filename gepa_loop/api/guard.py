@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
 
-from gepa_loop.errors import ConfigError, memory_fault
+from gepa_loop.errors import ConfigError, GepaLoopError, memory_fault
 from gepa_loop.signals import interrupted
 
 
@@ -17,6 +17,11 @@ def errors_of(ended: str) -> Iterator[None]:
     try:
         with interrupted(ended):
             yield
+    except GepaLoopError as error:
+        # A traceback shows it below the message.
+        if error.hint and error.hint not in getattr(error, "__notes__", ()):
+            error.add_note(error.hint)
+        raise
     except (MemoryError, RuntimeError) as error:
         if (fault := memory_fault(error)) is None:
             raise

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from gepa_loop.cli import begin, make, pages, read, runs, sweeps
+from gepa_loop.cli.answer import spared
 from gepa_loop.cli.chat import chat
 from gepa_loop.cli.export import export
 from gepa_loop.cli.init import init
@@ -80,7 +81,8 @@ def _tell(error: GepaLoopError) -> None:
 def _run(argv: list[str]) -> int:
     try:
         try:
-            app(argv)
+            with spared(argv):
+                app(argv)
         finally:
             sys.stdout.flush()
     except SystemExit as stop:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +47,12 @@ def check_target(json_file: str | None) -> str | None:
     return json_file
 
 
+def spared(argv: Sequence[str]) -> AbstractContextManager[object]:
+    """Keeps standard output for the object where it goes there: what a user's own code prints goes aside, as what a person reads does."""
+    asked = ("--json", STANDARD_OUTPUT) in itertools.pairwise(argv) or f"--json={STANDARD_OUTPUT}" in argv
+    return redirect_stdout(sys.stderr) if asked else nullcontext()
+
+
 def reader(json_file: str | None) -> Terminal:
     """Where a person reads: standard error where standard output holds the object."""
     return err if json_file == STANDARD_OUTPUT else out
@@ -80,7 +88,8 @@ def give(json_file: str | None, answer: Mapping[str, object]) -> None:
         return
     text = json.dumps(answer, indent=2, allow_nan=False, default=str) + "\n"
     if json_file == STANDARD_OUTPUT:
-        sys.stdout.write(text)
+        with open(1, "w", encoding="ascii", closefd=False) as file:
+            file.write(text)
         return
     from gepa_loop.run.files import write_text
 

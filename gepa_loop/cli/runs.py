@@ -84,7 +84,7 @@ def _cell(cell: Cell) -> CellAnswer:
         "state": cell.state,
         "steps": cell.steps,
         "held_out": {str(step): score for step, score in cell.held_out.items()},
-        "reverse_kl": {str(step): nats for step, nats in cell.kl.items()},
+        "held_out_kl": {str(step): nats for step, nats in cell.kl.items()},
     }
 
 

@@ -20,7 +20,7 @@ STYLES = {"done": "green", "running": "bold", "stopped": "yellow", "owed": "dim"
 def cells_table(cells: Sequence[Cell]) -> Table:
     """A row for each cell and seed; curves of one column have one scale, so that they can be compared."""
     table = Table(box=None, pad_edge=False, header_style="underline")
-    for title in ("cell", "seed", "state", "steps", "held-out", "", "KL", ""):
+    for title in ("cell", "seed", "state", "steps", "held-out", "", "held-out KL", ""):
         table.add_column(
             title, justify="left" if title in ("cell", "state", "") else "right", overflow="fold"
         )

@@ -162,7 +162,7 @@ KINDS = (
         decimal,
         partial(score_figure, title="held-out score"),
     ),
-    _Kind("KL(student || teacher)", attrgetter("kl"), nats_line, nats, nats_figure),
+    _Kind("KL(student || teacher) of held-out replies", attrgetter("kl"), nats_line, nats, nats_figure),
 )
 
 

@@ -30,7 +30,8 @@ class Cell:
     held_out: Curve
     """The student's score without a prompt on `pareto`, at checks."""
     kl: Curve
-    """KL(student || teacher), nats a token."""
+    """KL(student || teacher) of held-out replies at checks, nats a token: the same quantity whatever a cell's objective is, as the KL of its steps
+    is not."""
 
 
 def cells_of(run: Path) -> list[Cell]:
@@ -50,7 +51,7 @@ def cells_of(run: Path) -> list[Cell]:
 def _cell(folder: Path, name: str, seed: int, prompt: str) -> Cell:
     rows = read_jsonl(folder / "distill" / prompt / "metrics.jsonl", MetricsRow)
     held_out = {row["step"]: score for row in rows if (score := row.get("held_out_score")) is not None}
-    kl = {row["step"]: value for row in rows if (value := row["reverse_kl"]) is not None}
+    kl = {row["step"]: value for row in rows if (value := row.get("held_out_kl")) is not None}
     return Cell(name, seed, _state(folder, prompt), len(rows), held_out, kl)
 
 

@@ -53,6 +53,8 @@ def choose_group(
 
 def group_fault(items: Sequence[Item], fields: FieldsConfig, group: str) -> str | None:
     """Why the groups of a field cannot stay whole; None where they can."""
+    if group in (fields.question, fields.answer):
+        return f"it is the {'question' if group == fields.question else 'answer'} itself"
     values, blank = [], []
     for item in items:
         try:

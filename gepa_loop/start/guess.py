@@ -28,6 +28,10 @@ def propose(_what: str, proposed: str | None, _known: Sequence[str]) -> str | No
     return proposed
 
 
+NONE = "-"
+"""What stands for no field, in a flag as in an answer to `init`."""
+
+
 def fixed(question: str | None, answer: str | None, group: str | None, ask: Ask) -> Ask:
     """Asks only for what is not said already.
 
@@ -40,6 +44,8 @@ def fixed(question: str | None, answer: str | None, group: str | None, ask: Ask)
         value = said[what]
         if value is None:
             return ask(what, proposed, known)
+        if value == NONE and what != "question":
+            return None
         names = fields_in(value) if what == "question" and value not in known else [value]
         for name in names or [value]:
             if name not in known:

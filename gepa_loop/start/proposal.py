@@ -103,7 +103,7 @@ def propose_config(
             "score",
             f"task.scorer = {scoring.scorer or 'none'}, task.extract = {scoring.extract}. {scoring.why}",
         ),
-        ("splits", " ".join(filter(None, [told_sizes(sizes, distinct, group), pooled]))),
+        ("splits", " ".join(filter(None, [told_sizes(sizes, distinct, group, meaning.answered), pooled]))),
     ]
     if ungrouped is not None:
         told.append(("group", ungrouped))

@@ -63,13 +63,13 @@ def marked_sizes(items: Sequence[Item], field: str) -> dict[str, float]:
     return {split: counts[split] for split in SPLITS if counts[split]}
 
 
-def told_sizes(sizes: Mapping[str, float], distinct: int, group: str | None) -> str:
-    """How many items that makes, and what they can show."""
+def told_sizes(sizes: Mapping[str, float], distinct: int, group: str | None, scored: bool) -> str:
+    """How many items that makes, and what they can show where replies are scored."""
     counts = {k: v if v >= 1 else max(1, math.floor(v * distinct)) for k, v in sizes.items()}
     shown = ", ".join(f"{split} {counts[split]:,.0f}" for split in SPLITS if split in counts)
     about = "about " if group is not None else ""
     whole = f", {group} kept whole" if group is not None else ""
-    gain = f" {gain_sentence(int(counts['test']))}" if "test" in counts else ""
+    gain = f" {gain_sentence(int(counts['test']))}" if scored and "test" in counts else ""
     return f"{about}{shown}{whole}.{gain}"
 
 

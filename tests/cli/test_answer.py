@@ -264,3 +264,25 @@ def test_every_command_but_servers_can_say_it_to_a_program() -> None:
         name for name, command in every.items() if not any("--json" in param.opts for param in command.params)
     }
     assert len(every) > 20 and without == {"serve", "view"}
+
+
+LOUD = """
+import gepa_loop
+
+
+class Loud(gepa_loop.Task):
+    def items(self):
+        print("made")
+        return [gepa_loop.Item.of(f"What is {n}?", str(n)) for n in range(40)]
+
+    def score(self, item, reply):
+        print("debug", item.id)
+        return reply == item.answer
+"""
+
+
+def test_what_a_users_code_prints_is_no_part_of_the_object(say: Say, place: Path) -> None:
+    (place / "loud.py").write_text(LOUD)
+    code, found, person = say("task", "check", "loud.py:Loud")
+    _check(found, begun.TaskAnswer, "task check")
+    assert code == 0 and "made" in person and "debug" in person

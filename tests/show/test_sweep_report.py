@@ -55,7 +55,10 @@ def run(tmp_path: Path) -> Path:
 
 def test_the_curves(run: Path) -> None:
     low, low_kl, *_, mid, _ = charts(sweep_record(3, (None, None)), cells_of(run))  # type: ignore[arg-type]
-    assert (low.title, low_kl.title) == ("low: held-out score", "low: KL(student || teacher)")
+    assert (low.title, low_kl.title) == (
+        "low: held-out score",
+        "low: KL(student || teacher) of held-out replies",
+    )
     assert low.head == ("step", "mean", "seed 0", "seed 1", "seed 2")
     # Numbers as tables print them: scores without a leading zero, nats with it.
     assert low.rows == (("1", *[".000"] * 4), ("2", ".125", ".000", ".125", ".250"))

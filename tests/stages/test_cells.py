@@ -16,9 +16,9 @@ def test_states_and_curves(tmp_path: Path) -> None:
     grid = {"grid": "g", "baseline": "a", "cells": {"a": [], "b": ["x=1"]}, "seeds": [3, 4], "prompt": "p1"}
     write_json(tmp_path / "grid.json", grid)
     rows = [
-        {"step": 1, "reverse_kl": 2.0},
-        {"step": 2, "reverse_kl": None, "held_out_score": 0.25},
-        {"step": 3, "reverse_kl": 0.5, "held_out_score": 0.0},
+        {"step": 1, "reverse_kl": 9.0},
+        {"step": 2, "reverse_kl": None, "held_out_kl": 2.0, "held_out_score": 0.25},
+        {"step": 3, "reverse_kl": 0.1, "held_out_kl": 0.5, "held_out_score": 0.0},
     ]
     write_jsonl(tmp_path / "a_seed3" / "distill" / "p1" / "metrics.jsonl", rows)
     write_text(tmp_path / "a_seed3" / "evaluate" / "p1.jsonl", "")
@@ -27,7 +27,7 @@ def test_states_and_curves(tmp_path: Path) -> None:
     with FileLock(tmp_path / "b_seed3" / ".lock"):
         found = cells_of(tmp_path)
     assert found == [
-        Cell("a", 3, "done", 3, {2: 0.25, 3: 0.0}, {1: 2.0, 3: 0.5}),
+        Cell("a", 3, "done", 3, {2: 0.25, 3: 0.0}, {2: 2.0, 3: 0.5}),
         Cell("b", 3, "running", 0, {}, {}),
         Cell("a", 4, "stopped", 0, {}, {}),
         Cell("b", 4, "owed", 0, {}, {}),

@@ -456,3 +456,17 @@ def test_sizes_fit_where_questions_differ_in_case_alone(tmp_path: Path) -> None:
     marked[30]["split"] = "test"  # the first of train, written otherwise
     loaded = _task(_proposed(_survey(tmp_path / "u.jsonl", marked)), tmp_path)
     assert len(loaded.splits["test"]) == 15 and len(loaded.splits["train"]) == 14
+
+
+def test_no_group_is_its_answer_and_a_minus_is_none(tmp_path: Path) -> None:
+    found = _survey(tmp_path / "t.csv", _tickets(120))
+    for own, what in (("Queue", "answer"), ("Body", "question")):
+        with pytest.raises(ConfigError, match=f"--group {own}: it is the {what} itself"):
+            propose_config(found, None, ("m", "a test"), None, CPU, fixed("Body", "Queue", own, propose))
+    proposal = propose_config(found, None, ("m", "a test"), None, CPU, fixed("Body", "-", "-", propose))
+    said = dict(proposal.said)
+    assert (
+        "answer" not in proposal.values["task"].get("fields", {}) and "group" not in proposal.values["task"]
+    )
+    # Nothing is scored, so that no difference of scores can be shown.
+    assert "can show a difference" not in said["splits"]

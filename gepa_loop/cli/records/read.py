@@ -45,8 +45,8 @@ class CellAnswer(TypedDict):
     """Done so far."""
     held_out: dict[str, float]
     """Check's step -> the student's score on `pareto`, without a prompt."""
-    reverse_kl: dict[str, float]
-    """Step -> KL(student || teacher), nats a token."""
+    held_out_kl: dict[str, float]
+    """Check's step -> KL(student || teacher) of held-out replies, nats a token."""
 
 
 class CellsAnswer(RunAnswer):
