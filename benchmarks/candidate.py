@@ -29,7 +29,7 @@ from gepa_loop.sampling.choose import open_sampler
 from gepa_loop.scores.rollouts import Rollouts
 from gepa_loop.task.items import Item, Task
 from gepa_loop.task.prompts import Candidate, Renderer, candidate, read_prompt
-from gepa_loop.task.scorers import Reading, each
+from gepa_loop.task.readings import Reading, each
 
 ROOT = Path(__file__).parent.parent
 

@@ -30,7 +30,7 @@ from gepa_loop.sampling.choose import open_sampler
 from gepa_loop.scores.rollouts import Rollouts
 from gepa_loop.task.items import Item, Task
 from gepa_loop.task.prompts import Renderer
-from gepa_loop.task.scorers import each
+from gepa_loop.task.readings import each
 
 
 class Fixed:

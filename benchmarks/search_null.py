@@ -28,7 +28,7 @@ from gepa_loop.scores.statistics import item_scores, wilson
 from gepa_loop.stages.score import scores
 from gepa_loop.task.items import SPLITS, Item, Task
 from gepa_loop.task.prompts import NO_PROMPT, Renderer
-from gepa_loop.task.scorers import each
+from gepa_loop.task.readings import each
 
 RIGHT, WRONG = "right", "wrong"
 

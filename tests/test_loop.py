@@ -34,7 +34,7 @@ from gepa_loop.scores.outcome import gains
 from gepa_loop.scores.statistics import estimate, internalisation
 from gepa_loop.stages.distillation import Below, distill_candidate
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
-from gepa_loop.task.scorers import each
+from gepa_loop.task.readings import each
 
 
 class Killed(Exception):

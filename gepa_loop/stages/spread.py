@@ -16,7 +16,7 @@ from gepa_loop.stages.records import JudgeRecord, SpreadRecord
 from gepa_loop.task.answers import extract
 from gepa_loop.task.judge import JUDGEMENTS, KEY, REPLIES, Judge, dollars, mark_of
 from gepa_loop.task.prompts import NO_PROMPT
-from gepa_loop.task.scorers import Reading
+from gepa_loop.task.readings import Reading
 
 FILE = "judge.json"
 NEUTRAL = "I do not know."

@@ -35,7 +35,7 @@ from gepa_loop.start.machine import find_machine
 from gepa_loop.start.room import least_memory
 from gepa_loop.task.judge import Judge, dollars, messages_for
 from gepa_loop.task.prompts import Candidate
-from gepa_loop.task.scorers import Reading
+from gepa_loop.task.readings import Reading
 from gepa_loop.writing.writers import OwnModel
 
 TRAINING = "training"

@@ -22,8 +22,8 @@ from gepa_loop.outside.awaiting import at_once
 from gepa_loop.outside.modules import foreign, module_file
 from gepa_loop.task.dealing import FRESH, RACE, SPLITS
 from gepa_loop.task.own import PARALLEL
+from gepa_loop.task.readings import Reading
 from gepa_loop.task.records import MOST, Record, short
-from gepa_loop.task.scorers import Reading
 
 if TYPE_CHECKING:
     import verifiers.v1 as vf

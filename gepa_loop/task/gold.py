@@ -8,8 +8,8 @@ from gepa_loop.config.tables import TaskConfig
 from gepa_loop.errors import TaskError
 from gepa_loop.task.answers import equal, extract, reply_with
 from gepa_loop.task.quantity import numbers
+from gepa_loop.task.readings import Reading, Scorer
 from gepa_loop.task.records import Item, Messages, alike, short
-from gepa_loop.task.scorers import Reading, Scorer
 
 NEARLY_ALL = 0.9
 """Share of answers that nothing can match from which on a task is refused: its scores would say nothing."""

@@ -18,9 +18,10 @@ from gepa_loop.task.gold import contradictions, unmatched
 from gepa_loop.task.judge import Judge
 from gepa_loop.task.made import with_extract
 from gepa_loop.task.own import Task as OwnTask
+from gepa_loop.task.readings import Reading, Scorer
 from gepa_loop.task.records import Item as Item
 from gepa_loop.task.records import short
-from gepa_loop.task.scorers import Reading, Scorer, make_scorer, same_text, unanswered
+from gepa_loop.task.scorers import make_scorer, same_text, unanswered
 from gepa_loop.task.sources import Dealt, deal, undealt
 
 

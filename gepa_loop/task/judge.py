@@ -18,8 +18,10 @@ from gepa_loop.errors import BudgetReached, CallFailed, ProviderError
 from gepa_loop.lm.parallel import at_once
 from gepa_loop.run.files import append_jsonl, read_jsonl
 from gepa_loop.run.identity import fingerprint
+from gepa_loop.task.own_scorer import SAID
+from gepa_loop.task.readings import Reading
 from gepa_loop.task.records import short
-from gepa_loop.task.scorers import SAID, Reading, json_objects
+from gepa_loop.task.scorers import json_objects
 from gepa_loop.task.verdicts import JudgementRow
 
 if TYPE_CHECKING:

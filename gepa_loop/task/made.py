@@ -17,8 +17,9 @@ from gepa_loop.outside.modules import foreign, is_file, is_the_users, module_fil
 from gepa_loop.run.identity import fingerprint
 from gepa_loop.task.environments import environment_file
 from gepa_loop.task.own import Task
+from gepa_loop.task.own_scorer import by_record, own_scorer
+from gepa_loop.task.readings import Scorer
 from gepa_loop.task.records import MOST, Item, Record, bounded
-from gepa_loop.task.scorers import Scorer, by_record, own_scorer
 
 
 class Made(NamedTuple):

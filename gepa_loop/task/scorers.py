@@ -6,42 +6,18 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from numbers import Real
 from typing import Any
 
 from gepa_loop.config.tables import TaskConfig
-from gepa_loop.errors import EnvironmentFault, TaskError
-from gepa_loop.outside.awaiting import at_once, is_asynchronous
-from gepa_loop.outside.modules import foreign, own_function
-from gepa_loop.task.own import PARALLEL, Score
+from gepa_loop.errors import TaskError
+from gepa_loop.outside.modules import own_function
+from gepa_loop.task.own_scorer import by_record, own_scorer
 from gepa_loop.task.quantity import equal
+from gepa_loop.task.readings import Reading, Scorer, each
 from gepa_loop.task.records import Item, short
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A reply to an item, as scorers read it."""
-
-    item: Item
-    read: str | None
-    """What `task.extract` read of it; None where there was nothing to read."""
-    reply: str
-    """All of it."""
-
-
-Scorer = Callable[[Sequence[Reading]], list[tuple[float, str]]]
-"""Replies -> of each its score, and sentences for the reflection or an empty text."""
 
 Rule = Callable[[str, str], tuple[float, str]]
 """(what was read of the reply, the expected answer) -> the same."""
-
-Verdict = Callable[[Item, str], Any]
-"""(item, reply) -> what a user's function says of it, or an awaitable of that."""
-
-SAID = 4_000
-"""Characters that are kept of what a user's function says about a reply: it stands in every row, and the reflection reads it."""
 
 
 def make_scorer(config: TaskConfig, items: Sequence[Item]) -> Scorer:
@@ -67,64 +43,9 @@ def make_scorer(config: TaskConfig, items: Sequence[Item]) -> Scorer:
     return by_rule(choice(labels))
 
 
-def each(score: Callable[[Reading], tuple[float, str]]) -> Scorer:
-    """The scorer that looks at one reply after the other."""
-    return lambda readings: [score(one) for one in readings]
-
-
 def by_rule(rule: Rule) -> Scorer:
     """What was read of a reply against the item's answer; nothing read is worth nothing."""
     return each(lambda one: (0.0, "") if one.read is None else rule(one.read, one.item.answer))
-
-
-def own_scorer(function: Verdict, where: str, parallel: int = PARALLEL) -> Scorer:
-    """The scorer that asks a function of the user's; an asynchronous one about several replies at a time.
-
-    Args:
-        function: Gives a `Score`, a number, or (number, sentences for the reflection).
-        where: What names it, for messages.
-        parallel: Replies that an asynchronous one is asked about at a time.
-    """
-    # A judge that cannot be reached, say: not a score of 0.
-    saved = "What was finished is saved; run the same command again to continue."
-
-    def score(one: Reading) -> tuple[float, str]:
-        with foreign(EnvironmentFault, f"{where}: score on {one.item.id}", saved):
-            result = function(one.item, one.reply)
-        return _worth(result, one.item, where)
-
-    async def awaited(one: Reading) -> tuple[float, str]:
-        with foreign(EnvironmentFault, f"{where}: score on {one.item.id}", saved):
-            result = await function(one.item, one.reply)
-        return _worth(result, one.item, where)
-
-    if not is_asynchronous(function):
-        return each(score)
-    return lambda readings: at_once([partial(awaited, one) for one in readings], parallel)
-
-
-def by_record(function: Callable[[dict[str, Any], str], Any]) -> Verdict:
-    """A function (record, reply) as one of the item."""
-    if not is_asynchronous(function):
-        return lambda item, reply: function(dict(item.entry), reply)
-
-    async def awaited(item: Item, reply: str) -> object:
-        return await function(dict(item.entry), reply)
-
-    return awaited
-
-
-def _worth(result: object, item: Item, where: str) -> tuple[float, str]:
-    """What a user's function gave, checked."""
-    if isinstance(result, Score):
-        result = result.value, result.feedback
-    raw, said = result if isinstance(result, tuple) and len(result) == 2 else (result, "")
-    if not (isinstance(raw, Real) and raw <= 1 and not raw < 0 and isinstance(said, str)):
-        raise TaskError(
-            f"{where}: score gave {short(repr(result))} for {item.id}",
-            "Return a Score, a number from 0 to 1, or (number, text).",
-        )
-    return float(raw), short(said.encode("utf-8", "replace").decode(), SAID)
 
 
 def unanswered(readings: Sequence[Reading]) -> list[tuple[float, str]]:

@@ -30,8 +30,9 @@ from gepa_loop.task.hub import dataset_rows
 from gepa_loop.task.made import Made, made, with_extract
 from gepa_loop.task.marked import left_out
 from gepa_loop.task.own import Task
+from gepa_loop.task.own_scorer import by_record, own_scorer
+from gepa_loop.task.readings import Reading, Scorer, each
 from gepa_loop.task.records import Item, Record, item_of
-from gepa_loop.task.scorers import Reading, Scorer, by_record, each, own_scorer
 
 BLOCKS = ("test", "select", "pareto", "train", "probe", "race")
 """Whose seeds a reasoning-gym task takes one after another; what comes last changes nobody's."""

@@ -214,7 +214,7 @@ def test_distill_and_evaluate(here: Here, tmp_path: Path) -> None:
     assert "sampler and trainer differ by" in done.stdout
     assert "sampled scores decide" in done.stdout and "pass@4" in done.stdout
     for way in ("greedy", "sampled"):
-        assert f"difference, {way}: +.000 [+.000, +.000], p = 1.0000, paired by item" in done.stdout
+        assert f"difference, {way}: +.000 on every item, p = 1.0000, paired by item" in done.stdout
     written = json.loads((tmp_path / "runs" / "e" / "result.json").read_text())
     assert [s["n"] for s in written["subjects"]] == [16, 16] and written["difference"]["p"] == 1.0
     assert written["decides"] == "sampled" and written["subjects"] == written["sampled"]["subjects"]

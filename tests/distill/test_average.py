@@ -25,7 +25,7 @@ from gepa_loop.run.files import read_jsonl
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.scores.rollouts import mean_score
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
-from gepa_loop.task.scorers import Reading, each
+from gepa_loop.task.readings import Reading, each
 
 PROMPT = Candidate("Answer with one number.")
 EACH_STEP = ("distill.steps=4", "distill.check_every=1", "distill.patience=0", "distill.warm_start=0.1")

@@ -18,7 +18,7 @@ from gepa_loop.lab import Lab, open_lab
 from gepa_loop.run.files import read_json, read_jsonl
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
-from gepa_loop.task.scorers import each
+from gepa_loop.task.readings import each
 
 STEPS = ("distill.steps=4", "distill.check_every=2")
 KINDS = [(), ("distill.warm_start=0.1", "distill.average=0.4"), ("teacher.kind=ema",)]

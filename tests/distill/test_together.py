@@ -44,7 +44,7 @@ from gepa_loop.model.lora.training import (
 )
 from gepa_loop.run.files import read_jsonl
 from gepa_loop.task.prompts import Candidate
-from gepa_loop.task.scorers import each
+from gepa_loop.task.readings import each
 
 PROMPTS = "Answer with one number.", "Say a word, then a number.", "Count.\nThen add."
 MANY = Passes(10**6)

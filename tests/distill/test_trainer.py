@@ -32,7 +32,7 @@ from gepa_loop.run.files import read_json, read_jsonl
 from gepa_loop.run.seeds import derive_seed
 from gepa_loop.sampling.plain import TorchSampler
 from gepa_loop.task.prompts import Candidate
-from gepa_loop.task.scorers import each
+from gepa_loop.task.readings import each
 
 
 def smoke(*sets: str) -> Config:

@@ -27,7 +27,7 @@ from gepa_loop.model.graphs import open_forward
 from gepa_loop.model.lora.training import as_teacher, remove_lora, student_adapter, teacher_adapter, with_lora
 from gepa_loop.run.files import read_jsonl
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
-from gepa_loop.task.scorers import each
+from gepa_loop.task.readings import each
 
 PROMPT = "Answer with one number."
 

@@ -24,7 +24,7 @@ from gepa_loop.model.lora.training import remove_lora, student_adapter, with_lor
 from gepa_loop.run.files import read_json, read_jsonl
 from gepa_loop.sampling.base import Completion
 from gepa_loop.task.prompts import Candidate
-from gepa_loop.task.scorers import each
+from gepa_loop.task.readings import each
 
 PROMPT = Candidate("Answer with one number.")
 

@@ -29,7 +29,7 @@ from gepa_loop.optimize.scorer import Scorer
 from gepa_loop.run.files import read_jsonl, write_jsonl
 from gepa_loop.task.items import Item
 from gepa_loop.task.prompts import Candidate
-from gepa_loop.task.scorers import each
+from gepa_loop.task.readings import each
 
 SEED = Candidate("Answer the question.")
 COIN = ("optimize.accept=gepa", "optimize.max_rollouts=120", "optimize.minibatch=3")

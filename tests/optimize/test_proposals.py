@@ -31,7 +31,7 @@ from gepa_loop.optimize.propose.choose import make_proposer
 from gepa_loop.optimize.propose.model import LMProposer
 from gepa_loop.run.files import append_jsonl, read_jsonl, write_jsonl
 from gepa_loop.task.prompts import Candidate
-from gepa_loop.task.scorers import each
+from gepa_loop.task.readings import each
 
 SEED = Candidate("Answer the question.")
 SETS = ("optimize.accept=gepa", "optimize.max_rollouts=200", "optimize.minibatch=3")

@@ -16,7 +16,7 @@ from gepa_loop.lab import Lab, open_lab
 from gepa_loop.run.files import read_jsonl
 from gepa_loop.stages.distillation import Below, distill_candidate
 from gepa_loop.task.prompts import Candidate
-from gepa_loop.task.scorers import Reading, each
+from gepa_loop.task.readings import Reading, each
 
 REWARD = ("objective.adv_tau=1", "objective.teacher_tau=0", "distill.rollouts=8", "distill.group=4")
 """Two items a step, whose reward alone is trained."""

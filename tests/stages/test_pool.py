@@ -13,7 +13,7 @@ from gepa_loop.run.files import read_jsonl
 from gepa_loop.scores.statistics import item_scores
 from gepa_loop.stages.pool import Pool, open_pool
 from gepa_loop.task.prompts import Candidate
-from gepa_loop.task.scorers import each
+from gepa_loop.task.readings import each
 
 CANDIDATES = [Candidate(f"Answer with {n} words.") for n in range(1, 6)]
 

@@ -35,7 +35,7 @@ from gepa_loop.stages.references import check_references, with_references
 from gepa_loop.stages.retention import measure
 from gepa_loop.sweep import check_cells
 from gepa_loop.task.prompts import Candidate
-from gepa_loop.task.scorers import each
+from gepa_loop.task.readings import each
 from gepa_loop.writing.writers import OwnModel
 
 PROMPT = Candidate("Answer with one number.")

@@ -21,7 +21,7 @@ from gepa_loop.stages.distillation import Below, distill_candidate
 from gepa_loop.stages.pool import Pool
 from gepa_loop.stages.race import Raced, course, race, rung_steps
 from gepa_loop.task.prompts import Candidate
-from gepa_loop.task.scorers import each
+from gepa_loop.task.readings import each
 
 SETS = (
     "distill.steps=6",

@@ -16,7 +16,7 @@ from gepa_loop.show.tables import reply_lines, retention_lines, retention_table
 from gepa_loop.stages.distillation import distill_alone
 from gepa_loop.stages.retention import SUBJECTS, changes, measure
 from gepa_loop.task.prompts import Candidate
-from gepa_loop.task.scorers import Reading, each
+from gepa_loop.task.readings import Reading, each
 
 PROMPT = Candidate("Answer with one number.")
 

@@ -13,7 +13,7 @@ from gepa_loop.errors import RunDirectoryError
 from gepa_loop.lab import open_lab, seed_prompt
 from gepa_loop.run.files import read_json, read_jsonl
 from gepa_loop.stages.search import Purpose, search
-from gepa_loop.task.scorers import each
+from gepa_loop.task.readings import each
 
 SETS = ("optimize.reflection.model=offline", "optimize.accept=gepa", "optimize.max_rollouts=80")
 

@@ -28,8 +28,8 @@ from gepa_loop.run.files import read_json, read_jsonl
 from gepa_loop.stages.search import open_proposer
 from gepa_loop.stages.spread import deviation
 from gepa_loop.task.judge import Judge, Record, dollars, mark_of, messages_for, read_verdict
+from gepa_loop.task.readings import Reading
 from gepa_loop.task.records import Item
-from gepa_loop.task.scorers import Reading
 
 USD = READ * 0.15e-6 + WRITTEN * 0.6e-6
 """What a call of gpt-4o-mini costs."""

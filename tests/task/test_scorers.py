@@ -12,18 +12,9 @@ from gepa_loop.config.load import load_config
 from gepa_loop.config.tables import TaskConfig
 from gepa_loop.errors import ConfigError, TaskError
 from gepa_loop.task.items import load_task
+from gepa_loop.task.readings import Reading
 from gepa_loop.task.records import Item, item_of
-from gepa_loop.task.scorers import (
-    Reading,
-    choice,
-    exact,
-    f1,
-    first_object,
-    includes,
-    json_fields,
-    make_scorer,
-    regex,
-)
+from gepa_loop.task.scorers import choice, exact, f1, first_object, includes, json_fields, make_scorer, regex
 
 LABELS = ("Q1-RFD", "late", "late delivery", "Was ist los?")
 

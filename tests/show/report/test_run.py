@@ -41,7 +41,8 @@ def test_report_writes_the_page_anew(made: Path, tmp_path: Path, capsys: pytest.
     old = (folder / "report.html").read_bytes()
     (folder / "report.html").unlink()
     assert command(["report", str(folder)]) == 0
-    assert capsys.readouterr().out.strip().endswith("report.html")
+    page, following = capsys.readouterr().out.splitlines()
+    assert page.endswith("report.html") and following == f"next: gepa-loop view {tmp_path}"
     assert (folder / "report.html").read_bytes() == old
     assert old.count(b"Copyright 2012-") == 1, "one copy of plotly.js"
 
