@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,15 +25,18 @@ if TYPE_CHECKING:
 def doctor(config: ConfigOption = None, sets: SetOption = None, json_file: JsonOption = None) -> None:
     """List all that is wrong with a config on this machine, before an item or a weight is made."""
     from gepa_loop.config.layers import DEFAULT_PRESET, find_source
-    from gepa_loop.show.start import finding_row
-    from gepa_loop.start.doctor import examine
+
+    with _collecting_later():
+        from gepa_loop.show.start import finding_row
+        from gepa_loop.start.doctor import examine
 
     to, source = reader(json_file), find_source(config, DEFAULT_PRESET)
     to.print(f"config {source}", highlight=False)
     found = []
-    for one in examine(config, sets or (), Path.cwd()):
-        to.print(finding_row(one), soft_wrap=False)
-        found.append(one)
+    with _collecting_later():
+        for one in examine(config, sets or (), Path.cwd()):
+            to.print(finding_row(one), soft_wrap=False)
+            found.append(one)
     faults = [one for one in found if one.state == "fault"]
     answer: DoctorAnswer = {
         **head("doctor"),
@@ -47,6 +53,18 @@ def doctor(config: ConfigOption = None, sets: SetOption = None, json_file: JsonO
     to.print("when they are mended, ", end="", highlight=False)
     say_next("doctor", config=config, sets=sets, to=to)
     raise typer.Exit(min(one.code for one in faults))
+
+
+@contextmanager
+def _collecting_later() -> Iterator[None]:
+    """Without the collector, which takes a fifth of the time in which torch and transformers are imported: what they make stays."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def check(

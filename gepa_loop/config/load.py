@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,7 +64,8 @@ def load_what_can_be(
     while True:
         before = json.dumps(merged, default=str)
         config, faults = _validated(merged, origin, label, mend=True)
-        found += [ConfigError(fault) for fault in faults]
+        told = {str(error) for error in found}
+        found += [ConfigError(fault) for fault in dict.fromkeys(faults) if fault not in told]
         if config is not None:
             config, unplaced = resolve_paths(config, cwd, origin)
             return config, [*found, *unplaced]
@@ -79,18 +81,45 @@ def _validated(
         return Config.model_validate(merged), []
     except ValidationError as error:
         told = explain(error, origin, source).split("\n")
+        before = _messages(merged)
         for item in error.errors() if mend else ():
             path = [str(part) for part in item["loc"]]
             if path and path[0] in TAGS and len(path) > 1:
                 path = [path[0], *path[2:]]  # the tag's value stands between
-            if not path or (
-                len(path) == 1
-                and path[0] in Config.model_fields
-                and Config.model_fields[path[0]].is_required()
-            ):
-                continue  # it cannot be done without
-            section(merged, *path[:-1]).pop(path[-1], None)
+            if (guilty := _guilty(merged, path, before)) is not None:
+                section(merged, *path).pop(
+                    guilty, None
+                )  # keys that do not go together: without that one the rest does
+            elif path and not _is_required(path):
+                section(merged, *path[:-1]).pop(path[-1], None)
         return None, told
+
+
+def _is_required(path: Sequence[str]) -> bool:
+    """Whether nothing can be done without it."""
+    return len(path) == 1 and path[0] in Config.model_fields and Config.model_fields[path[0]].is_required()
+
+
+def _guilty(merged: Mapping[str, Any], path: Sequence[str], before: Sequence[str]) -> str | None:
+    """The key of a table without which there are fewer faults than `before` and no new ones; None where there is none, or it is a value's fault."""
+    table: Any = merged
+    for part in path:
+        table = table.get(part) if isinstance(table, Mapping) else None
+    for key in table if isinstance(table, Mapping) else ():
+        trial = copy.deepcopy(dict(merged))
+        section(trial, *path).pop(key)
+        after = _messages(trial)
+        if len(after) < len(before) and set(after) <= set(before):
+            return str(key)
+    return None
+
+
+def _messages(merged: Mapping[str, Any]) -> list[str]:
+    try:
+        Config.model_validate(merged)
+    except ValidationError as error:
+        return [f"{one['loc']}: {one['msg']}" for one in error.errors()]
+    return []
 
 
 def _joined(errors: Sequence[ConfigError]) -> ConfigError:

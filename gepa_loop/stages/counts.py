@@ -10,7 +10,6 @@ from gepa_loop.config.recipe import on_policy_share, reads_prompt, warm_start
 from gepa_loop.config.tables import EvaluateConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.scores.card import ways
-from gepa_loop.stages.headroom import has_headroom
 from gepa_loop.stages.items import READ
 from gepa_loop.stages.race import course
 from gepa_loop.task.dealing import RACE
@@ -107,6 +106,11 @@ def loop_stages(config: Config, search: int) -> dict[str, int]:
 def loop_rollouts(config: Config, search: int) -> int:
     """Rollouts of a whole loop, of whose searches each takes `search`."""
     return sum(loop_stages(config, search).values())
+
+
+def has_headroom(config: Config) -> bool:
+    """Whether it can be known of a task with answers: the model itself reads the prompt for its student."""
+    return config.teacher.kind in ("base", "live", "ema") and reads_prompt(config.distill, config.objective)
 
 
 def distill_stages(config: Config, references: bool) -> dict[str, int]:

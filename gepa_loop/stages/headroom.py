@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from gepa_loop.config.recipe import reads_prompt
-from gepa_loop.config.whole import Config
 from gepa_loop.lab import Lab
 from gepa_loop.run.directory import Run
 from gepa_loop.scores.numbers import decimal, p_sentence
 from gepa_loop.scores.statistics import ItemScores, difference, item_scores
+from gepa_loop.stages.counts import has_headroom
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.score import scores
 from gepa_loop.task.prompts import Candidate
-
-
-def has_headroom(config: Config) -> bool:
-    """Whether it can be known of a task with answers: the model itself reads the prompt for its student."""
-    return config.teacher.kind in ("base", "live", "ema") and reads_prompt(config.distill, config.objective)
 
 
 def note_headroom(lab: Lab, candidate: Candidate, bare: ItemScores, run: Run, observer: Observer) -> None:

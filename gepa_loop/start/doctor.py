@@ -74,12 +74,14 @@ class _Doctor:
             "judge": partial(judge, self.config),
             "track": partial(tracker, self.config),
         }
+        told: set[str] = set()
         for about, probe in probes.items():
             try:
                 yield from probe()
             except GepaLoopError as error:
-                # The same fault of the model is met by several.
-                if about == "model" or error is not self._unreachable:
+                # The same fault of the model is met by several; so is that of a device.
+                if (about == "model" or error is not self._unreachable) and str(error) not in told:
+                    told.add(str(error))
                     yield fault(about, error)
 
     @cached_property

@@ -11,8 +11,9 @@ from gepa_loop.config.load import load_config
 from gepa_loop.lab import open_lab
 from gepa_loop.run.directory import open_run
 from gepa_loop.run.files import read_jsonl, write_jsonl
+from gepa_loop.stages.counts import has_headroom
 from gepa_loop.stages.distillation import bare_scores
-from gepa_loop.stages.headroom import has_headroom, note_headroom
+from gepa_loop.stages.headroom import note_headroom
 from gepa_loop.task.prompts import Candidate
 
 PROMPT = Candidate("Answer with one number.")

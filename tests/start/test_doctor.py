@@ -268,3 +268,20 @@ def test_a_judge_without_a_key(tmp_path: Path) -> None:
     )
     (tmp_path / "a.jsonl").write_text('{"question": "Q"}\n')
     assert "ANTHROPIC_API_KEY is not set" in _faults(_found(tmp_path, *sets))["judge"]
+
+
+def test_faults_of_every_kind_are_in_one_list_and_each_once(tmp_path: Path) -> None:
+    """Keys that do not exist, cannot be used or do not go together, and files, models and devices that are missing."""
+    sets = {
+        "task.scorer=exakt": "reasoning-gym's tasks bring their own",
+        "distill.lr=-1": "input should be greater than 0",
+        "distill.stepz=1": "unknown key distill.stepz",
+        "distill.group=3": "rollouts (8) must be a multiple of group (3)",
+        "optimize.seed_prompt_file=no.txt": "there is no such file",
+        f"model.name={tmp_path / 'none'}": "neither a folder nor a model",
+        "model.device=cuda:3": "CUDA devices",
+    }
+    found = [str(one.sentence) for one in examine("smoke", list(sets), tmp_path) if one.state == "fault"]
+    for said in sets.values():
+        assert len([one for one in found if said in one]) == 1, (said, found)
+    assert len(found) == len(sets)
