@@ -63,6 +63,7 @@ def init(
     from gepa_loop.model.outline import outline
     from gepa_loop.show.start import said_table, survey_table
     from gepa_loop.start.guess import fixed
+    from gepa_loop.start.lengths import too_long
     from gepa_loop.start.machine import choose_model, find_machine
     from gepa_loop.start.proposal import propose_config
     from gepa_loop.start.survey import survey
@@ -91,7 +92,10 @@ def init(
     chosen = choose_model(machine, model)
     doubts: list[str] = []
     try:
-        tokenizer = outline(ModelConfig(name=chosen[0])).tokenizer
+        known = outline(ModelConfig(name=chosen[0]))
+        tokenizer = known.tokenizer
+        if text is not None:
+            doubts += too_long(text, tokenizer, known.context, chosen[0])
     except (ModelError, EnvironmentFault) as error:
         tokenizer = None
         doubts.append(f"lengths are estimated, as the model is not in reach yet: {error}")

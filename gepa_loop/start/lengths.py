@@ -68,3 +68,14 @@ def told_lengths(items: Sequence[Item], tokenizer: PreTrainedTokenizerBase | Non
 
 def _of(items: Sequence[Item]) -> str:
     return f" of a sample of {SAMPLE:,}" if len(items) > SAMPLE else ""
+
+
+def too_long(prompt: str, tokenizer: PreTrainedTokenizerBase, context: int, model: str) -> list[str]:
+    """A sentence where a prompt leaves a model's context no room for a question; none where there is some."""
+    tokens = len(tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"])
+    if tokens < context:
+        return []
+    return [
+        f"the prompt has {tokens:,} tokens, and the context of {model} is {context:,}: nothing is ever cut, so it needs a shorter prompt or "
+        "a model that reads more (--model)"
+    ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from gepa_loop.model.base import Base
 from gepa_loop.start.guess import Scoring
-from gepa_loop.start.lengths import LONGEST, SAMPLE, horizon, sampled, token_counts, told_lengths
+from gepa_loop.start.lengths import LONGEST, SAMPLE, horizon, sampled, token_counts, told_lengths, too_long
 from gepa_loop.task.records import Item, item_of
 
 WHOLE = Scoring("whole", "f1", "")
@@ -64,3 +64,12 @@ def test_a_real_tokenizer_and_none(smollm: Base) -> None:
     assert token_counts(texts, smollm.tokenizer) == single and single[1] == 0
     assert token_counts(["abcd", "é"], None) == [2, 1]
     assert token_counts([], smollm.tokenizer) == []
+
+
+def test_a_prompt_that_fills_the_context_is_said_at_once(smollm: Base) -> None:
+    tokens = len(smollm.tokenizer("one two three")["input_ids"])
+    assert too_long("one two three", smollm.tokenizer, tokens + 1, "m") == []
+    [said] = too_long("one two three", smollm.tokenizer, tokens, "m")
+    assert said.startswith(
+        f"the prompt has {tokens} tokens, and the context of m is {tokens}: nothing is ever cut"
+    )
