@@ -24,14 +24,16 @@ if TYPE_CHECKING:
 
 def doctor(config: ConfigOption = None, sets: SetOption = None, json_file: JsonOption = None) -> None:
     """List all that is wrong with a config on this machine, before an item or a weight is made."""
-    from gepa_loop.config.layers import DEFAULT_PRESET, find_source
+    from gepa_loop.config.layers import DEFAULT_PRESET, LOCAL_FILE, find_source
 
     with _collecting_later():
         from gepa_loop.show.start import finding_row
         from gepa_loop.start.doctor import examine
 
     to, source = reader(json_file), find_source(config, DEFAULT_PRESET)
-    to.print(f"config {source}", highlight=False)
+    alone = config is None and source == DEFAULT_PRESET
+    why = f": the preset, as there is no {LOCAL_FILE} in this folder" if alone else ""
+    to.print(f"config {source}{why}", highlight=False)
     found = []
     with _collecting_later():
         for one in examine(config, sets or (), Path.cwd()):
@@ -97,6 +99,7 @@ def check(
         to.print(line, highlight=False)
     warnings = [*lab.task.warnings(), *filter(None, [lab.overlap(candidate, source)])]
     warn(warnings, to)
+    to.print("asking the model without and with the prompt", highlight=False)
     trial = try_items(lab, candidate.text, items)
     answer: CheckedAnswer = {
         **head("check"),

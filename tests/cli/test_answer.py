@@ -91,9 +91,12 @@ def test_commands_that_begin(say: Say) -> None:
     code, found, person = say("check", *SMOKE, "--items", "2")
     _check(found, begun.CheckedAnswer, "check")
     assert code == 0 and len(found["items"]) == 2 and "2 items of train" in person
+    assert "asking the model without and with the prompt" in person
     code, found, person = say("doctor", *SMOKE)
     _check(found, begun.DoctorAnswer, "doctor")
     assert (code, found["faults"]) == (0, 0) and "no fault was found" in person
+    _, found, person = say("doctor", "--set", "model.name=random:tiny")
+    assert found["config"] == "demo" and "config demo: the preset, as there is no gepa-loop.toml" in person
     code, found, _ = say("doctor", "--config", "smoke", "--set", "task.name=lmc", "--set", "x.y=1")
     _check(found, begun.DoctorAnswer, "doctor")
     assert code == 2 and found["faults"] == 2
