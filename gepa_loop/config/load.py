@@ -81,7 +81,7 @@ def _validated(
         return Config.model_validate(merged), []
     except ValidationError as error:
         told = explain(error, origin, source).split("\n")
-        before = _messages(merged)
+        before = _faults(merged)
         for item in error.errors() if mend else ():
             path = [str(part) for part in item["loc"]]
             if path and path[0] in TAGS and len(path) > 1:
@@ -100,26 +100,26 @@ def _is_required(path: Sequence[str]) -> bool:
     return len(path) == 1 and path[0] in Config.model_fields and Config.model_fields[path[0]].is_required()
 
 
-def _guilty(merged: Mapping[str, Any], path: Sequence[str], before: Sequence[str]) -> str | None:
-    """The key of a table without which there are fewer faults than `before` and no new ones; None where there is none, or it is a value's fault."""
+def _guilty(merged: Mapping[str, Any], path: Sequence[str], before: int) -> str | None:
+    """The key of a table without which there are fewer faults than `before`; None where there is none, or it is a value's fault."""
     table: Any = merged
     for part in path:
         table = table.get(part) if isinstance(table, Mapping) else None
     for key in table if isinstance(table, Mapping) else ():
         trial = copy.deepcopy(dict(merged))
         section(trial, *path).pop(key)
-        after = _messages(trial)
-        if len(after) < len(before) and set(after) <= set(before):
+        after = _faults(trial)
+        if after < before:
             return str(key)
     return None
 
 
-def _messages(merged: Mapping[str, Any]) -> list[str]:
+def _faults(merged: Mapping[str, Any]) -> int:
     try:
         Config.model_validate(merged)
     except ValidationError as error:
-        return [f"{one['loc']}: {one['msg']}" for one in error.errors()]
-    return []
+        return error.error_count()
+    return 0
 
 
 def _joined(errors: Sequence[ConfigError]) -> ConfigError:

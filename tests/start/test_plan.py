@@ -191,6 +191,8 @@ def test_the_plan_of_a_prompt_times_steps_and_says_what_they_cost(
     assert run(["plan", *words, "--measure", *prices]) == 0
     told = capsys.readouterr().out
     rows = lines_of(told)
+    # 8 items of pareto, 4 samples each, without and with the prompt.
+    assert rows["baseline"][0] == "64"
     minutes, usd = (float(cell.replace(",", "").lstrip("$")) for cell in rows["training"][2:])
     seconds = re.search(r"a training step (\S+) s a student, as in 3 steps of `plan --measure`", told)
     assert seconds is not None
