@@ -187,3 +187,10 @@ def test_ctrl_c_is_an_interruption_and_a_keyboard_interrupt(tmp_path: Path) -> N
     with pytest.raises(RunDirectoryError, match=r"task\.code"):
         gepa_loop.evaluate("smoke", task=Desks(), run_name="r", quiet=True)
     assert gepa_loop.evaluate("smoke", task=Desks(), run_name="r", fresh=True, quiet=True).name == "r"
+
+
+def test_an_error_shows_how_to_mend_it_below_its_message() -> None:
+    """In a traceback, where nobody prints the hint."""
+    with pytest.raises(ConfigError) as caught:
+        gepa_loop.optimize("nosuch")
+    assert caught.value.hint and caught.value.__notes__ == [caught.value.hint]
