@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Thread
 
@@ -75,7 +76,9 @@ def test_beside_a_running_loop_with_a_task_of_coroutines_and_nothing_is_printed(
     async def cell() -> gepa_loop.Run:
         return gepa_loop.distill("smoke", prompt="Go north.", task=Desks(), run_name="n", quiet=True, **SMALL)
 
-    run = asyncio.run(cell())
+    # In a thread of its own: tests in a browser leave a running loop in this one.
+    with ThreadPoolExecutor(1) as thread:
+        run = thread.submit(asyncio.run, cell()).result()
     assert capfd.readouterr() == ("", "")
     assert run.result["greedy"]["student"]["mean"] == 0.25
     rows = run.rows()
