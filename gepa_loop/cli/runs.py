@@ -74,7 +74,7 @@ def runs_cells(run: RunArgument, json_file: JsonOption = None) -> None:
     to.print(cells_table(cells), soft_wrap=False)
     to.print(cells_line(cells), highlight=False)
     if all(one.state == "done" for one in cells):
-        say_next("report", folder.name, to=to)
+        say_next("report", run, to=to)
 
 
 def _cell(cell: Cell) -> CellAnswer:

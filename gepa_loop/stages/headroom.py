@@ -6,7 +6,7 @@ from statistics import fmean
 
 from gepa_loop.lab import Lab
 from gepa_loop.run.directory import Run
-from gepa_loop.scores.numbers import decimal, p_sentence
+from gepa_loop.scores.numbers import decimal, gain_text, p_sentence
 from gepa_loop.scores.statistics import ItemScores, difference, item_scores
 from gepa_loop.stages.counts import has_headroom
 from gepa_loop.stages.observer import Observer
@@ -30,10 +30,9 @@ def note_headroom(lab: Lab, candidate: Candidate, bare: ItemScores, run: Run, ob
     path = run.path / "baseline" / "pareto_prompted.jsonl"
     prompted = item_scores(scores(lab, "pareto", candidate.text, None, path, observer))
     gain = difference(prompted, bare, lab.config.seed)
-    low, high = (decimal(bound, "+") for bound in gain.ci)
     told = (
         f"{decimal(fmean(bare.values()))} without a prompt on the {len(bare)} items of pareto, "
-        f"{decimal(fmean(prompted.values()))} with it: {decimal(gain.mean, '+')} [{low}, {high}], {p_sentence(gain.p)}"
+        f"{decimal(fmean(prompted.values()))} with it: {gain_text(gain.as_dict())}, {p_sentence(gain.p)}"
     )
     if gain.ci[0] > 0:
         observer.note(told)

@@ -141,7 +141,7 @@ class _Doctor:
             return  # said already
         prompt, source = seed_prompt(settings), seed_source(settings)
         model = self._outline
-        tokens = len(model.tokenizer(prompt.text, add_special_tokens=False)["input_ids"])
+        tokens = len(model.tokenizer(prompt.text, add_special_tokens=False, verbose=False)["input_ids"])
         horizon = self.config.distill.longest(self.config.sampling.max_tokens)
         if tokens + horizon > model.context:
             raise PromptError(

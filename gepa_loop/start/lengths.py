@@ -30,7 +30,7 @@ def token_counts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase | None
     """Tokens of each text; without a tokenizer an estimate."""
     if tokenizer is None or not texts:
         return [math.ceil(len(text.encode()) / 3) for text in texts]
-    return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+    return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
 
 
 def sampled(items: Sequence[Item]) -> Sequence[Item]:

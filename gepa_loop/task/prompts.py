@@ -90,7 +90,10 @@ def read_prompt(path: Path) -> Candidate:
 
 @dataclass(frozen=True)
 class Renderer:
-    """Turns (prompt, item) into chat messages and token ids; everything that reads a prompt uses it."""
+    """Turns (prompt, item) into chat messages and token ids; everything that reads a prompt uses it.
+
+    Tokenizers are asked with `verbose=False`: what is over the context is an error of ours, with its item, and no warning of theirs.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     context: int
@@ -128,7 +131,7 @@ class Renderer:
 
     def prompt_tokens(self, prompt: str) -> int:
         """Tokens of a prompt's own text, without those that a tokenizer puts at the beginning of a whole one."""
-        return len(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        return len(self.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"])
 
     def tokens(self, prompt: str, item: Item) -> list[int]:
         """Token ids of `messages`, up to where the assistant's reply begins."""
@@ -141,11 +144,15 @@ class Renderer:
     def tokens_of(self, pairs: Sequence[tuple[str, Item]]) -> list[list[int]]:
         """`tokens` of each pair, encoded in one call: a fast tokenizer uses all cores."""
         texts = [self.text(prompt, item) for prompt, item in pairs]
-        return list(self.tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else []
+        return (
+            list(self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]) if texts else []
+        )
 
     def encode(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of chat messages with the generation suffix."""
-        return list(self.tokenizer(self._template(messages), add_special_tokens=False)["input_ids"])
+        return list(
+            self.tokenizer(self._template(messages), add_special_tokens=False, verbose=False)["input_ids"]
+        )
 
     def text(self, prompt: str, item: Item) -> str:
         """What `tokens` encodes."""
@@ -226,7 +233,7 @@ class Renderer:
         """The tokens that start the assistant's reply; none where the template has no generation prompt."""
         messages = self.messages(NO_PROMPT, item)
         text = self.chat.render(self.tokenizer, messages, generate=False)
-        closed = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        closed = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         opened = self.encode(messages)
         # Token by token: some templates close a chat with a token that the generation prompt replaces.
         same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(opened, closed, strict=False))

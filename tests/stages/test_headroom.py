@@ -48,7 +48,7 @@ def test_a_prompt_that_may_do_nothing_is_warned_of_before_it_is_trained(tmp_path
     # A random model scores nothing either way.
     [note] = heard.notes
     assert note.startswith(
-        "warning: .000 without a prompt on the 8 items of pareto, .000 with it: +.000 [+.000, +.000]"
+        "warning: .000 without a prompt on the 8 items of pareto, .000 with it: +.000 on every item, p = 1.0000."
     )
     assert "a larger model follows prompts better" in note
 

@@ -18,8 +18,8 @@ class Counting:
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
 
-    def __call__(self, texts: list[str], add_special_tokens: bool) -> dict[str, Any]:
-        assert not add_special_tokens
+    def __call__(self, texts: list[str], add_special_tokens: bool, verbose: bool) -> dict[str, Any]:
+        assert not add_special_tokens and not verbose
         self.calls.append(texts)
         return {"input_ids": [text.split() for text in texts]}
 

@@ -129,6 +129,17 @@ def test_the_longest_item_is_found_by_its_tokens(renderer: Renderer) -> None:
         renderer.check_all(NO_PROMPT, [ASKED, few, many], horizon + 1, "here")
 
 
+def test_what_is_over_the_context_is_no_warning_of_the_tokenizers(smollm: Base) -> None:
+    """Which it would print once, raw, before the error that names the item."""
+    renderer, said = Renderer(smollm.tokenizer, smollm.context), smollm.tokenizer.deprecation_warnings
+    said.clear()
+    text = "word " * (smollm.tokenizer.model_max_length + 1)
+    assert renderer.prompt_tokens(text) > smollm.tokenizer.model_max_length
+    with pytest.raises(PromptError, match="context"):
+        renderer.check_all(text, [ASKED], 16, "here")
+    assert not said
+
+
 def test_shipped_prompts_are_in_normal_form() -> None:
     files = sorted((ROOT / "prompts").rglob("*.txt"))
     assert len(files) == 10 + 3 * len(examples.NAMES)
