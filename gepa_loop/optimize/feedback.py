@@ -35,7 +35,7 @@ class Excerpt:
 
     def __call__(self, text: str) -> str:
         """The text, or its first and last tokens with the number of those left out."""
-        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(ids) <= self.tokens:
             return text
         head = self.tokens // 2
