@@ -19,7 +19,6 @@ import torch
 from benchmarks.cases import Case, make_model, make_tokenizer
 from gepa_loop.config.load import load_config
 from gepa_loop.config.whole import Config
-from gepa_loop.distill.metrics import peak_memory_gib
 from gepa_loop.lab import open_lab
 from gepa_loop.model.attention import use_grouped_attention
 from gepa_loop.model.base import Base, calm_host
@@ -30,6 +29,7 @@ from gepa_loop.scores.rollouts import Rollouts
 from gepa_loop.task.items import Item, Task
 from gepa_loop.task.prompts import Candidate, Renderer, candidate, read_prompt
 from gepa_loop.task.readings import Reading, each
+from gepa_loop.training.metrics import peak_memory_gib
 
 ROOT = Path(__file__).parent.parent
 

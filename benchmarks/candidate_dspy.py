@@ -18,8 +18,8 @@ import dspy
 from dspy.teleprompt.gepa.gepa_utils import DspyAdapter
 
 from benchmarks.candidate import Scored, Setting, Side, measure_side
-from gepa_loop.optimize.adapter import COMPONENT, FieldAdapter, disable_caches, example, program
 from gepa_loop.sampling.base import Completion, Sampling
+from gepa_loop.search.adapter import COMPONENT, FieldAdapter, disable_caches, example, program
 from gepa_loop.task.prompts import Candidate
 
 PATIENCE_SECONDS = 0.005

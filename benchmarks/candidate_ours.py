@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.candidate import Judged, Scored, Setting, measure_side
-from gepa_loop.optimize.adapter import COMPONENT, disable_caches, example
-from gepa_loop.optimize.journal import Journal
-from gepa_loop.optimize.programs import Aids, BatchedAdapter
-from gepa_loop.optimize.propose.choose import make_proposer
-from gepa_loop.optimize.scorer import Scorer
+from gepa_loop.search.adapter import COMPONENT, disable_caches, example
+from gepa_loop.search.journal import Journal
+from gepa_loop.search.programs import Aids, BatchedAdapter
+from gepa_loop.search.propose.choose import make_proposer
+from gepa_loop.search.scorer import Scorer
 from gepa_loop.task.items import SPLITS
 from gepa_loop.task.prompts import Candidate
 

@@ -74,7 +74,7 @@ class Cell:
 
 def run_cell(task: str, seed: int, model: str, out: Path, more: Sequence[str]) -> dict[str, Any]:
     """Distil and score all prompts of a cell."""
-    from gepa_loop.distill.trainer import Pupil, distill, train
+    from gepa_loop.training.trainer import Pupil, distill, train
 
     started, config = time.perf_counter(), config_of(task, seed, model, more)
     folder = out / "students" / f"{task}_{seed}"

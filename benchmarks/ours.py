@@ -14,14 +14,6 @@ import torch
 from benchmarks.cases import CASES, LORA, LR, Case, fixed_completion, make_base, make_texts
 from gepa_loop.config.load import load_config
 from gepa_loop.config.whole import Config
-from gepa_loop.distill.clock import Clock
-from gepa_loop.distill.collect import collect
-from gepa_loop.distill.metrics import peak_memory_gib
-from gepa_loop.distill.optimizer import make_optimizer
-from gepa_loop.distill.passes import plan_passes
-from gepa_loop.distill.teacher.choose import open_teacher
-from gepa_loop.distill.turn import Reader, Trainee, Turn
-from gepa_loop.distill.update import update
 from gepa_loop.lab import Lab
 from gepa_loop.model.graphs import open_forward
 from gepa_loop.model.lora.training import student_adapter, with_lora
@@ -31,6 +23,14 @@ from gepa_loop.scores.rollouts import Rollouts
 from gepa_loop.task.items import Item, Task
 from gepa_loop.task.prompts import Renderer
 from gepa_loop.task.readings import each
+from gepa_loop.training.clock import Clock
+from gepa_loop.training.collect import collect
+from gepa_loop.training.metrics import peak_memory_gib
+from gepa_loop.training.optimizer import make_optimizer
+from gepa_loop.training.passes import plan_passes
+from gepa_loop.training.teacher.choose import open_teacher
+from gepa_loop.training.turn import Reader, Trainee, Turn
+from gepa_loop.training.update import update
 
 
 class Fixed:

@@ -30,11 +30,11 @@ from gepa_loop.config.load import load_config
 from gepa_loop.config.whole import proposal_rollouts
 from gepa_loop.errors import GepaLoopError
 from gepa_loop.lab import Lab, open_lab, seed_prompt
-from gepa_loop.optimize.gepa import optimize
-from gepa_loop.optimize.plan import dearest_proposal
-from gepa_loop.optimize.programs import Aids
-from gepa_loop.optimize.records import CandidateRow, EvaluationRow, ProposalRow
 from gepa_loop.run.files import read_jsonl
+from gepa_loop.search.gepa import optimize
+from gepa_loop.search.plan import dearest_proposal
+from gepa_loop.search.programs import Aids
+from gepa_loop.search.records import CandidateRow, EvaluationRow, ProposalRow
 from gepa_loop.stages.search import open_proposer
 
 ROOT = Path(__file__).parent.parent

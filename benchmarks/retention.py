@@ -26,9 +26,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.step import versions
-from gepa_loop.distill.records import MetricsRow
 from gepa_loop.run.files import read_jsonl
 from gepa_loop.scores.statistics import internalisation, item_scores
+from gepa_loop.training.records import MetricsRow
 
 ROOT = Path(__file__).parent.parent
 WAYS = {"greedy": "_greedy", "sampled": ""}

@@ -20,12 +20,12 @@ from benchmarks.candidate import Setting
 from benchmarks.candidate_dspy import Gathering
 from benchmarks.search_ours import NUMBER, Clock, Outcome
 from gepa_loop.lab import Lab, seed_prompt
-from gepa_loop.optimize.adapter import FieldAdapter, disable_caches, example, program, prompt_of
-from gepa_loop.optimize.feedback import failure_of
-from gepa_loop.optimize.gepa import trainset
-from gepa_loop.optimize.propose.base import Example, Proposer
 from gepa_loop.run.seeds import derive_seed
 from gepa_loop.sampling.base import Completion
+from gepa_loop.search.adapter import FieldAdapter, disable_caches, example, program, prompt_of
+from gepa_loop.search.feedback import failure_of
+from gepa_loop.search.gepa import trainset
+from gepa_loop.search.propose.base import Example, Proposer
 from gepa_loop.stages.search import open_proposer
 from gepa_loop.task.prompts import Candidate, normalise
 

@@ -19,12 +19,12 @@ from gepa_loop.lab import Lab, seed_prompt
 from gepa_loop.model.base import Base, load_base
 from gepa_loop.model.bundled import TINY
 from gepa_loop.model.lora.adapter import Adapter
-from gepa_loop.optimize.records import FrontRow
 from gepa_loop.run.files import read_jsonl
 from gepa_loop.run.seeds import derive_seed
 from gepa_loop.sampling.base import Completion, Sampling, SelfMeasured
 from gepa_loop.scores.rollouts import Rollouts
 from gepa_loop.scores.statistics import item_scores, wilson
+from gepa_loop.search.records import FrontRow
 from gepa_loop.stages.score import scores
 from gepa_loop.task.items import SPLITS, Item, Task
 from gepa_loop.task.prompts import NO_PROMPT, Renderer

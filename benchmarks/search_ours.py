@@ -16,8 +16,8 @@ from scipy.stats import t as student_t
 from gepa_loop.config.load import load_config
 from gepa_loop.config.whole import Config
 from gepa_loop.lab import Lab, seed_prompt
-from gepa_loop.optimize.records import CandidateRow, SearchRecord
 from gepa_loop.run.files import read_json, read_jsonl
+from gepa_loop.search.records import CandidateRow, SearchRecord
 from gepa_loop.stages.search import Purpose, search
 from gepa_loop.task.prompts import Candidate
 

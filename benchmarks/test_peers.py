@@ -20,18 +20,18 @@ from trl.experimental.sdft.sdft_trainer import DistillationLogits, SDFTTrainer
 
 from gepa_loop.config.load import load_config
 from gepa_loop.config.whole import Config
-from gepa_loop.distill.clock import Clock
-from gepa_loop.distill.collect import Collected, collect
-from gepa_loop.distill.head.divergence import divergence
-from gepa_loop.distill.optimizer import make_optimizer
-from gepa_loop.distill.passes import plan_passes
-from gepa_loop.distill.teacher.choose import open_teacher
-from gepa_loop.distill.turn import Reader, Trainee, Turn
-from gepa_loop.distill.update import update
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.graphs import open_forward
 from gepa_loop.model.lora.training import as_teacher, remove_lora, student_adapter, with_lora
 from gepa_loop.task.prompts import NO_PROMPT
+from gepa_loop.training.clock import Clock
+from gepa_loop.training.collect import Collected, collect
+from gepa_loop.training.head.divergence import divergence
+from gepa_loop.training.optimizer import make_optimizer
+from gepa_loop.training.passes import plan_passes
+from gepa_loop.training.teacher.choose import open_teacher
+from gepa_loop.training.turn import Reader, Trainee, Turn
+from gepa_loop.training.update import update
 
 PROMPT = "Answer with one number."
 

@@ -20,10 +20,10 @@ from gepa_loop.config.tables import ModelConfig
 from gepa_loop.lab import Lab, open_lab, seed_prompt
 from gepa_loop.model.base import Base, load_base
 from gepa_loop.model.bundled import TINY
-from gepa_loop.optimize.adapter import COMPONENT, FieldAdapter, example, program
-from gepa_loop.optimize.feedback import Excerpt, reflective_record
-from gepa_loop.optimize.propose.base import Example
 from gepa_loop.sampling.base import Sampling
+from gepa_loop.search.adapter import COMPONENT, FieldAdapter, example, program
+from gepa_loop.search.feedback import Excerpt, reflective_record
+from gepa_loop.search.propose.base import Example
 from gepa_loop.stages.search import open_proposer
 
 BUDGET = 980

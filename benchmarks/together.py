@@ -22,19 +22,19 @@ from rich.table import Table
 
 from benchmarks.cases import CASES, Case
 from benchmarks.ours import open_case
-from gepa_loop.distill.clock import Clock
-from gepa_loop.distill.collect import asked, collect, plan_step
-from gepa_loop.distill.metrics import peak_memory_gib
-from gepa_loop.distill.optimizer import make_optimizer
-from gepa_loop.distill.passes import plan_passes
-from gepa_loop.distill.teacher.choose import open_teacher
-from gepa_loop.distill.turn import Reader, Trainee, Turn
-from gepa_loop.distill.update import update_together
 from gepa_loop.errors import Diverged
 from gepa_loop.lab import Lab
 from gepa_loop.model.graphs import open_forward
 from gepa_loop.model.lora.training import student_adapter, student_parameters, with_lora
 from gepa_loop.sampling.together import sample_together
+from gepa_loop.training.clock import Clock
+from gepa_loop.training.collect import asked, collect, plan_step
+from gepa_loop.training.metrics import peak_memory_gib
+from gepa_loop.training.optimizer import make_optimizer
+from gepa_loop.training.passes import plan_passes
+from gepa_loop.training.teacher.choose import open_teacher
+from gepa_loop.training.turn import Reader, Trainee, Turn
+from gepa_loop.training.update import update_together
 
 PHASES = ("generate", "teacher", "forward", "loss", "backward", "optimizer")
 

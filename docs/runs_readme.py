@@ -15,16 +15,16 @@ from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_t
 
 from gepa_loop import sweep
 from gepa_loop.cost import records as cost
-from gepa_loop.distill import records as distill
 from gepa_loop.model.origin import OriginRecord
-from gepa_loop.optimize import records as optimize
 from gepa_loop.run import records as run
 from gepa_loop.scores import records as scores
 from gepa_loop.scores import results
+from gepa_loop.search import records as search
 from gepa_loop.stages import records as stages
 from gepa_loop.stages.grid import GridRecord
 from gepa_loop.task.verdicts import JudgementRow
 from gepa_loop.tracking.records import TrackRecord
+from gepa_loop.training import records as training
 
 README = Path(__file__).parents[1] / "runs" / "README.md"
 COMMAND = "python docs/runs_readme.py"
@@ -63,16 +63,16 @@ FILES = (
     File("race/NNNNNN.json", results.RungRecord, ("round_*/race/*.json",)),
     File("Score rows", scores.ScoreRow, scores.SCORED),
     File("items.jsonl", stages.ItemRow, ("items.jsonl",)),
-    File("candidates.jsonl", optimize.CandidateRow, ("*optimize/candidates.jsonl",)),
-    File("front.jsonl", optimize.FrontRow, ("*optimize/front.jsonl",)),
-    File("optimize/result.json", optimize.SearchRecord, ("*optimize/result.json",)),
-    File("gepa/proposals.jsonl", optimize.ProposalRow, ("*optimize/gepa/proposals.jsonl",)),
-    File("gepa/evaluations.jsonl", optimize.EvaluationRow, ("*optimize/gepa/evaluations.jsonl",)),
-    File("metrics.jsonl", distill.MetricsRow, ("*distill/*/metrics.jsonl",)),
-    File("samples.jsonl", distill.SampleRow, ("*distill/*/samples.jsonl",)),
-    File("teacher.jsonl", distill.TeacherRow, ("*distill/*/teacher.jsonl",)),
-    File("checkpoints/step_N/state.json", distill.StateRecord, ("*distill/*/state.json",)),
-    File("distill/ID/result.json", distill.DistilledRecord, ("*distill/*/result.json",)),
+    File("candidates.jsonl", search.CandidateRow, ("*optimize/candidates.jsonl",)),
+    File("front.jsonl", search.FrontRow, ("*optimize/front.jsonl",)),
+    File("optimize/result.json", search.SearchRecord, ("*optimize/result.json",)),
+    File("gepa/proposals.jsonl", search.ProposalRow, ("*optimize/gepa/proposals.jsonl",)),
+    File("gepa/evaluations.jsonl", search.EvaluationRow, ("*optimize/gepa/evaluations.jsonl",)),
+    File("metrics.jsonl", training.MetricsRow, ("*distill/*/metrics.jsonl",)),
+    File("samples.jsonl", training.SampleRow, ("*distill/*/samples.jsonl",)),
+    File("teacher.jsonl", training.TeacherRow, ("*distill/*/teacher.jsonl",)),
+    File("checkpoints/step_N/state.json", training.StateRecord, ("*distill/*/state.json",)),
+    File("distill/ID/result.json", training.DistilledRecord, ("*distill/*/result.json",)),
     File("adapter/base.json", OriginRecord, ("*/base.json",)),
     File("questions/written.jsonl", stages.QuestionRow, ("questions/written.jsonl",)),
     File("questions/calls.jsonl", stages.CallRow, ("questions/calls.jsonl",)),

@@ -10,10 +10,8 @@ A task of your own is a class that extends `Task`: `items` gives each an `Item`,
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from importlib.metadata import version
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,17 +48,6 @@ _HOMES = {
     "loop": "api.calls",
     "optimize": "api.calls",
 }
-
-
-class _Package(ModuleType):
-    """This package. `distill`, `loop` and `optimize` are rooms of it, too, and importing a room would put it in its function's place."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> object:

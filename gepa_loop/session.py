@@ -155,7 +155,7 @@ def _print_plan(lab: Lab, command: Command, prompt: Candidate, measure: bool, ca
 def _finished(command: Command, settings: LoopConfig, path: Path) -> bool:
     """Whether nothing is left to be searched, trained or scored; of a sweep, which may get more cells, its cells tell."""
     if command.rounds:
-        from gepa_loop.loop import is_whole
+        from gepa_loop.rounds import is_whole
 
         return is_whole(path, settings.rounds)
     whole = path / "optimize" / "result.json" if command.searches else path / "result.json"
@@ -248,7 +248,7 @@ def _checked_lab(
     if not prompts:
         lab.check_bare()
     if command.trains:
-        from gepa_loop.distill.teacher.choose import check_teacher
+        from gepa_loop.training.teacher.choose import check_teacher
 
         lab = lab.for_training()
         if inputs.check is None:

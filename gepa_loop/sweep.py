@@ -12,7 +12,6 @@ from typing import TypedDict
 
 from gepa_loop.config.grids import Grid, cell_of
 from gepa_loop.config.whole import Config
-from gepa_loop.distill.teacher.choose import check_teacher
 from gepa_loop.lab import Lab
 from gepa_loop.run.directory import Run, open_run
 from gepa_loop.run.files import read_record, write_json, write_record
@@ -28,6 +27,7 @@ from gepa_loop.stages.questions import refuse_questions
 from gepa_loop.stages.score import scores
 from gepa_loop.task.items import Item
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
+from gepa_loop.training.teacher.choose import check_teacher
 
 SPLIT = "select"
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from gepa_loop.distill.records import MetricsRow
 from gepa_loop.errors import EnvironmentFault, RunDirectoryError
 from gepa_loop.lab import Lab
 from gepa_loop.model.device import device_name
 from gepa_loop.outside.cache import cache_folder
 from gepa_loop.run.files import read_json, write_json
 from gepa_loop.run.identity import fingerprint
+from gepa_loop.training.records import MetricsRow
 
 FILE = "pace.json"
 KEPT = 200

@@ -9,8 +9,8 @@ from gepa_loop.session import shown
 from gepa_loop.show.terminal import Terminal
 
 if TYPE_CHECKING:
-    from gepa_loop.optimize.records import SearchRecord
     from gepa_loop.program.work import Distillation, Looped, Outcome
+    from gepa_loop.search.records import SearchRecord
     from gepa_loop.stages.records import EvaluatedRecord
     from gepa_loop.sweep import SweepRecord
 

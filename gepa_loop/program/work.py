@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from gepa_loop.config.grids import Grid
     from gepa_loop.config.whole import Config
     from gepa_loop.cost.records import CostsRecord
-    from gepa_loop.distill.distilled import Distilled
     from gepa_loop.lab import Lab
-    from gepa_loop.optimize.records import SearchRecord
     from gepa_loop.scores.results import LoopRecord
+    from gepa_loop.search.records import SearchRecord
     from gepa_loop.show.caller import Caller
     from gepa_loop.stages.records import EvaluatedRecord, RetentionRecord
     from gepa_loop.stages.score import Subject
     from gepa_loop.sweep import SweepRecord
     from gepa_loop.task.own import Task
     from gepa_loop.task.prompts import Candidate
+    from gepa_loop.training.distilled import Distilled
 
 R = TypeVar("R")
 
@@ -69,8 +69,8 @@ def optimize(flags: Flags, task: Task | None, caller: Caller) -> Outcome[SearchR
     """Evolve prompts from the config's seed prompt."""
     with open_session(OPTIMIZE, flags, Inputs(task=task), caller) as opened:
         from gepa_loop.lab import seed_prompt
-        from gepa_loop.optimize.records import SearchRecord
         from gepa_loop.run.files import read_record
+        from gepa_loop.search.records import SearchRecord
         from gepa_loop.stages.search import Purpose, search
 
         lab, run, view = opened
@@ -122,7 +122,7 @@ def loop(flags: Flags, task: Task | None, caller: Caller) -> Looped:
     """Search, distill and choose, round by round."""
     with open_session(LOOP, flags, Inputs(task=task), caller) as opened:
         from gepa_loop.lab import seed_prompt
-        from gepa_loop.loop import run_loop
+        from gepa_loop.rounds import run_loop
         from gepa_loop.scores.outcome import missing_gain
         from gepa_loop.show.report.write import write_report
         from gepa_loop.stages.costs import replies_of, write_costs

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gepa_loop.optimize.records import CandidateRow, CostRecord, FrontRow, SearchRecord, SpentRecord, Status
 from gepa_loop.outside.redact import escaped
 from gepa_loop.scores.numbers import decimal, gain_text, items_text, p_sentence, p_text, score_text
 from gepa_loop.scores.records import DifferenceRecord
+from gepa_loop.search.records import CandidateRow, CostRecord, FrontRow, SearchRecord, SpentRecord, Status
 from gepa_loop.show.names import named, nickname
 from gepa_loop.show.searches import Search, accepted, lineage
 from gepa_loop.show.textdiff import print_diff

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from gepa_loop.errors import ConfigError, RunDirectoryError
-from gepa_loop.optimize.records import CandidateRow, FrontRow, SearchRecord
 from gepa_loop.run.files import read_jsonl, read_record
 from gepa_loop.run.find import known_runs, run_folder
+from gepa_loop.search.records import CandidateRow, FrontRow, SearchRecord
 from gepa_loop.show.names import nickname
 
 SEARCHED = "Runs with a search"

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gepa_loop.distill.records import MetricsRow
 from gepa_loop.run.directory import in_use
 from gepa_loop.run.files import read_json, read_jsonl
 from gepa_loop.stages.grid import FILE, GridRecord, cell_folder
+from gepa_loop.training.records import MetricsRow
 
 State = Literal["done", "running", "stopped", "owed"]
 Curve = Mapping[int, float]

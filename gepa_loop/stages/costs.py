@@ -12,18 +12,18 @@ from gepa_loop.cost.pace import keep_pace, pace_of
 from gepa_loop.cost.reading import tokens_per_second
 from gepa_loop.cost.records import CostsRecord, UsdRecord
 from gepa_loop.cost.worth import Took, worth
-from gepa_loop.distill.records import MetricsRow
 from gepa_loop.lab import Lab
 from gepa_loop.model.device import device_name
-from gepa_loop.optimize.records import SearchRecord
 from gepa_loop.run.directory import Run
 from gepa_loop.run.files import read_json, read_jsonl, write_json
 from gepa_loop.scores.records import CardRecord, DifferenceRecord
+from gepa_loop.search.records import SearchRecord
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.records import CallRow
 from gepa_loop.stages.timing import COSTS, seconds_by_stage
 from gepa_loop.task.judge import RECORD, Record
 from gepa_loop.task.prompts import Candidate
+from gepa_loop.training.records import MetricsRow
 
 FILE = "costs.json"
 

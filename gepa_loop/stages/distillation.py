@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gepa_loop.config.recipe import reads_prompt
-from gepa_loop.distill.records import MetricsRow
 from gepa_loop.lab import Lab
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.run.directory import Run
@@ -17,10 +16,11 @@ from gepa_loop.scores.statistics import ItemScores, item_scores
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.score import scores
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
+from gepa_loop.training.records import MetricsRow
 
 if TYPE_CHECKING:
-    from gepa_loop.distill.distilled import Distilled
-    from gepa_loop.distill.student import Progress
+    from gepa_loop.training.distilled import Distilled
+    from gepa_loop.training.student import Progress
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def end_candidate(
     lab: Lab, candidate: Candidate, folder: Path, observer: Observer, below: Below
 ) -> Distilled:
     """Choose the check that is kept of a student that was trained to its end, and say what is known of it."""
-    from gepa_loop.distill.student import METRICS
-    from gepa_loop.distill.trainer import distill
+    from gepa_loop.training.student import METRICS
+    from gepa_loop.training.trainer import distill
 
     done = distill(lab, candidate, folder, stack=below.stack, before=below.held_out, progress=lambda _: None)
     observer.note(f"ended {done.ended}; kept step {done.kept.step}: {done.kept.reason}")
@@ -72,7 +72,7 @@ def train_candidates(
 
     Each is kept in its folder, and goes on from there.
     """
-    from gepa_loop.distill.trainer import Pupil, train
+    from gepa_loop.training.trainer import Pupil, train
 
     several = len(candidates) > 1
     _say_where(lab, list(candidates), observer)
@@ -142,7 +142,7 @@ def _say_where(lab: Lab, folders: Sequence[Path], observer: Observer) -> None:
 
 def _begun(folder: Path) -> int:
     """Steps that a distillation has behind it."""
-    from gepa_loop.distill.checkpoint import steps_saved
+    from gepa_loop.training.checkpoint import steps_saved
 
     return steps_saved(folder / "checkpoints")
 

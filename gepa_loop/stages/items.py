@@ -95,7 +95,7 @@ def _rows(path: Path, items: Sequence[Item], student: str | None) -> list[ItemRo
 
 
 def _read(lab: Lab, compared: Compared, items: Sequence[Item], start: int) -> Iterator[list[ItemRow]]:
-    from gepa_loop.distill.disagreement import opened
+    from gepa_loop.training.disagreement import opened
 
     rollouts = lab.rollouts.by(compared.student)
     sampling = Sampling(0.0, lab.config.sampling.max_tokens)

@@ -33,7 +33,7 @@ def named_writer(settings: DistillConfig, reflection: ReflectionConfig) -> str:
     Raises:
         ConfigError: There is no reflection model.
     """
-    from gepa_loop.optimize.propose.base import OFFLINE
+    from gepa_loop.search.propose.base import OFFLINE
 
     name = writer_name(settings, reflection)
     if name == OFFLINE:

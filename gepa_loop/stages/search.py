@@ -20,11 +20,11 @@ from gepa_loop.stages.score import scores
 from gepa_loop.task.prompts import Candidate
 
 if TYPE_CHECKING:
-    from gepa_loop.optimize.budget import Spent
-    from gepa_loop.optimize.gepa import Found
-    from gepa_loop.optimize.propose.base import Proposer
-    from gepa_loop.optimize.record import Choice, Front
-    from gepa_loop.optimize.records import FrontRow
+    from gepa_loop.search.budget import Spent
+    from gepa_loop.search.gepa import Found
+    from gepa_loop.search.propose.base import Proposer
+    from gepa_loop.search.record import Choice, Front
+    from gepa_loop.search.records import FrontRow
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ def search(lab: Lab, seed_prompt: Candidate, folder: Path, observer: Observer, p
 
     For a prompt the finalists' rows on `select` go to `evaluate/<id>_prompted.jsonl` beside `folder`.
     """
-    from gepa_loop.optimize.gepa import optimize
-    from gepa_loop.optimize.plan import dearest_proposal
-    from gepa_loop.optimize.programs import Aids
-    from gepa_loop.optimize.record import pool_of, read_front, write_front
+    from gepa_loop.search.gepa import optimize
+    from gepa_loop.search.plan import dearest_proposal
+    from gepa_loop.search.programs import Aids
+    from gepa_loop.search.record import pool_of, read_front, write_front
 
     number, stack = purpose.number, purpose.stack
     below = None if stack is None else stack.fingerprint
@@ -82,7 +82,7 @@ def search(lab: Lab, seed_prompt: Candidate, folder: Path, observer: Observer, p
 
 def _judged(lab: Lab, found: Found, folder: Path, observer: Observer, purpose: Purpose) -> Choice:
     """Score the finalists on `select`, and compare them with the seed."""
-    from gepa_loop.optimize.record import Choice, choose, finalists_of
+    from gepa_loop.search.record import Choice, choose, finalists_of
 
     config, rows, by_item = lab.config, {}, {}
     final = finalists_of(config.optimize, found)
@@ -113,7 +113,7 @@ def check_search(lab: Lab, seed_prompt: Candidate) -> None:
         ProviderError: The key, the model or the network is missing or refused.
         ConfigError: `optimize.max_usd` is less than one proposal may cost.
     """
-    from gepa_loop.optimize.plan import dearest_proposal
+    from gepa_loop.search.plan import dearest_proposal
 
     text, settings = seed_prompt.text, lab.config.optimize
     if (tokens := lab.rollouts.renderer.prompt_tokens(text)) > settings.max_prompt_tokens:
@@ -129,7 +129,7 @@ def check_search(lab: Lab, seed_prompt: Candidate) -> None:
 
 def open_proposer(lab: Lab, number: int) -> Proposer:
     """Who writes the prompts of round `number`."""
-    from gepa_loop.optimize.propose.choose import make_proposer
+    from gepa_loop.search.propose.choose import make_proposer
 
     settings = lab.config.optimize
     return make_proposer(

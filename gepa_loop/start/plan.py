@@ -17,8 +17,8 @@ from gepa_loop.cost.worth import Took, worth
 from gepa_loop.lab import Lab
 from gepa_loop.model.device import device_name
 from gepa_loop.model.outline import outline
-from gepa_loop.optimize.plan import Plan as SearchPlan
-from gepa_loop.optimize.plan import plan_search, seconds_a_rollout
+from gepa_loop.search.plan import Plan as SearchPlan
+from gepa_loop.search.plan import plan_search, seconds_a_rollout
 from gepa_loop.stages.counts import (
     distill_stages,
     distillation,
@@ -192,8 +192,8 @@ def _paid(config: Config, stage: PlannedStage, found: SearchPlan) -> PlannedStag
 def _pace(lab: Lab, command: Command, prompt: Candidate, measure: bool) -> Pace | None:
     if not measure:
         return known_pace(lab)
-    from gepa_loop.distill.trainer import at_once
     from gepa_loop.start.timed import timed_steps
+    from gepa_loop.training.trainer import at_once
 
     students = min(at_once(lab.config), students_a_round(lab.config)) if command.rounds else 1
     pace = timed_steps(lab, prompt, students)

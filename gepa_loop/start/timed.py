@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from gepa_loop.cost.pace import Pace, pace_of
-from gepa_loop.distill.records import MetricsRow
 from gepa_loop.lab import Lab
 from gepa_loop.run.files import read_jsonl
 from gepa_loop.task.prompts import Candidate
+from gepa_loop.training.records import MetricsRow
 
 STEPS = 3
 """That are timed, after those that warm up."""
@@ -27,8 +27,8 @@ def timed_steps(lab: Lab, prompt: Candidate, students: int) -> Pace:
         Diverged: No step has a finite loss.
         ModelError: There is too little memory for one.
     """
-    from gepa_loop.distill.student import METRICS
-    from gepa_loop.distill.trainer import Pupil, train
+    from gepa_loop.training.student import METRICS
+    from gepa_loop.training.trainer import Pupil, train
 
     config, warm_up = lab.config, WARM_UP.get(lab.base.device.type, 1)
     steps = warm_up + STEPS

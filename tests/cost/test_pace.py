@@ -8,9 +8,9 @@ import pytest
 
 from gepa_loop.config.load import load_config
 from gepa_loop.cost.pace import FILE, KEPT, Pace, keep_pace, known_pace, pace_of
-from gepa_loop.distill.records import MetricsRow
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.run.files import write_json
+from gepa_loop.training.records import MetricsRow
 
 
 def row(seconds: float, warm: bool = False, peak: float = 1.0) -> MetricsRow:

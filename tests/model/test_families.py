@@ -15,8 +15,6 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from gepa_loop.config.tables import LoraConfig, ModelConfig
-from gepa_loop.distill.batch import Group, completion_tokens
-from gepa_loop.distill.head.chunked import Dense, Divergence, Wanted, token_stats
 from gepa_loop.errors import ModelError
 from gepa_loop.model.base import Base, load_base
 from gepa_loop.model.forward import Prefix, hidden_states, read_prefix
@@ -27,6 +25,8 @@ from gepa_loop.model.packed import pack
 from gepa_loop.sampling.base import Completion, Sampling
 from gepa_loop.sampling.plain import TorchSampler
 from gepa_loop.sampling.selfcheck import check_reading
+from gepa_loop.training.batch import Group, completion_tokens
+from gepa_loop.training.head.chunked import Dense, Divergence, Wanted, token_stats
 
 SHARED = [9, 80, 7, 60, 5, 40, 33, 21]
 RESTS = [[11, 120, 13], [14], [15, 160], [17, 18, 19, 200, 21]]

@@ -12,7 +12,7 @@ from ladder import SETS
 from gepa_loop.config.load import load_config
 from gepa_loop.errors import RunDirectoryError
 from gepa_loop.lab import Lab, open_lab, seed_prompt
-from gepa_loop.loop import run_loop
+from gepa_loop.rounds import run_loop
 from gepa_loop.run.directory import open_run
 from gepa_loop.run.files import write_json
 from gepa_loop.show.report.write import write_report

@@ -14,10 +14,10 @@ from gepa_loop.errors import RunDirectoryError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.lora.adapter import Adapter, stack_adapters
 from gepa_loop.model.lora.training import remove_lora, student_adapter, with_lora
-from gepa_loop.optimize.plan import SAMPLE_READ, sample_of
 from gepa_loop.sampling.base import Completion, Sampler, Sampling
 from gepa_loop.sampling.batches import ROW, shared_length
 from gepa_loop.scores.split import evaluate
+from gepa_loop.search.plan import SAMPLE_READ, sample_of
 from gepa_loop.task.prompts import candidate
 
 LONG = ("0", "5", "11", "12")

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from gepa_loop.config.load import load_config
-from gepa_loop.distill.collect import items_of_step
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.run.files import read_jsonl
 from gepa_loop.stages.distillation import Below, distill_candidate
 from gepa_loop.task.prompts import Candidate
 from gepa_loop.task.readings import Reading, each
+from gepa_loop.training.collect import items_of_step
 
 REWARD = ("objective.adv_tau=1", "objective.teacher_tau=0", "distill.rollouts=8", "distill.group=4")
 """Two items a step, whose reward alone is trained."""

@@ -18,9 +18,6 @@ from gepa_loop.cli import run
 from gepa_loop.config.grids import Grid, cell_configs
 from gepa_loop.config.load import load_config
 from gepa_loop.config.whole import Config
-from gepa_loop.distill.collect import collect
-from gepa_loop.distill.teacher.choose import open_teacher
-from gepa_loop.distill.trainer import distill
 from gepa_loop.errors import CallFailed, ConfigError, RunDirectoryError, TaskError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.lora.training import remove_lora, student_adapter, with_lora
@@ -36,6 +33,9 @@ from gepa_loop.stages.retention import measure
 from gepa_loop.sweep import check_cells
 from gepa_loop.task.prompts import Candidate
 from gepa_loop.task.readings import each
+from gepa_loop.training.collect import collect
+from gepa_loop.training.teacher.choose import open_teacher
+from gepa_loop.training.trainer import distill
 from gepa_loop.writing.writers import OwnModel
 
 PROMPT = Candidate("Answer with one number.")

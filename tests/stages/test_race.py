@@ -11,8 +11,6 @@ from recorded import recorded
 from gepa_loop.config.load import load_config
 from gepa_loop.config.recipe import DistillConfig
 from gepa_loop.config.tables import RaceConfig
-from gepa_loop.distill.checkpoint import adapter_at
-from gepa_loop.distill.distilled import Distilled
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.lora.adapter import stack_adapters
 from gepa_loop.model.lora.training import remove_lora, student_adapter, with_lora
@@ -22,6 +20,8 @@ from gepa_loop.stages.pool import Pool
 from gepa_loop.stages.race import Raced, course, race, rung_steps
 from gepa_loop.task.prompts import Candidate
 from gepa_loop.task.readings import each
+from gepa_loop.training.checkpoint import adapter_at
+from gepa_loop.training.distilled import Distilled
 
 SETS = (
     "distill.steps=6",

@@ -15,11 +15,6 @@ from narrow import Narrow
 from gepa_loop.config.load import load_config
 from gepa_loop.config.tables import TaskConfig
 from gepa_loop.config.whole import Config
-from gepa_loop.distill.agreement import divergences, reply_groups
-from gepa_loop.distill.passes import Passes
-from gepa_loop.distill.student import METRICS
-from gepa_loop.distill.teacher.choose import open_teacher
-from gepa_loop.distill.teacher.local import LocalTeacher
 from gepa_loop.errors import ConfigError, TaskError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.forward import Eager
@@ -33,6 +28,11 @@ from gepa_loop.stages.references import check_references, with_references
 from gepa_loop.stages.retention import measure
 from gepa_loop.task.items import load_task
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
+from gepa_loop.training.agreement import divergences, reply_groups
+from gepa_loop.training.passes import Passes
+from gepa_loop.training.student import METRICS
+from gepa_loop.training.teacher.choose import open_teacher
+from gepa_loop.training.teacher.local import LocalTeacher
 
 PROMPT = Candidate("Answer with one number.")
 SIZES = "task.splits={train=16, pareto=8, select=4, test=12}"

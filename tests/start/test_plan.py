@@ -14,12 +14,12 @@ from gepa_loop.config.load import load_config
 from gepa_loop.config.recipe import reads_prompt
 from gepa_loop.cost.records import CostsRecord, StageRow
 from gepa_loop.lab import Lab, open_lab, seed_prompt
-from gepa_loop.loop import run_loop
-from gepa_loop.optimize.plan import plan_search
+from gepa_loop.rounds import run_loop
 from gepa_loop.run.directory import open_run
 from gepa_loop.run.files import append_jsonl, read_json, read_jsonl
 from gepa_loop.sampling.base import Completion, Sampler, Sampling
 from gepa_loop.sampling.canary import TEXTS
+from gepa_loop.search.plan import plan_search
 from gepa_loop.stages.costs import Replies, replies_of, write_costs
 from gepa_loop.stages.counts import distillation, distillations, judged, loop_rollouts
 from gepa_loop.stages.distillation import Below, distill_candidate

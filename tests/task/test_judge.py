@@ -18,8 +18,6 @@ from recorded import recorded
 from gepa_loop.cli import run
 from gepa_loop.config.load import load_config
 from gepa_loop.config.tables import JudgeConfig
-from gepa_loop.distill.collect import collect
-from gepa_loop.distill.teacher.choose import open_teacher
 from gepa_loop.errors import BudgetReached, CallFailed, ConfigError, ProviderError
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.lm.parallel import at_once
@@ -30,6 +28,8 @@ from gepa_loop.stages.spread import deviation
 from gepa_loop.task.judge import Judge, Record, dollars, mark_of, messages_for, read_verdict
 from gepa_loop.task.readings import Reading
 from gepa_loop.task.records import Item
+from gepa_loop.training.collect import collect
+from gepa_loop.training.teacher.choose import open_teacher
 
 USD = READ * 0.15e-6 + WRITTEN * 0.6e-6
 """What a call of gpt-4o-mini costs."""

@@ -18,9 +18,9 @@ from gepa_loop.config.load import load_config
 from gepa_loop.config.tables import TaskConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import EnvironmentFault, RunDirectoryError, TaskError
-from gepa_loop.optimize.feedback import reflective_record
 from gepa_loop.run.identity import read_manifest
 from gepa_loop.scores.rollouts import Row
+from gepa_loop.search.feedback import reflective_record
 from gepa_loop.session import open_session
 from gepa_loop.task.items import load_task
 from gepa_loop.task.made import code_mark, code_of, unmarked

@@ -6,9 +6,9 @@ from typing import TypedDict
 
 from gepa_loop.cli.records.whole import RunAnswer
 from gepa_loop.cost.records import WorthRecord
-from gepa_loop.optimize.records import FrontRow, SearchRecord
 from gepa_loop.scores.records import LooksRecord
 from gepa_loop.scores.results import LoopRecord
+from gepa_loop.search.records import FrontRow, SearchRecord
 from gepa_loop.stages.records import EvaluatedRecord, RetentionRecord
 from gepa_loop.sweep import SweepRecord
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 from gepa_loop.cli.records.whole import Answer, RunAnswer
-from gepa_loop.optimize.records import CandidateRow, FrontRow, SearchRecord
+from gepa_loop.search.records import CandidateRow, FrontRow, SearchRecord
 
 
 class RunLineAnswer(TypedDict):

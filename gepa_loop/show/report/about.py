@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gepa_loop.config.document import short_document
-from gepa_loop.optimize.records import SearchRecord
 from gepa_loop.outside.redact import redacted
 from gepa_loop.run.files import read_json, read_record
+from gepa_loop.search.records import SearchRecord
 from gepa_loop.show.report.charts import Course
 from gepa_loop.show.report.read import Told
 from gepa_loop.stages.records import QuestionsRecord

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gepa_loop.distill.records import DistilledRecord, MetricsRow
 from gepa_loop.run.files import read_jsonl, read_record
 from gepa_loop.scores.numbers import decimal
 from gepa_loop.scores.results import RungRecord
@@ -21,6 +20,7 @@ from gepa_loop.show.report.figures import (
     score_line,
     thin_line,
 )
+from gepa_loop.training.records import DistilledRecord, MetricsRow
 
 
 @dataclass(frozen=True)

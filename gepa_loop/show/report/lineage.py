@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gepa_loop.optimize.records import CandidateRow
 from gepa_loop.scores.numbers import decimal, score_text
 from gepa_loop.scores.results import ContenderRecord
+from gepa_loop.search.records import CandidateRow
 from gepa_loop.show.searches import Search
 from gepa_loop.show.textdiff import line_pairs, word_spans
 

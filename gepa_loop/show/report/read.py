@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from gepa_loop.config.recipe import reads_prompt
 from gepa_loop.config.whole import Config
-from gepa_loop.distill.records import DistilledRecord
 from gepa_loop.errors import ConfigError, RunDirectoryError
 from gepa_loop.run.files import read_json, read_jsonl, read_record
 from gepa_loop.run.identity import read_manifest
@@ -23,6 +22,7 @@ from gepa_loop.scores.results import GainsRecord, LoopRecord, RoundResult
 from gepa_loop.stages.items import FILE as ITEMS
 from gepa_loop.stages.records import ItemRow, RetainedRecord, RetentionRecord
 from gepa_loop.task.prompts import read_prompt
+from gepa_loop.training.records import DistilledRecord
 
 Key = Literal["base", "prompted", "student", "student_prompted"]
 Gap = Literal["prompted_minus_base", "student_minus_base", "student_minus_prompted"]

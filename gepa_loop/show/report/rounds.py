@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gepa_loop.distill.checks import SILENT
 from gepa_loop.run.files import read_json
 from gepa_loop.scores.numbers import decimal, score_text
 from gepa_loop.scores.outcome import ground
@@ -16,6 +15,7 @@ from gepa_loop.show.report.lineage import Ancestor, family
 from gepa_loop.show.report.read import Told
 from gepa_loop.show.report.verdict import gain
 from gepa_loop.show.searches import read_search
+from gepa_loop.training.checks import SILENT
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from gepa_loop.config.tables import LoraConfig, ModelConfig
-from gepa_loop.distill.head.chunked import Dense, Divergence, TokenStats, Wanted, token_stats
 from gepa_loop.model.base import Base, calm_host, load_base
 from gepa_loop.model.forward import Prefix, hidden_states, read_prefix
 from gepa_loop.model.fused.training import fused_states
@@ -25,6 +24,7 @@ from gepa_loop.model.lora.training import with_lora
 from gepa_loop.model.packed import Packed, pack
 from gepa_loop.sampling.base import Completion, Sampling
 from gepa_loop.sampling.cuda.sampler import CudaSampler
+from gepa_loop.training.head.chunked import Dense, Divergence, TokenStats, Wanted, token_stats
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 if torch.cuda.is_available():

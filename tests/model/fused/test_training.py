@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from gepa_loop.config.tables import LoraConfig
-from gepa_loop.distill.head import chunked as head
-from gepa_loop.distill.head import kernels as head_kernels
-from gepa_loop.distill.head.compare import Compared, compare
-from gepa_loop.distill.head.divergence import Kind, from_logprobs, with_gradient
 from gepa_loop.model.base import Base
 from gepa_loop.model.forward import Prefix, hidden_states, read_prefix
 from gepa_loop.model.fused.training import fused_states
 from gepa_loop.model.lora.training import as_teacher, with_lora
 from gepa_loop.model.packed import Packed, pack
+from gepa_loop.training.head import chunked as head
+from gepa_loop.training.head import kernels as head_kernels
+from gepa_loop.training.head.compare import Compared, compare
+from gepa_loop.training.head.divergence import Kind, from_logprobs, with_gradient
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PROMPTS = [[9, 8, 7], [9, 8, 7, 6, 5]]

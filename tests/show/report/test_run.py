@@ -15,14 +15,12 @@ from hostile import changed
 from gepa_loop.cli import run as command
 from gepa_loop.config.load import load_config
 from gepa_loop.cost.records import CostsRecord
-from gepa_loop.distill.checks import Check, choose
-from gepa_loop.distill.records import DistilledRecord
 from gepa_loop.errors import ConfigError, RunDirectoryError
-from gepa_loop.optimize.records import CandidateRow
 from gepa_loop.run.files import read_json, read_jsonl, write_jsonl
 from gepa_loop.scores.numbers import decimal, score_text
 from gepa_loop.scores.outcome import no_student
 from gepa_loop.scores.results import DecisionRecord
+from gepa_loop.search.records import CandidateRow
 from gepa_loop.show.report.about import commands, config_text, took, versions
 from gepa_loop.show.report.charts import read_course, training_charts
 from gepa_loop.show.report.figures import crosses, nats, nats_line, score_figure, score_line, thin_line
@@ -33,6 +31,8 @@ from gepa_loop.show.report.verdict import verdict
 from gepa_loop.show.report.write import write_report
 from gepa_loop.show.searches import read_search
 from gepa_loop.stages.records import ItemRow
+from gepa_loop.training.checks import Check, choose
+from gepa_loop.training.records import DistilledRecord
 
 
 def test_report_writes_the_page_anew(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
