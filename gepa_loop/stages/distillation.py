@@ -38,6 +38,8 @@ def distill_candidate(
 ) -> Distilled:
     """Distill one prompt; items and random numbers are those of the lab's round."""
     finish_candidates(lab, {folder: candidate}, observer, below)
+    # Reading texts and asking the sampler takes a minute on a CPU, which a full bar of the training would not show.
+    observer.stage("distilled", candidate=candidate.id)
     return end_candidate(lab, candidate, folder, observer, below)
 
 

@@ -27,14 +27,14 @@ class Killed(Exception):
 
 
 class Watch:
-    """Keeps the notes; may die at the progress of a step."""
+    """Keeps the notes, and `[stage]` where one begins; may die at the progress of a step."""
 
     def __init__(self, dies_at: int = -1) -> None:
         self.notes: list[str] = []
         self.dies_at = dies_at
 
     def stage(self, name: str, *, round: int | None = None, candidate: str | None = None) -> None:
-        pass
+        self.notes.append(f"[{name}]")
 
     def progress(self, done: int, total: int, **facts: Any) -> None:
         if facts and done == self.dies_at:
@@ -92,6 +92,12 @@ def test_steps_that_move_nothing_are_counted_over_all_processes(plain: Lab, tmp_
     finished = told(lab, tmp_path / "killed")
     assert "finished earlier" in finished and of_steps(finished) == notes
     assert of_steps(told(scored(plain, set()), tmp_path / "fine")) == []
+
+
+def test_what_comes_after_the_last_step_is_a_stage_of_its_own(plain: Lab, tmp_path: Path) -> None:
+    notes = told(plain, tmp_path)
+    kept = next(place for place, note in enumerate(notes) if "kept step" in note)
+    assert notes[kept - 1] == "[distilled]"  # not behind a bar that is full
 
 
 def test_steps_that_were_taken_back_are_not_counted(plain: Lab, tmp_path: Path) -> None:
