@@ -7,6 +7,7 @@ from typing import Any
 
 import ladder
 import pytest
+from observers import Silent
 from places import HELPERS
 from pydantic import ValidationError
 from recorded import check_row, recorded
@@ -73,18 +74,12 @@ def test_every_file_is_as_its_record_says(runs: Path) -> None:
     assert seen == {file.title for file in FILES} - ELSEWHERE - {"checkpoints/step_N/state.json"}
 
 
-class Stops:
-    """An observer that stops a distillation after its second step."""
-
-    def stage(self, name: str, **_: Any) -> None:
-        pass
+class Stops(Silent):
+    """Stops a distillation after its second step."""
 
     def progress(self, done: int, total: int, **facts: Any) -> None:
         if "kl" in facts and done == 2:
             raise KeyboardInterrupt
-
-    def note(self, text: str) -> None:
-        pass
 
 
 def test_a_checkpoint_is_as_its_record_says(tmp_path: Path) -> None:

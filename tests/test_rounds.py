@@ -9,6 +9,7 @@ from typing import Any
 import ladder
 import pytest
 import torch
+from observers import Killed, Silent, Watch
 from peft import PeftModel
 from places import HELPERS
 
@@ -31,28 +32,11 @@ from gepa_loop.search.budget import Spent, Stop
 from gepa_loop.search.gepa import Found
 from gepa_loop.search.record import Choice, write_front
 from gepa_loop.stages.distillation import Below, distill_candidate
+from gepa_loop.stages.observer import Observer
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
 from gepa_loop.task.readings import each
 from gepa_loop.training.collect import items_of_step
 from gepa_loop.training.forgetting import NEUTRAL, Control
-
-
-class Killed(Exception):
-    """As by a signal."""
-
-
-class Silent:
-    """An observer that says nothing."""
-
-    def stage(self, name: str, *, round: int | None = None, candidate: str | None = None) -> None:
-        pass
-
-    def progress(self, done: int, total: int, **facts: Any) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
-
 
 READ = 8
 """Rows of a file that are generated again."""
@@ -403,23 +387,23 @@ def test_nothing_of_a_prompt_is_internalised_where_none_is_read(tmp_path: Path, 
     assert (found.rounds[0]["internalisation"] is None) == (objective == "grpo")
 
 
-class Watch(Silent):
-    """Keeps the stages, with the score files of `select` that were there when each began; may die at one."""
+class Selecting(Watch):
+    """Keeps the score files of `select` that were there when each stage began; may kill before one, by its place."""
 
     def __init__(self, folder: Path, dies_at: int | None = None) -> None:
+        super().__init__()
         self.evaluate, self.dies_at = folder / "round_00" / "evaluate", dies_at
-        self.stages: list[str] = []
         self.seen: list[set[str]] = []
 
-    def stage(self, name: str, **_: Any) -> None:
+    def stage(self, name: str, *, round: int | None = None, candidate: str | None = None) -> None:
         if len(self.stages) == self.dies_at:
             raise Killed
-        self.stages.append(name)
+        super().stage(name, round=round, candidate=candidate)
         self.seen.append({path.stem for path in self.evaluate.glob("*")})
 
 
 def decision(
-    folder: Path, sets: Sequence[str], texts: Sequence[str] = ("One.", "Two."), watch: Silent | None = None
+    folder: Path, sets: Sequence[str], texts: Sequence[str] = ("One.", "Two."), watch: Observer | None = None
 ) -> Mapping[str, Any]:
     """decision.json of a round of the smoke preset, whose search has handed on some prompts."""
     lab = open_lab(load_config("smoke", ["distill.steps=1", *sets], env={})).for_training()
@@ -465,7 +449,7 @@ def test_a_prompt_that_does_not_help_where_students_race_has_none(tmp_path: Path
 
 
 def test_select_is_read_by_those_that_are_left_and_only_then(tmp_path: Path) -> None:
-    watch = Watch(tmp_path / "r")
+    watch = Selecting(tmp_path / "r")
     found = decision(tmp_path / "r", RACE, FIVE, watch)
     first = watch.stages.index("student")
     assert watch.stages[first:] == ["student", "student"] and "distill" not in watch.stages[first:]
@@ -479,14 +463,14 @@ def test_select_is_read_by_those_that_are_left_and_only_then(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("sets", [RACE, (*RACE, "race.on=false")])
 def test_a_round_killed_anywhere_ends_as_it_would_have(tmp_path: Path, sets: Sequence[str]) -> None:
-    watch = Watch(tmp_path / "whole" / "r")
+    watch = Selecting(tmp_path / "whole" / "r")
     expected = decision(tmp_path / "whole" / "r", sets, FIVE, watch)
     # Between prompts, where a rung or a distillation begins, and before the last student is scored.
     first = {name: watch.stages.index(name) for name in watch.stages if not name.startswith("student of")}
     for place in {*(at + 1 for at in first.values()), len(watch.stages) - 1} - {len(watch.stages)}:
         killed = tmp_path / f"killed_{place}" / "r"
         with pytest.raises(Killed):
-            decision(killed, sets, FIVE, Watch(killed, dies_at=place))
+            decision(killed, sets, FIVE, Selecting(killed, dies_at=place))
         assert not (killed / "round_00" / "decision.json").exists()
         assert decision(killed, sets, FIVE) == expected
 

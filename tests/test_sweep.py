@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from observers import Silent, Watch
 from rich.console import Console
 
 from gepa_loop.cli import run as gepa_loop
@@ -21,6 +22,7 @@ from gepa_loop.scores.over_seeds import seed_difference
 from gepa_loop.scores.records import OverSeedsRecord, ScoreRow
 from gepa_loop.scores.statistics import item_scores
 from gepa_loop.show.tables import sweep_table
+from gepa_loop.stages.observer import Observer
 from gepa_loop.sweep import CellRecord, check_cells, compared, run_sweep
 from gepa_loop.task.prompts import Candidate
 
@@ -49,23 +51,17 @@ def test_a_sweep_reads_the_local_file_as_other_commands_do(
     assert grid_source(grid, None) == str(tmp_path / "gepa-loop.toml")
 
 
-class Silent:
-    """An observer that may stop a run at the n-th stage."""
+class StopsAt(Watch):
+    """Ends at the n-th stage."""
 
-    def __init__(self, stop_at: int | None = None) -> None:
-        self.stages: list[str] = []
-        self.stop_at = stop_at
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
 
     def stage(self, name: str, *, round: int | None = None, candidate: str | None = None) -> None:
-        self.stages.append(name)
-        if len(self.stages) == self.stop_at:
+        super().stage(name, round=round, candidate=candidate)
+        if len(self.stages) == self.count:
             raise KeyboardInterrupt
-
-    def progress(self, done: int, total: int, **facts: Any) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +69,7 @@ def lab() -> Lab:
     return open_lab(load_config("smoke", env={}))
 
 
-def sweep(lab: Lab, file: Path, folder: Path, observer: Silent, seeds: int = 2) -> dict[str, Any]:
+def sweep(lab: Lab, file: Path, folder: Path, observer: Observer, seeds: int = 2) -> dict[str, Any]:
     grid = load_grid(str(file))
     configs = cell_configs(grid, None, ["distill.steps=2"], seeds=seeds)
     with open_run(folder, lab.identity(command="sweep")) as run:
@@ -100,13 +96,13 @@ def test_a_sweep_goes_on_where_it_stopped(lab: Lab, tmp_path: Path) -> None:
     file = tmp_path / "lr.toml"
     file.write_text(GRID)
     whole = sweep(lab, file, tmp_path / "whole", Silent())
-    stages = Silent()
-    sweep(lab, file, tmp_path / "whole2", stages)
-    for stop in range(1, len(stages.stages) + 1, 3):
+    watch = Watch()
+    sweep(lab, file, tmp_path / "whole2", watch)
+    for stop in range(1, len(watch.stages) + 1, 3):
         with pytest.raises(KeyboardInterrupt):
-            sweep(lab, file, tmp_path / "torn", Silent(stop))
+            sweep(lab, file, tmp_path / "torn", StopsAt(stop))
     assert sweep(lab, file, tmp_path / "torn", Silent()) == whole
-    assert sweep(lab, file, tmp_path / "whole", Silent(1)) == whole  # read, and no stage begins
+    assert sweep(lab, file, tmp_path / "whole", StopsAt(1)) == whole  # read, and no stage begins
 
     assert whole["seeds"] == [0, 1] and whole["items"] == 32
     low, high = whole["cells"]
@@ -243,7 +239,7 @@ def test_a_sweep_grows(lab: Lab, tmp_path: Path) -> None:
     }
     file.write_text(GRID + 'mid = ["distill.lr=1e-2"]\n')
     with pytest.raises(KeyboardInterrupt):
-        sweep(lab, file, tmp_path / "grown", Silent(stop_at=9), seeds=3)
+        sweep(lab, file, tmp_path / "grown", StopsAt(9), seeds=3)
     assert sweep(lab, file, tmp_path / "grown", Silent(), seeds=3) == whole
     assert len(before) == 4 and all(path.read_bytes() == text for path, text in before.items())
     assert whole["seeds"] == [0, 1, 2] and [cell["cell"] for cell in whole["cells"]] == ["low", "high", "mid"]
@@ -257,13 +253,13 @@ def test_a_sweep_keeps_its_cells(lab: Lab, tmp_path: Path) -> None:
     file.write_text(GRID)
     sweep(lab, file, folder, Silent(), seeds=2)
     with pytest.raises(RunDirectoryError, match=r"has low_seed1, high_seed1, and neither"):
-        sweep(lab, file, folder, Silent(1), seeds=1)
+        sweep(lab, file, folder, StopsAt(1), seeds=1)
     file.write_text('config = "smoke"\nbaseline = "low"\n[cells]\nlow = ["distill.lr=1e-3"]\n')
     with pytest.raises(RunDirectoryError, match=r"has high_seed0, high_seed1, and neither"):
-        sweep(lab, file, folder, Silent(1), seeds=2)
+        sweep(lab, file, folder, StopsAt(1), seeds=2)
     file.write_text(GRID.replace("1e-1", "0.2"))
     with pytest.raises(RunDirectoryError) as caught:
-        sweep(lab, file, folder, Silent(1), seeds=2)
+        sweep(lab, file, folder, StopsAt(1), seeds=2)
     assert str(caught.value).splitlines() == [
         f"{folder}/high_seed0 was made with other values:",
         "  distill.lr: 0.1 in the cell, now 0.2",
@@ -271,9 +267,9 @@ def test_a_sweep_keeps_its_cells(lab: Lab, tmp_path: Path) -> None:
     # A cell that was asked for and not begun may be left out again.
     file.write_text(GRID + 'more = ["distill.lr=1e-2"]\n')
     with pytest.raises(KeyboardInterrupt):
-        sweep(lab, file, folder, Silent(1), seeds=2)
+        sweep(lab, file, folder, StopsAt(1), seeds=2)
     file.write_text(GRID)
-    assert sweep(lab, file, folder, Silent(1), seeds=2)["seeds"] == [0, 1]
+    assert sweep(lab, file, folder, StopsAt(1), seeds=2)["seeds"] == [0, 1]
 
 
 def test_a_cell_without_a_p_counts_among_those_that_are_tested() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from ladder import SETS
+from observers import Silent
 
 from gepa_loop.config.load import load_config
 from gepa_loop.errors import RunDirectoryError
@@ -16,6 +17,7 @@ from gepa_loop.rounds import run_loop
 from gepa_loop.run.directory import open_run
 from gepa_loop.run.files import write_json
 from gepa_loop.show.report.write import write_report
+from gepa_loop.stages.observer import Observer
 
 SMALL = [
     "seed=6",
@@ -30,7 +32,7 @@ SMALL = [
 """Over the ladder task, with a seed whose student gains in six steps (p = .005): there is an adapter to lose."""
 
 
-class Watcher:
+class Watcher(Silent):
     """Copies the run directory as it is when a moment has come, as a kill would leave it."""
 
     def __init__(self, root: Path, moments: Mapping[str, Callable[[], bool]], to: Path) -> None:
@@ -42,18 +44,10 @@ class Watcher:
     def progress(self, done: int, total: int, **_: Any) -> None:
         self._look()
 
-    def note(self, text: str) -> None:
-        pass
-
     def _look(self) -> None:
         for name in [name for name, came in self.owed.items() if came()]:
             del self.owed[name]
             shutil.copytree(self.root, self.to / name)
-
-
-class Ignore(Watcher):
-    def __init__(self) -> None:
-        super().__init__(Path(), {}, Path())
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +55,12 @@ def lab() -> Lab:
     return open_lab(load_config("smoke", [*SETS, *SMALL], env={})).for_training()
 
 
-def outcome(lab: Lab, root: Path, watcher: Watcher | None = None) -> dict[str, bytes]:
+def outcome(lab: Lab, root: Path, watcher: Observer | None = None) -> dict[str, bytes]:
     """Run the loop over what lies there; the files that hold its results."""
     with open_run(root, lab.identity(command="loop")) as run:
         write_json(run.path / "config.json", lab.config.model_dump(mode="json"))
         run.event("start", **lab.data_facts())
-        run_loop(lab, seed_prompt(lab.config.optimize), run, watcher or Ignore())
+        run_loop(lab, seed_prompt(lab.config.optimize), run, watcher or Silent())
         write_report(run.path)
     return {
         str(path.relative_to(root)): path.read_bytes()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from observers import Silent
 from rich.console import Console
 
 from gepa_loop.config.load import load_config
@@ -47,17 +48,6 @@ def test_which_way_decides() -> None:
     assert decides(warm) == "sampled" and decides(greedy) == "greedy"
     assert ways(warm) == {"greedy": greedy, "sampled": warm}
     assert ways(greedy) == {"greedy": greedy, "sampled": EvaluateConfig(samples=4, temperature=1)}
-
-
-class Silent:
-    def stage(self, name: str, *, round: int | None = None, candidate: str | None = None) -> None:
-        pass
-
-    def progress(self, done: int, total: int, **facts: Any) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
 
 
 @pytest.mark.parametrize("decided", ["evaluate.samples=3", "evaluate.temperature=0"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from observers import Killed, Watch
 
 from gepa_loop.config.load import load_config
 from gepa_loop.lab import Lab, open_lab
@@ -20,28 +21,6 @@ from gepa_loop.training.collect import items_of_step
 
 REWARD = ("objective.adv_tau=1", "objective.teacher_tau=0", "distill.rollouts=8", "distill.group=4")
 """Two items a step, whose reward alone is trained."""
-
-
-class Killed(Exception):
-    """As by a signal."""
-
-
-class Watch:
-    """Keeps the notes, and `[stage]` where one begins; may die at the progress of a step."""
-
-    def __init__(self, dies_at: int = -1) -> None:
-        self.notes: list[str] = []
-        self.dies_at = dies_at
-
-    def stage(self, name: str, *, round: int | None = None, candidate: str | None = None) -> None:
-        self.notes.append(f"[{name}]")
-
-    def progress(self, done: int, total: int, **facts: Any) -> None:
-        if facts and done == self.dies_at:
-            raise Killed
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +47,24 @@ def scored(lab: Lab, broken: Set[int], equal: Set[int] = frozenset(), times: flo
     return replace(lab, task=task, rollouts=replace(lab.rollouts, task=task))
 
 
-def told(lab: Lab, folder: Path, dies_at: int = -1) -> list[str]:
-    watch, before = Watch(dies_at), dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0)
+class KilledAfter(Watch):
+    """Kills when a step has been taken."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def progress(self, done: int, total: int, **facts: Any) -> None:
+        super().progress(done, total, **facts)
+        if facts and done == self.step:
+            raise Killed
+
+
+def told(lab: Lab, folder: Path, watch: Watch | None = None) -> list[str]:
+    """The notes, and `[stage]` where one begins."""
+    watch, before = watch or Watch(), dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0)
     distill_candidate(lab, Candidate("Answer."), folder, watch, Below(None, before))
-    return watch.notes
+    return [text if kind == "note" else f"[{text}]" for kind, text, *_ in watch.said if kind != "progress"]
 
 
 def of_steps(notes: list[str]) -> list[str]:
@@ -86,7 +79,7 @@ def test_steps_that_move_nothing_are_counted_over_all_processes(plain: Lab, tmp_
         "2 of 6 steps were left out: their loss or gradient was not finite",
     ]
     with pytest.raises(Killed):
-        told(lab, tmp_path / "killed", dies_at=4)
+        told(lab, tmp_path / "killed", KilledAfter(4))
     again = told(lab, tmp_path / "killed")
     assert "continuing after step 3" in again and of_steps(again) == notes
     finished = told(lab, tmp_path / "killed")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
+from observers import Watch
 
 from gepa_loop.config.load import load_config
 from gepa_loop.lab import open_lab
@@ -19,25 +19,8 @@ from gepa_loop.task.prompts import Candidate
 PROMPT = Candidate("Answer with one number.")
 
 
-class Heard:
-    """An observer that remembers."""
-
-    def __init__(self) -> None:
-        self.stages: list[str] = []
-        self.notes: list[str] = []
-
-    def stage(self, name: str, **_: Any) -> None:
-        self.stages.append(name)
-
-    def progress(self, done: int, total: int, **facts: Any) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 def test_a_prompt_that_may_do_nothing_is_warned_of_before_it_is_trained(tmp_path: Path) -> None:
-    lab, heard = open_lab(load_config("smoke", (), env={})), Heard()
+    lab, heard = open_lab(load_config("smoke", (), env={})), Watch()
     with open_run(tmp_path / "r", lab.identity()) as opened:
         bare = bare_scores(lab, opened, heard, PROMPT.id)
         note_headroom(lab, PROMPT, bare, opened, heard)
@@ -54,7 +37,7 @@ def test_a_prompt_that_may_do_nothing_is_warned_of_before_it_is_trained(tmp_path
 
 
 def test_a_prompt_that_does_something_is_said_without_a_warning(tmp_path: Path) -> None:
-    lab, heard = open_lab(load_config("smoke", (), env={})), Heard()
+    lab, heard = open_lab(load_config("smoke", (), env={})), Watch()
     with open_run(tmp_path / "r", lab.identity()) as opened:
         bare = bare_scores(lab, opened, heard, PROMPT.id)
         note_headroom(lab, PROMPT, bare, opened, heard)
@@ -64,7 +47,7 @@ def test_a_prompt_that_does_something_is_said_without_a_warning(tmp_path: Path) 
         rows = [{**row, "score": float(row["item"] in known)} for row in read_jsonl(path)]
         path.unlink()
         write_jsonl(path, rows)
-        heard.notes.clear()
+        heard.said.clear()
         note_headroom(lab, PROMPT, bare, opened, heard)
     [note] = heard.notes
     assert note.startswith(".000 without a prompt on the 8 items of pareto, .500 with it: +.500 [+.")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from observers import Silent, Watch
 
 from gepa_loop.config.load import load_config
 from gepa_loop.lab import Lab, open_lab
@@ -26,23 +27,18 @@ from gepa_loop.task.prompts import NO_PROMPT
 PROMPT = "Answer with one number."
 
 
-class Watch:
-    """Counts; a number of calls of `progress` after which it is killed."""
+class Impatient(Watch):
+    """Ends at the n-th `progress` of the stage."""
 
-    def __init__(self, patience: int = 10**6) -> None:
-        self.stages: list[str] = []
+    def __init__(self, patience: int) -> None:
+        super().__init__()
         self.patience = patience
 
-    def stage(self, name: str, **_: Any) -> None:
-        self.stages.append(name)
-
-    def progress(self, done: int, total: int, **_: Any) -> None:
-        self.patience -= bool(self.stages and self.stages[-1] == "test: items")
+    def progress(self, done: int, total: int, **facts: Any) -> None:
+        super().progress(done, total, **facts)
+        self.patience -= self.stages[-1] == "test: items"
         if not self.patience:
             raise KeyboardInterrupt
-
-    def note(self, text: str) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +62,15 @@ def compared(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Compared:
     folder = tmp_path_factory.mktemp("rows")
     below = _adapter(lab, 1)
     student = stack_adapters([below, _adapter(lab, 2)])
-    prompted = replies(lab, "test", PROMPT, below, folder / "prompted.jsonl", Watch())["greedy"]
-    own = replies(lab, "test", NO_PROMPT, student, folder / "student.jsonl", Watch())["greedy"]
+    prompted = replies(lab, "test", PROMPT, below, folder / "prompted.jsonl", Silent())["greedy"]
+    own = replies(lab, "test", NO_PROMPT, student, folder / "student.jsonl", Silent())["greedy"]
     return Compared(PROMPT, below, student, prompted, own)
 
 
 def test_each_token_has_the_divergence_of_the_whole_vocabulary(
     lab: Lab, compared: Compared, tmp_path: Path
 ) -> None:
-    rows = write_items(lab, compared, tmp_path, Watch())
+    rows = write_items(lab, compared, tmp_path, Silent())
     assert read_jsonl(tmp_path / FILE) == rows and not (tmp_path / f"{FILE}{PART}").exists()
     by_id = {item.id: item for item in lab.task.splits["test"]}
     said = {row["item"]: row for row in compared.own.rows}
@@ -104,16 +100,16 @@ def test_each_token_has_the_divergence_of_the_whole_vocabulary(
 
 
 def test_a_killed_process_goes_on_behind_its_last_row(lab: Lab, compared: Compared, tmp_path: Path) -> None:
-    whole = write_items(lab, compared, tmp_path / "whole", Watch())
+    whole = write_items(lab, compared, tmp_path / "whole", Silent())
     with pytest.raises(KeyboardInterrupt):
-        write_items(lab, compared, tmp_path / "cut", Watch(patience=2))
+        write_items(lab, compared, tmp_path / "cut", Impatient(2))
     part = read_jsonl(tmp_path / "cut" / f"{FILE}{PART}")
     assert part == whole[: stage.BATCH]
     # At the start, and after each of the two batches that were left.
     with pytest.raises(KeyboardInterrupt):
-        write_items(lab, compared, tmp_path / "cut", Watch(patience=3))
+        write_items(lab, compared, tmp_path / "cut", Impatient(3))
     assert read_jsonl(tmp_path / "cut" / f"{FILE}{PART}") == whole
-    assert write_items(lab, compared, tmp_path / "cut", Watch()) == whole
+    assert write_items(lab, compared, tmp_path / "cut", Silent()) == whole
     again = Watch()
     assert write_items(lab, compared, tmp_path / "cut", again) == whole and not again.stages
 
@@ -121,10 +117,10 @@ def test_a_killed_process_goes_on_behind_its_last_row(lab: Lab, compared: Compar
 def test_another_student_is_read_anew_and_none_needs_no_model(
     lab: Lab, compared: Compared, tmp_path: Path
 ) -> None:
-    rows = write_items(lab, None, tmp_path, Watch())
+    rows = write_items(lab, None, tmp_path, Silent())
     assert [row["item"] for row in rows] == [item.id for item in lab.task.splits["test"]]
     assert all(row["student"] is None and not row["pieces"] and not row["nats"] for row in rows)
-    assert all(row["nats"] for row in write_items(lab, compared, tmp_path, Watch()))
+    assert all(row["nats"] for row in write_items(lab, compared, tmp_path, Silent()))
 
 
 def test_replies_that_were_sampled_otherwise_have_no_tokens(
@@ -133,7 +129,7 @@ def test_replies_that_were_sampled_otherwise_have_no_tokens(
     last = compared.own.rows[-1]
     changed: ScoreRow = {**last, "completion": f"{last['completion']}, and more"}
     other = replace(compared, own=Replies([*compared.own.rows[:-1], changed]))
-    rows = write_items(lab, other, tmp_path, Watch())
+    rows = write_items(lab, other, tmp_path, Silent())
     assert [row["item"] for row in rows if not row["nats"]] == [last["item"]]
 
 

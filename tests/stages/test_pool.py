@@ -3,9 +3,9 @@
 import zlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from observers import Watch
 
 from gepa_loop.config.load import load_config
 from gepa_loop.lab import Lab, open_lab
@@ -16,22 +16,6 @@ from gepa_loop.task.prompts import Candidate
 from gepa_loop.task.readings import each
 
 CANDIDATES = [Candidate(f"Answer with {n} words.") for n in range(1, 6)]
-
-
-class Watch:
-    """Keeps the notes."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def stage(self, name: str, *, round: int | None = None, candidate: str | None = None) -> None:
-        pass
-
-    def progress(self, done: int, total: int, **facts: Any) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def lab(*sets: str) -> Lab:

@@ -12,6 +12,7 @@ from typing import Any
 import anthropic_api as fake
 import pytest
 from anthropic_api import KEY, MODEL, AnthropicAPI, Behaviour
+from observers import Killed, KilledAt, Watch
 from recorded import recorded
 
 from gepa_loop.cli import run
@@ -42,27 +43,6 @@ PROMPT = Candidate("Answer with one number.")
 SIZES = "task.splits={train=16, pareto=8, select=4, test=12}"
 USD = (1000 * 4 + 200 * 20) / 1e6
 """What a reply of the fake costs at $4 and $20 a million tokens."""
-
-
-@dataclass
-class Watch:
-    notes: list[str] = field(default_factory=list)
-    dies_at: int | None = None
-    """Questions, after which the process is killed."""
-
-    def stage(self, name: str, **_: Any) -> None:
-        self.now = name
-
-    def progress(self, done: int, total: int, **_: Any) -> None:
-        if self.now == "questions" and self.dies_at is not None and done >= self.dies_at:
-            raise Killed
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-class Killed(Exception):
-    pass
 
 
 @dataclass
@@ -218,7 +198,7 @@ def test_a_killed_writing_goes_on_and_ends_the_same(lab: Lab, tmp_path: Path) ->
     for at in (1, 5, 10):
         folder = tmp_path / f"at-{at}"
         with pytest.raises(Killed):
-            write_in(folder, lab, slowly, Watch(dies_at=at))
+            write_in(folder, lab, slowly, KilledAt("questions", at))
         done = len(read_jsonl(folder / "questions" / "calls.jsonl"))
         other, scribe = written_by(lab, slowly)
         with open_run(folder, lab.identity()) as opened:
@@ -451,7 +431,7 @@ def test_a_killed_or_failed_run_pays_for_no_reply_twice(serve: Serve, tmp_path: 
     lab = remote(tmp_path)
     serve(reply(*range(100, 104)))
     with pytest.raises(Killed):
-        ask(lab, tmp_path / "r", Watch(dies_at=4))
+        ask(lab, tmp_path / "r", KilledAt("questions", 4))
     serve(fake.OVERLOADED)
     with pytest.raises(CallFailed, match="questions, call 1: HTTP 529"):
         ask(lab, tmp_path / "r")

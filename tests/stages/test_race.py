@@ -3,9 +3,9 @@
 import zlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from observers import Killed, Watch
 from recorded import recorded
 
 from gepa_loop.config.load import load_config
@@ -35,30 +35,6 @@ SETS = (
 CANDIDATES = [Candidate(f"Answer with {n} words.") for n in range(1, 6)]
 
 
-class Killed(Exception):
-    """As by a signal."""
-
-
-class Watch:
-    """Keeps the notes and stages; may die at a stage."""
-
-    def __init__(self, dies_at: tuple[str, str | None] | None = None) -> None:
-        self.notes: list[str] = []
-        self.stages: list[tuple[str, str | None]] = []
-        self.dies_at = dies_at
-
-    def stage(self, name: str, *, round: int | None = None, candidate: str | None = None) -> None:
-        if (name, candidate) == self.dies_at:
-            raise Killed
-        self.stages.append((name, candidate))
-
-    def progress(self, done: int, total: int, **facts: Any) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 @pytest.fixture(scope="module")
 def lab() -> Lab:
     opened = open_lab(load_config("smoke", SETS, env={})).for_training()
@@ -79,6 +55,24 @@ def pool(lab: Lab, count: int = len(CANDIDATES), split: str = "race") -> Pool:
         CANDIDATES[n].id: {id_: float(place % count == n) for place, id_ in enumerate(ids)} for n in places
     }
     return Pool(split, tuple(CANDIDATES[:count]), prompted, {})
+
+
+class KilledBefore(Watch):
+    """Kills where a stage of a candidate begins."""
+
+    def __init__(self, stage: str, candidate: str | None) -> None:
+        super().__init__()
+        self.end = stage, candidate
+
+    def stage(self, name: str, *, round: int | None = None, candidate: str | None = None) -> None:
+        if (name, candidate) == self.end:
+            raise Killed
+        super().stage(name, round=round, candidate=candidate)
+
+
+def begun(watch: Watch) -> list[tuple[str, str | None]]:
+    """The stages, each with its candidate."""
+    return [(said[1], said[3]) for said in watch.said if said[0] == "stage"]
 
 
 def run(lab: Lab, folder: Path, watch: Watch) -> Raced:
@@ -117,7 +111,7 @@ def test_who_is_behind_trains_no_further(raced: tuple[Raced, Path, Watch]) -> No
     # Who is dropped leaves journals alone.
     kept = {one.id for one in CANDIDATES if (folder / "distill" / one.id / "checkpoints").exists()}
     assert kept == set(found.living)
-    assert watch.stages == [
+    assert begun(watch) == [
         ("race to step 2", "5 students"),
         *(("student of step 2", one.id) for one in CANDIDATES),
         ("race to step 3", "3 students"),
@@ -165,7 +159,7 @@ def test_a_killed_race_ends_as_it_would_have(
 ) -> None:
     found, _, watch = raced
     with pytest.raises(Killed):
-        run(lab, tmp_path, Watch(dies_at=watch.stages[at]))
+        run(lab, tmp_path, KilledBefore(*begun(watch)[at]))
     assert run(lab, tmp_path, Watch()) == found
     again = Watch()
     assert run(lab, tmp_path, again) == found and again.stages == []

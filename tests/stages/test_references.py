@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from narrow import Narrow
+from observers import Killed, KilledAt, Silent
 
 from gepa_loop.config.load import load_config
 from gepa_loop.config.tables import TaskConfig
@@ -24,6 +25,7 @@ from gepa_loop.run.files import read_json, read_jsonl
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.show.tables import retention_lines
 from gepa_loop.stages.distillation import distill_alone
+from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.references import check_references, with_references
 from gepa_loop.stages.retention import measure
 from gepa_loop.task.items import load_task
@@ -36,17 +38,6 @@ from gepa_loop.training.teacher.local import LocalTeacher
 
 PROMPT = Candidate("Answer with one number.")
 SIZES = "task.splits={train=16, pareto=8, select=4, test=12}"
-
-
-class Watch:
-    def stage(self, name: str, **_: Any) -> None:
-        pass
-
-    def progress(self, done: int, total: int, **_: Any) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
 
 
 def questions(path: Path, answer: str | None = None) -> Path:
@@ -100,8 +91,8 @@ def lab_sizes() -> dict[str, int]:
 
 def test_references_are_the_prompted_models_greedy_replies(lab: Lab, tmp_path: Path) -> None:
     with open_run(tmp_path / "r", lab.identity()) as run:
-        told = with_references(lab, PROMPT, run, Watch())
-        assert with_references(told, PROMPT, run, Watch()) is told
+        told = with_references(lab, PROMPT, run, Silent())
+        assert with_references(told, PROMPT, run, Silent()) is told
     for split in ("pareto", "test"):
         items = lab.task.splits[split]
         found = lab.rollouts.completions(
@@ -115,9 +106,9 @@ def test_references_are_the_prompted_models_greedy_replies(lab: Lab, tmp_path: P
 
 def test_a_student_is_kept_by_its_divergence_and_judged_by_equal_replies(lab: Lab, tmp_path: Path) -> None:
     with open_run(tmp_path / "r", lab.identity()) as run:
-        told = with_references(lab, PROMPT, run, Watch())
-        done = distill_alone(told, PROMPT, run, Watch())
-        result = measure(told, PROMPT, done.adapter, run, Watch())
+        told = with_references(lab, PROMPT, run, Silent())
+        done = distill_alone(told, PROMPT, run, Silent())
+        result = measure(told, PROMPT, done.adapter, run, Silent())
     folder = tmp_path / "r" / "distill" / PROMPT.id
     rows = read_jsonl(folder / METRICS)
     # 8 items with means of their own: exp of the mean is below the mean of exp, and near it.
@@ -171,31 +162,17 @@ def test_the_divergence_is_that_of_the_whole_vocabulary(lab: Lab) -> None:
 
 
 def test_a_run_that_is_killed_anywhere_ends_the_same(lab: Lab, tmp_path: Path) -> None:
-    class Killed(Exception):
-        pass
-
-    class Deadly(Watch):
-        def __init__(self, name: str, done: int) -> None:
-            self.name, self.at, self.now = name, done, ""
-
-        def stage(self, name: str, **_: Any) -> None:
-            self.now = name
-
-        def progress(self, done: int, total: int, **_: Any) -> None:
-            if self.now.startswith(self.name) and done >= self.at:
-                raise Killed
-
-    def run_in(folder: Path, watch: Watch) -> Any:
+    def run_in(folder: Path, watch: Observer) -> Any:
         with open_run(folder, lab.identity()) as run:
             told = with_references(lab, PROMPT, run, watch)
             done = distill_alone(told, PROMPT, run, watch)
             return done.adapter.fingerprint, measure(told, PROMPT, done.adapter, run, watch)
 
-    whole = run_in(tmp_path / "whole", Watch())
-    for name, at in (("the prompted", 1), ("distill", 2), ("test: student", 1)):
+    whole = run_in(tmp_path / "whole", Silent())
+    for name, at in (("the prompted model's replies: pareto", 1), ("distill", 2), ("test: student", 1)):
         with pytest.raises(Killed):
-            run_in(tmp_path / name, Deadly(name, at))
-        assert run_in(tmp_path / name, Watch()) == whole
+            run_in(tmp_path / name, KilledAt(name, at))
+        assert run_in(tmp_path / name, Silent()) == whole
 
 
 def test_only_the_prompted_model_itself_is_what_a_student_should_agree_with(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from observers import Watch
 
 from gepa_loop.config.load import load_config
 from gepa_loop.lab import Lab, open_lab
@@ -30,23 +30,6 @@ def test_changes_are_counted_item_by_item() -> None:
     assert found["beyond"] == pytest.approx(0.25 / 5)  # d above the base, which is above the prompt
     assert found["broke"] == pytest.approx(0.75 / 5)  # c
     assert changes(base, base, student)["kept"] is None
-
-
-class Watch:
-    """Notes stages; everything else is ignored."""
-
-    def __init__(self) -> None:
-        self.stages: list[str] = []
-        self.done = 0
-
-    def stage(self, name: str, **_: Any) -> None:
-        self.stages.append(name)
-
-    def progress(self, done: int, total: int, **_: Any) -> None:
-        self.done += done < total
-
-    def note(self, text: str) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +76,8 @@ def test_four_subjects_are_scored_on_test_and_none_twice(lab: Lab, tmp_path: Pat
     again = Watch()
     with open_run(tmp_path / "r", lab.identity()) as run:
         assert measure(lab, PROMPT, distill_alone(lab, PROMPT, run, again).adapter, run, again) == result
-    assert again.done == 0, "nothing is sampled again"
+    counts = [said[1:3] for said in again.said if said[0] == "progress"]
+    assert not any(done < total for done, total in counts), "nothing is sampled again"
 
     lines = [*retention_lines(result), *reply_lines(result)]
     assert sum("student, greedy" in line for line in lines) == 1

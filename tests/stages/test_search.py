@@ -3,9 +3,9 @@
 import zlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from observers import Watch
 
 from gepa_loop.config.load import load_config
 from gepa_loop.config.whole import set_aside
@@ -16,22 +16,6 @@ from gepa_loop.stages.search import Purpose, search
 from gepa_loop.task.readings import each
 
 SETS = ("optimize.reflection.model=offline", "optimize.accept=gepa", "optimize.max_rollouts=80")
-
-
-class Watch:
-    """Keeps the names of the stages."""
-
-    def __init__(self) -> None:
-        self.stages: list[str] = []
-
-    def stage(self, name: str, *, round: int | None = None, candidate: str | None = None) -> None:
-        self.stages.append(name)
-
-    def progress(self, done: int, total: int, **facts: Any) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
 
 
 def test_another_process_reads_the_front_that_the_first_returned(tmp_path: Path) -> None:

@@ -2,29 +2,13 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from observers import Watch
 
 from gepa_loop.cost.records import StageRow
 from gepa_loop.run.files import read_jsonl
 from gepa_loop.stages.timing import FILE, Timed, kind_of, seconds_by_stage
-
-
-class Heard:
-    """An observer that remembers."""
-
-    def __init__(self) -> None:
-        self.said: list[Any] = []
-
-    def stage(self, name: str, *, round: int | None = None, candidate: str | None = None) -> None:
-        self.said.append(("stage", name, round, candidate))
-
-    def progress(self, done: int, total: int, **facts: Any) -> None:
-        self.said.append(("progress", done, total, facts))
-
-    def note(self, text: str) -> None:
-        self.said.append(("note", text))
 
 
 class Clock:
@@ -36,7 +20,7 @@ class Clock:
 
 
 def test_each_stage_is_written_when_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, heard = Clock(monkeypatch), Heard()
+    clock, heard = Clock(monkeypatch), Watch()
     with Timed(heard, tmp_path, began=90.0) as timed:
         timed.stage("baseline", round=0)
         clock.now = 103.0
@@ -67,11 +51,11 @@ def test_an_interrupted_stage_counts_and_one_that_was_done_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
-    timed = Timed(Heard(), tmp_path, began=95.0)
+    timed = Timed(Watch(), tmp_path, began=95.0)
     timed.stage("distill")
     clock.now = 104.0
     timed.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
-    again = Timed(Heard(), tmp_path, began=103.0)
+    again = Timed(Watch(), tmp_path, began=103.0)
     with again:
         again.stage("baseline")
         clock.now = 104.01
@@ -79,9 +63,9 @@ def test_an_interrupted_stage_counts_and_one_that_was_done_does_not(
         clock.now = 106.01
     assert seconds_by_stage(tmp_path) == {"loading": 6.0, "training": 6.0}
     before = (tmp_path / FILE).read_bytes()
-    with Timed(Heard(), tmp_path, began=100.0) as idle:
+    with Timed(Watch(), tmp_path, began=100.0) as idle:
         idle.stage("baseline")
-    with Timed(Heard(), tmp_path, began=100.0):
+    with Timed(Watch(), tmp_path, began=100.0):
         pass
     assert (tmp_path / FILE).read_bytes() == before, "a finished run takes nothing more"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from observers import Silent
 
 from gepa_loop.cli import run
 from gepa_loop.command import DISTILL, EVALUATE, LOOP, OPTIMIZE, SWEEP, Command
@@ -26,19 +27,6 @@ from gepa_loop.stages.distillation import Below, distill_candidate
 from gepa_loop.stages.search import open_proposer
 from gepa_loop.task.judge import JUDGEMENTS, REPLIES
 from gepa_loop.task.prompts import Candidate
-
-
-class Silent:
-    """An observer that says nothing."""
-
-    def stage(self, name: str, *, round: int | None = None, candidate: str | None = None) -> None:
-        pass
-
-    def progress(self, done: int, total: int, **facts: Any) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
 
 
 @dataclass

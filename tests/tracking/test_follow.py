@@ -11,6 +11,7 @@ from typing import Any
 
 import ladder
 import pytest
+from observers import Silent, Watch
 from places import HELPERS
 from processes import killed_when
 from trackers import DIES, FAILS, book, numbered, read, steps
@@ -138,7 +139,7 @@ def test_what_comes_again_has_the_number_that_it_had(here: Path, monkeypatch: py
         first.send()
     monkeypatch.delenv(DIES)
     append_jsonl(run / "events.jsonl", [{"event": "start"}])
-    with followed(settings, {}, run, Quiet()):
+    with followed(settings, {}, run, Silent()):
         pass
     assert [(row["number"], row["series"], row["step"]) for row in read(book(run), "point")] == [
         (0, STUDENT, 1),
@@ -157,7 +158,7 @@ def test_a_call_that_failed_is_made_again_as_it_was(
     (run := here / "r").mkdir()
     rows = [{"step": n, "loss": n / 8, "halved": False} for n in (1, 2)]
     monkeypatch.setenv(FAILS, "0")
-    with followed(TrackConfig(kind=kind), {}, run, Quiet()) as observer:
+    with followed(TrackConfig(kind=kind), {}, run, Silent()) as observer:
         write_jsonl(run / "distill" / STUDENT / "metrics.jsonl", rows)
         observer.note("two steps")
         append_jsonl(run / "events.jsonl", [{"event": "start"}])
@@ -179,7 +180,7 @@ def test_a_number_is_not_given_again_where_the_tracker_says_what_it_has(
         open_outbox(settings, {}, run).send()
     monkeypatch.delenv(DIES)
     append_jsonl(run / "events.jsonl", [{"event": "start"}])
-    with followed(settings, {}, run, Quiet()):
+    with followed(settings, {}, run, Silent()):
         pass
     points = read(book(run), "point")
     assert [(row["number"], row["series"], row["step"]) for row in points] == [
@@ -243,18 +244,10 @@ def test_a_tracker_that_cannot_be_had_is_said_before_anything_is_spent(
             check_tracker(TrackConfig(kind=kind))
 
 
-class Quiet:
-    """An observer."""
-
-    def stage(self, name: str, **_: Any) -> None: ...
-    def progress(self, done: int, total: int, **_: Any) -> None: ...
-    def note(self, text: str) -> None: ...
-
-
 @pytest.mark.parametrize(("error", "ending"), [(KeyboardInterrupt, "stopped"), (RuntimeError, "failed")])
 def test_how_a_process_ended(here: Path, error: type[BaseException], ending: str) -> None:
     (run := here / "r").mkdir()
-    with pytest.raises(error), followed(TrackConfig(kind="trackers:notebook"), {}, run, Quiet()):
+    with pytest.raises(error), followed(TrackConfig(kind="trackers:notebook"), {}, run, Silent()):
         raise error
     assert [row["ending"] for row in read(book(run), "close")] == [ending]
 
@@ -263,7 +256,7 @@ def test_no_secret_is_sent(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_TOKEN", "tok-0123456789")
     (run := here / "r").mkdir()
     config = {"task": {"options": {"api_key": "key-0123456789", "who": "tok-0123456789"}}}
-    with followed(TrackConfig(kind="trackers:notebook"), config, run, Quiet()):
+    with followed(TrackConfig(kind="trackers:notebook"), config, run, Silent()):
         (run / "report.html").write_text("key-0123456789 and tok-0123456789 of https://me:pw@host/")
     text = book(run).read_text()
     assert "0123456789" not in text and "me:pw" not in text and "***" in text
@@ -271,15 +264,13 @@ def test_no_secret_is_sent(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_file_that_was_damaged_ends_no_run(here: Path) -> None:
     (run := here / "r").mkdir()
-    notes: list[str] = []
-    watching = Quiet()
-    watching.note = notes.append  # type: ignore[method-assign]
+    watching = Watch()
     with followed(TrackConfig(kind="trackers:notebook"), {}, run, watching) as observer:
         (run / "events.jsonl").write_text('{"event": "start"}\n')
         observer.note("something")
     assert (
-        [note for note in notes if note.startswith("warning")]
-        == [note for note in notes if "events.jsonl: row 1: it has no check" in note]
+        [note for note in watching.notes if note.startswith("warning")]
+        == [note for note in watching.notes if "events.jsonl: row 1: it has no check" in note]
         != []
     )
     assert not tracked(run)

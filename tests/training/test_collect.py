@@ -5,25 +5,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from observers import Silent
+
 from gepa_loop.config.load import load_config
 from gepa_loop.config.whole import set_aside
 from gepa_loop.lab import open_lab
 from gepa_loop.sampling.base import Completion, Sampler
 from gepa_loop.stages.distillation import Below, distill_candidate
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
-
-
-class Silent:
-    """An observer that says nothing."""
-
-    def stage(self, name: str, **_: Any) -> None:
-        pass
-
-    def progress(self, done: int, total: int, **facts: Any) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
 
 
 @dataclass
