@@ -5,6 +5,7 @@ Each function names all values; typer keeps those that begin with what was typed
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -169,9 +170,9 @@ def _values(key: Key) -> list[str]:
         return ["true", "false"]
     if key.kind.startswith("one of "):
         return key.kind.removeprefix("one of ").split(", ")
-    if isinstance(key.default, str | int | float):
-        return [str(key.default)]
-    return []
+    default = str(key.default) if isinstance(key.default, str | int | float) else ""
+    # What a shell would take apart is not offered as it is.
+    return [default] if shlex.quote(default) == default else []
 
 
 def trackers() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,9 +12,18 @@ import pytest
 from filelock import FileLock
 
 import gepa_loop
+from gepa_loop.api.guard import errors_of
 from gepa_loop.api.words import in_python
 from gepa_loop.cli import run as command
-from gepa_loop.errors import BudgetReached, ConfigError, GepaLoopError, RunDirectoryError, TaskError
+from gepa_loop.errors import (
+    BudgetReached,
+    ConfigError,
+    EnvironmentFault,
+    GepaLoopError,
+    RunDirectoryError,
+    TaskError,
+)
+from gepa_loop.run.files import write_json, write_jsonl
 
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
@@ -100,10 +110,30 @@ def test_an_error_of_a_run(cwd: Path) -> None:
         assert _told(RunDirectoryError, ask).endswith("or start again with fresh=True.")
     (cwd / "runs" / "r" / "manifest.json").write_text("{}")
     assert "choose another run_name" in _told(RunDirectoryError, lambda: gepa_loop.Run(run.path).command)
-    assert "choose another run_name" in _told(RunDirectoryError, lambda: gepa_loop.Run(run.path).adapter)
     assert _told(ConfigError, lambda: gepa_loop.load("nosuch")).endswith("\nFinished runs: r.")
     told = _told(BudgetReached, lambda: gepa_loop.optimize("smoke", quiet=True, optimize__max_minutes=1e-9))
     assert told.endswith("\nRaise it and start again with fresh=True.")
+
+
+def test_an_error_of_a_finished_run(cwd: Path, distilled: gepa_loop.Run) -> None:
+    run = gepa_loop.Run(Path(shutil.copytree(distilled.path, cwd / "copy")))
+    (file,) = run.path.glob("prompts/*.txt")
+    file.write_text("Another.\n")
+    changed = _told(RunDirectoryError, lambda: run.adapter)
+    assert changed.endswith("\nPut the run's prompt back, or run it again with fresh=True.")
+    scored = next(run.path.glob("test/*.jsonl"))
+    scored.write_text("{}\n" + scored.read_text())
+    assert _told(RunDirectoryError, run.rows).endswith(", or start again with fresh=True.")
+    write_json(cwd / "o" / "manifest.json", {"birth": "0", "identity": {"command": "optimize"}})
+    write_jsonl(cwd / "o" / "optimize" / "candidates.jsonl", [{"id": "0011aabb"}])
+    earlier = _told(RunDirectoryError, lambda: gepa_loop.Run(cwd / "o").prompt)
+    assert earlier.endswith("\nAnother version of gepa-loop wrote it; search again with fresh=True.")
+
+
+def test_memory_that_ran_out_is_told_with_how_to_mend_it() -> None:
+    with pytest.raises(EnvironmentFault) as caught, errors_of("interrupted"):
+        raise MemoryError
+    assert "sampling.batch" in caught.value.hint and caught.value.__notes__ == [caught.value.hint]
 
 
 @pytest.mark.parametrize(

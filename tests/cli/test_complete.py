@@ -134,6 +134,7 @@ OFFERED = [
     ("config show --config m", ["mine.toml", *(name for name in PRESETS if name.startswith("m"))]),
     ("doctor --config conf/", ["conf/other.toml"]),
     ("doctor --config nosuch/", []),
+    (f"doctor --config {'long' * 100}/", []),
     ("sweep --preset ", sorted(["mine.toml", *GRIDS])),
     ("sweep --preset conf/o", ["conf/other.toml"]),
     ("sweep --grid distill.lr", [f"{key}=" for key in KEYS if key.startswith("distill.lr")]),
@@ -176,6 +177,9 @@ def test_a_key_is_offered_with_its_sign_and_the_last_one_with_its_values(cwd: Pa
     # A shell ends a word that is the only one left with a space.
     assert bash(cwd, f"{ask} loop.rou") == ["loop.rounds=", "loop.rounds=1"]
     assert bash(cwd, f"{ask} race.on") == ["race.on=", "race.on=true", "race.on=false"]
+    assert bash(cwd, f"{ask} teacher.privileged_t") == ["teacher.privileged_text="]  # a text of several words
+    assert zsh(cwd, f"{ask} teacher.privileged=") == ["teacher.privileged="]
+    assert zsh(cwd, f"{ask} optimize.accept=t") == ["optimize.accept=test"]
     # bash takes a word apart at a sign of equality; zsh does not.
     assert zsh(cwd, f"{ask} teacher.kind=m") == ["teacher.kind=model"]
     assert zsh(cwd, f"{ask} distill.lr=3") == zsh(cwd, f"{ask} nosuch.key=") == []
