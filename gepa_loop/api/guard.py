@@ -7,25 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
 
-from gepa_loop.errors import ConfigError, GepaLoopError, memory_fault
+from gepa_loop.api.words import python_words
+from gepa_loop.errors import ConfigError, memory_fault
 from gepa_loop.signals import interrupted
 
 
 @contextmanager
 def errors_of(ended: str) -> Iterator[None]:
-    """Ctrl-C, which says `ended`, and memory that ran out, as errors of ours."""
-    try:
-        with interrupted(ended):
-            yield
-    except GepaLoopError as error:
-        # A traceback shows it below the message.
-        if error.hint and error.hint not in getattr(error, "__notes__", ()):
-            error.add_note(error.hint)
-        raise
-    except (MemoryError, RuntimeError) as error:
-        if (fault := memory_fault(error)) is None:
-            raise
-        raise fault from error
+    """Ctrl-C, which says `ended`, and memory that ran out, as errors of ours; all in a program's words."""
+    with python_words():
+        try:
+            with interrupted(ended):
+                yield
+        except (MemoryError, RuntimeError) as error:
+            if (fault := memory_fault(error)) is None:
+                raise
+            raise fault from error
 
 
 def check_drawing(temperature: float | None, max_tokens: int | None, seed: int | None) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gepa_loop.api.guard import check_drawing, errors_of
+from gepa_loop.api.words import python_words
 from gepa_loop.errors import ConfigError, EnvironmentFault, RunDirectoryError
 from gepa_loop.run.seeds import derive_seed
 
@@ -36,6 +37,7 @@ class Run:
         return self.path.name
 
     @cached_property
+    @python_words()
     def command(self) -> str:
         """`optimize`, `distill`, `loop`, `evaluate` or `sweep`."""
         from gepa_loop.run.identity import read_manifest
@@ -43,6 +45,7 @@ class Run:
         return str(read_manifest(self.path)["identity"].get("command", ""))
 
     @cached_property
+    @python_words()
     def result(self) -> Mapping[str, Any]:
         """What was found, key by key as runs/README.md has it for the command's result.json."""
         from gepa_loop.run.files import read_json
@@ -50,6 +53,7 @@ class Run:
         return {k: v for k, v in read_json(_result(self.path), dict[str, Any]).items() if k != "files"}
 
     @cached_property
+    @python_words()
     def prompt(self) -> str:
         """The text of the prompt: that was distilled, that a search or a loop found best, or that was scored first; empty for none."""
         from gepa_loop.show.searches import pick, read_search
@@ -66,6 +70,7 @@ class Run:
         return read_prompt(file).text
 
     @property
+    @python_words()
     def adapter(self) -> Path | None:
         """The student's folder; None where the run has none."""
         from gepa_loop.serving.finished import has_student
@@ -74,6 +79,7 @@ class Run:
             self._finished.adapter if self.command in ("distill", "loop") and has_student(self.path) else None
         )
 
+    @python_words()
     def rows(self) -> pandas.DataFrame:
         """Every scored reply, in the columns of "Score rows" in runs/README.md, and in `file` where it stands (`test/student_greedy`).
 
@@ -170,6 +176,7 @@ class Run:
         return open_talker(self._finished)
 
 
+@python_words()
 def load(run: str | Path) -> Run:
     """A finished run.
 

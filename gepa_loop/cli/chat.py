@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from gepa_loop.cli.answer import give, reader, run_head
-from gepa_loop.cli.options import JsonOption, RunArgument
+from gepa_loop.cli.options import JsonOption, StudentArgument
 from gepa_loop.errors import GepaLoopError
 from gepa_loop.outside.redact import printable
 from gepa_loop.show.names import named
@@ -37,7 +37,7 @@ TokensOption = Annotated[
 
 
 def chat(
-    run: RunArgument,
+    run: StudentArgument,
     question: Annotated[
         str | None, typer.Argument(metavar="[QUESTION]", help="Answer this and stop; without it, talk.")
     ] = None,

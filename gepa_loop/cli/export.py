@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gepa_loop.cli import complete
 from gepa_loop.cli.answer import give, reader, run_head
-from gepa_loop.cli.options import JsonOption, RunArgument, warn
+from gepa_loop.cli.options import JsonOption, StudentArgument, warn
 from gepa_loop.errors import ConfigError
 from gepa_loop.show.terminal import err
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    run: RunArgument,
+    run: StudentArgument,
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A folder that is not there yet.")],
     merged: Annotated[bool, typer.Option("--merged", help="Write merged weights, too.")] = False,
     gguf: Annotated[
@@ -28,6 +29,7 @@ def export(
             "--gguf",
             metavar="TYPE",
             help="Write GGUF for llama.cpp: f32, f16, bf16, q8_0, or lora for the adapter alone. Several times.",
+            autocompletion=complete.gguf_types,
         ),
     ] = None,
     ollama: Annotated[

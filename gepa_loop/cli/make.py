@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gepa_loop.cli import complete
 from gepa_loop.cli.answer import caller_of, give, looks_of, run_head
 from gepa_loop.cli.options import (
     ConfigOption,
@@ -109,9 +110,13 @@ def evaluate(
             "--adapter",
             metavar="DIR_OR_RUN",
             help="An adapter, or a run with a student; without it, the base.",
+            autocompletion=complete.students,
         ),
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="train, pareto, race, select or test.")] = "select",
+    split: Annotated[
+        str,
+        typer.Option("--split", help="train, pareto, race, select or test.", autocompletion=complete.splits),
+    ] = "select",
     against: Annotated[
         str | None,
         typer.Option(

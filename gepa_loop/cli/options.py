@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
+from gepa_loop.cli import complete
 from gepa_loop.cli.answer import check_target
 from gepa_loop.outside.redact import printable
 from gepa_loop.show.terminal import Terminal, out
-
-
-def _run_names(incomplete: str) -> list[str]:
-    """For a shell that completes a run's name."""
-    from gepa_loop.run.find import LAST, all_runs
-
-    return [name for name in (LAST, *(path.name for path in all_runs())) if name.startswith(incomplete)]
-
-
-def _sources(incomplete: str) -> list[str]:
-    """So, of `--config`: presets, and TOML files of the working directory."""
-    from pathlib import Path
-
-    from gepa_loop.config.layers import presets
-
-    files = [path.name for path in Path().glob("*.toml")]
-    return [name for name in (*files, *presets()) if name.startswith(incomplete)]
-
-
-def _keys(incomplete: str) -> list[str]:
-    """So, of `--set`."""
-    from gepa_loop.config.explain import all_keys
-
-    return [f"{key}=" for key in all_keys() if key.startswith(incomplete)]
-
 
 ConfigOption = Annotated[
     str | None,
@@ -45,7 +21,7 @@ ConfigOption = Annotated[
         "--config",
         metavar="FILE_OR_PRESET",
         help="A TOML file or a preset. Default: ./gepa-loop.toml, else demo.",
-        autocompletion=_sources,
+        autocompletion=complete.sources,
     ),
 ]
 SetOption = Annotated[
@@ -54,12 +30,16 @@ SetOption = Annotated[
         "--set",
         metavar="KEY.PATH=VALUE",
         help="Set one value; any number of times. `config explain` lists the keys.",
-        autocompletion=_keys,
+        autocompletion=complete.settings,
     ),
 ]
 NameOption = Annotated[
     str | None,
-    typer.Option("--run-name", help="Folder below runs/. Default: made from the command and the config."),
+    typer.Option(
+        "--run-name",
+        help="Folder below runs/. Default: made from the command and the config.",
+        autocompletion=complete.run_names,
+    ),
 ]
 RoundsOption = Annotated[
     int | None, typer.Option("--rounds", min=1, help="Rounds; the same as --set loop.rounds=N.")
@@ -86,6 +66,7 @@ TrackOption = Annotated[
         "--track",
         metavar="TRACKER",
         help="Follow the run with trackio, wandb, mlflow, tensorboard, or package.module:function of yours; the same as --set track.kind=...",
+        autocompletion=complete.trackers,
     ),
 ]
 DryOption = Annotated[
@@ -94,16 +75,29 @@ DryOption = Annotated[
 FreshOption = Annotated[
     bool, typer.Option("--fresh/--resume", help="Delete an earlier run of this name, or continue it.")
 ]
-RunArgument = Annotated[
-    str,
-    typer.Argument(
+
+
+def _run_argument(offered: Callable[[], list[str]]) -> Any:
+    """A finished or running run; a shell offers the names of those that the command takes."""
+    return typer.Argument(
         metavar="RUN",
         help="A run's name below runs/, the path of its folder, or `last`.",
-        autocompletion=_run_names,
-    ),
-]
+        autocompletion=offered,
+    )
+
+
+StudentArgument = Annotated[str, _run_argument(complete.students)]
+SearchedArgument = Annotated[str, _run_argument(complete.searched)]
+SweepArgument = Annotated[str, _run_argument(complete.sweeps)]
+ReportedArgument = Annotated[str, _run_argument(complete.reported)]
 RoundOption = Annotated[
-    int | None, typer.Option("--round", min=0, help="A loop's round. Default: the last with a search.")
+    int | None,
+    typer.Option(
+        "--round",
+        min=0,
+        help="A loop's round. Default: the last with a search.",
+        autocompletion=complete.rounds,
+    ),
 ]
 JsonOption = Annotated[
     str | None,
@@ -117,7 +111,15 @@ JsonOption = Annotated[
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Only warnings, errors and the result at the end.")
 ]
-ID_HELP = "A candidate's name or the beginning of its id, or 'seed', or 'best'."
+
+
+def id_argument(metavar: str) -> Any:
+    """A candidate of the run that is named before it."""
+    return typer.Argument(
+        metavar=metavar,
+        help="A candidate's name or the beginning of its id, or 'seed', or 'best'.",
+        autocompletion=complete.candidates,
+    )
 
 
 def say_next(

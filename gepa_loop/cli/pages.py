@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gepa_loop.cli.answer import give, reader, run_head
-from gepa_loop.cli.options import JsonOption, RunArgument, say_next
+from gepa_loop.cli.options import JsonOption, ReportedArgument, say_next
 from gepa_loop.show.terminal import out
 
 if TYPE_CHECKING:
     from gepa_loop.cli.records.read import ReportAnswer
 
 
-def report(run: RunArgument, json_file: JsonOption = None) -> None:
+def report(run: ReportedArgument, json_file: JsonOption = None) -> None:
     """Write a finished run's report.html anew: the outcome of `distill`, `loop` or `sweep` as a page, to be sent to others."""
     from gepa_loop.run.find import run_folder
     from gepa_loop.session import shown

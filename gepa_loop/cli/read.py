@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from gepa_loop.cli import complete
 from gepa_loop.cli.answer import STANDARD_OUTPUT, give, head, reader
 from gepa_loop.cli.options import (
-    ID_HELP,
     ConfigOption,
     JsonOption,
     RoundOption,
-    RunArgument,
+    SearchedArgument,
     SetOption,
+    id_argument,
     say_next,
 )
 
@@ -54,7 +55,9 @@ def config_explain(
     key: Annotated[
         str | None,
         typer.Argument(
-            metavar="[KEY]", help="As `distill.lr`, or a table, as `distill`; without it all keys."
+            metavar="[KEY]",
+            help="As `distill.lr`, or a table, as `distill`; without it all keys.",
+            autocompletion=complete.keys_and_tables,
         ),
     ] = None,
     json_file: JsonOption = None,
@@ -104,7 +107,7 @@ def config_presets(json_file: JsonOption = None) -> None:
 
 
 def prompts_list(
-    name: RunArgument,
+    name: SearchedArgument,
     number: RoundOption = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Every proposal, with why it was not accepted.")
@@ -134,8 +137,8 @@ def _round(number: int | None) -> tuple[str, ...]:
 
 
 def prompts_show(
-    name: RunArgument,
-    candidate: Annotated[str, typer.Argument(metavar="ID", help=ID_HELP)],
+    name: SearchedArgument,
+    candidate: Annotated[str, id_argument("ID")],
     number: RoundOption = None,
     text: Annotated[bool, typer.Option("--text", help="Print the text alone.")] = False,
     json_file: JsonOption = None,
@@ -163,9 +166,9 @@ def prompts_show(
 
 
 def prompts_diff(
-    name: RunArgument,
-    old: Annotated[str, typer.Argument(metavar="A", help=ID_HELP)],
-    new: Annotated[str, typer.Argument(metavar="B", help=ID_HELP)],
+    name: SearchedArgument,
+    old: Annotated[str, id_argument("A")],
+    new: Annotated[str, id_argument("B")],
     number: RoundOption = None,
     json_file: JsonOption = None,
 ) -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gepa_loop.cli import complete
 from gepa_loop.cli.answer import STANDARD_OUTPUT, give, head, reader, run_head
-from gepa_loop.cli.options import JsonOption, RunArgument, say_next
+from gepa_loop.cli.options import JsonOption, SweepArgument, say_next
 from gepa_loop.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _run(line: RunLine) -> RunLineAnswer:
     }
 
 
-def runs_cells(run: RunArgument, json_file: JsonOption = None) -> None:
+def runs_cells(run: SweepArgument, json_file: JsonOption = None) -> None:
     """Show which cells of a sweep are done, running and owed, with their learning curves so far."""
     from gepa_loop.run.find import known_runs, run_folder
     from gepa_loop.show.cells import cells_line, cells_table
@@ -89,7 +90,10 @@ def _cell(cell: Cell) -> CellAnswer:
 
 
 def runs_remove(
-    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names below runs/.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Names below runs/.", autocompletion=complete.removable),
+    ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json_file: JsonOption = None,
 ) -> None:

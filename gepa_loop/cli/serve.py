@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from gepa_loop.cli.chat import TemperatureOption, TokensOption
-from gepa_loop.cli.options import RunArgument
+from gepa_loop.cli.options import StudentArgument
 from gepa_loop.show.names import named
 from gepa_loop.show.terminal import out
 
@@ -30,7 +30,7 @@ class ServeEngine(StrEnum):
 
 
 def serve(
-    run: RunArgument,
+    run: StudentArgument,
     host: Annotated[
         str, typer.Option("--host", help="Who may ask: this machine alone, or 0.0.0.0.")
     ] = "127.0.0.1",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gepa_loop.cli import complete
 from gepa_loop.cli.answer import caller_of, give, run_head
 from gepa_loop.cli.options import (
     ConfigOption,
@@ -31,7 +32,13 @@ if TYPE_CHECKING:
 def sweep(
     prompt: Annotated[Path, typer.Option("--prompt", metavar="FILE", help="The teacher's prompt.")],
     preset: Annotated[
-        str | None, typer.Option("--preset", metavar="GRID", help="A grid's name, or a TOML file with one.")
+        str | None,
+        typer.Option(
+            "--preset",
+            metavar="GRID",
+            help="A grid's name, or a TOML file with one.",
+            autocompletion=complete.grid_sources,
+        ),
     ] = None,
     line: Annotated[
         str | None,
@@ -39,6 +46,7 @@ def sweep(
             "--grid",
             metavar="LINE",
             help="A grid in a line: 'distill.lr=1e-5,5e-5 x objective.type=full_kl,token_kl'.",
+            autocompletion=complete.keys,
         ),
     ] = None,
     seeds: Annotated[

@@ -109,7 +109,7 @@ def reason_to_stop(
         if not spent.proposals:
             raise BudgetReached(
                 f"optimize.max_minutes = {settings.max_minutes:g} was reached before the first proposal",
-                "Raise it with --set and start again with --fresh.",
+                "Raise it and start again with --fresh.",
             )
         return Stop(f"minutes: {spent.seconds / 60:.1f} of {settings.max_minutes:g}", exhausted=False)
     if progress.without_gain >= settings.patience:

@@ -49,10 +49,10 @@ def read_search(run: str, number: int | None = None) -> Search:
         ConfigError: There is no such run or round, or it has no search.
         RunDirectoryError: A file cannot be read.
     """
-    folder = run_folder(run, _has_search, SEARCHED)
-    found = _searches(folder)
+    folder = run_folder(run, has_search, SEARCHED)
+    found = search_folders(folder)
     if not found:
-        raise ConfigError(f"run {run} has no search for prompts", known_runs(_has_search, SEARCHED))
+        raise ConfigError(f"run {run} has no search for prompts", known_runs(has_search, SEARCHED))
     if number is not None and number not in found:
         numbers = ", ".join(str(n) for n in found if n is not None)
         hint = f"Rounds with a search: {numbers}." if numbers else "It is one search; leave --round out."
@@ -66,11 +66,11 @@ def read_search(run: str, number: int | None = None) -> Search:
     return Search(name if last is None else f"{name}, round {last}", tried, front, result)
 
 
-def _has_search(folder: Path) -> bool:
-    return bool(_searches(folder))
+def has_search(folder: Path) -> bool:
+    return bool(search_folders(folder))
 
 
-def _searches(folder: Path) -> dict[int | None, Path]:
+def search_folders(folder: Path) -> dict[int | None, Path]:
     """Search folders by round, in order; a run of the `optimize` command has one, of no round."""
     if (folder / "optimize").is_dir():
         return {None: folder / "optimize"}
