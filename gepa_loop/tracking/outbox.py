@@ -37,9 +37,15 @@ class Outbox:
         """Take the tracker's word for what it has: a process that was killed has sent more than it wrote down, or less than it
         thought."""
         named = {point.series for file in files(self._run) for point in points(self._run, file)}
-        for series in named | set(self._record["sent"]):
+        sent, lost = self._record["sent"], False
+        for series in named | set(sent):
             if (held := self.tracker.held(series)) is not None:
-                self._record["sent"][series] = held
+                lost = lost or held < sent.get(series, NOTHING)
+                sent[series] = held
+        if lost:
+            # What was on its way comes after what was lost before it, and under other numbers, as the tracker wants them to rise.
+            self._record["points"] += len(self._record["pending"])
+            self._record["pending"] = []
 
     def send(self) -> None:
         """Send the points that are owed; first those of a call that did not come to its end, with the numbers that they had."""

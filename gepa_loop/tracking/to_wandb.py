@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from gepa_loop.tracking.base import Ending, Opening, Point, Value
+from gepa_loop.tracking.base import NOTHING, Ending, Opening, Point, Value
+from gepa_loop.tracking.wandb_file import steps_in
 
 CODES: Mapping[Ending, int] = {"done": 0, "stopped": 130, "failed": 1}
 FINISH_SECONDS = 120.0
@@ -22,7 +25,7 @@ class Wandb:
     def __init__(self, opening: Opening) -> None:
         import wandb
 
-        own = wandb.Settings(
+        settings = wandb.Settings(
             silent=True,
             console="off",
             disable_git=True,
@@ -39,15 +42,24 @@ class Wandb:
             resume="allow" if opening.id else None,
             config=dict(opening.config) if opening.id is None else None,
             dir=None if os.environ.get("WANDB_DIR") else str(opening.folder),
-            settings=own,
+            settings=settings,
         )
         self.id = str(self._run.id)
-        offline = self._run.offline
-        self.where = f"wandb sync {self._run.settings.sync_dir}" if offline else str(self._run.url)
         self._known: set[str] = set()
+        self._steps: dict[str, int] | None = None
+        if not self._run.offline:
+            self.where = str(self._run.url)
+            return
+        # Each process has a folder of its own, named by when it began.
+        own = Path(self._run.settings.sync_dir)
+        there = sorted({own, *own.parent.glob(f"offline-run-*-{self.id}")})
+        self.where = f"wandb sync {shlex.join(map(str, there))}"
+        files = [file for folder in there if folder != own for file in folder.glob(f"run-{self.id}.wandb")]
+        self._steps = {} if opening.id is None else steps_in(files)
 
-    def held(self, series: str) -> int | None:  # noqa: ARG002 (of the protocol)
-        return None
+    def held(self, series: str) -> int | None:
+        """By its files, where it is offline: a process that is killed takes with it what it has kept in memory."""
+        return None if self._steps is None else self._steps.get(f"{series}/step", NOTHING)
 
     def log(self, points: Sequence[Point], first: int) -> None:
         for number, point in enumerate(points, first):
