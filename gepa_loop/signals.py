@@ -56,12 +56,16 @@ def interruptible(left: str = SAVED, hint: str | None = None) -> Iterator[None]:
         _show_cursor()  # also where the signal came while a live view was being started
         number = came[0] if came else signal.SIGINT
         how = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
-        command = shlex.join(["gepa-loop", *(word for word in sys.argv[1:] if word != "--fresh")])
         told = f"\n{how}; {left}" if left else ""
-        raise Interrupted(told, f"  {command}" if hint is None else hint, 128 + number) from None
+        raise Interrupted(told, f"  {shlex.join(typed())}" if hint is None else hint, 128 + number) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def typed() -> list[str]:
+    """The command of this process as it is typed to go on with its run."""
+    return ["gepa-loop", *(word for word in sys.argv[1:] if word != "--fresh")]
 
 
 @contextmanager

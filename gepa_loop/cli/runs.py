@@ -61,10 +61,12 @@ def _run(line: RunLine) -> RunLineAnswer:
 
 def runs_cells(run: SweepArgument, json_file: JsonOption = None) -> None:
     """Show which cells of a sweep are done, running and owed, with their learning curves so far."""
+    from gepa_loop.run.directory import in_use
+    from gepa_loop.run.files import read_json
     from gepa_loop.run.find import known_runs, run_folder
     from gepa_loop.show.cells import cells_line, cells_table
     from gepa_loop.stages.cells import cells_of
-    from gepa_loop.stages.grid import is_sweep
+    from gepa_loop.stages.grid import FILE, GridRecord, is_sweep, is_whole
 
     folder = run_folder(run, is_sweep, "Sweeps")
     if not is_sweep(folder):
@@ -74,8 +76,11 @@ def runs_cells(run: SweepArgument, json_file: JsonOption = None) -> None:
     give(json_file, answer)
     to.print(cells_table(cells), soft_wrap=False)
     to.print(cells_line(cells), highlight=False)
-    if all(one.state == "done" for one in cells):
+    command = read_json(folder / FILE, GridRecord).get("command")
+    if all(one.state == "done" for one in cells) and is_whole(folder):
         say_next("report", run, to=to)
+    elif command is not None and not in_use(folder):
+        to.print(f"next: {command}", highlight=False)
 
 
 def _cell(cell: Cell) -> CellAnswer:
@@ -84,6 +89,7 @@ def _cell(cell: Cell) -> CellAnswer:
         "seed": cell.seed,
         "state": cell.state,
         "steps": cell.steps,
+        "kept": cell.kept,
         "held_out": {str(step): score for step, score in cell.held_out.items()},
         "held_out_kl": {str(step): nats for step, nats in cell.kl.items()},
     }

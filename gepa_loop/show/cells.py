@@ -18,9 +18,10 @@ STYLES = {"done": "green", "running": "bold", "stopped": "yellow", "owed": "dim"
 
 
 def cells_table(cells: Sequence[Cell]) -> Table:
-    """A row for each cell and seed; curves of one column have one scale, so that they can be compared."""
+    """A row for each cell and seed: its last check, and the step that was kept. Curves of one column have one scale, so that they
+    can be compared."""
     table = Table(box=None, pad_edge=False, header_style="underline")
-    for title in ("cell", "seed", "state", "steps", "held-out", "", "held-out KL", ""):
+    for title in ("cell", "seed", "state", "steps", "kept", "held-out", "", "held-out KL", ""):
         table.add_column(
             title, justify="left" if title in ("cell", "state", "") else "right", overflow="fold"
         )
@@ -33,6 +34,7 @@ def cells_table(cells: Sequence[Cell]) -> Table:
             str(cell.seed),
             Text(cell.state, STYLES[cell.state]),
             str(cell.steps or ""),
+            "" if cell.kept is None else str(cell.kept),
             decimal(held_out[-1]) if held_out else "",
             sparkline(held_out, *scores),
             f"{kl[-1]:.3f}" if kl else "",

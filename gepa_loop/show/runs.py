@@ -19,6 +19,7 @@ from gepa_loop.run.files import read_json
 from gepa_loop.run.find import written
 from gepa_loop.run.identity import read_manifest
 from gepa_loop.scores.numbers import decimal
+from gepa_loop.stages.grid import is_whole
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class RunLine:
     name: str
     command: str
     state: str
-    """`running` while a process is at it, else `done`, `unfinished`, `another version` whose records have other keys, or `damaged` where a
+    """`running` while a process is at it, else `done`, `unfinished` (a sweep also where it was asked for more since), `another version` whose records have other keys, or `damaged` where a
     file is not as it was written."""
     outcome: str
     megabytes: float
@@ -46,6 +47,8 @@ def run_line(folder: Path) -> RunLine:
         done = folder / ("optimize/result.json" if command == "optimize" else "result.json")
         if done.exists():
             state, outcome = "done", _outcome(command, read_json(done))
+            if command == "sweep" and not is_whole(folder):
+                state = "unfinished"
     except RunDirectoryError:
         state = "damaged"
     except KeyError:
@@ -75,6 +78,11 @@ def _outcome(command: str, result: Any) -> str:
         who = {"bare": scores["base"], "prompted": scores["prompted"], "student": scores["student"]}
     elif command == "evaluate":
         who = {f"{one['id']} on {result['split']}": one for one in result["subjects"]}
+    elif command == "sweep":
+        untrained, students = result["untrained"][0], {one["cell"]: one["student"] for one in result["cells"]}
+        highest = max(students, key=lambda name: students[name]["mean"])
+        who = {"bare": untrained["base"], "prompted": untrained["prompted"]}
+        who |= {name: students[name] for name in (result["baseline"], highest)}
     else:
         return ""
     return ", ".join(f"{name} {decimal(one['mean'])}" for name, one in who.items() if one is not None)

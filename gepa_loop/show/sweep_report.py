@@ -30,7 +30,7 @@ from gepa_loop.show.report.figures import (
 )
 from gepa_loop.show.report.write import FILE, part, policy, render
 from gepa_loop.stages.cells import Cell, Curve, cells_of
-from gepa_loop.stages.grid import is_sweep
+from gepa_loop.stages.grid import is_sweep, left_out
 from gepa_loop.sweep import CellRecord, SweepRecord
 
 
@@ -72,6 +72,7 @@ def sweep_page(run: Path) -> str:
         verdict=verdict(result, level_of(run)),
         rows=[_row(cell) for cell in result["cells"]],
         untrained=_untrained(result),
+        owed=left_out(run, result),
         charts=charts(result, cells),
         least=LEAST,
         config=redacted(json.dumps(_config(run), indent=2)),

@@ -10,7 +10,7 @@ from typing import Literal
 from gepa_loop.run.directory import in_use
 from gepa_loop.run.files import read_json, read_jsonl
 from gepa_loop.stages.grid import FILE, GridRecord, cell_folder
-from gepa_loop.training.records import MetricsRow
+from gepa_loop.training.records import DistilledRecord, MetricsRow
 
 State = Literal["done", "running", "stopped", "owed"]
 Curve = Mapping[int, float]
@@ -32,6 +32,8 @@ class Cell:
     kl: Curve
     """KL(student || teacher) of held-out replies at checks, nats a token: the same quantity whatever a cell's objective is, as the KL of its steps
     is not."""
+    kept: int | None = None
+    """The step whose student it is, once that is decided."""
 
 
 def cells_of(run: Path) -> list[Cell]:
@@ -52,7 +54,9 @@ def _cell(folder: Path, name: str, seed: int, prompt: str) -> Cell:
     rows = read_jsonl(folder / "distill" / prompt / "metrics.jsonl", MetricsRow)
     held_out = {row["step"]: score for row in rows if (score := row.get("held_out_score")) is not None}
     kl = {row["step"]: value for row in rows if (value := row.get("held_out_kl")) is not None}
-    return Cell(name, seed, _state(folder, prompt), len(rows), held_out, kl)
+    result = folder / "distill" / prompt / "result.json"
+    kept = read_json(result, DistilledRecord)["choice"]["step"] if result.exists() else None
+    return Cell(name, seed, _state(folder, prompt), len(rows), held_out, kl, kept)
 
 
 def _state(folder: Path, prompt: str) -> State:

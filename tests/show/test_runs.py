@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 
 from gepa_loop.cli import run
-from gepa_loop.cli.options import _keys, _run_names, _sources
 from gepa_loop.run.files import write_json
 from gepa_loop.show.runs import run_line
 
@@ -52,6 +51,19 @@ def test_what_a_line_says(made: Made) -> None:
         made("e", "evaluate", {"split": "select", "subjects": [{"id": "none+base", "mean": 1.0}]})
     )
     assert scored.outcome == "none+base on select 1.000"
+    scores = [
+        {"cell": name, "student": {"mean": mean}}
+        for name, mean in (("low", 0.25), ("mid", 0.5), ("high", 0.375))
+    ]
+    swept = {"untrained": [SCORES], "baseline": "low", "cells": scores, "seeds": [0, 1]}
+    sweep = made("s", "sweep", swept)
+    grid: dict[str, Any] = {"cells": {"low": [], "mid": [], "high": []}, "seeds": [0, 1]}
+    write_json(sweep / "grid.json", grid)
+    outcome = "bare .000, prompted .500, low .250, mid .500"
+    assert (run_line(sweep).state, run_line(sweep).outcome) == ("done", outcome)
+    for more in ({"seeds": [0, 1, 2]}, {"cells": {**grid["cells"], "top": []}}):
+        write_json(sweep / "grid.json", {**grid, **more})
+        assert (run_line(sweep).state, run_line(sweep).outcome) == ("unfinished", outcome)
     half = run_line(made("h", "loop", None))
     assert (half.state, half.outcome) == ("unfinished", "")
     folder = made("x", "loop", {"test": SCORES})
@@ -137,12 +149,3 @@ def test_runs_are_deleted_one_by_one(made: Made, tmp_path: Path, capsys: pytest.
     )
     assert run(["runs", "remove", "a", "-y"]) == 0
     assert not one.exists() and other.exists()
-
-
-def test_what_shells_complete(made: Made, tmp_path: Path) -> None:
-    made("first", "loop", None)
-    (tmp_path / "mine.toml").write_text("")
-    assert _run_names("") == ["last", "first"] and _run_names("fi") == ["first"]
-    assert "mine.toml" in _sources("") and _sources("sok")
-    assert _keys("distill.l") == ["distill.lr="]
-    assert json.dumps(_keys(""))

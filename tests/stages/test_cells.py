@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from swept import make_sweep
 
 from gepa_loop.cli import run as gepa_loop
+from gepa_loop.config.grids import Grid
+from gepa_loop.config.load import load_config
 from gepa_loop.run.files import write_json, write_jsonl, write_text
 from gepa_loop.stages.cells import Cell, cells_of
+from gepa_loop.stages.grid import go_on_with
 
 
 def test_states_and_curves(tmp_path: Path) -> None:
@@ -20,6 +25,7 @@ def test_states_and_curves(tmp_path: Path) -> None:
         {"step": 2, "reverse_kl": None, "held_out_kl": 2.0, "held_out_score": 0.25},
         {"step": 3, "reverse_kl": 0.1, "held_out_kl": 0.5, "held_out_score": 0.0},
     ]
+    write_json(tmp_path / "a_seed3" / "distill" / "p1" / "result.json", {"choice": {"step": 2}})
     write_jsonl(tmp_path / "a_seed3" / "distill" / "p1" / "metrics.jsonl", rows)
     write_text(tmp_path / "a_seed3" / "evaluate" / "p1.jsonl", "")
     for name in ("b_seed3", "a_seed4"):
@@ -27,7 +33,7 @@ def test_states_and_curves(tmp_path: Path) -> None:
     with FileLock(tmp_path / "b_seed3" / ".lock"):
         found = cells_of(tmp_path)
     assert found == [
-        Cell("a", 3, "done", 3, {2: 0.25, 3: 0.0}, {2: 2.0, 3: 0.5}),
+        Cell("a", 3, "done", 3, {2: 0.25, 3: 0.0}, {2: 2.0, 3: 0.5}, 2),
         Cell("b", 3, "running", 0, {}, {}),
         Cell("a", 4, "stopped", 0, {}, {}),
         Cell("b", 4, "owed", 0, {}, {}),
@@ -42,3 +48,34 @@ def test_a_run_that_is_no_sweep(
     assert gepa_loop(["runs", "cells", "r"]) == 2
     assert "r: no sweep" in capsys.readouterr().err
     assert gepa_loop(["runs", "cells", "last"]) == 2
+
+
+def test_what_is_owed_is_gone_on_with_by_the_command_that_asked_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sweep that was extended, and stopped: its outcome is the earlier one."""
+    monkeypatch.chdir(tmp_path)
+    folder = make_sweep(tmp_path / "runs" / "s")
+    for name in ("low", "<i>high", "mid"):
+        for seed in range(3):
+            write_text(folder / f"{name}_seed{seed}" / "evaluate" / "p1.jsonl", "")
+    assert gepa_loop(["runs", "cells", "s"]) == 0
+    assert capsys.readouterr().out.endswith("\nnext: gepa-loop report s\n")
+    cells = {name: [] for name in ("low", "<i>high", "mid")}
+    config = load_config("smoke", (), env={})
+    configs = {(name, seed): config for name in cells for seed in range(4)}
+    words = ["gepa-loop", "sweep", "--grid", "x=[0, 8],1", "--fresh", "--set", "task.options.api_key=k-12"]
+    monkeypatch.setattr(sys, "argv", words)
+    go_on_with(folder, Grid("g", None, "low", dict.fromkeys(cells, ())), configs, "p1")
+    assert gepa_loop(["runs", "cells", "s"]) == 0
+    *_, owed, said = capsys.readouterr().out.splitlines()
+    assert owed == "12 students: 9 done, 3 owed"
+    assert said == "next: gepa-loop sweep --grid 'x=[0, 8],1' --set 'task.options.api_key=***'"
+    with FileLock(folder / ".lock"):
+        assert gepa_loop(["runs", "cells", "s"]) == 0
+    assert "next:" not in capsys.readouterr().out
+    # All students are there, and no outcome has them yet.
+    for name in cells:
+        write_text(folder / f"{name}_seed3" / "evaluate" / "p1.jsonl", "")
+    assert gepa_loop(["runs", "cells", "s"]) == 0
+    assert "next: gepa-loop sweep" in capsys.readouterr().out

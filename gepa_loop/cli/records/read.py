@@ -43,6 +43,8 @@ class CellAnswer(TypedDict):
     """`done`, `running`, `stopped` or `owed`."""
     steps: int
     """Done so far."""
+    kept: int | None
+    """The step whose student it is; null until that is decided."""
     held_out: dict[str, float]
     """Check's step -> the student's score on `pareto`, without a prompt."""
     held_out_kl: dict[str, float]
