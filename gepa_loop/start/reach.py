@@ -77,7 +77,7 @@ def asks_of(config: Config, seconds: float) -> dict[str, Ask[Any]]:
 
 def is_of_hub(task: TaskConfig) -> bool:
     """Whether its dataset is one of the hub, which can be asked for it."""
-    return task.kind == "hf" and not Path(task.name).is_dir()
+    return task.kind == "hf" and not Path(task.name).exists()
 
 
 def find_task(task: TaskConfig, ask: Callable[[str], None] | None = None) -> list[str]:
@@ -93,6 +93,7 @@ def find_task(task: TaskConfig, ask: Callable[[str], None] | None = None) -> lis
     """
     from gepa_loop.outside.files import check_regular
     from gepa_loop.task import examples
+    from gepa_loop.task.hub import refuse_file
     from gepa_loop.task.made import code_of
 
     found: list[str] = []
@@ -112,6 +113,7 @@ def find_task(task: TaskConfig, ask: Callable[[str], None] | None = None) -> lis
             )
         found.append(f"{task.name}: {size:,} bytes, read as {task.kind}")
     elif task.kind == "hf":
+        refuse_file(task.name)
         if importlib.util.find_spec("datasets") is None:
             raise EnvironmentFault(
                 "datasets are read by `datasets`, which is not installed", "pip install 'gepa-loop[data]'."

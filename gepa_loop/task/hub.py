@@ -25,7 +25,7 @@ def dataset_rows(name: str, options: Mapping[str, Any]) -> Iterator[Record]:
         options: `config`, `split` and `revision`, each a text.
 
     Raises:
-        TaskError: There is no such dataset, config or split, or it has more than `MOST` rows.
+        TaskError: There is no such dataset, config or split, a file is named, or it has more than `MOST` rows.
         EnvironmentFault: `datasets` is not installed, or the hub cannot be reached.
     """
     for key, value in options.items():
@@ -49,6 +49,15 @@ def dataset_rows(name: str, options: Mapping[str, Any]) -> Iterator[Record]:
             yield f"hf:{split}:{number}", f"{name}, {split} row {number}", named
 
 
+def refuse_file(name: str) -> None:
+    """Raise TaskError where the name of a dataset is a file's, which `datasets` would ask the hub for."""
+    if Path(name).is_file():
+        raise TaskError(
+            f"task.name = {name!r}: that is a file, and task.kind = hf reads datasets of the hub and folders",
+            "Take task.kind = jsonl, json, csv or parquet, or name its folder.",
+        )
+
+
 def _splits(name: str, options: Mapping[str, str]) -> dict[str, Dataset]:
     try:
         import datasets
@@ -59,6 +68,7 @@ def _splits(name: str, options: Mapping[str, str]) -> dict[str, Dataset]:
 
     datasets.disable_progress_bars()
     folder, wanted = Path(name), options.get("split")
+    refuse_file(name)
     try:
         if any((folder / file).is_file() for file in SAVED):
             found = datasets.load_from_disk(name)

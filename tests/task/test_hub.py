@@ -16,6 +16,7 @@ from places import ROOT
 
 from gepa_loop.config.tables import TaskConfig
 from gepa_loop.errors import TaskError
+from gepa_loop.start.reach import find_task, is_of_hub
 from gepa_loop.task.hub import dataset_rows
 from gepa_loop.task.items import load_task
 
@@ -91,6 +92,23 @@ def test_datasets_that_cannot_be_had(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").unlink()
     with pytest.raises(TaskError, match="dev"):
         list(dataset_rows(str(tmp_path), {"split": "dev"}))
+
+
+def test_a_file_is_said_to_be_one_and_nobody_is_asked(tmp_path: Path) -> None:
+    file = tmp_path / "tickets.jsonl"
+    file.write_text('{"question": "Q", "answer": "A"}\n')
+    config = TaskConfig(kind="hf", name=str(file))
+    said = r"tickets\.jsonl': that is a file"
+    with pytest.raises(TaskError, match=said) as caught:
+        list(dataset_rows(str(file), {}))
+    assert "task.kind = jsonl, json, csv or parquet, or name its folder" in caught.value.hint
+    assert not is_of_hub(config)
+
+    def ask(name: str) -> None:
+        raise AssertionError(f"{name} was asked for")
+
+    with pytest.raises(TaskError, match=said):
+        find_task(config, ask)
 
 
 def test_a_hub_that_cannot_be_reached_is_no_fault_of_the_config(tmp_path: Path) -> None:
