@@ -11,7 +11,7 @@ from typing import Literal
 from gepa_loop.config.load import load_config
 from gepa_loop.config.tables import TaskConfig
 from gepa_loop.config.whole import Config
-from gepa_loop.errors import ConfigError, GepaLoopError
+from gepa_loop.errors import ConfigError, EnvironmentFault, GepaLoopError
 from gepa_loop.start.findings import Finding
 from gepa_loop.start.survey import SUFFIXES, file_kind
 from gepa_loop.task.answers import reply_with
@@ -90,7 +90,9 @@ def rehearse(config: TaskConfig, seed: int) -> Rehearsal:
     try:
         worths, again, seconds = _scored(task)
     except GepaLoopError as error:
-        return Rehearsal(task, (), (*found, Finding("scores", "fault", str(error), error.hint, 2)))
+        # What a function of the user's raised says how a run goes on, and here is none.
+        hint = "" if isinstance(error, EnvironmentFault) else error.hint
+        return Rehearsal(task, (), (*found, Finding("scores", "fault", str(error), hint, 2)))
     found += [*_of_scores(worths), _of_repetition(worths, again), _of_time(len(worths), *seconds)]
     return Rehearsal(task, tuple(worths), tuple(found))
 
@@ -142,6 +144,13 @@ def _of_scores(worths: Sequence[Worth]) -> Iterator[Finding]:
     elif own <= max(rest.values()):
         why = "An item's own answer is to be worth more than no reply and than another item's."
         yield Finding("scores", "fault", said, why, 2)
+    elif means["an empty reply"] > 0:
+        yield Finding(
+            "scores",
+            "note",
+            said,
+            "A reply that says nothing is worth something: a student may learn to say nothing.",
+        )
     else:
         yield Finding("scores", "ok", said)
 

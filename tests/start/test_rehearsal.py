@@ -31,6 +31,8 @@ class Desks(gepa_loop.Task):
             return 1.5
         if self.flaw == "same":
             return 0.5
+        if self.flaw == "mute":
+            return 1 if reply == item.answer else 0.25 * (not reply)
         if self.flaw == "moody":
             return (reply == item.answer) * (1 if self.asked <= 21 else 0.75)
         return gepa_loop.Score(1 if reply == item.answer else 0.25 * bool(reply), "Wrong desk." * (reply != item.answer))
@@ -81,6 +83,7 @@ def test_what_each_reply_is_worth_and_nothing_is_wrong(desks: str) -> None:
         ("range", "scores", "fault", "score gave 1.5 for python:1"),
         ("same", "scores", "fault", "its own answer 0.50, an empty reply 0.50, another item's answer 0.50"),
         ("moody", "repeated", "fault", "own answer to python:1 1.00, then 0.75"),
+        ("mute", "scores", "note", "an empty reply 0.25"),
         ("twice", "items", "note", "20 items, 10 distinct questions"),
     ],
 )
@@ -89,6 +92,8 @@ def test_what_is_wrong_is_said(desks: str, flaw: str, about: str, state: str, sa
     assert _states(seen)[about] == state
     assert any(said in one.sentence for one in seen.findings if one.about == about), seen.findings
     assert seen.faults == (state == "fault")
+    # A look saves nothing that a run could go on with.
+    assert not any("saved" in one.hint for one in seen.findings)
 
 
 def test_files_and_made_items_are_tried_too_and_who_is_not_asked(tmp_path: Path) -> None:
