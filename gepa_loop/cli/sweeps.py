@@ -66,8 +66,9 @@ def sweep(
     from gepa_loop.task.prompts import read_prompt
 
     if (preset is None) == (line is None):
+        both = "" if preset is None else ", and not both"
         raise ConfigError(
-            "a sweep needs --preset or --grid, and not both", "`gepa-loop config presets` lists grids."
+            f"a sweep needs --preset or --grid{both}", "`gepa-loop config presets` lists grids."
         )
     grid = load_grid(preset) if preset else parse_grid(line or "")
     flags = Flags(config, with_setting(sets, "track.kind", track), run_name, dry_run, fresh)

@@ -15,6 +15,28 @@ from gepa_loop.outside.redact import redacted
 
 ENV_PREFIX = "GEPA_LOOP_"
 
+SYNONYMS = {
+    "learning_rate": "distill.lr",
+    "max_steps": "distill.steps",
+    "num_steps": "distill.steps",
+    "epochs": "distill.steps",
+    "num_train_epochs": "distill.steps",
+    "batch_size": "distill.rollouts",
+    "per_device_train_batch_size": "distill.rollouts",
+    "num_generations": "distill.group",
+    "max_grad_norm": "distill.max_norm",
+    "eval_steps": "distill.check_every",
+    "max_new_tokens": "sampling.max_tokens",
+    "max_completion_length": "sampling.max_tokens",
+    "r": "lora.rank",
+    "lora_r": "lora.rank",
+    "lora_alpha": "lora.alpha",
+    "target_modules": "lora.targets",
+    "torch_dtype": "model.dtype",
+    "model_name_or_path": "model.name",
+}
+"""What TRL, PEFT and transformers call it -> its key here."""
+
 
 def explain(error: ValidationError, origin: Mapping[str, str], source: str) -> str:
     lines = []
@@ -33,10 +55,7 @@ def explain(error: ValidationError, origin: Mapping[str, str], source: str) -> s
             kind = item["loc"][1]
             lines.append(f"{label}: {path} does not belong to {loc[0]}.{TAGS[loc[0]][0]} = {str(kind)!r}")
         elif item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(path, all_keys(), n=1, cutoff=0.0)
-            siblings = [k for k in all_keys() if k.rpartition(".")[0] == ".".join(loc[:-1])]
-            near = difflib.get_close_matches(path, siblings, n=1, cutoff=0.6) or near
-            lines.append(f"{label}: unknown key {path}; the nearest is {near[0]}")
+            lines.append(f"{label}: unknown key {path}; the nearest is {_nearest(path)}")
         elif item["type"] == "missing":
             lines.append(f"{label}: {path} is required")
         else:
@@ -46,6 +65,15 @@ def explain(error: ValidationError, origin: Mapping[str, str], source: str) -> s
             shown = f"{path}{shown}: " if path else ""
             lines.append(f"{label}: {shown}{message[:1].lower() + message[1:]}")
     return "\n".join(lines)
+
+
+def _nearest(path: str) -> str:
+    """A key of the same table whose name is like it, else one that other trainers call so, else any that looks like it."""
+    table, _, name = path.rpartition(".")
+    siblings = {key.rpartition(".")[2]: key for key in all_keys() if key.rpartition(".")[0] == table}
+    if near := difflib.get_close_matches(name, siblings, n=1, cutoff=0.6):
+        return siblings[near[0]]
+    return SYNONYMS.get(name) or difflib.get_close_matches(path, all_keys(), n=1, cutoff=0.0)[0]
 
 
 def _blamed(message: str, table: str, origin: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gepa_loop.config.document import whole_document
-from gepa_loop.config.explain import all_keys
+from gepa_loop.config.explain import SYNONYMS, all_keys
 from gepa_loop.config.layers import presets
 from gepa_loop.config.load import load_config
 from gepa_loop.config.objectives import FullKL, TokenKL
@@ -198,6 +198,11 @@ def test_a_jsonl_task_has_no_options(tmp_path: Path) -> None:
     [
         (["distil.lr=1"], r"--set distil.lr=1: unknown key distil; the nearest is distill"),
         (["distill.lrr=1"], r"unknown key distill.lrr; the nearest is distill.lr"),
+        (["distill.learning_rate=1e-4"], "unknown key distill.learning_rate; the nearest is distill.lr$"),
+        (["distill.max_grad_norm=1"], "the nearest is distill.max_norm$"),
+        (["sampling.batch_size=8"], "the nearest is sampling.batch$"),
+        (["distill.batch_size=8"], "the nearest is distill.rollouts$"),
+        (["lora.r=8"], "the nearest is lora.rank$"),
         (["distill.lr=fast"], r"--set distill.lr=fast: distill.lr = 'fast'"),
         (["distill.lr=nan"], "distill.lr"),
         (["distill.group=3"], r"rollouts \(8\) must be a multiple of group \(3\)"),
@@ -432,3 +437,8 @@ def test_shares_are_shown_in_their_places() -> None:
         load_config({"task": {"name": "lcm", "splits": {"test": 4, "shares": {}}}}, env={}).task.splits.test
         == 4
     )
+
+
+def test_what_other_trainers_call_a_key_is_a_key_here() -> None:
+    assert set(SYNONYMS.values()) <= set(all_keys())
+    assert not {key.rpartition(".")[2] for key in all_keys()} & set(SYNONYMS)
