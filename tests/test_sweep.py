@@ -98,6 +98,7 @@ def test_a_sweep_goes_on_where_it_stopped(lab: Lab, tmp_path: Path) -> None:
     whole = sweep(lab, file, tmp_path / "whole", Silent())
     watch = Watch()
     sweep(lab, file, tmp_path / "whole2", watch)
+    assert "untrained" in watch.stages and "baseline" not in watch.stages  # which is a cell
     for stop in range(1, len(watch.stages) + 1, 3):
         with pytest.raises(KeyboardInterrupt):
             sweep(lab, file, tmp_path / "torn", StopsAt(stop))
@@ -433,3 +434,15 @@ def test_a_sweep_has_one_grid(
         == 0
     )
     assert "cell rank=2, seed 0: lora.rank=2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("grids", "said"),
+    [
+        ([], "a sweep needs --preset or --grid\n"),
+        (["--preset", "a", "--grid", "b=1,2"], "--grid, and not both\n"),
+    ],
+)
+def test_what_a_sweep_needs_is_said(grids: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gepa_loop(["sweep", "--prompt", "p.txt", *grids]) == 2
+    assert said in capsys.readouterr().err

@@ -92,7 +92,8 @@ def distill(flags: Flags, prompt: Candidate, source: str, task: Task | None, cal
         lab, run, view = opened
         lab = with_questions(lab, prompt, run, view)
         lab = with_references(lab, prompt, run, view)
-        bare = bare_scores(lab, run, view, prompt.id)
+        view.stage("baseline", candidate=prompt.id)
+        bare = bare_scores(lab, run, view)
         note_headroom(lab, prompt, bare, run, view)
         done = distill_from(lab, prompt, bare, run, view, prompt.id)
         result = measure(lab, prompt, done.adapter, run, view)

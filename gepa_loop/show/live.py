@@ -47,7 +47,7 @@ class View:
         )
         self._live = Live(self._bar, console=console, refresh_per_second=4, transient=True)
         self._task: Any = None
-        self._title, self._complete = "", False
+        self._title, self._complete, self._line = "", False, ""
         self._kept: dict[str, str] = {}
         self._began = self._printed = time.monotonic()
 
@@ -69,7 +69,7 @@ class View:
         parts = ["" if round is None else f"round {round}", name, named(candidate or "")]
         self._title = printable(" · ".join(part for part in parts if part))
         self._began = self._printed = time.monotonic()
-        self._kept, self._complete = {}, False
+        self._kept, self._complete, self._line = {}, False, ""
         if self.console.is_terminal:
             self._task = self._bar.add_task(self._title, total=None, facts="")
         else:
@@ -83,7 +83,10 @@ class View:
             self._bar.update(self._task, completed=done, total=total, facts=text)
         elif time.monotonic() - self._printed >= PLAIN_SECONDS or done >= total:
             self._printed = time.monotonic()
-            self.console.print(f"  {done}/{total}  {text}".rstrip(), highlight=False)
+            line = f"  {done}/{total}  {text}".rstrip()
+            if line != self._line:
+                self._line = line
+                self.console.print(line, highlight=False)
 
     def note(self, text: str) -> None:
         """A line worth keeping; a stage that has done all of its work is closed before it."""
@@ -107,7 +110,7 @@ class View:
 
 def _fact(name: str, value: Any) -> str:
     if name == "kl":
-        return f"KL {value:.3f}"
+        return f"train KL {value:.3f}"  # of the step's own rollouts, beside a score that is held out
     if name == "held_out":
         return f"held-out {decimal(value)}"
     if name == "usd":

@@ -192,12 +192,12 @@ def distill_alone(
 ) -> Distilled:
     """The held-out score without a prompt, then the distillation; `label` is shown."""
     label = label or candidate.id
-    return distill_from(lab, candidate, bare_scores(lab, run, observer, label), run, observer, label)
+    observer.stage("untrained", candidate=label)  # a sweep has a baseline of its own: a cell
+    return distill_from(lab, candidate, bare_scores(lab, run, observer), run, observer, label)
 
 
-def bare_scores(lab: Lab, run: Run, observer: Observer, label: str) -> ItemScores:
+def bare_scores(lab: Lab, run: Run, observer: Observer) -> ItemScores:
     """What the model has on `pareto` without a prompt."""
-    observer.stage("baseline", candidate=label)
     return item_scores(
         scores(lab, "pareto", NO_PROMPT, None, run.path / "baseline" / "pareto.jsonl", observer)
     )

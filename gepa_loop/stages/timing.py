@@ -21,6 +21,7 @@ DONE = 0.05
 
 KINDS = {
     "baseline": "baseline",
+    "untrained": "baseline",
     "questions": "questions",
     "the prompted model's replies": "references",
     "optimize": "search",

@@ -112,7 +112,7 @@ def choose(checks: Sequence[Check]) -> Choice:
     near = [check for check in trained if gaps[check.step][0] <= gaps[check.step][1]]
     read, silent = all(check.kl for check in near), _silent(trained)
     if best == 0:
-        kept, reason = untrained, "no check is above the untrained student"
+        kept, reason = untrained, "no smoothed score is above the untrained student"
     elif silent and not read:
         kept, reason = trained[-1], f"{SILENT}, so it is the last one"
     else:

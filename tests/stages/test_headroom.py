@@ -22,12 +22,12 @@ PROMPT = Candidate("Answer with one number.")
 def test_a_prompt_that_may_do_nothing_is_warned_of_before_it_is_trained(tmp_path: Path) -> None:
     lab, heard = open_lab(load_config("smoke", (), env={})), Watch()
     with open_run(tmp_path / "r", lab.identity()) as opened:
-        bare = bare_scores(lab, opened, heard, PROMPT.id)
+        bare = bare_scores(lab, opened, heard)
         note_headroom(lab, PROMPT, bare, opened, heard)
     rows = read_jsonl(tmp_path / "r" / "baseline" / "pareto_prompted.jsonl")
     splits, samples = lab.config.task.splits, lab.config.evaluate.samples
     assert len(rows) == splits.pareto * samples
-    assert heard.stages == ["baseline", "baseline with the prompt"]
+    assert heard.stages == ["baseline with the prompt"]
     # A random model scores nothing either way.
     [note] = heard.notes
     assert note.startswith(
@@ -39,7 +39,7 @@ def test_a_prompt_that_may_do_nothing_is_warned_of_before_it_is_trained(tmp_path
 def test_a_prompt_that_does_something_is_said_without_a_warning(tmp_path: Path) -> None:
     lab, heard = open_lab(load_config("smoke", (), env={})), Watch()
     with open_run(tmp_path / "r", lab.identity()) as opened:
-        bare = bare_scores(lab, opened, heard, PROMPT.id)
+        bare = bare_scores(lab, opened, heard)
         note_headroom(lab, PROMPT, bare, opened, heard)
         path = opened.path / "baseline" / "pareto_prompted.jsonl"
         # As if half of the items had been answered rightly, each time.

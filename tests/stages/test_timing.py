@@ -74,6 +74,7 @@ def test_an_interrupted_stage_counts_and_one_that_was_done_does_not(
     ("stage", "kind"),
     [
         ("baseline on race", "baseline"),
+        ("untrained", "baseline"),
         ("prompt on race", "prompts"),
         ("race to step 20", "training"),
         ("student of step 20", "students"),

@@ -22,7 +22,7 @@ def test_checks_are_smoothed_with_their_neighbours_but_not_with_the_untrained_st
     kept = choose(checks)
     # 2: (2 * .2 + .5) / 3, 4: (2 * .5 + .2 + 1) / 4, 6: (2 * 1 + .5) / 3 = .833; step 0 stays .9 and is above all.
     assert (kept.step, kept.score, kept.smoothed, kept.best) == (0, 0.9, 0.9, 0)
-    assert kept.reason == "no check is above the untrained student"
+    assert kept.reason == "no smoothed score is above the untrained student"
     kept = choose([check(0, 0.8), *checks[1:]])
     assert (kept.step, kept.score, kept.best) == (6, 1.0, 6)
     assert kept.smoothed == pytest.approx(2.5 / 3)
