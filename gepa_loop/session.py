@@ -228,12 +228,17 @@ def _checked_lab(
     caller: Caller,
 ) -> Lab:
     from gepa_loop.lab import open_lab
+    from gepa_loop.model.outline import outline
     from gepa_loop.show.making import making
     from gepa_loop.stages.questions import refuse_questions
     from gepa_loop.stages.references import check_references
+    from gepa_loop.start.context import check_context
 
     if command.trains and not (command.writes_questions or command.cells):
         refuse_questions(settings.distill, command.name)
+    model = outline(settings.model)
+    for source, candidate in prompts.items():
+        check_context(model, candidate.text, settings.sampling.max_tokens, source)
     with making(caller.facts, settings.task.name) as told:
         lab = open_lab(settings, day, inputs.task, told)
     if lab.task.answers == "none":

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from gepa_loop.config.load import load_what_can_be
 from gepa_loop.config.whole import Config, check_budget
-from gepa_loop.errors import ConfigError, EnvironmentFault, GepaLoopError, ModelError, PromptError
+from gepa_loop.errors import ConfigError, EnvironmentFault, GepaLoopError, ModelError
 from gepa_loop.stages.counts import students_a_round
 from gepa_loop.start.asking import Asking
+from gepa_loop.start.context import check_context
 from gepa_loop.start.findings import Finding as Finding
 from gepa_loop.start.findings import fault
 from gepa_loop.start.machine import Machine, find_machine
@@ -141,14 +142,8 @@ class _Doctor:
             return  # said already
         prompt, source = seed_prompt(settings), seed_source(settings)
         model = self._outline
-        tokens = len(model.tokenizer(prompt.text, add_special_tokens=False, verbose=False)["input_ids"])
         horizon = self.config.distill.longest(self.config.sampling.max_tokens)
-        if tokens + horizon > model.context:
-            raise PromptError(
-                f"{source}: the prompt takes {tokens:,} tokens and a completion up to {horizon:,}, over the model's context of "
-                f"{model.context:,}",
-                "Shorten the prompt, lower sampling.max_tokens, or choose a model with a longer context.",
-            )
+        tokens = check_context(model, prompt.text, horizon, source)
         left = model.context - tokens - horizon
         yield Finding(
             "prompt",

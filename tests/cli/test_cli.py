@@ -325,7 +325,7 @@ def test_dry_run_writes_nothing(here: Here, tmp_path: Path) -> None:
     [
         (["distill", "--prompt", "none.txt"], 2, "none.txt: No such file"),
         (["distill", "--prompt", "empty.txt"], 2, "empty.txt: the prompt is empty"),
-        (["distill", "--prompt", "long.txt", "--config", "smoke"], 2, "over the model's context of 2048"),
+        (["distill", "--prompt", "long.txt", "--config", "smoke"], 2, "over the model's context of 2,048"),
         (["loop", "--config", "smoke", "--set", "distill.lrr=1"], 2, "the nearest is distill.lr"),
         (["loop", "--config", "smoke", "--set", "task.name=lmc"], 2, "lcm"),
         (
