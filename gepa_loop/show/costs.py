@@ -52,7 +52,8 @@ def plan_table(made: Plan, gpu_usd_hour: float | None) -> Table:
 def plan_lines(made: Plan) -> Iterator[str]:
     """What stands below the table."""
     yield from made.lines
-    yield f"minutes, without loading, as a sample of rollouts ran on {made.device}{_pace_text(made.pace) if made.trains else ''}"
+    if made.stages:
+        yield f"minutes, without loading, as a sample of rollouts ran on {made.device}{_pace_text(made.pace) if made.trains else ''}"
     if made.trains and made.pace is None:
         yield "minutes of training are not known, as nothing like it was trained here: `gepa-loop plan --measure` times three steps"
     if made.memory:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import ROOT
 
 from gepa_loop.command import EVALUATE, Flags, Inputs
 from gepa_loop.config.load import load_config
@@ -19,6 +20,7 @@ from gepa_loop.config.tables import TaskConfig
 from gepa_loop.errors import ConfigError, EnvironmentFault, TaskError
 from gepa_loop.session import open_session
 from gepa_loop.start.reach import find_task
+from gepa_loop.start.rehearsal import mean_worths, rehearse
 from gepa_loop.task.items import Task, load_task
 from gepa_loop.task.made import code_mark
 from gepa_loop.task.sources import settle
@@ -279,3 +281,19 @@ def test_it_is_scored_where_a_loop_runs_already(beside: Any) -> None:
     # In a thread: a browser of other tests has a loop in this one.
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(asyncio.run, within()).result() == 1.0
+
+
+def test_the_taskset_of_the_page_is_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (
+        (ROOT / "docs" / "reference" / "tasks.md")
+        .read_text("utf-8")
+        .partition("## An environment of verifiers")[2]
+    )
+    code, toml = (page.partition(f"```{kind}\n")[2].partition("```")[0] for kind in ("python", "toml"))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sums.py").write_text(code, "utf-8")
+    (tmp_path / "own.toml").write_text(toml, "utf-8")
+    seen = rehearse(load_config("own.toml").task, 0)
+    assert mean_worths(seen.worths) == {"its own answer": 1, "an empty reply": 0, "another item's answer": 0}
+    assert len(seen.task.items) == 500
