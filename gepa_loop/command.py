@@ -81,8 +81,8 @@ class Inputs:
     """The user's object whose items are asked, in place of what `task.name` says."""
     check: Callable[[Lab], None] | None = None
     """Checks a command that trains; None checks the first prompt as its teacher's."""
-    facts: Sequence[str] = ()
-    """Lines that a dry run ends with."""
+    facts: Callable[[], Sequence[str]] = tuple
+    """Gives the lines that a dry run ends with, once it is known whose code runs."""
 
     @property
     def task_from(self) -> Literal["object", "config"]:

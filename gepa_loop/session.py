@@ -94,9 +94,10 @@ def open_session(
         made = None
         if command.searches or command.trains:
             made = _print_plan(lab, command, next(iter(prompts.values())), flags.measure, caller)
-        for line in (f"would write {shown(path)}", *inputs.facts):
+        more = inputs.facts()
+        for line in (f"would write {shown(path)}", *more):
             caller.results.print(line, highlight=False)
-        caller.planned(DryRun(command.name, path, (*facts, *inputs.facts), warnings, made))
+        caller.planned(DryRun(command.name, path, (*facts, *more), warnings, made))
         raise typer.Exit
     if command.searches and not finished:
         from gepa_loop.stages.search import check_search

@@ -22,6 +22,7 @@ from gepa_loop.scores.over_seeds import seed_difference
 from gepa_loop.scores.records import OverSeedsRecord, ScoreRow
 from gepa_loop.scores.statistics import item_scores
 from gepa_loop.show.tables import sweep_table
+from gepa_loop.stages.counts import distillation, sweep_stages
 from gepa_loop.stages.observer import Observer
 from gepa_loop.sweep import CellRecord, check_cells, compared, run_sweep
 from gepa_loop.task.prompts import Candidate
@@ -434,7 +435,8 @@ def test_a_sweep_has_one_grid(
         == 0
     )
     told = capsys.readouterr().out
-    assert "cell rank=2, seed 0: lora.rank=2" in told and "minutes" not in told
+    assert "cell rank=2, seed 0: lora.rank=2" in told and "minutes, without loading" not in told
+    assert "in all at most 2 students, 6 steps, " in " ".join(told.split())
 
 
 @pytest.mark.parametrize(
@@ -447,3 +449,18 @@ def test_a_sweep_has_one_grid(
 def test_what_a_sweep_needs_is_said(grids: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert gepa_loop(["sweep", "--prompt", "p.txt", *grids]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_what_a_sweep_takes_is_counted_over_its_cells() -> None:
+    """Two cells at two seeds, of 16 items of `select` and 8 of `pareto` at 4 samples; one samples longer, and begins with rows of its own."""
+    rates = cell_configs(parse_grid("distill.lr=1e-4,1e-3"), "smoke", (), seeds=2)
+    each = distillation(rates["lr=1e-4", 0])
+    assert sweep_stages(rates.values()) == {
+        "base and prompt": 2 * 2 * 16 * 4,
+        "untrained": 4 * 8 * 4,
+        "training": 4 * (each.trained + each.recorded),
+        "checks": 4 * each.checks,
+        "students": 4 * 16 * 4,
+    }
+    longer = cell_configs(parse_grid("sampling.max_tokens=8,9"), "smoke", (), seeds=2)
+    assert sweep_stages(longer.values())["base and prompt"] == 2 * 4 * 16 * 4

@@ -143,6 +143,7 @@ def sweep(
 ) -> Outcome[SweepRecord]:
     """Distill one prompt under every cell of a grid; the cells are made of the config and the settings of `flags`."""
     from gepa_loop.config.grids import cell_configs, grid_source
+    from gepa_loop.show.costs import sweep_line
     from gepa_loop.show.sweep_report import write_sweep_report
     from gepa_loop.sweep import check_cells, run_sweep
     from gepa_loop.task.sources import settle
@@ -162,7 +163,10 @@ def sweep(
     def check(lab: Lab) -> None:
         check_cells(lab, grid, configs(), prompt, source)
 
-    facts = [f"cell {name}, seed {seed}: {' '.join(grid.cells[name])}" for name, seed in cells]
+    def facts() -> list[str]:
+        told = [f"cell {name}, seed {seed}: {' '.join(grid.cells[name])}" for name, seed in cells]
+        return [*told, sweep_line(configs().values())]
+
     inputs = Inputs({source: prompt}, more=more, check=check, facts=facts)
     over = replace(flags, config=grid_source(grid, config))
     with open_session(SWEEP, over, inputs, caller) as opened:

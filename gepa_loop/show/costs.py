@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from gepa_loop.config.whole import Config
 from gepa_loop.cost.pace import Pace
 from gepa_loop.cost.records import CostsRecord, ReadingRecord, UsdRecord, WorthRecord
+from gepa_loop.stages.counts import sweep_stages
 from gepa_loop.start.plan import Plan, PlannedStage
 from gepa_loop.task.judge import dollars
 
@@ -65,6 +67,17 @@ def plan_lines(made: Plan) -> Iterator[str]:
             yield from worth_lines(made.worth, "`gepa-loop plan --measure`")
         else:
             yield from worth_lines(made.worth)
+
+
+def sweep_line(configs: Collection[Config]) -> str:
+    """What the students of a sweep take together; how long a step of each takes nobody has timed."""
+    stages = sweep_stages(configs)
+    parts = ", ".join(f"{name} {count:,}" for name, count in stages.items())
+    steps = sum(config.distill.steps for config in configs)
+    return (
+        f"in all at most {len(configs)} students, {steps:,} steps, {sum(stages.values()):,} rollouts: {parts}; "
+        "for minutes, `gepa-loop distill --dry-run` with what a cell sets"
+    )
 
 
 def _pace_text(pace: Pace | None) -> str:

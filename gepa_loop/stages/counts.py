@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from gepa_loop.command import Command
@@ -123,6 +124,23 @@ def distill_stages(config: Config, references: bool) -> dict[str, int]:
         "checks": student.checks,
         "test": tested(config.evaluate, splits),
         "items": min(READ, splits.test),
+    }
+
+
+def sweep_stages(configs: Collection[Config]) -> dict[str, int]:
+    """The same of a sweep with these cells and seeds; what several of them begin with is scored once."""
+    selected = [config.task.splits.select * config.evaluate.samples for config in configs]
+    begun = {
+        str([config.seed, config.model, config.sampling.max_tokens, config.evaluate]): count
+        for config, count in zip(configs, selected, strict=True)
+    }
+    students = [distillation(config) for config in configs]
+    return {
+        "base and prompt": 2 * sum(begun.values()),
+        "untrained": sum(config.task.splits.pareto * config.evaluate.samples for config in configs),
+        "training": sum(one.trained + one.recorded for one in students),
+        "checks": sum(one.checks for one in students),
+        "students": sum(selected),
     }
 
 
