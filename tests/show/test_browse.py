@@ -475,8 +475,11 @@ def test_a_damaged_or_foreign_file_is_named(here: Path, capsys: pytest.CaptureFi
 def test_what_a_search_writes_can_be_read(
     here: Path, prompts: Prompts, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert gepa_loop(["optimize", "--config", "smoke", "--run-name", "o"]) == 0
+    sets = ["--set", "optimize.max_front=4", "--set", "distill.steps=3"]
+    assert gepa_loop(["optimize", "--config", "smoke", "--run-name", "o", *sets]) == 0
     told = capsys.readouterr().out
+    # What `distill` does not read is not handed on to it.
+    assert told.endswith(".txt --config smoke --set distill.steps=3\n") and "next: gepa-loop distill" in told
     front, _, following = prompts("list", "o").partition("next: ")
     assert front in told  # the command ends with its front
     assert "\noptimize\n" in told and "round 0" not in told
