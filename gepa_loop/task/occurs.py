@@ -27,10 +27,18 @@ def occurs(wanted: str, text: str) -> bool:
 
 def _is_whole(before: str, wanted: str, after: str) -> bool:
     """`before` and `after` are the two characters around it."""
-    if (_in_word(before[-1:]) and _in_word(wanted[:1])) or (_in_word(wanted[-1:]) and _in_word(after[:1])):
+    if _in_word(before[-1:]) and _in_word(wanted[:1]):
+        return False
+    if _in_word(wanted[-1:]) and _in_word(after[:1]) and not _is_unit(wanted, after):
         return False
     goes_on = wanted[:1].isdecimal() and _INTO.search(before)
     return not (goes_on or (wanted[-1:].isdecimal() and _ON.match(after)))
+
+
+def _is_unit(wanted: str, after: str) -> bool:
+    """Whether letters follow a number, as in 7km and 9:40pm, and no code, as in GX4b."""
+    last = re.findall(r"\w+", wanted)[-1:]
+    return bool(last) and last[0].isdecimal() and after[:1].isalpha()
 
 
 def _in_word(sign: str) -> bool:
