@@ -19,6 +19,7 @@ from gepa_loop.sampling.choose import open_sampler, resolve_engine
 from gepa_loop.sampling.selfcheck import check_reading
 from gepa_loop.scores.rollouts import Rollouts
 from gepa_loop.task.dealing import Making, silent
+from gepa_loop.task.held import held_questions
 from gepa_loop.task.items import SPLITS, Task, load_task
 from gepa_loop.task.judge import RECORD, Record
 from gepa_loop.task.own import Task as OwnTask
@@ -216,14 +217,7 @@ class Lab:
 
     def overlap(self, prompt: Candidate, source: str) -> str | None:
         """A warning when a prompt holds questions of the splits that judge it, as worked examples may."""
-        found = {
-            split: sum(item.question in prompt.text for item in self.task.splits[split])
-            for split in ("race", "select", "test")
-        }
-        if not any(found.values()):
-            return None
-        shown = " and ".join(f"{count} of {split}" for split, count in found.items() if count)
-        return f"{source} holds questions it will be judged by: {shown}; its scores are too good"
+        return held_questions(prompt.text, source, self.task.splits)
 
 
 def open_lab(

@@ -123,12 +123,17 @@ def check(
             f"mean score of these {len(trial.tried)}: {trial.bare:.2f} without a prompt, {trial.prompted:.2f} with it",
             highlight=False,
         )
-    for sentence in trial.suggestions:
-        mark = "try:" if "--set " in sentence else "note:"
-        to.print(Text.assemble((mark, "cyan"), " ", printable(sentence)), highlight=False)
-    if any("--set " in sentence for sentence in trial.suggestions):
+    for advice in trial.advice:
+        mark = "try:" if advice.sets else "note:"
+        to.print(Text.assemble((mark, "cyan"), " ", printable(advice.sentence)), highlight=False)
+    if trial.sets:
+        keys = {setting.partition("=")[0] for setting in trial.sets}
+        kept = [setting for setting in sets or () if setting.partition("=")[0] not in keys]
+        suggested = [*kept, *trial.sets]
         to.print("with what is suggested, ", end="", highlight=False)
-        say_next("check", *(("--prompt", str(prompt)) if prompt else ()), config=config, sets=sets, to=to)
+        say_next(
+            "check", *(("--prompt", str(prompt)) if prompt else ()), config=config, sets=suggested, to=to
+        )
     elif Path(source).is_file():
         file = str(prompt) if prompt is not None else shown(Path(source))
         say_next("distill", "--prompt", file, config=config, sets=sets, to=to)

@@ -75,6 +75,7 @@ def init(
         with_sets,
         write_config,
     )
+    from gepa_loop.task.held import held_questions
     from gepa_loop.task.items import load_task
     from gepa_loop.task.prompts import read_prompt
     from gepa_loop.task.sources import settle
@@ -113,7 +114,8 @@ def init(
     config = settle(read_config(proposal, sets or (), target.parent))
     task = load_task(config.task, config.seed, config.loop.rounds)
     write_config(written, target)
-    warnings = [*doubts, *proposal.doubts, *task.warnings()]
+    held = None if text is None else held_questions(text, str(prompt), task.splits)
+    warnings = [*doubts, *proposal.doubts, *task.warnings(), *filter(None, [held])]
     warn(warnings, person)
     counts = {split: len(items) for split, items in task.splits.items() if items}
     sizes = ", ".join(f"{split} {count:,}" for split, count in counts.items())

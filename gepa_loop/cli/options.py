@@ -125,11 +125,12 @@ def id_argument(metavar: str) -> Any:
 def say_next(
     *words: str, config: str | None = None, sets: Sequence[str] | None = None, to: Terminal = out
 ) -> None:
-    """The command that a user types next, with the flags of this one."""
-    flags = [
-        *(["--config", config] if config else []),
-        *(word for one in sets or () for word in ("--set", one)),
-    ]
+    """The command that a user types next, with those flags of this one that it reads."""
+    flags = ["--config", config] if config else []
+    if sets:
+        from gepa_loop.config.reference import read_by
+
+        flags += [word for one in read_by(words[0], sets) for word in ("--set", one)]
     to.print(f"next: gepa-loop {shlex.join([*words, *flags])}", highlight=False)
 
 

@@ -22,18 +22,26 @@ REQUIRED = object()
 LONG = 110
 """Characters of a sentence from which on a summary ends at its first colon."""
 
+ALL = "all commands"
 READERS = {
     "lora": "distill, loop, sweep",
     "optimize": "optimize, loop",
+    "optimize.max_usd": "optimize, distill, loop",
+    "optimize.reflection": "optimize, distill, loop",
     "distill": "distill, loop, sweep",
     "objective": "distill, loop, sweep",
     "teacher": "distill, loop, sweep",
     "race": "loop",
     "loop": "loop",
+    "loop.alpha": "optimize, loop",
     "cost": "plan, distill, loop",
     "track": "optimize, distill, loop, sweep",
 }
-"""Commands that read a table; the others are read by all."""
+"""Commands that read a table or a key, the narrowest name first; the others are read by all. `distill` has questions written by the
+reflection model."""
+
+MAKERS = ("optimize", "distill", "loop", "sweep")
+"""Commands with tables of their own; what another one is given may be for the command that comes after it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class Key:
 
     @property
     def readers(self) -> str:
-        return READERS.get(self.name.partition(".")[0], "all commands")
+        return _readers(self.name)
 
     @property
     def paragraphs(self) -> list[str]:
@@ -93,6 +101,20 @@ def explained(wanted: str, known: Sequence[Key]) -> list[Key]:
             f"Nearest: {', '.join(near)}." if near else "`gepa-loop config explain` lists all.",
         )
     return found
+
+
+def read_by(command: str, sets: Sequence[str]) -> list[str]:
+    """Of settings as `--set` takes them, those that a command reads, or one that comes after it."""
+    if command not in MAKERS:
+        return list(sets)
+    readers = (_readers(one.partition("=")[0].strip()) for one in sets)
+    return [one for one, who in zip(sets, readers, strict=True) if who == ALL or command in who.split(", ")]
+
+
+def _readers(name: str) -> str:
+    parts = name.split(".")
+    names = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((READERS[one] for one in names if one in READERS), ALL)
 
 
 def _of(model: type[Section], at: str, under: str) -> Iterator[Key]:

@@ -120,7 +120,7 @@ class TaskConfig(Section):
     scorer: Name | None = None
     """What an answer is worth beside the expected one, from 0 to 1, where the task brings no scorer of its own: `exact`, the
     same text or number (the default); `choice`, it names the right one of all answers, which differ in their words, and no other; `includes`, the expected
-    answer occurs in it; `regex`, the expected answer matches in it; `f1`, of the words; `json`, the share of right fields;
+    answer occurs in it as words and numbers of its own (7 is not in 17); `regex`, the expected answer matches in it; `f1`, of the words; `json`, the share of right fields;
     `model`, what the model of `task.judge` says; or `file.py:function` or `package.module:function` of yours, (record, reply) -> number. `extract`
     says what is read of the reply."""
     judge: JudgeConfig | None = None

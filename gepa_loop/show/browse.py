@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,9 +19,11 @@ from gepa_loop.show.names import named, nickname
 from gepa_loop.show.searches import Search, accepted, lineage
 from gepa_loop.show.textdiff import print_diff
 
-LEAST, ROOMY = 80, 120
-"""Columns from which a terminal keeps tables within its edge, and from which the front says how each was made."""
+LEAST, HOW = 80, 16
+"""Columns from which a terminal keeps tables within its edge, and those of how a prompt was made that are room enough."""
 STYLES: dict[Status, str] = {"accepted": "green", "rejected": "yellow", "refused": "red", "failed": "red"}
+FATES: dict[Status, str] = {"accepted": "accepted on a minibatch"}
+"""What is more than its word says: a front may have none of those."""
 RIGHT = {"#", "tokens", "pareto", "p"}
 """Columns of numbers."""
 
@@ -40,13 +43,17 @@ def print_front(search: Search, console: Console) -> None:
         title = f"pool of {search.name}, best first, by {items} items of pareto that the search has chosen by"
         title += "; students decide"
         names = ["id", "name", "tokens", "pareto", "how it was made"]
+    elif search.result is not None and len(search.result["finalists"]) == 1:
+        title = f"front of {search.name}, the seed prompt alone: {items} items of pareto, {judged['n']} of select; 95 % intervals"
+        names = ["id", "name", "tokens", "pareto", "select", "how it was made"]
     else:
         title = f"front of {search.name}, best first: {items} items of pareto, {judged['n']} of select; 95 % intervals; "
         title += "p after Holm's correction; the first was chosen on these items of select, so its score there is on the high side"
         names = ["id", "name", "tokens", "pareto", "select", "against the seed", "p", "how it was made"]
     console.print(Text(title, "bold"))
-    rows = [_front_row(row, search.result) for row in search.front]
-    if not console.is_terminal or console.width >= ROOMY:
+    facts = [_front_facts(row, search.result) for row in search.front]
+    rows = [[own[name] for name in names] for own in facts]
+    if not console.is_terminal or _has_room(names, rows, console.width):
         _print_table(names, rows, console)
     else:
         shorter = [[id_, *rest] for id_, _, *rest, _ in rows]
@@ -57,19 +64,27 @@ def print_front(search: Search, console: Console) -> None:
     _print_ending(search, console)
 
 
-def _front_row(row: FrontRow, result: SearchRecord | None) -> list[str]:
-    p = "-" if row["adjusted_p"] is None else p_text(row["adjusted_p"])
-    how = f"{row['how']} (winner)" if result and result["winner"] == row["id"] else row["how"]
+def _has_room(names: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> bool:
+    """Whether a terminal shows all columns, the last one wrapped where that leaves it `HOW`."""
+    *most, how = (max(map(cell_len, column)) for column in zip(names, *rows, strict=True))
+    return sum(most) + 2 * len(names) - 1 + min(how, HOW) <= width
+
+
+def _front_facts(row: FrontRow, result: SearchRecord | None) -> dict[str, str]:
+    """What can be told of a prompt, by the column that tells it."""
     judged = row["select"]
-    found = [] if judged is None else [score_text(judged), _gain(row["against_seed"]), p]
-    return [
-        row["id"],
-        nickname(row["id"]),
-        str(row["tokens"]),
-        decimal(row["pareto_mean"]),
-        *found,
-        _line(how),
-    ]
+    return {
+        "id": row["id"],
+        "name": nickname(row["id"]),
+        "tokens": str(row["tokens"]),
+        "pareto": decimal(row["pareto_mean"]),
+        "select": "-" if judged is None else score_text(judged),
+        "against the seed": _gain(row["against_seed"]),
+        "p": "-" if row["adjusted_p"] is None else p_text(row["adjusted_p"]),
+        "how it was made": _line(
+            f"{row['how']} (winner)" if result and result["winner"] == row["id"] else row["how"]
+        ),
+    }
 
 
 def print_all(search: Search, console: Console) -> None:
@@ -174,8 +189,9 @@ def _print_ending(search: Search, console: Console) -> None:
     spent = _costs(search.tried[-1]["spent"] if result is None else result["spent"])
     ended = " so far" if result is None else f"; stopped by {result['stopped_by']}\n{result['reason']}"
     made = Counter(row["status"] for row in search.tried[1:])
-    fates = ", ".join(f"{made[status]} {status}" for status in STYLES if made[status])
-    console.print(Text(f"\n{made.total()} proposals ({fates or 'none'}), {spent}{ended}"))
+    fates = ", ".join(f"{made[status]} {FATES.get(status, status)}" for status in STYLES if made[status])
+    count = f"{made.total()} proposal{'s' * (made.total() != 1)}"
+    console.print(Text(f"\n{count} ({fates or 'none'}), {spent}{ended}"))
 
 
 def _print_table(names: Sequence[str], rows: Sequence[Sequence[str | Text]], console: Console) -> None:

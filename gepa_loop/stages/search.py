@@ -38,6 +38,11 @@ class Purpose:
     stack: Adapter | None = None
     """The earlier rounds' adapters, on top of which the prompts are to help."""
 
+    @property
+    def round(self) -> int | None:
+        """As it is shown: a search for a prompt is of no round."""
+        return self.number if self.aim == "student" else None
+
 
 def search(lab: Lab, seed_prompt: Candidate, folder: Path, observer: Observer, purpose: Purpose) -> Front:
     """GEPA's search of a round, and what it hands on.
@@ -56,7 +61,7 @@ def search(lab: Lab, seed_prompt: Candidate, folder: Path, observer: Observer, p
     if (folder / "result.json").exists():
         return read_front(folder, below)
     settings = lab.config.optimize
-    observer.stage("optimize", round=number)
+    observer.stage("optimize", round=purpose.round)
     proposer = open_proposer(lab, number)
     observer.note(f"reflection: {proposer.about}")
     quote = dearest_proposal(settings, lab.rollouts, proposer, seed_prompt)
@@ -87,7 +92,7 @@ def _judged(lab: Lab, found: Found, folder: Path, observer: Observer, purpose: P
     config, rows, by_item = lab.config, {}, {}
     final = finalists_of(config.optimize, found)
     for row in final:
-        observer.stage("front", round=purpose.number, candidate=row["id"])
+        observer.stage("front", round=purpose.round, candidate=row["id"])
         path = folder.parent / "evaluate" / f"{row['id']}_prompted.jsonl"
         rows[row["id"]] = scores(lab, "select", row["text"], purpose.stack, path, observer)
         by_item[row["id"]] = item_scores(rows[row["id"]])

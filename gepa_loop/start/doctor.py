@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gepa_loop.config.load import load_what_can_be
+from gepa_loop.config.tables import FILES
 from gepa_loop.config.whole import Config, check_budget
-from gepa_loop.errors import ConfigError, EnvironmentFault, GepaLoopError, ModelError
+from gepa_loop.errors import ConfigError, EnvironmentFault, GepaLoopError, ModelError, PromptError
+from gepa_loop.outside.files import found_at
 from gepa_loop.stages.counts import students_a_round
 from gepa_loop.start.asking import Asking
 from gepa_loop.start.context import check_context
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 TIGHT = 0.8
 """Share of the free memory that weights and caches may take before there is a note: activations come on top."""
+
+MOST_BYTES = 50_000_000
+"""Of a file that is read to look for its questions in the prompt: a second or two."""
 
 NOTICED = 1.0
 """Seconds that a question's own timeout, which says more, has before it is given up."""
@@ -64,6 +69,7 @@ class _Doctor:
             "control": self._control,
             "splits": self._splits,
             "prompt": self._prompt,
+            "items": self._held,
             "model": self._model,
             "teacher": self._teacher,
             "device": self._device,
@@ -150,6 +156,33 @@ class _Doctor:
             "ok",
             f"{source}: {tokens:,} tokens, which leaves {left:,} of the context for a question",
         )
+
+    def _held(self) -> Iterator[Finding]:
+        """Whether the prompt holds what judges it, where the items lie in a file: others would have to be made, or fetched."""
+        from gepa_loop.lab import seed_prompt, seed_source
+        from gepa_loop.task.held import held_questions
+        from gepa_loop.task.sources import deal, settle
+
+        config, settings = self.config, self.config.optimize
+        files = [config.task.name, *filter(None, [settings.seed_prompt_file])]
+        if config.task.kind not in FILES or not all(found_at(Path(file)) for file in files):
+            return
+        if settings.seed_prompt is None and settings.seed_prompt_file is None:
+            return
+        if Path(config.task.name).stat().st_size > MOST_BYTES:
+            return
+        # A control task may be code of the user's, which is not run here.
+        distill = config.distill.model_copy(update={"control": None})
+        config = settle(config.model_copy(update={"distill": distill}))
+        splits = {
+            split: rounds[0]
+            for split, rounds in deal(config.task, config.seed, config.loop.rounds).splits.items()
+        }
+        held = held_questions(seed_prompt(settings).text, seed_source(settings), splits)
+        if held is not None:
+            yield Finding(
+                "prompt", "note", held, "Show the model other examples: those of train are free to take."
+            )
 
     def _model(self) -> Iterator[Finding]:
         model = self._outline

@@ -21,7 +21,7 @@ from gepa_loop.task.own import Task as OwnTask
 from gepa_loop.task.readings import Reading, Scorer
 from gepa_loop.task.records import Item as Item
 from gepa_loop.task.records import short
-from gepa_loop.task.scorers import make_scorer, same_text, unanswered
+from gepa_loop.task.scorers import MEANINGS, make_scorer, same_text, unanswered
 from gepa_loop.task.sources import Dealt, deal, undealt
 
 
@@ -228,6 +228,8 @@ def _task(config: TaskConfig, dealt: Dealt, rounds: int) -> Task:
         "scorer": config.scorer,
         "full_marks": full_marks,
     }
+    if (meaning := MEANINGS.get(config.scorer or "")) is not None:
+        scoring["meaning"] = meaning
     if config.judge is not None:
         scoring["judge"] = [config.judge.model, config.judge.max_tokens, config.judge.rubric]
     every = [item for part in (ordered, *later) for dealt_out in part.values() for item in dealt_out]

@@ -11,6 +11,7 @@ from typing import Any
 from gepa_loop.config.tables import TaskConfig
 from gepa_loop.errors import TaskError
 from gepa_loop.outside.modules import own_function
+from gepa_loop.task.occurs import occurs
 from gepa_loop.task.own_scorer import by_record, own_scorer
 from gepa_loop.task.quantity import equal
 from gepa_loop.task.readings import Reading, Scorer, each
@@ -103,8 +104,8 @@ def exact(read: str, answer: str) -> tuple[float, str]:
 
 
 def includes(read: str, answer: str) -> tuple[float, str]:
-    """1 where the answer occurs in what was read, case and white space aside."""
-    return float(_plain(answer) in _plain(read)), ""
+    """1 where the answer occurs in what was read as words and numbers of its own, case and white space aside."""
+    return float(occurs(_plain(answer), _plain(read))), ""
 
 
 def regex(read: str, answer: str) -> tuple[float, str]:
@@ -194,6 +195,9 @@ RULES: Mapping[str, Rule] = {
     "json": json_fields,
 }
 """By the name that `task.scorer` has for it; `choice` is made of the labels."""
+
+MEANINGS: Mapping[str, str] = {"includes": "words and numbers of its own"}
+"""Of rules that once meant something else: a run goes on only under the meaning that it began with."""
 
 
 def _leaves(value: object, path: str = "") -> Iterable[tuple[str, object]]:

@@ -92,6 +92,12 @@ def test_commands_that_begin(say: Say) -> None:
     _check(found, begun.CheckedAnswer, "check")
     assert code == 0 and len(found["items"]) == 2 and "2 items of train" in person
     assert "asking the model without and with the prompt" in person
+    # The line to copy has what is suggested, in the place of what was said of the same key.
+    *_, last = say(
+        "check", "--config", "smoke", "--set", "model.name=random:tiny", "--set", "task.extract=whole"
+    )
+    following = "gepa-loop check --config smoke --set task.extract=whole --set model.name=NAME"
+    assert last.endswith(f"with what is suggested, next: {following}\n")
     code, found, person = say("doctor", *SMOKE)
     _check(found, begun.DoctorAnswer, "doctor")
     assert (code, found["faults"]) == (0, 0) and "no fault was found" in person

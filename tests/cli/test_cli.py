@@ -284,7 +284,9 @@ def test_a_prompt_that_holds_questions_of_its_judges_is_warned_of(here: Here, tm
     (tmp_path / "p.txt").write_text("\n".join(lines))
     done = here(tmp_path, "distill", "--prompt", "p.txt", "--config", "smoke", "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert "p.txt holds questions it will be judged by: 1 of race and 1 of test" in done.stdout
+    first = held[1]
+    said = f"1 of race and 1 of test (the first is {first.id} {first.question[:20]!r}"[:-1]
+    assert f"p.txt holds questions it will be judged by: {said}" in done.stdout
 
 
 @pytest.mark.parametrize(

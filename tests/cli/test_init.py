@@ -43,3 +43,17 @@ def test_a_table_of_a_windows_program(here: Path, capsys: pytest.CaptureFixture[
     assert run([*INIT, "w.csv", "--set", "task.options.encoding=cp1252"]) == 0
     assert load_config(None, env={}, cwd=here).task.options == {"encoding": "cp1252"}
     assert "next: gepa-loop check --prompt FILE\n" in capsys.readouterr().out
+
+
+def test_a_prompt_that_holds_its_own_test_is_warned_of(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "p.txt").write_text(
+        "Say the code.\n\n" + "\n".join(f"My spade {n} broke. GX4" for n in range(100))
+    )
+    assert run([*INIT, "t.csv", "--prompt", "p.txt"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "warning: p.txt holds questions it will be judged by: " in said and "(the first is csv:" in said
+    (here / "p.txt").write_text("Say the code.")
+    assert run([*INIT, "t.csv", "--prompt", "p.txt", "--force"]) == 0
+    assert "judged by" not in capsys.readouterr().out

@@ -10,7 +10,7 @@ from gepa_loop.config.document import short_document, toml_text, whole_document
 from gepa_loop.config.explain import all_keys
 from gepa_loop.config.layers import presets
 from gepa_loop.config.load import load_config
-from gepa_loop.config.reference import REQUIRED, all_keys_explained, explained
+from gepa_loop.config.reference import REQUIRED, all_keys_explained, explained, read_by
 from gepa_loop.errors import ConfigError
 from gepa_loop.outside.files import parse_toml
 
@@ -104,3 +104,29 @@ def test_a_text_with_any_line_ends_is_the_same_when_it_is_read(text: str, tmp_pa
         config = load_config({**values, "preset": "smoke", **sets}, env={}, cwd=tmp_path)
         (tmp_path / "c.toml").write_bytes(whole_document(config).encode())
         assert load_config("c.toml", env={}, cwd=tmp_path) == config
+
+
+def test_the_settings_that_a_command_reads() -> None:
+    """Those that may come next as well: what only looks hands all of them on."""
+    deals = ["task.splits.test=8", "seed=1"]
+    writes = ["optimize.reflection.model=offline", "optimize.max_usd=1"]  # of questions
+    trains = ["distill.steps=2", " teacher.kind =ema", "cost.calls=9"]
+    searches = [
+        "optimize.max_rollouts=60",
+        "optimize.seed_prompt_file=a=b.txt",
+        "loop.front=2",
+        "race.on=false",
+    ]
+    every = [*deals, *writes, *trains, *searches]
+    assert read_by("distill", every) == [*deals, *writes, *trains]
+    assert read_by("optimize", [*every, "loop.alpha=.1"]) == [*deals, *writes, *searches[:2], "loop.alpha=.1"]
+    assert read_by("loop", every) == read_by("check", every) == read_by("plan", every) == every
+
+
+def test_the_narrowest_name_says_who_reads_a_key() -> None:
+    by_name = {key.name: key.readers for key in KNOWN}
+    assert by_name["optimize.minibatch"] == "optimize, loop" and by_name["loop.front"] == "loop"
+    assert (
+        by_name["optimize.reflection.sections"] == by_name["optimize.reflection"] == "optimize, distill, loop"
+    )
+    assert by_name["seed"] == by_name["sampling.batch"] == "all commands"

@@ -201,9 +201,20 @@ def test_list_prints_the_front_best_first(prompts: Prompts) -> None:
     assert seed.split() == [SEED, nickname(SEED), "12", ".250", *judged]
     assert (
         stopped
-        == "6 proposals (2 accepted, 1 rejected, 2 refused, 1 failed), 2,345 rollouts, 78 s; stopped by max_rollouts"
+        == "6 proposals (2 accepted on a minibatch, 1 rejected, 2 refused, 1 failed), 2,345 rollouts, 78 s; stopped by max_rollouts"
     )
     assert reason == RESULT["reason"]
+
+
+def test_a_seed_prompt_alone_was_chosen_from_nothing(here: Path, prompts: Prompts) -> None:
+    search, reason = here / "runs" / "r" / "optimize", "No proposal was better than the seed prompt."
+    write_jsonl(search / "front.jsonl", FRONT[1:])
+    write_jsonl(search / "candidates.jsonl", [ROWS[0], ROWS[2]])
+    write_record(search / "result.json", {**RESULT, "winner": None, "reason": reason, "finalists": [SEED]})
+    title, names, *_, spent, said, _, _ = prompts("list", "r").split("\n")
+    assert title == "front of r, the seed prompt alone: 2 items of pareto, 40 of select; 95 % intervals"
+    assert names.split() == ["id", "name", "tokens", "pareto", "select", "how", "it", "was", "made"]
+    assert spent.startswith("1 proposal (1 accepted on a minibatch), ") and said == reason
 
 
 def test_list_all_keeps_every_row_on_one_line(prompts: Prompts) -> None:
@@ -227,6 +238,21 @@ def test_tables_fit_the_terminal_and_lose_nothing(
         assert one["id"] in words and all(word in words for word in (one.get("reason") or one["how"]).split())
 
 
+@pytest.mark.parametrize("how", ["drop a paragraph", "drop a paragraph and so on, at length"])
+def test_a_terminal_with_room_has_every_column(here: Path, how: str) -> None:
+    """Where names and how each was made would be cramped they stand below, on lines of their own."""
+    front = [row | {"how": how} for row in FRONT]
+    write_jsonl(here / "runs" / "r" / "optimize" / "front.jsonl", front)
+    names = "id name tokens pareto select against the seed p how it was made"
+    # 8 + 20 + 6 + 6 + 18 + 20 + 5, two behind each but one behind the last, and 16 of the last
+    roomy, narrow = (
+        terminal(width, lambda console: print_front(read_search("r"), console)) for width in (114, 113)
+    )
+    assert " ".join(roomy[1].split()) == names and max(map(len, roomy[1 : roomy.index("")])) <= 114
+    assert " ".join(narrow[1].split()) == "id tokens pareto select against the seed p"
+    assert f"{SEED}  {nickname(SEED)}: {how}" in narrow
+
+
 def test_a_running_search_shows_what_it_has(here: Path, prompts: Prompts) -> None:
     search = begin(here / "runs" / "half", search="round_00/optimize", rows=ROWS[:4])
     with open(search / "candidates.jsonl", "a") as file:
@@ -234,7 +260,10 @@ def test_a_running_search_shows_what_it_has(here: Path, prompts: Prompts) -> Non
     lines = prompts("list", "half").split("\n")
     assert lines[0].startswith("no front yet in half, round 0") and "accepted so far" in lines[0]
     assert [line.split()[1] for line in lines[2:4]] == [FIRST, SEED]
-    assert lines[5] == "3 proposals (1 accepted, 1 rejected, 1 refused), 1,030 rollouts, $0.0500, 60 s so far"
+    assert (
+        lines[5]
+        == "3 proposals (1 accepted on a minibatch, 1 rejected, 1 refused), 1,030 rollouts, $0.0500, 60 s so far"
+    )
     assert prompts("show", "half", "best", "--text") == FIRST_TEXT + "\n"
     write_jsonl(search / "candidates.jsonl", [])
     assert "nothing is recorded so far" in prompts("list", "half")
@@ -446,10 +475,14 @@ def test_a_damaged_or_foreign_file_is_named(here: Path, capsys: pytest.CaptureFi
 def test_what_a_search_writes_can_be_read(
     here: Path, prompts: Prompts, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert gepa_loop(["optimize", "--config", "smoke", "--run-name", "o"]) == 0
+    sets = ["--set", "optimize.max_front=4", "--set", "distill.steps=3"]
+    assert gepa_loop(["optimize", "--config", "smoke", "--run-name", "o", *sets]) == 0
     told = capsys.readouterr().out
+    # What `distill` does not read is not handed on to it.
+    assert told.endswith(".txt --config smoke --set distill.steps=3\n") and "next: gepa-loop distill" in told
     front, _, following = prompts("list", "o").partition("next: ")
     assert front in told  # the command ends with its front
+    assert "\noptimize\n" in told and "round 0" not in told
     assert following == "gepa-loop prompts show o best\n"
     kept = prompts("show", "o", "seed", "--text").removesuffix("\n")
     written = {path.stem: path.read_text() for path in (here / "runs/o/optimize/prompts").glob("*.txt")}

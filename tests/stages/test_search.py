@@ -26,6 +26,7 @@ def test_another_process_reads_the_front_that_the_first_returned(tmp_path: Path)
     first, later = Watch(), Watch()
     front = search(lab, prompt, folder, first, Purpose("prompt"))
     assert len(front.rows) > 1 and first.stages[:2] == ["optimize", "front"]
+    assert {one[2] for one in first.said if one[0] == "stage"} == {None}, "`optimize` has no rounds"
     assert search(lab, prompt, folder, later, Purpose("prompt")) == front
     assert later.stages == []
     (folder / "front.jsonl").write_text((folder / "front.jsonl").read_text().replace("0.5", "0.6", 1))
@@ -69,10 +70,12 @@ def test_the_search_of_a_later_round_draws_other_minibatches_and_proposals(tmp_p
     for number in (0, 1):
         folder = tmp_path / f"round_{number:02d}" / "optimize"
         own = lab.in_round(number)
-        search(own, seed_prompt(lab.config.optimize), folder, Watch(), Purpose("student", number))
+        watch = Watch()
+        search(own, seed_prompt(lab.config.optimize), folder, watch, Purpose("student", number))
         asked = [
             row["item"] for one in read_jsonl(folder / "gepa" / "evaluations.jsonl") for row in one["rows"]
         ]
+        assert watch.said[0] == ("stage", "optimize", number, None)
         first.append([id_ for id_ in asked if ":train:" in id_][: lab.config.optimize.minibatch])
         _, *rows = read_jsonl(folder / "candidates.jsonl")
         drawn.append([set(row["parent_scores"]) for row in rows if row["parent_scores"]])

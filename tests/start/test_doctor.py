@@ -285,3 +285,19 @@ def test_faults_of_every_kind_are_in_one_list_and_each_once(tmp_path: Path) -> N
     for said in sets.values():
         assert len([one for one in found if said in one]) == 1, (said, found)
     assert len(found) == len(sets)
+
+
+def test_a_prompt_that_holds_its_own_test_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"question": f"Who is {n}?", "answer": f"B{n}"} for n in range(60)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sets = ["task.kind=jsonl", "task.name=t.jsonl", "task.options={}", "optimize.seed_prompt_file=p.txt"]
+    sizes = "task.splits={train=0.5,pareto=0.1,select=0.1,test=0.3}"
+    for prompt, notes in (("\n".join(row["question"] for row in rows), 1), ("Say who.", 0)):
+        (tmp_path / "p.txt").write_text(prompt)
+        found = _found(tmp_path, *sets, sizes)
+        assert not _faults(found)
+        held = [one for one in found if one.about == "prompt" and one.state == "note"]
+        assert len(held) == notes
+        assert all("6 of select and 18 of test (the first is jsonl:" in one.sentence for one in held)
+    assert "select = 50" in _faults(_found(tmp_path, *sets, "task.splits={train=20,select=50}"))["items"]

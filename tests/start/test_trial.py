@@ -81,6 +81,7 @@ def test_replies_that_are_cut_are_given_room(tmp_path: Path) -> None:
         "4 of 4 replies with the prompt are cut at sampling.max_tokens = 8; they end within"
     )
     wanted = int(told.rpartition("=")[2])
+    assert try_items(lab, PROMPT, 4).sets == (f"sampling.max_tokens={wanted}",)
     assert f"within {count} tokens" in told and count <= wanted < 2 * count and wanted % 8 == 0
 
 
@@ -113,6 +114,32 @@ def test_who_brings_a_scorer_is_not_told_of_others(tmp_path: Path, kind: str) ->
     assert "--set task" not in "".join(try_items(other, PROMPT, 5).suggestions)
 
 
+def test_what_is_suggested_can_be_set_as_it_is(tmp_path: Path) -> None:
+    trial = try_items(
+        _lab(tmp_path, "It: GX4.", "Hi", "sampling.max_tokens=32", "task.extract=boxed"), PROMPT, 5
+    )
+    assert trial.sets == ("task.extract=whole", "task.scorer=choice")
+    assert any(one.endswith("--set task.extract=whole --set task.scorer=choice") for one in trial.suggestions)
+    assert try_items(_lab(tmp_path, "GX4", "Hi"), PROMPT, 5).sets == ()
+    # A person names the model.
+    assert try_items(_lab(tmp_path, "No", "GX4"), PROMPT, 5).sets == ("model.name=NAME",)
+
+
+def test_numbers_are_not_looked_for_in_a_reply_that_repeats_the_question(tmp_path: Path) -> None:
+    """9 + 4 = ? 17 holds the right 4, and nobody meant it."""
+    lab = _lab(tmp_path, "9 + 4 = ? 17", "Hi", "sampling.max_tokens=32")
+    for answer, wanted in (("4", ("model.name=NAME",)), ("4th", ("task.scorer=includes",))):
+        splits = {
+            name: tuple(replace(item, answer=answer if n % 2 else "9") for n, item in enumerate(items))
+            for name, items in lab.task.splits.items()
+        }
+        reply = f"9 + {answer} = ? 17"
+        own = replace(
+            lab, rollouts=replace(lab.rollouts, sampler=Scripted(lab.rollouts.renderer, reply, "Hi"))
+        )
+        assert try_items(own.with_task(replace(lab.task, splits=splits)), PROMPT, 10).sets == wanted
+
+
 def test_a_prompt_that_changes_nothing(tmp_path: Path) -> None:
     told = try_items(_lab(tmp_path, "No", "GX4"), PROMPT, 5).suggestions
     assert any(
@@ -134,7 +161,7 @@ def test_a_prompt_that_is_hardly_followed(tmp_path: Path) -> None:
     assert sentence.startswith(
         "with the prompt these 12 items score 0.25, and always answering 'B7' would score 0.75 of all"
     )
-    assert "--set model.name=..." in sentence
+    assert "--set model.name=NAME" in sentence
 
 
 def test_without_answers_replies_are_shown_alone(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ import pytest
 
 from gepa_loop.config.tables import TaskConfig
 from gepa_loop.errors import EnvironmentFault, TaskError
+from gepa_loop.run.identity import fingerprint
+from gepa_loop.task.content import content
 from gepa_loop.task.dealing import FRESH
 from gepa_loop.task.items import SPLITS, Item, Task, extract, load_task
 from gepa_loop.task.made import code_of
@@ -94,6 +96,16 @@ def test_fingerprint_depends_on_extraction_and_items() -> None:
         load_task(_gym("gcd", train=41), 0).fingerprint,
     }
     assert len(prints) == 3
+
+
+def test_fingerprint_depends_on_what_a_rule_means() -> None:
+    """A run that scored by `includes` when that took parts of words does not go on; those of other rules do."""
+    for rule, same in (("exact", True), ("f1", True), ("includes", False)):
+        config = TaskConfig(kind="example", name="desk", extract="whole", scorer=rule, splits=FOUR)
+        task = load_task(config, 0)
+        scoring = {"extract": "whole", "scorer": rule, "full_marks": False}
+        before = fingerprint({**scoring, "splits": content(task.splits, ())[0]})
+        assert (task.fingerprint == before) is same
 
 
 @pytest.mark.parametrize(("name", "options"), GYM)

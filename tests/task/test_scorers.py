@@ -53,6 +53,7 @@ def test_rules_of_texts() -> None:
     assert exact("7.50", "7.5") == (1.0, "") and exact("7,5 or so", "7.5") == (0.0, "")
     assert includes("It is  NEW\nYork.", "new york") == (1.0, "")
     assert includes("It is York.", "new york") == (0.0, "")
+    assert includes("What is 3 and 4? 17", "7") == (0.0, "") and includes("17, no: 7.", "7") == (1.0, "")
     assert regex("on 2026-05-03", r"\b\d{4}-05-\d\d\b") == (1.0, "")
     assert regex("on 2026-06-03", r"\b\d{4}-05-\d\d\b") == (0.0, "")
 

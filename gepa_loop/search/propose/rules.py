@@ -32,7 +32,8 @@ class OfflineProposer:
     @property
     def about(self) -> str:
         text = "offline: edits by rules from the failures it sees, no language model"
-        none = "; this task has no optimize.reflection.sections, so it adds worked examples and rearranges paragraphs only"
+        adds = "adds worked examples and " if self._examples else ""
+        none = f"; this task has no optimize.reflection.sections, so it {adds}rearranges paragraphs only"
         return text if self.sections else text + none
 
     @property
@@ -79,8 +80,22 @@ class OfflineProposer:
             moved = list(paragraphs)
             moved[a], moved[b] = moved[b], moved[a]
             edits.append(("swap two paragraphs", "\n\n".join(moved)))
-        if self.max_examples and self.shown and not any(p.startswith("Example") for p in paragraphs):
-            chosen = rng.sample(self.shown, min(rng.randint(1, self.max_examples), len(self.shown)))
-            lines = [f"Example: {item.question}\nAnswer: {item.answer}" for item in chosen]
-            edits.append((f"add {len(lines)} worked examples", "\n\n".join([*paragraphs, *lines])))
+        # Those that a user's own prompt has, in whatever form, do not count.
+        held = _spaced("\n\n".join(paragraphs))
+        if self._examples and not any(_spaced(one) in held for one in self._examples):
+            chosen = rng.sample(self._examples, min(rng.randint(1, self.max_examples), len(self._examples)))
+            how = f"add {len(chosen)} worked example{'s' * (len(chosen) != 1)}"
+            edits.append((how, "\n\n".join([*paragraphs, *chosen])))
         return edits or [("nothing left to edit", "\n\n".join(paragraphs))]
+
+    @property
+    def _examples(self) -> list[str]:
+        """The worked examples that it may add."""
+        if not self.max_examples:
+            return []
+        return [f"Example: {item.question}\nAnswer: {item.answer}" for item in self.shown]
+
+
+def _spaced(text: str) -> str:
+    """With one space for each white space: a prompt is normalised before it is a parent, and a question may hold tabs."""
+    return " ".join(text.split())

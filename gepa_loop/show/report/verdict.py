@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gepa_loop.scores.card import WAYS, Way
 from gepa_loop.scores.decision import POWER, could_show
-from gepa_loop.scores.numbers import decimal, gain_text, interval_text, is_flat, p_sentence
+from gepa_loop.scores.numbers import decimal, gain_text, interval_text, is_flat, p_sentence, plain
 from gepa_loop.scores.outcome import untested
 from gepa_loop.scores.records import DifferenceRecord, EstimateRecord, RatioRecord
 from gepa_loop.scores.statistics import least_detectable
@@ -138,6 +138,23 @@ def evidence(told: Told) -> Iterator[str]:
         gaps = [(name, one) for name, key in said if (one := told.gap(key, way)) is not None]
         parts = "; ".join(f"{name} {gain(one)}" for name, one in gaps)
         yield f"{way.capitalize()}{', which decides' if way == told.decides else ''}: {parts}."
+
+
+def parted(told: Told) -> str:
+    """What it means where an interval and its p say different things of a difference; empty where none do."""
+    names: tuple[Gap, ...] = ("prompted_minus_base", "student_minus_base", "student_minus_prompted")
+    gaps = (told.gap(name, way) for name in names for way in WAYS)
+    if not any(one is not None and _beyond(one) != (one["p"] <= LEVEL) for one in gaps):
+        return ""
+    return (
+        f"An interval that leaves 0 out beside a p above {plain(str(LEVEL))}, or the other way round, is no mistake: the interval draws all items again, and p "
+        "flips the signs of those that changed. Where few did they may differ; then the difference is not shown by these items."
+    )
+
+
+def _beyond(one: DifferenceRecord) -> bool:
+    low, high = one["ci"]
+    return low > 0 or high < 0
 
 
 def retention(told: Told) -> str:

@@ -21,7 +21,7 @@ from gepa_loop.show.report.rounds import stages
 from gepa_loop.show.report.teacher import teacher_name
 from gepa_loop.show.report.third import cost_and_break_even
 from gepa_loop.show.report.tiles import tiles
-from gepa_loop.show.report.verdict import end_of_axis, evidence, forest, retention, unscored, verdict
+from gepa_loop.show.report.verdict import end_of_axis, evidence, forest, parted, retention, unscored, verdict
 
 FILE = "report.html"
 
@@ -58,6 +58,7 @@ def page(told: Told) -> str:
         verdict=verdict(told),
         untested="" if told.adapter else untested(told.rounds),
         evidence=list(evidence(told)),
+        parted=parted(told),
         tiles=tiles(told),
         third=cost_and_break_even(told),
         forest=forest(told, end_of_axis(told)),

@@ -12,12 +12,13 @@ from gepa_loop.config.load import load_config
 from gepa_loop.cost.records import CostsRecord
 from gepa_loop.run.files import write_json
 from gepa_loop.scores.outcome import ground
+from gepa_loop.scores.statistics import difference
 from gepa_loop.show.report.axis import score_ticks, steps_between, top_of
 from gepa_loop.show.report.read import Subject, Told
 from gepa_loop.show.report.teacher import teacher_name
 from gepa_loop.show.report.third import cost_and_break_even
 from gepa_loop.show.report.tiles import tiles
-from gepa_loop.show.report.verdict import end_of_axis, evidence, forest, retention, unscored, verdict
+from gepa_loop.show.report.verdict import end_of_axis, evidence, forest, parted, retention, unscored, verdict
 
 
 def card(mean: float, low: float, high: float, tokens: float = 9.5) -> dict[str, Any]:
@@ -103,6 +104,18 @@ def test_without_a_share_it_says_what_is_known(told: Told) -> None:
 
 
 LEVEL = gap(0.0, 0.0, 0.0, 1.0)
+
+
+def test_an_interval_and_a_p_that_differ_are_explained(told: Told) -> None:
+    assert parted(told) == parted(greedy(told, prompted_minus_base=LEVEL)) == ""
+    # 7 items better and 1 worse of 36: of the 256 ways to flip eight signs 18 are as far from 0.
+    items = [*range(36)]
+    better, worse = {f"{n}": float(n < 7) for n in items}, {f"{n}": float(n == 7) for n in items}
+    found: Any = difference(better, worse, 0).as_dict()
+    assert found["p"] == 18 / 256 and found["ci"][0] > 0
+    assert "a p above .05, or" in parted(greedy(told, prompted_minus_base=found))
+    assert "a p above .05, or" in parted(greedy(told, student_minus_prompted=gap(-0.2, -0.4, 0.01, 0.04)))
+    assert parted(greedy(told, student_minus_base=gap(0.1, -0.1, 0.2, 0.3))) == ""
 
 
 def test_what_cannot_be_known_is_no_null_result(told: Told) -> None:
