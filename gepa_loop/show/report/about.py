@@ -16,7 +16,6 @@ from gepa_loop.show.report.read import Told
 from gepa_loop.stages.records import QuestionsRecord
 from gepa_loop.task.judge import RECORD, Record, dollars
 
-CONFIG = "gepa-loop.toml"
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,11 @@ def config_text(told: Told) -> tuple[str, bool]:
     return redacted(short_document(settled.model_dump(mode="json"), {}, "")), True
 
 
+def config_file(told: Told) -> str:
+    """What the configuration is to be saved as: not the name of a user's own, which would be overwritten."""
+    return f"run-{told.name}.toml"
+
+
 def commands(told: Told) -> list[Command]:
     """What can be typed next; for this run by its name below runs/."""
     name = shlex.quote(told.name)
@@ -113,14 +117,15 @@ def commands(told: Told) -> list[Command]:
 def _again(told: Told, prompt: str) -> Iterator[Command]:
     """What makes the run again, and a loop's next round; `prompt` is the file of a distillation's."""
     rounds = len(told.rounds) + 1
-    further = told.command == "loop" and told.rounds[-1]["ended"] is None
+    file, dealt = config_file(told), told.start.get("rounds_of_items", 0)
+    further = told.command == "loop" and told.rounds[-1]["ended"] is None and (dealt is None or rounds <= dealt)
     if told.start.get("task") == "object":
         source = f", prompt={prompt!r}" if told.command == "distill" else ""
-        call = f"gepa_loop.{told.command}({CONFIG!r}{source}, task=task"
+        call = f"gepa_loop.{told.command}({file!r}{source}, task=task"
         yield Command(
             f"{call}, run_name='again')",
             f"Make it again: its task is an object of a Python program, which alone can make it. Call it with the same `task`, and with the "
-            f"configuration below saved as {CONFIG}.",
+            f"configuration below saved as {file}.",
         )
         if further:
             yield Command(
@@ -128,9 +133,9 @@ def _again(told: Told, prompt: str) -> Iterator[Command]:
             )
         return
     source = f" --prompt {shlex.quote(prompt)}" if told.command == "distill" else ""
-    start = f"gepa-loop {told.command}{source} --config {CONFIG}"
+    start = f"gepa-loop {told.command}{source} --config {shlex.quote(file)}"
     yield Command(
-        f"{start} --run-name again", f"Make it again, with the configuration below saved as {CONFIG}."
+        f"{start} --run-name again", f"Make it again, with the configuration below saved as {file}."
     )
     if further:
         line = f"{start} --run-name {shlex.quote(told.name)} --rounds {rounds}"
