@@ -96,7 +96,7 @@ def read_finished(run: str) -> Finished:
         if adapter is None:
             raise RunDirectoryError(
                 f"run {path.name} has no student: no round has a winner",
-                "Its report.html says why. `gepa-loop distill` trains a student of any prompt.",
+                f"Its report.html says why. `gepa-loop distill --prompt {prompt}` trains a student of its best prompt.",
             )
     else:
         id_ = str(identity["prompts"])

@@ -77,7 +77,9 @@ def _outcome(command: str, result: Any) -> str:
         who = {f"{one['id']} on {result['split']}": one for one in result["subjects"]}
     else:
         return ""
-    return ", ".join(f"{name} {decimal(one['mean'])}" for name, one in who.items() if one is not None)
+    scored = [f"{name} {decimal(one['mean'])}" for name, one in who.items() if one is not None]
+    lost = command == "loop" and result["adapter"] is None
+    return ", ".join((["no winner"] if lost else []) + scored)
 
 
 def runs_table(lines: Sequence[RunLine]) -> Table:

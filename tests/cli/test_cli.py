@@ -146,6 +146,11 @@ def test_a_finished_run_is_read_and_not_run_again(here: Here, finished: Path) ->
     done = here(finished, *LOOP, "--rounds", "2")
     assert done.returncode == 0 and "base + prompt" in done.stdout
     assert path.stat().st_mtime_ns == before
+    # Without a winner there is a way on all the same.
+    prompt = json.loads(path.read_text())["prompt"]
+    assert f"prompt {Path(prompt).stem}" in done.stdout and f"next: gepa-loop distill --prompt runs/r/{prompt}" in done.stdout
+    (student,) = (line.split()[1] for line in done.stdout.splitlines() if line.startswith("student: runs/"))
+    assert (finished / student / "adapter_config.json").is_file()
 
 
 def test_a_changed_config_is_refused_with_its_name(here: Here, finished: Path) -> None:

@@ -47,7 +47,7 @@ def test_what_a_line_says(made: Made) -> None:
     assert (done.name, done.command, done.state) == ("d", "distill", "done")
     assert done.outcome == "bare .000, prompted .500, student .250" and done.megabytes > 0
     lost = run_line(made("l", "loop", {"test": {**SCORES, "student": None}, "adapter": None}))
-    assert lost.outcome == "bare .000, prompted .500"
+    assert lost.outcome == "no winner, bare .000, prompted .500"
     scored = run_line(
         made("e", "evaluate", {"split": "select", "subjects": [{"id": "none+base", "mean": 1.0}]})
     )

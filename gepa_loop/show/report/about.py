@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from gepa_loop.config.document import short_document
 from gepa_loop.outside.redact import redacted
 from gepa_loop.run.files import read_json, read_record
+from gepa_loop.scores.outcome import best_student
 from gepa_loop.search.records import SearchRecord
 from gepa_loop.show.report.charts import Course
 from gepa_loop.show.report.read import Told
@@ -97,8 +98,12 @@ def config_file(told: Told) -> str:
 def commands(told: Told) -> list[Command]:
     """What can be typed next; for this run by its name below runs/."""
     name = shlex.quote(told.name)
-    found = list(_again(told, f"runs/{told.name}/{told.prompt.relative_to(told.path)}"))
+    prompt = f"runs/{told.name}/{told.prompt.relative_to(told.path)}"
+    found = list(_again(told, prompt))
     if told.adapter is None:
+        if best_student(told.rounds) is not None and told.start.get("task") != "object":
+            line = f"gepa-loop distill --prompt {shlex.quote(prompt)} --config {shlex.quote(config_file(told))}"
+            found.append(Command(line, "A student of the prompt that scores best itself, compared on test."))
         found.append(Command(f"gepa-loop prompts list {name}", "The prompts that the search handed on."))
         return found
     return [

@@ -142,6 +142,16 @@ def test_a_round_further_is_offered_where_the_task_has_items_for_it(made: Path) 
     assert not any("--rounds" in one.line for one in commands(replace(told, start=old)))
 
 
+def test_a_loop_without_a_winner_leads_on_to_a_distillation(made: Path) -> None:
+    told = replace(read_told(made / "l"), adapter=None)
+    lines = [one.line for one in commands(told)]
+    prompt = f"runs/l/{told.prompt.relative_to(told.path)}"
+    assert f"gepa-loop distill --prompt {prompt} --config run-l.toml" in lines
+    untested = [{**one, "candidates": [{**c, "student": None} for c in one["candidates"]]} for one in told.rounds]
+    lines = [one.line for one in commands(replace(told, result={**told.result, "rounds": untested}))]
+    assert lines[-1] == "gepa-loop prompts list l" and not any("distill" in line for line in lines)
+
+
 def test_the_configuration_has_a_name_that_is_no_file_of_the_users(made: Path) -> None:
     for name in ("d", "l"):
         page = (made / name / "report.html").read_text()
