@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import typer
 from rich.text import Text
 
 from gepa_loop.command import EVALUATE, NOTHING, Command, Flags, Inputs
 from gepa_loop.errors import ConfigError, TaskError
-from gepa_loop.outside.redact import printable
+from gepa_loop.outside.redact import printable, redacted
 from gepa_loop.show.caller import PERSON, Caller
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from gepa_loop.start.plan import Plan
     from gepa_loop.task.own import Task
     from gepa_loop.task.prompts import Candidate
+
+
+Keeps = Literal["nothing", "part", "all"]
+"""What of a run is there and stays: nothing, as it is made afresh, what an earlier process came to, if there was one, or all of it."""
 
 
 class Session(NamedTuple):
@@ -102,7 +106,8 @@ def open_session(
         from gepa_loop.stages.search import check_search
 
         check_search(lab, seed_prompt(settings.optimize))
-    with _opened(lab, replace(inputs, prompts=prompts), extra, path, flags.fresh, caller) as opened:
+    keeps: Keeps = "nothing" if flags.fresh else "all" if finished else "part"
+    with _opened(lab, replace(inputs, prompts=prompts), extra, path, keeps, caller) as opened:
         if finished:
             yield opened  # what reads it again is no part of what it took
             return
@@ -168,7 +173,7 @@ def _opened(
     given: Inputs,
     extra: Mapping[str, str],
     path: Path,
-    fresh: bool,
+    keeps: Keeps,
     caller: Caller,
 ) -> Iterator[Session]:
     """The run directory with its lock and the prompts it was given, the judge's spread, the view; at the end what a judge took."""
@@ -181,14 +186,18 @@ def _opened(
     from gepa_loop.task.judge import RECORD, Record, dollars
     from gepa_loop.tracking.follow import followed
 
-    if fresh or not (path / JUDGED).exists():
+    if keeps == "nothing" or not (path / JUDGED).exists():
         check_judge(lab)
-    with caller.guard(), open_run(path, lab.identity(**extra), fresh=fresh) as run:
+    with caller.guard(), open_run(path, lab.identity(**extra), fresh=keeps == "nothing") as run:
         write_json(run.path / "config.json", lab.config.model_dump(mode="json"))
         caller.facts.print(f"run {shown(path)}", highlight=False)
         for prompt in (given.prompts or {}).values():
             write_text(run.path / "prompts" / f"{prompt.id}.txt", f"{prompt.text}\n")
-        run.event("start", command=extra["command"], task=given.task_from, **lab.data_facts())
+        if keeps != "all":  # to be shown again is nothing that happens in a run
+            typed = redacted(caller.typed())
+            run.event(
+                "start", command=extra["command"], task=given.task_from, typed=typed, **lab.data_facts()
+            )
         lab = lab.in_run(run.path)
         if (spread := measure_spread(lab, run)) is not None:
             caller.facts.print(str(spread), highlight=False)

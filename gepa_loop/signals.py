@@ -28,6 +28,11 @@ def end_at_once() -> None:
 SAVED = "what was finished is saved. Continue with:"
 
 
+def typed_command() -> str:
+    """The command line of this process, as it continues what was begun."""
+    return shlex.join(["gepa-loop", *(word for word in sys.argv[1:] if word != "--fresh")])
+
+
 @contextmanager
 def interruptible(left: str = SAVED, hint: str | None = None) -> Iterator[None]:
     """Turn a signal into `Interrupted` once what is open was closed; a second one ends the process at once.
@@ -56,7 +61,7 @@ def interruptible(left: str = SAVED, hint: str | None = None) -> Iterator[None]:
         _show_cursor()  # also where the signal came while a live view was being started
         number = came[0] if came else signal.SIGINT
         how = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
-        command = shlex.join(["gepa-loop", *(word for word in sys.argv[1:] if word != "--fresh")])
+        command = typed_command()
         told = f"\n{how}; {left}" if left else ""
         raise Interrupted(told, f"  {command}" if hint is None else hint, 128 + number) from None
     finally:

@@ -19,6 +19,7 @@ from gepa_loop.run.files import read_json
 from gepa_loop.run.find import written
 from gepa_loop.run.identity import read_manifest
 from gepa_loop.scores.numbers import decimal
+from gepa_loop.stages.reached import reached
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class RunLine:
     """`running` while a process is at it, else `done`, `unfinished`, `another version` whose records have other keys, or `damaged` where a
     file is not as it was written."""
     outcome: str
+    """What it found; where it is not done, how far it is."""
     megabytes: float
     hours: float
     """Since something was written last."""
@@ -46,6 +48,8 @@ def run_line(folder: Path) -> RunLine:
         done = folder / ("optimize/result.json" if command == "optimize" else "result.json")
         if done.exists():
             state, outcome = "done", _outcome(command, read_json(done))
+        else:
+            outcome = reached(folder)
     except RunDirectoryError:
         state = "damaged"
     except KeyError:
@@ -67,19 +71,15 @@ def _bytes(folder: Path) -> int:
 
 def _outcome(command: str, result: Any) -> str:
     """What a finished run found, on `test` where it looked there."""
-    if command == "loop":
-        scores = result["test"]
-        who = {"bare": scores["base"], "prompted": scores["prompted"], "student": scores["student"]}
-    elif command == "distill":
-        scores = result[result["decides"]]
-        who = {"bare": scores["base"], "prompted": scores["prompted"], "student": scores["student"]}
+    said, scores = [], []
+    if command in ("loop", "distill"):
+        cards = result["test"] if command == "loop" else result[result["decides"]]
+        scores = [("bare", cards["base"]), ("prompted", cards["prompted"]), ("student", cards["student"])]
+        said = ["no winner"] if command == "loop" and result["adapter"] is None else []
     elif command == "evaluate":
-        who = {f"{one['id']} on {result['split']}": one for one in result["subjects"]}
-    else:
-        return ""
-    scored = [f"{name} {decimal(one['mean'])}" for name, one in who.items() if one is not None]
-    lost = command == "loop" and result["adapter"] is None
-    return ", ".join((["no winner"] if lost else []) + scored)
+        # An earlier version's have no name.
+        scores = [(f"{one.get('name', one['id'])} on {result['split']}", one) for one in result["subjects"]]
+    return ", ".join([*said, *(f"{name} {decimal(one['mean'])}" for name, one in scores if one is not None)])
 
 
 def runs_table(lines: Sequence[RunLine]) -> Table:
@@ -91,7 +91,7 @@ def runs_table(lines: Sequence[RunLine]) -> Table:
         ("state", False),
         ("size", True),
         ("written", True),
-        ("scores", False),
+        ("found, or reached", False),
     ):
         # A name stays whole, to be copied.
         table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name == "run")
@@ -101,14 +101,20 @@ def runs_table(lines: Sequence[RunLine]) -> Table:
             Text(one.name, "bold"),
             one.command,
             Text(one.state, style),
-            f"{one.megabytes:,.0f} MB",
+            _size(one.megabytes),
             _ago(one.hours),
             one.outcome,
         )
     return table
 
 
+def _size(megabytes: float) -> str:
+    return f"{megabytes:,.0f} MB" if megabytes >= 1 else f"{max(1, 1000 * megabytes):.0f} kB"
+
+
 def _ago(hours: float) -> str:
+    if hours * 60 < 1:
+        return "just now"
     if hours < 1:
         return f"{hours * 60:.0f} min ago"
     return f"{hours:.0f} h ago" if hours < 48 else f"{hours / 24:.0f} days ago"

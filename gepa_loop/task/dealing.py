@@ -179,7 +179,8 @@ def deal_rounds(config: TaskConfig, seed: int, rounds: int, items: Sequence[Item
     enough = max(rounds, 1 + len(items) // sum(sizes.values()))
     dealt = deal_records(config, seed, enough, items, rounds)
     most = next(
-        (n for n in range(enough) if any(len(dealt[split][n]) < size for split, size in sizes.items())), enough
+        (n for n in range(enough) if any(len(dealt[split][n]) < size for split, size in sizes.items())),
+        enough,
     )
     return {split: parts[:rounds] for split, parts in dealt.items()}, most
 

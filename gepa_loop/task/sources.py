@@ -21,7 +21,18 @@ from gepa_loop.config.whole import Config
 from gepa_loop.errors import TaskError
 from gepa_loop.run.seeds import derive_seed
 from gepa_loop.task import examples
-from gepa_loop.task.dealing import FRESH, SPLITS, Making, Splits, deal_records, deal_rounds, fill, once, silent, told_of
+from gepa_loop.task.dealing import (
+    FRESH,
+    SPLITS,
+    Making,
+    Splits,
+    deal_records,
+    deal_rounds,
+    fill,
+    once,
+    silent,
+    told_of,
+)
 from gepa_loop.task.entries import Kept, kept
 from gepa_loop.task.environments import open_environment
 from gepa_loop.task.fields import mapped

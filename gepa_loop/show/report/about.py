@@ -18,7 +18,6 @@ from gepa_loop.stages.records import QuestionsRecord
 from gepa_loop.task.judge import RECORD, Record, dollars
 
 
-
 @dataclass(frozen=True)
 class Command:
     """A command and what it is for."""
@@ -102,7 +101,9 @@ def commands(told: Told) -> list[Command]:
     found = list(_again(told, prompt))
     if told.adapter is None:
         if best_student(told.rounds) is not None and told.start.get("task") != "object":
-            line = f"gepa-loop distill --prompt {shlex.quote(prompt)} --config {shlex.quote(config_file(told))}"
+            line = (
+                f"gepa-loop distill --prompt {shlex.quote(prompt)} --config {shlex.quote(config_file(told))}"
+            )
             found.append(Command(line, "A student of the prompt that scores best itself, compared on test."))
         found.append(Command(f"gepa-loop prompts list {name}", "The prompts that the search handed on."))
         return found
@@ -123,7 +124,9 @@ def _again(told: Told, prompt: str) -> Iterator[Command]:
     """What makes the run again, and a loop's next round; `prompt` is the file of a distillation's."""
     rounds = len(told.rounds) + 1
     file, dealt = config_file(told), told.start.get("rounds_of_items", 0)
-    further = told.command == "loop" and told.rounds[-1]["ended"] is None and (dealt is None or rounds <= dealt)
+    further = (
+        told.command == "loop" and told.rounds[-1]["ended"] is None and (dealt is None or rounds <= dealt)
+    )
     if told.start.get("task") == "object":
         source = f", prompt={prompt!r}" if told.command == "distill" else ""
         call = f"gepa_loop.{told.command}({file!r}{source}, task=task"

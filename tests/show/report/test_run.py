@@ -147,7 +147,9 @@ def test_a_loop_without_a_winner_leads_on_to_a_distillation(made: Path) -> None:
     lines = [one.line for one in commands(told)]
     prompt = f"runs/l/{told.prompt.relative_to(told.path)}"
     assert f"gepa-loop distill --prompt {prompt} --config run-l.toml" in lines
-    untested = [{**one, "candidates": [{**c, "student": None} for c in one["candidates"]]} for one in told.rounds]
+    untested = [
+        {**one, "candidates": [{**c, "student": None} for c in one["candidates"]]} for one in told.rounds
+    ]
     lines = [one.line for one in commands(replace(told, result={**told.result, "rounds": untested}))]
     assert lines[-1] == "gepa-loop prompts list l" and not any("distill" in line for line in lines)
 
