@@ -16,6 +16,7 @@ from gepa_loop.command import EVALUATE, NOTHING, Command, Flags, Inputs
 from gepa_loop.errors import ConfigError, TaskError
 from gepa_loop.outside.redact import printable, redacted
 from gepa_loop.show.caller import PERSON, Caller
+from gepa_loop.show.loading import say_loading
 
 if TYPE_CHECKING:
     from gepa_loop.config.tables import LoopConfig
@@ -55,6 +56,10 @@ def open_session(
         typer.Exit: It is a dry run, and everything is checked and printed.
     """
     from gepa_loop.config.load import load_config
+
+    began = time.monotonic()
+    settings = load_config(flags.config, flags.sets)
+    say_loading(settings.model.name, caller.facts)
     from gepa_loop.lab import seed_prompt, seed_source, without_limits
     from gepa_loop.model.origin import check_origin
     from gepa_loop.run.identity import fingerprint
@@ -64,8 +69,6 @@ def open_session(
     from gepa_loop.task.sources import settle
     from gepa_loop.tracking.choose import check_tracker
 
-    began = time.monotonic()
-    settings = load_config(flags.config, flags.sets)
     _print_code(settings, inputs.task, caller)
     settings = settle(settings, inputs.task)
     if command.searches:
@@ -142,14 +145,13 @@ def _check_questions(
 
 def _print_plan(lab: Lab, command: Command, prompt: Candidate, measure: bool, caller: Caller) -> Plan:
     from gepa_loop.show.costs import plan_lines, plan_table
+    from gepa_loop.show.live import View
     from gepa_loop.start.plan import plan
 
     if lab.task.judge is not None:
         lab.task.judge.remote.provider()  # a missing key is found for nothing
-    if command.searches or (command.trains and not command.cells):
-        steps = " and training steps" if measure else ""
-        caller.facts.print(f"measuring a sample of rollouts{steps}", highlight=False)
-    made = plan(lab, command, prompt, measure)
+    with View(caller.facts) as view:
+        made = plan(lab, command, prompt, measure, view)
     if made.stages:
         caller.results.print(plan_table(made, lab.config.cost.gpu_usd_hour), soft_wrap=False)
     for line in plan_lines(made):

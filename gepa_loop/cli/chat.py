@@ -14,6 +14,7 @@ from gepa_loop.cli.answer import give, reader, run_head
 from gepa_loop.cli.options import JsonOption, RunArgument
 from gepa_loop.errors import GepaLoopError
 from gepa_loop.outside.redact import printable
+from gepa_loop.show.loading import say_loading
 from gepa_loop.show.names import named
 from gepa_loop.show.terminal import Terminal, err
 
@@ -52,6 +53,7 @@ def chat(
     json_file: JsonOption = None,
 ) -> None:
     """Talk to the student of a run, which needs no prompt."""
+    say_loading(f"run {run}", err)
     from gepa_loop.serving.finished import read_finished
     from gepa_loop.serving.talk import open_talker
     from gepa_loop.signals import interruptible
