@@ -65,6 +65,7 @@ def open_session(
     from gepa_loop.run.identity import fingerprint
     from gepa_loop.stages.timing import Timed
     from gepa_loop.start.known import code_marks, writers
+    from gepa_loop.start.power import select_warning
     from gepa_loop.start.reach import check_reach
     from gepa_loop.task.sources import settle
     from gepa_loop.tracking.choose import check_tracker
@@ -92,6 +93,8 @@ def open_session(
     check_reach(settings, command.searches and not finished)
     lab = _checked_lab(command, settings, prompts, inputs, None if flags.fresh else _begun(path), caller)
     notes = [check_origin(one.origin, lab.base.origin, source) for source, one in inputs.adapters.items()]
+    if command.rounds and not (finished or flags.dry_run):  # a plan says it among its lines
+        notes.append(select_warning(settings))
     facts, warnings = _print_facts(lab, prompts, notes, caller)
     if command.writes_questions:
         _check_questions(lab, prompts, path, flags, caller)

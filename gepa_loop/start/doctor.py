@@ -16,6 +16,7 @@ from gepa_loop.start.asking import Asking
 from gepa_loop.start.findings import Finding as Finding
 from gepa_loop.start.findings import fault
 from gepa_loop.start.machine import Machine, find_machine
+from gepa_loop.start.power import HINT, loop_power
 from gepa_loop.start.reach import NETWORK_SECONDS, asks_of, find_task
 from gepa_loop.start.room import least_memory, most_disk
 from gepa_loop.start.services import judge, questions, reflection, tracker
@@ -125,7 +126,8 @@ class _Doctor:
         if self.config.task.splits.shares:
             return  # they are numbers when the data are read
         check_budget(self.config.optimize, self.config.task.splits)
-        yield from ()
+        power = loop_power(self.config)
+        yield Finding("splits", "note" if power.is_small else "ok", f"of a loop: {power}", HINT)
 
     def _prompt(self) -> Iterator[Finding]:
         from gepa_loop.lab import seed_prompt, seed_source

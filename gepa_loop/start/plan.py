@@ -33,6 +33,7 @@ from gepa_loop.stages.questions import open_writer
 from gepa_loop.stages.race import rung_steps
 from gepa_loop.stages.search import open_proposer
 from gepa_loop.start.machine import find_machine
+from gepa_loop.start.power import loop_power
 from gepa_loop.start.room import least_memory
 from gepa_loop.task.judge import Judge, dollars, messages_for
 from gepa_loop.task.prompts import Candidate
@@ -128,6 +129,8 @@ def plan(lab: Lab, command: Command, prompt: Candidate, measure: bool, observer:
     if trains:
         lines.append(_training_line(config, command))
         pace = _pace(lab, command, prompt, observer) if measure else known_pace(lab)
+    if command.rounds:
+        lines.append(f"select: {loop_power(config)}")
     stages = tuple(_stage(config, command, name, rollouts, each, pace) for name, rollouts in counts.items())
     if found is not None:
         stages = tuple(_paid(config, one, found) for one in stages)
