@@ -47,7 +47,7 @@ def runs_list(json_file: JsonOption = None) -> None:
     typed = continuation(last) if lines[0].state == "unfinished" else None
     ready = next((path for path in folders if has_student(path)), None)
     if typed:
-        to.print(f"next: {typed}  (continues {last.name})", highlight=False)
+        to.print(f"to continue {last.name}, next: {typed}", highlight=False)
     elif ready is not None:
         say_next("chat", ready.name, "--compare", to=to)
 

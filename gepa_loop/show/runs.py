@@ -91,7 +91,7 @@ def runs_table(lines: Sequence[RunLine]) -> Table:
         ("state", False),
         ("size", True),
         ("written", True),
-        ("found, or reached", False),
+        ("outcome", False),
     ):
         # A name stays whole, to be copied.
         table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name == "run")

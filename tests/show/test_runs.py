@@ -134,7 +134,7 @@ def test_a_run_that_is_not_finished_says_how_far_it_is_and_what_continues_it(
     assert run(["runs"]) == 0
     shown = capsys.readouterr().out
     assert "unfinished" in shown and "round 0, baseline" in shown
-    assert "next: gepa-loop loop --run-name half  (continues half)" in shown
+    assert "to continue half, next: gepa-loop loop --run-name half\n" in shown
     with FileLock(folder / ".lock"):
         assert run(["runs"]) == 0
     assert "next: gepa-loop chat old" in capsys.readouterr().out, (
