@@ -62,7 +62,6 @@ def timed_steps(lab: Lab, prompt: Candidate, students: int, observer: Observer) 
             Pupil(prompt, folder, lambda row: observer.progress(row["step"], steps)) for folder in folders
         ]
         train(trial, pupils, stack=None, before=dict.fromkeys((item.id for item in held_out), 0.0))
-        observer.progress(steps, steps)
         rows = read_jsonl(folders[0] / METRICS, MetricsRow)
     pace = pace_of(rows, f"{STEPS} steps of `plan --measure`", warm_up)
     assert pace is not None, "a training of some steps has rows"
