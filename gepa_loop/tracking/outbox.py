@@ -40,6 +40,7 @@ class Outbox:
         for series in named | set(self._record["sent"]):
             if (held := self.tracker.held(series)) is not None:
                 self._record["sent"][series] = held
+        write_json(self._file, self._record)
 
     def send(self) -> None:
         """Send the points that are owed; first those of a call that did not come to its end, with the numbers that they had."""
