@@ -199,6 +199,7 @@ class Lab:
         return {
             "items": {name: len(self.task.splits[name]) for name in SPLITS},
             "distinct_questions": self.task.distinct,
+            "rounds_of_items": self.task.rounds,
             "commonest_answer": answer,
             "commonest_share": share,
             "warnings": list(self.task.warnings()),

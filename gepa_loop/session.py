@@ -7,15 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import typer
 from rich.text import Text
 
 from gepa_loop.command import EVALUATE, NOTHING, Command, Flags, Inputs
 from gepa_loop.errors import ConfigError, TaskError
-from gepa_loop.outside.redact import printable
+from gepa_loop.outside.redact import printable, redacted
 from gepa_loop.show.caller import PERSON, Caller
+from gepa_loop.show.loading import say_loading
 
 if TYPE_CHECKING:
     from gepa_loop.config.tables import LoopConfig
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from gepa_loop.start.plan import Plan
     from gepa_loop.task.own import Task
     from gepa_loop.task.prompts import Candidate
+
+
+Keeps = Literal["nothing", "part", "all"]
+"""What of a run is there and stays: nothing, as it is made afresh, what an earlier process came to, if there was one, or all of it."""
 
 
 class Session(NamedTuple):
@@ -51,17 +56,20 @@ def open_session(
         typer.Exit: It is a dry run, and everything is checked and printed.
     """
     from gepa_loop.config.load import load_config
+
+    began = time.monotonic()
+    settings = load_config(flags.config, flags.sets)
+    say_loading(settings.model.name, caller.facts)
     from gepa_loop.lab import seed_prompt, seed_source, without_limits
     from gepa_loop.model.origin import check_origin
     from gepa_loop.run.identity import fingerprint
     from gepa_loop.stages.timing import Timed
     from gepa_loop.start.known import code_marks, writers
+    from gepa_loop.start.power import select_warning
     from gepa_loop.start.reach import check_reach
     from gepa_loop.task.sources import settle
     from gepa_loop.tracking.choose import check_tracker
 
-    began = time.monotonic()
-    settings = load_config(flags.config, flags.sets)
     _print_code(settings, inputs.task, caller)
     settings = settle(settings, inputs.task)
     if command.searches:
@@ -85,6 +93,8 @@ def open_session(
     check_reach(settings, command.searches and not finished)
     lab = _checked_lab(command, settings, prompts, inputs, None if flags.fresh else _begun(path), caller)
     notes = [check_origin(one.origin, lab.base.origin, source) for source, one in inputs.adapters.items()]
+    if command.rounds and not (finished or flags.dry_run):  # a plan says it among its lines
+        notes.append(select_warning(settings))
     facts, warnings = _print_facts(lab, prompts, notes, caller)
     if command.writes_questions:
         _check_questions(lab, prompts, path, flags, caller)
@@ -103,7 +113,8 @@ def open_session(
         from gepa_loop.stages.search import check_search
 
         check_search(lab, seed_prompt(settings.optimize))
-    with _opened(lab, replace(inputs, prompts=prompts), extra, path, flags.fresh, caller) as opened:
+    keeps: Keeps = "nothing" if flags.fresh else "all" if finished else "part"
+    with _opened(lab, replace(inputs, prompts=prompts), extra, path, keeps, caller) as opened:
         if finished:
             yield opened  # what reads it again is no part of what it took
             return
@@ -138,14 +149,13 @@ def _check_questions(
 
 def _print_plan(lab: Lab, command: Command, prompt: Candidate, measure: bool, caller: Caller) -> Plan:
     from gepa_loop.show.costs import plan_lines, plan_table
+    from gepa_loop.show.live import View
     from gepa_loop.start.plan import plan
 
     if lab.task.judge is not None:
         lab.task.judge.remote.provider()  # a missing key is found for nothing
-    if command.searches or (command.trains and not command.cells):
-        steps = " and training steps" if measure else ""
-        caller.facts.print(f"measuring a sample of rollouts{steps}", highlight=False)
-    made = plan(lab, command, prompt, measure)
+    with View(caller.facts) as view:
+        made = plan(lab, command, prompt, measure, view)
     if made.stages:
         caller.results.print(plan_table(made, lab.config.cost.gpu_usd_hour), soft_wrap=False)
     for line in plan_lines(made):
@@ -169,7 +179,7 @@ def _opened(
     given: Inputs,
     extra: Mapping[str, str],
     path: Path,
-    fresh: bool,
+    keeps: Keeps,
     caller: Caller,
 ) -> Iterator[Session]:
     """The run directory with its lock and the prompts it was given, the judge's spread, the view; at the end what a judge took."""
@@ -182,14 +192,18 @@ def _opened(
     from gepa_loop.task.judge import RECORD, Record, dollars
     from gepa_loop.tracking.follow import followed
 
-    if fresh or not (path / JUDGED).exists():
+    if keeps == "nothing" or not (path / JUDGED).exists():
         check_judge(lab)
-    with caller.guard(), open_run(path, lab.identity(**extra), fresh=fresh) as run:
+    with caller.guard(), open_run(path, lab.identity(**extra), fresh=keeps == "nothing") as run:
         write_json(run.path / "config.json", lab.config.model_dump(mode="json"))
         caller.facts.print(f"run {shown(path)}", highlight=False)
         for prompt in (given.prompts or {}).values():
             write_text(run.path / "prompts" / f"{prompt.id}.txt", f"{prompt.text}\n")
-        run.event("start", command=extra["command"], task=given.task_from, **lab.data_facts())
+        if keeps != "all":  # to be shown again is nothing that happens in a run
+            typed = redacted(caller.typed())
+            run.event(
+                "start", command=extra["command"], task=given.task_from, typed=typed, **lab.data_facts()
+            )
         lab = lab.in_run(run.path)
         if (spread := measure_spread(lab, run)) is not None:
             caller.facts.print(str(spread), highlight=False)

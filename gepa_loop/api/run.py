@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gepa_loop.api.guard import check_drawing, errors_of
 from gepa_loop.api.words import python_words
-from gepa_loop.errors import ConfigError, EnvironmentFault, RunDirectoryError
+from gepa_loop.errors import ConfigError, EnvironmentFault
 from gepa_loop.run.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -188,10 +188,11 @@ def load(run: str | Path) -> Run:
         RunDirectoryError: It is not finished.
     """
     from gepa_loop.run.find import run_folder
+    from gepa_loop.stages.reached import unfinished
 
     path = run_folder(str(run), lambda folder: _result(folder).exists(), "Finished runs").resolve()
     if not _result(path).exists():
-        raise RunDirectoryError(f"run {path.name} is not finished", "Run its command again to continue it.")
+        raise unfinished(path)
     return Run(path)
 
 

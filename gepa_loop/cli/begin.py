@@ -15,6 +15,7 @@ from gepa_loop.cli.answer import finding, give, head, reader
 from gepa_loop.cli.options import ConfigOption, JsonOption, SetOption, say_next, warn
 from gepa_loop.outside.redact import printable
 from gepa_loop.session import shown
+from gepa_loop.show.loading import say_loading
 
 if TYPE_CHECKING:
     from gepa_loop.cli.records.begun import CheckedAnswer, DoctorAnswer, TaskAnswer, TriedAnswer, WorthAnswer
@@ -26,16 +27,15 @@ def doctor(config: ConfigOption = None, sets: SetOption = None, json_file: JsonO
     """List all that is wrong with a config on this machine, before an item or a weight is made."""
     from gepa_loop.config.layers import DEFAULT_PRESET, LOCAL_FILE, find_source
 
-    with _collecting_later():
-        from gepa_loop.show.start import finding_row
-        from gepa_loop.start.doctor import examine
-
     to, source = reader(json_file), find_source(config, DEFAULT_PRESET)
     alone = config is None and source == DEFAULT_PRESET
     why = f": the preset, as there is no {LOCAL_FILE} in this folder" if alone else ""
     to.print(f"config {source}{why}", highlight=False)
     found = []
     with _collecting_later():
+        from gepa_loop.show.start import finding_row
+        from gepa_loop.start.doctor import examine
+
         for one in examine(config, sets or (), Path.cwd()):
             to.print(finding_row(one), soft_wrap=False)
             found.append(one)
@@ -80,6 +80,9 @@ def check(
 ) -> None:
     """Try a few items without and with the prompt: the replies, what is read from them, what to change."""
     from gepa_loop.config.load import load_config
+
+    to, loaded = reader(json_file), load_config(config, sets or ())
+    say_loading(loaded.model.name, to)
     from gepa_loop.lab import open_lab, seed_prompt, seed_source
     from gepa_loop.show.making import making
     from gepa_loop.show.start import tried_lines
@@ -87,10 +90,9 @@ def check(
     from gepa_loop.task.prompts import read_prompt
     from gepa_loop.task.sources import settle
 
-    settings = settle(load_config(config, sets or ()))
+    settings = settle(loaded)
     candidate = seed_prompt(settings.optimize) if prompt is None else read_prompt(prompt)
     source = seed_source(settings.optimize) if prompt is None else str(prompt)
-    to = reader(json_file)
     with making(to, settings.task.name) as told:
         lab = open_lab(settings, making=told)
     lab.check_prompt(candidate, source)

@@ -14,6 +14,7 @@ from gepa_loop.cli.answer import give, reader, run_head
 from gepa_loop.cli.options import JsonOption, StudentArgument
 from gepa_loop.errors import GepaLoopError
 from gepa_loop.outside.redact import printable
+from gepa_loop.show.loading import say_loading
 from gepa_loop.show.names import named
 from gepa_loop.show.terminal import Terminal, err
 
@@ -52,6 +53,7 @@ def chat(
     json_file: JsonOption = None,
 ) -> None:
     """Talk to the student of a run, which needs no prompt."""
+    say_loading(f"run {run}", err)
     from gepa_loop.serving.finished import read_finished
     from gepa_loop.serving.talk import open_talker
     from gepa_loop.signals import interruptible
@@ -114,7 +116,7 @@ class _Talk:
 def _conversation(talk: _Talk) -> Iterator[ChatReplyAnswer]:
     """Until the person ends it."""
     chats: dict[Who, list[tuple[str, str]]] = {who: [] for who in talk.whole}
-    for line in _lines():
+    for line in _lines(talk.person):
         if line == "/quit":
             break
         if line == "/new":
@@ -125,14 +127,15 @@ def _conversation(talk: _Talk) -> Iterator[ChatReplyAnswer]:
                 turns.append(("user", line))
             try:
                 yield from talk.answer(chats)
+                talk.person.print()
             except GepaLoopError as error:  # a chat that has become too long, say: the person can go on
                 err.print(f"{error} {error.hint}", highlight=False)
                 for who, turns in chats.items():
                     del turns[before[who] :]
 
 
-def _lines() -> Iterator[str]:
-    """What a person types, or what is piped."""
+def _lines(person: Terminal) -> Iterator[str]:
+    """What a person types; what is piped is shown as if it were typed, so that the replies can be read."""
     asks = sys.stdin.isatty()
     while True:
         if asks:
@@ -140,4 +143,7 @@ def _lines() -> Iterator[str]:
         line = sys.stdin.readline()
         if not line:
             return
-        yield line.strip()
+        said = line.strip()
+        if said and not asks:
+            person.print(f"> {said}", highlight=False)
+        yield said

@@ -12,6 +12,7 @@ from gepa_loop.cli import complete
 from gepa_loop.cli.answer import give, reader, run_head
 from gepa_loop.cli.options import JsonOption, StudentArgument, warn
 from gepa_loop.errors import ConfigError
+from gepa_loop.show.loading import say_loading
 from gepa_loop.show.terminal import err
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def export(
     """Write the student of a run for others: a PEFT adapter with tokenizer, card and check; each is loaded again and compared."""
     from gepa_loop.serving.card import doubt_of
     from gepa_loop.serving.export import export as write
+
+    say_loading(f"run {run}", err)
     from gepa_loop.serving.finished import questions_of, read_finished
     from gepa_loop.serving.talk import open_talker
     from gepa_loop.serving.wanted import Wanted

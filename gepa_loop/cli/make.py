@@ -201,6 +201,8 @@ def loop(
     quiet: QuietOption = False,
 ) -> None:
     """Search prompts, distill each, keep the best student, and go on from it."""
+    from gepa_loop.scores.outcome import best_student
+
     sets = with_setting(sets, "race.on", None if race is None else str(race is Switch.ON).lower())
     sets = with_setting(sets, "track.kind", track)
     flags = Flags(config, with_setting(sets, "loop.rounds", rounds), run_name, dry_run, fresh)
@@ -209,6 +211,9 @@ def loop(
     tell.tell_looped(outcome, caller.results)
     if outcome.result["adapter"] is not None:
         say_next("chat", outcome.path.name, "--compare", to=caller.facts)
+    elif best_student(outcome.result["rounds"]) is not None:
+        prompt = shown(outcome.path / outcome.result["prompt"])
+        say_next("distill", "--prompt", prompt, config=config, sets=sets, to=caller.facts)
     else:
         say_next("prompts", "list", outcome.path.name, to=caller.facts)
     answer: LoopedAnswer = {

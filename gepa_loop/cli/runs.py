@@ -30,6 +30,7 @@ def runs_list(json_file: JsonOption = None) -> None:
     from gepa_loop.run.find import all_runs
     from gepa_loop.serving.finished import has_student
     from gepa_loop.show.runs import run_line, runs_table
+    from gepa_loop.stages.reached import continuation
 
     folders, to = all_runs(), reader(json_file)
     lines = [run_line(path) for path in folders]
@@ -43,8 +44,12 @@ def runs_list(json_file: JsonOption = None) -> None:
             say_next("init", "--data", "FILE", "--prompt", "FILE", to=to)
         return
     to.print(runs_table(lines), soft_wrap=False)
+    last = folders[0]
+    typed = continuation(last) if lines[0].state == "unfinished" else None
     ready = next((path for path in folders if has_student(path)), None)
-    if ready is not None:
+    if typed:
+        to.print(f"to continue {last.name}, next: {typed}", highlight=False)
+    elif ready is not None:
         say_next("chat", ready.name, "--compare", to=to)
 
 

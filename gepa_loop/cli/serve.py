@@ -11,8 +11,9 @@ import typer
 
 from gepa_loop.cli.chat import TemperatureOption, TokensOption
 from gepa_loop.cli.options import StudentArgument
+from gepa_loop.show.loading import say_loading
 from gepa_loop.show.names import named
-from gepa_loop.show.terminal import out
+from gepa_loop.show.terminal import err, out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,7 @@ def serve(
     max_tokens: TokensOption = None,
 ) -> None:
     """Serve the student of a run by an OpenAI-compatible endpoint: vLLM's on a GPU where it is installed."""
+    say_loading(f"run {run}", err)
     from gepa_loop.serving.by_vllm import Serving, check_vllm, need_vllm
     from gepa_loop.serving.finished import read_finished
 

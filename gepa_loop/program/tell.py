@@ -66,6 +66,7 @@ def tell_evaluated(outcome: Outcome[EvaluatedRecord], labels: Sequence[str], to:
 def tell_looped(outcome: Looped, to: Terminal) -> None:
     """What the rounds found, and where it lies."""
     from gepa_loop.scores.ledger import read_looks
+    from gepa_loop.scores.outcome import best_student
     from gepa_loop.show.costs import costs_lines
     from gepa_loop.show.tables import result_table, round_lines
 
@@ -74,9 +75,12 @@ def tell_looped(outcome: Looped, to: Terminal) -> None:
     to.print(result_table(result))
     for line in (*round_lines(result), read_looks(path) or "", *costs_lines(outcome.costs)):
         to.print(str(line), highlight=False)
-    to.print(f"prompt:  {shown(path / result['prompt'])}", highlight=False)
+    alone = "" if result["adapter"] else "  (the last round's that scores best itself)"
+    to.print(f"prompt:  {shown(path / result['prompt'])}{alone}", highlight=False)
     if result["adapter"] is not None:
         to.print(f"adapter: {shown(path / result['adapter'])}", highlight=False)
+    elif (student := best_student(result["rounds"])) is not None:
+        to.print(f"student: {shown(path / student)}  (the best of those that did not win)", highlight=False)
     to.print(f"report:  {shown(outcome.report)}", highlight=False)
 
 

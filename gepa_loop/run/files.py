@@ -77,8 +77,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` in UTF-8."""
-    write_bytes(path, text.encode())
+    """`write_bytes` in UTF-8; a file that says the same already is left alone, with the time at which it was written."""
+    data = text.encode()
+    with contextlib.suppress(OSError):
+        if path.stat().st_size == len(data) and path.read_bytes() == data:
+            return
+    write_bytes(path, data)
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:

@@ -34,7 +34,8 @@ def run_folder(run: str, wanted: Callable[[Path], bool] = lambda _: True, what: 
 
     Args:
         run: A name below ./runs, the path of a run directory, or `last`.
-        wanted: Of which runs `last` is the last, and which a message lists.
+        wanted: Of which runs `last` is the last, and which a message lists; without one, it is the last of all, which may be one that is
+            not finished.
         what: What those are called.
 
     Raises:
@@ -44,9 +45,8 @@ def run_folder(run: str, wanted: Callable[[Path], bool] = lambda _: True, what: 
     for place in places:
         if found_at(place / "manifest.json"):
             return place
-    runs = [path for path in all_runs() if wanted(path)]
-    if run == LAST and runs:
-        return runs[0]
+    if run == LAST and (every := all_runs()):
+        return next(filter(wanted, every), every[0])
     there = [place for place in places if found_at(place, Path.is_dir)]
     raise ConfigError(
         f"{there[0]}: no run directory" if there else f"{run}: no such run", known_runs(wanted, what)
@@ -61,6 +61,10 @@ def named_run(name: str) -> Path:
         RunDirectoryError: Its manifest is not as it was written.
     """
     folder = Path("runs") / name
+    if name == LAST and not found_at(folder / "manifest.json") and (every := all_runs()):
+        raise ConfigError(
+            f"{LAST!r}: what is deleted is called by its own name", f"The last run is {every[0].name}."
+        )
     if name in ("", ".", "..") or Path(name).name != name or not found_at(folder / "manifest.json"):
         raise ConfigError(
             f"{name!r}: no run below {Path('runs').resolve()}", known_runs(lambda _: True, "Runs")

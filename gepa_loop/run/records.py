@@ -18,5 +18,5 @@ class EventRow(TypedDict):
     """One row for each thing that happened, the first when the run began. What else a row has depends on `event`."""
 
     event: str
-    """`start` (with the command, in `task` whether its items are of the `config` or of an `object` of a Python program, and the facts of the
-    data), `round`, `front`, `judge`, `questions` or `done`."""
+    """`start` (with the command, in `task` whether its items are of the `config` or of an `object` of a Python program, in `typed` the command line,
+    if any, and the facts of the data), `round`, `front`, `judge`, `questions` or `done`."""

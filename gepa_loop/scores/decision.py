@@ -168,7 +168,7 @@ def _pick(
     reason += f" over {family} candidate{'s' * (family > 1)}. Level: {plain(f'{alpha:.3g}')}."
     if winner is None:
         more = could_show(len(base), detectable(students[shown], base, POWER, alpha / family))
-        reason = f"No {names[0]} is significantly better than the {names[1]}. The best is {reason} {more}"
+        reason = f"No {names[0]} is significantly better than the {names[1]}. The best {names[0]} is {reason} {more}"
     else:
         if winner != ranking[0]:
             reason += f" {ranking[0]} scores higher, but not significantly: {p_of(ranking[0])}."

@@ -101,6 +101,15 @@ def no_student(rounds: Sequence[RoundRecord]) -> str:
     return "no student was significantly better than the base on select"
 
 
+def best_student(rounds: Sequence[RoundRecord]) -> str | None:
+    """Where the student with the highest mean on `select` lies in a loop's run, of the last round that tested any; None where none did."""
+    for one in reversed(rounds):
+        scores = {c["id"]: c["student"]["mean"] for c in one["candidates"] if c["student"] is not None}
+        if scores:
+            return f"round_{one['round']:02d}/distill/{max(scores, key=lambda id_: scores[id_])}/adapter"
+    return None
+
+
 def ground(rounds: Sequence[RoundRecord], number: int | None = None) -> str:
     """What the model is called that a round's prompt was evolved for: the base, or the student of the winner before it.
 

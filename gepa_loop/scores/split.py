@@ -47,6 +47,7 @@ def evaluate(
     student = None if adapter is None else adapter.fingerprint
     if path.exists():
         found = read_jsonl(path, ScoreRow, at_least=len(items) * samples)
+        progress(len(found), len(found))
         return _checked(path, found, items, samples, student)
     part = path.with_name(path.name + PART)
     sampling = Sampling(config.evaluate.temperature, config.sampling.max_tokens)

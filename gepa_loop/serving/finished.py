@@ -17,6 +17,7 @@ from gepa_loop.run.find import LAST, run_folder
 from gepa_loop.run.identity import read_manifest
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.sampling.canary import TEXTS
+from gepa_loop.stages.reached import unfinished
 from gepa_loop.task.items import load_task
 from gepa_loop.task.prompts import Candidate, read_prompt
 from gepa_loop.task.records import Messages
@@ -89,14 +90,14 @@ def read_finished(run: str) -> Finished:
             f"run {path.name} is one of `{command}`, which makes no student", "`distill` and `loop` do."
         )
     if not (path / "result.json").exists():
-        raise RunDirectoryError(f"run {path.name} is not finished", "Run its command again to continue it.")
+        raise unfinished(path)
     result: Mapping[str, Any] = read_json(path / "result.json")
     if command == "loop":
         adapter, prompt = result["adapter"], path / result["prompt"]
         if adapter is None:
             raise RunDirectoryError(
                 f"run {path.name} has no student: no round has a winner",
-                "Its report.html says why. `gepa-loop distill` trains a student of any prompt.",
+                f"Its report.html says why. `gepa-loop distill --prompt {prompt}` trains a student of its best prompt.",
             )
     else:
         id_ = str(identity["prompts"])

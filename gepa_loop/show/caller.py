@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gepa_loop.show.terminal import Terminal, err, out
-from gepa_loop.signals import interruptible
+from gepa_loop.signals import interruptible, typed_command
 
 if TYPE_CHECKING:
     from gepa_loop.start.plan import DryRun
@@ -32,6 +32,8 @@ class Caller:
     """The tables and lines at the end, and the plan of a dry run."""
     guard: Callable[[], AbstractContextManager[None]]
     """Around what writes to the run directory."""
+    typed: Callable[[], str]
+    """The command line that continues what it makes; "" of a Python program."""
     planned: Callable[[DryRun], None] = _leave
     """Takes what a dry run found, besides what it prints."""
 
@@ -41,9 +43,9 @@ class Caller:
         return replace(self, facts=NOWHERE)
 
 
-PERSON = Caller(out, out, out, interruptible)
-ASIDE = Caller(err, err, err, interruptible)
+PERSON = Caller(out, out, out, interruptible, typed_command)
+ASIDE = Caller(err, err, err, interruptible, typed_command)
 """Standard output is another's: that of one JSON object."""
-PROGRAM = Caller(out, out, out, nullcontext)
+PROGRAM = Caller(out, out, out, nullcontext, str)
 """Signal handlers are the program's own."""
-MUTE = Caller(NOWHERE, NOWHERE, NOWHERE, nullcontext)
+MUTE = Caller(NOWHERE, NOWHERE, NOWHERE, nullcontext, str)

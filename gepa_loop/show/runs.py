@@ -20,6 +20,7 @@ from gepa_loop.run.find import written
 from gepa_loop.run.identity import read_manifest
 from gepa_loop.scores.numbers import decimal
 from gepa_loop.stages.grid import is_whole
+from gepa_loop.stages.reached import reached
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class RunLine:
     """`running` while a process is at it, else `done`, `unfinished` (a sweep also where it was asked for more since), `another version` whose records have other keys, or `damaged` where a
     file is not as it was written."""
     outcome: str
+    """What it found; where it is not done, how far it is."""
     megabytes: float
     hours: float
     """Since something was written last."""
@@ -49,6 +51,8 @@ def run_line(folder: Path) -> RunLine:
             state, outcome = "done", _outcome(command, read_json(done))
             if command == "sweep" and not is_whole(folder):
                 state = "unfinished"
+        else:
+            outcome = reached(folder)
     except RunDirectoryError:
         state = "damaged"
     except KeyError:
@@ -70,22 +74,20 @@ def _bytes(folder: Path) -> int:
 
 def _outcome(command: str, result: Any) -> str:
     """What a finished run found, on `test` where it looked there."""
-    if command == "loop":
-        scores = result["test"]
-        who = {"bare": scores["base"], "prompted": scores["prompted"], "student": scores["student"]}
-    elif command == "distill":
-        scores = result[result["decides"]]
-        who = {"bare": scores["base"], "prompted": scores["prompted"], "student": scores["student"]}
+    said, scores = [], []
+    if command in ("loop", "distill"):
+        cards = result["test"] if command == "loop" else result[result["decides"]]
+        scores = [("bare", cards["base"]), ("prompted", cards["prompted"]), ("student", cards["student"])]
+        said = ["no winner"] if command == "loop" and result["adapter"] is None else []
     elif command == "evaluate":
-        who = {f"{one['id']} on {result['split']}": one for one in result["subjects"]}
+        # An earlier version's have no name.
+        scores = [(f"{one.get('name', one['id'])} on {result['split']}", one) for one in result["subjects"]]
     elif command == "sweep":
         untrained, students = result["untrained"][0], {one["cell"]: one["student"] for one in result["cells"]}
         highest = max(students, key=lambda name: students[name]["mean"])
-        who = {"bare": untrained["base"], "prompted": untrained["prompted"]}
-        who |= {name: students[name] for name in (result["baseline"], highest)}
-    else:
-        return ""
-    return ", ".join(f"{name} {decimal(one['mean'])}" for name, one in who.items() if one is not None)
+        scores = [("bare", untrained["base"]), ("prompted", untrained["prompted"])]
+        scores += [(name, students[name]) for name in dict.fromkeys((result["baseline"], highest))]
+    return ", ".join([*said, *(f"{name} {decimal(one['mean'])}" for name, one in scores if one is not None)])
 
 
 def runs_table(lines: Sequence[RunLine]) -> Table:
@@ -97,7 +99,7 @@ def runs_table(lines: Sequence[RunLine]) -> Table:
         ("state", False),
         ("size", True),
         ("written", True),
-        ("scores", False),
+        ("outcome", False),
     ):
         # A name stays whole, to be copied.
         table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name == "run")
@@ -107,14 +109,20 @@ def runs_table(lines: Sequence[RunLine]) -> Table:
             Text(one.name, "bold"),
             one.command,
             Text(one.state, style),
-            f"{one.megabytes:,.0f} MB",
+            _size(one.megabytes),
             _ago(one.hours),
             one.outcome,
         )
     return table
 
 
+def _size(megabytes: float) -> str:
+    return f"{megabytes:,.0f} MB" if megabytes >= 1 else f"{max(1, 1000 * megabytes):.0f} kB"
+
+
 def _ago(hours: float) -> str:
+    if hours * 60 < 1:
+        return "just now"
     if hours < 1:
         return f"{hours * 60:.0f} min ago"
     return f"{hours:.0f} h ago" if hours < 48 else f"{hours / 24:.0f} days ago"

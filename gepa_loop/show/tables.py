@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
 from rich.box import SIMPLE_HEAD
@@ -44,7 +45,7 @@ def result_table(result: LoopRecord) -> Table:
     table = _card_table("test", result["decides"], result["sampled"]["base"], "system")
     names: dict[Subject, str] = {
         "base": "base",
-        "prompted": f"{ground(result['rounds'])} + prompt",
+        "prompted": f"{ground(result['rounds'])} + {_asked(result)}",
         "student": "student",
     }
     for key, name in names.items():
@@ -54,6 +55,11 @@ def result_table(result: LoopRecord) -> Table:
     if result["test"]["student"] is None:
         table.caption = Text(f"student: {no_student(result['rounds'])}")
     return table
+
+
+def _asked(result: LoopRecord) -> str:
+    """The prompt of a loop's table: without a winner which one, as that of the best student may be another."""
+    return "prompt" if result["adapter"] is not None else f"prompt {PurePath(result['prompt']).stem}"
 
 
 def retention_table(result: RetentionRecord) -> Table:

@@ -63,6 +63,11 @@ def students_a_round(config: Config) -> int:
     return config.loop.front + 1 if reads_prompt(config.distill, config.objective) else 1
 
 
+def finalists(config: Config) -> int:
+    """How many students of a round are tested on `select` at most."""
+    return course(students_a_round(config), config.race, config.distill)[-1][1]
+
+
 def distillations(config: Config) -> list[tuple[Distillation, int]]:
     """Those of a round, and how many of each at most: what ends at a rung of the race, and what goes on to the end."""
     return [(distillation(config, step), count) for step, count in _ends(config)]

@@ -126,6 +126,8 @@ class SubjectRecord(CardRecord):
 
     id: str
     """Of the prompt or `none`, and the fingerprint of the adapter or `base`."""
+    name: str
+    """What a person knows it by: its prompt's id, and the student's run or the adapter's folder; `bare` without both."""
 
 
 class ComparedRecord(TypedDict):

@@ -67,9 +67,24 @@ class Subject:
         ]
 
     @property
+    def name(self) -> str:
+        """What a person knows it by: the run of its adapter, its prompt's id."""
+        if self.folder is None:
+            return "bare" if self.candidate is None else f"prompt {self.candidate.id}"
+        return f"{_student(self.folder)}{'' if self.candidate is None else f' + prompt {self.candidate.id}'}"
+
+    @property
     def id(self) -> str:
         prompt = "none" if self.candidate is None else self.candidate.id
         return f"{prompt}+{'base' if self.adapter is None else self.adapter.fingerprint}"
+
+
+def _student(adapter: Path) -> str:
+    """What an adapter is called: by its prompt and its run, or by its folder where that is in no run."""
+    whole = adapter.resolve()
+    run = next((place.name for place in whole.parents if (place / "manifest.json").exists()), None)
+    prompt = f" {whole.parent.name}" if whole.name == "adapter" else ""
+    return f"adapter {adapter}" if run is None else f"student{prompt} of {run}"
 
 
 def check_split(split: str, source: str) -> None:
@@ -123,7 +138,8 @@ def compare(
         first, *rest = (own[way] for own in found)
         gap = difference(first.scores, rest[0].scores, seed) if rest else None
         cards: list[SubjectRecord] = [
-            {"id": one.id, **own[way].card(seed)} for one, own in zip(subjects, found, strict=True)
+            {"id": one.id, "name": one.name, **own[way].card(seed)}
+            for one, own in zip(subjects, found, strict=True)
         ]
         return {"subjects": cards, "difference": None if gap is None else gap.as_dict()}
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gepa_loop.config.load import load_what_can_be
 from gepa_loop.config.tables import FILES
 from gepa_loop.config.whole import Config, check_budget
-from gepa_loop.errors import ConfigError, EnvironmentFault, GepaLoopError, ModelError, PromptError
+from gepa_loop.errors import ConfigError, EnvironmentFault, GepaLoopError, ModelError
 from gepa_loop.outside.files import found_at
 from gepa_loop.stages.counts import students_a_round
 from gepa_loop.start.asking import Asking
@@ -19,6 +19,7 @@ from gepa_loop.start.context import check_context
 from gepa_loop.start.findings import Finding as Finding
 from gepa_loop.start.findings import fault
 from gepa_loop.start.machine import Machine, find_machine
+from gepa_loop.start.power import HINT, loop_power
 from gepa_loop.start.reach import NETWORK_SECONDS, asks_of, find_task
 from gepa_loop.start.room import least_memory, most_disk
 from gepa_loop.start.services import judge, questions, reflection, tracker
@@ -132,7 +133,8 @@ class _Doctor:
         if self.config.task.splits.shares:
             return  # they are numbers when the data are read
         check_budget(self.config.optimize, self.config.task.splits)
-        yield from ()
+        power = loop_power(self.config)
+        yield Finding("splits", "note" if power.is_small else "ok", f"of a loop: {power}", HINT)
 
     def _prompt(self) -> Iterator[Finding]:
         from gepa_loop.lab import seed_prompt, seed_source

@@ -66,7 +66,7 @@ def group_fault(items: Sequence[Item], fields: FieldsConfig, group: str) -> str 
         return f"{len(blank):,} of {len(items):,} records have no text or number in it: {shown}"
     sizes = SplitSizes.model_validate(WHOLE).counted(len({item.messages for item in items}))
     config = TaskConfig(kind="jsonl", name="data", group=group, splits=sizes, fields=fields)
-    dealt = deal_records(config, 0, 1, items, strict=False)
+    dealt = deal_records(config, 0, 1, items, owed=0)
     empty = [split for split in WHOLE if len(dealt[split][0]) < FULL * getattr(sizes, split)]
     if not empty:
         return None

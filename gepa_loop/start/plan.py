@@ -28,10 +28,12 @@ from gepa_loop.stages.counts import (
     steps_of_students,
     students_a_round,
 )
+from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.questions import open_writer
 from gepa_loop.stages.race import rung_steps
 from gepa_loop.stages.search import open_proposer
 from gepa_loop.start.machine import find_machine
+from gepa_loop.start.power import loop_power
 from gepa_loop.start.room import least_memory
 from gepa_loop.task.judge import Judge, dollars, messages_for
 from gepa_loop.task.prompts import Candidate
@@ -99,7 +101,7 @@ class DryRun:
     """None where nothing is searched or trained."""
 
 
-def plan(lab: Lab, command: Command, prompt: Candidate, measure: bool) -> Plan:
+def plan(lab: Lab, command: Command, prompt: Candidate, measure: bool, observer: Observer) -> Plan:
     """Measure what a command may take; a reflection model is asked whether it answers.
 
     Args:
@@ -107,23 +109,28 @@ def plan(lab: Lab, command: Command, prompt: Candidate, measure: bool) -> Plan:
         command: `cells` of which are configs of their own, and are not counted.
         prompt: Where a search starts, or what is distilled.
         measure: Train a few steps to time them; else the time of earlier runs is taken, if there is one.
+        observer: Watches.
     """
     config, lines = lab.config, list[str]()
     found: SearchPlan | None = None
+    trains = command.trains and not command.cells
+    if command.searches or trains:
+        observer.stage("measuring a sample of rollouts")
     if command.searches:
         proposer = open_proposer(lab, 0)
         proposer.check()
         found = plan_search(config, lab.rollouts, proposer, prompt, command.aim)
         lines += [f"reflection: {proposer.about}", *found.lines(config.optimize)]
-    trains = command.trains and not command.cells
-    pace = None
-    if trains:
-        lines.append(_training_line(config, command))
-        pace = _pace(lab, command, prompt, measure)
     counts = _counts(lab, command, found)
     each = found.seconds_each if found else 0.0
     if counts and not found:
         each = seconds_a_rollout(config.optimize, config.sampling, lab.rollouts, prompt)
+    pace = None
+    if trains:
+        lines.append(_training_line(config, command))
+        pace = _pace(lab, command, prompt, observer) if measure else known_pace(lab)
+    if command.rounds:
+        lines.append(f"select: {loop_power(config)}")
     stages = tuple(_stage(config, command, name, rollouts, each, pace) for name, rollouts in counts.items())
     if found is not None:
         stages = tuple(_paid(config, one, found) for one in stages)
@@ -137,6 +144,7 @@ def plan(lab: Lab, command: Command, prompt: Candidate, measure: bool) -> Plan:
     if not trains:
         return Plan(stages, tuple(lines), device, pace, trains, {}, None)
     made = Plan(stages, tuple(lines), device, pace, trains, _memory(config, command), None)
+    observer.stage("measuring how fast the prompt is read")
     return replace(made, worth=_worth(lab, prompt, made))
 
 
@@ -189,14 +197,12 @@ def _paid(config: Config, stage: PlannedStage, found: SearchPlan) -> PlannedStag
     return replace(stage, usd=usd)
 
 
-def _pace(lab: Lab, command: Command, prompt: Candidate, measure: bool) -> Pace | None:
-    if not measure:
-        return known_pace(lab)
+def _pace(lab: Lab, command: Command, prompt: Candidate, observer: Observer) -> Pace:
     from gepa_loop.start.timed import timed_steps
     from gepa_loop.training.trainer import at_once
 
     students = min(at_once(lab.config), students_a_round(lab.config)) if command.rounds else 1
-    pace = timed_steps(lab, prompt, students)
+    pace = timed_steps(lab, prompt, students, observer)
     keep_pace(lab, pace)  # for the next plan, until a run knows better
     return pace
 

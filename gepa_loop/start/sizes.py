@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from gepa_loop.config.data import SplitSizes
 from gepa_loop.scores.decision import POWER
-from gepa_loop.scores.statistics import least_detectable
+from gepa_loop.scores.race import FINALISTS
+from gepa_loop.start.power import least_gain, power_of
 from gepa_loop.task.marked import strays
 from gepa_loop.task.records import Item
 from gepa_loop.task.splits import SPLITS
@@ -25,8 +26,8 @@ WHOLE = {split: round(0.95 * share, 2) for split, share in SHARES.items()}
 RACE = 1_500
 """Distinct questions from which on `race` can have items of its own."""
 
-CHANGED = 0.25
-"""Share of items whose score is taken to change, for the smallest gain that items can show."""
+ALPHA = 0.05
+"""The level of tests, and of a loop's first round unless its config says otherwise."""
 
 NAMED = 3
 """Records that a sentence names."""
@@ -70,15 +71,22 @@ def told_sizes(sizes: Mapping[str, float], distinct: int, group: str | None, sco
     about = "about " if group is not None else ""
     whole = f", {group} kept whole" if group is not None else ""
     gain = f" {gain_sentence(int(counts['test']))}" if scored and "test" in counts else ""
+    if scored and "select" in counts:
+        gain += f" {select_sentence(int(counts['select']))}"
     return f"{about}{shown}{whole}.{gain}"
 
 
 def gain_sentence(n: int) -> str:
     """The smallest difference that `n` items of `test` can show."""
-    least = least_detectable(n, math.sqrt(CHANGED), POWER, 0.05)
+    least = least_gain(n, ALPHA)
     if least > 1:
         return f"{n} items of test are too few to show any difference."
     return (
         f"The {n:,} items of test can show a difference of {least:.2f} (with {POWER:.0%} power, where the scores of a quarter of them "
         "change)."
     )
+
+
+def select_sentence(n: int) -> str:
+    """What a student of a loop must gain on `n` items of `select`, as many students as a race leaves."""
+    return f"Of a loop: {power_of(n, FINALISTS, ALPHA)}."

@@ -9,6 +9,7 @@ from pathlib import Path
 from gepa_loop.cost.pace import Pace, pace_of
 from gepa_loop.lab import Lab
 from gepa_loop.run.files import read_jsonl
+from gepa_loop.stages.observer import Observer
 from gepa_loop.task.prompts import Candidate
 from gepa_loop.training.records import MetricsRow
 
@@ -20,7 +21,7 @@ HELD_OUT = 2
 """Items of `pareto` at their end, whose score nobody reads."""
 
 
-def timed_steps(lab: Lab, prompt: Candidate, students: int) -> Pace:
+def timed_steps(lab: Lab, prompt: Candidate, students: int, observer: Observer) -> Pace:
     """Train so many students of a prompt together for `STEPS` steps at full length, in a folder that is deleted afterwards.
 
     Raises:
@@ -54,7 +55,12 @@ def timed_steps(lab: Lab, prompt: Candidate, students: int) -> Pace:
     trial = replace(lab.with_task(task), config=short, control=None)
     with tempfile.TemporaryDirectory(prefix="gepa-loop-") as place:
         folders = [Path(place) / str(n) for n in range(students)]
-        pupils = [Pupil(prompt, folder, lambda _: None) for folder in folders]
+        several = f"{students} students" if students > 1 else prompt.id
+        observer.stage("measuring training steps", candidate=several)
+        observer.progress(0, steps)
+        pupils = [
+            Pupil(prompt, folder, lambda row: observer.progress(row["step"], steps)) for folder in folders
+        ]
         train(trial, pupils, stack=None, before=dict.fromkeys((item.id for item in held_out), 0.0))
         rows = read_jsonl(folders[0] / METRICS, MetricsRow)
     pace = pace_of(rows, f"{STEPS} steps of `plan --measure`", warm_up)

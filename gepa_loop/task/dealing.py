@@ -60,7 +60,7 @@ def fill(
     draws: Draws,
     patience: float,
     marked: Mapping[str, int] | None = None,
-    strict: bool = True,
+    owed: int | None = None,
 ) -> tuple[Splits, set[Messages], int]:
     """Take each split's items from its draws, no question twice: (splits, questions seen, examples drawn).
 
@@ -72,10 +72,10 @@ def fill(
         draws: Asked once for each split and round.
         patience: Infinite where draws have an end.
         marked: How many records name each split, where they do.
-        strict: A split that is not full is an error.
+        owed: In how many of the rounds a split that is not full is an error; None is in all.
 
     Raises:
-        TaskError: So it is.
+        TaskError: One is not full.
     """
     splits: dict[str, list[tuple[Item, ...]]] = {split: [] for split in SPLITS}
     seen: set[Messages] = set()
@@ -94,7 +94,7 @@ def fill(
             if len(chosen) == size or (repeats >= patience and tried >= 20 * size):
                 break
         drawn += tried
-        if len(chosen) < size and asked is not None and strict:
+        if len(chosen) < size and asked is not None and (owed is None or len(splits[split]) < owed):
             found = f"{config.name} gave {len(seen)} distinct questions in {drawn} examples"
             raise _few(config, split, len(chosen), len(splits[split]), found, marked)
         splits[split].append(tuple(chosen))
@@ -105,7 +105,10 @@ def _few(
     config: TaskConfig, split: str, count: int, number: int, found: str, marked: Mapping[str, int] | None
 ) -> TaskError:
     """What to say of a split of round `number` for which `count` items were found."""
-    whom, lower = (f"round {number}", " or loop.rounds,") if number else ("it", "")
+    # Rounds count from 0 wherever they are shown.
+    whom = f"round {number}, the run's {_ordinal(number + 1)}" if number else "it"
+    lower = " or loop.rounds," if number else ""
+
     rest = "none may be in two splits" + (" or decide two rounds" if number else "")
     few = (
         f"task.splits.{split} = {getattr(config.splits, split)}: only {count} questions were found for {whom}"
@@ -124,13 +127,18 @@ def _few(
     )
 
 
+def _ordinal(number: int) -> str:
+    first = ("first", "second", "third", "fourth", "fifth")
+    return first[number - 1] if number <= len(first) else f"number {number}"
+
+
 def once(streams: Draws) -> Draws:
     """Draws of which each split has one stream, that later rounds go on with."""
     return cache(streams)
 
 
 def deal_records(
-    config: TaskConfig, seed: int, rounds: int, items: Sequence[Item], strict: bool = True
+    config: TaskConfig, seed: int, rounds: int, items: Sequence[Item], owed: int | None = None
 ) -> Splits:
     """Shuffle records by seed and deal them out, group by group where there are groups; a record's own split is kept.
 
@@ -141,7 +149,7 @@ def deal_records(
         seed: Of the shuffle.
         rounds: As for `fill`.
         items: All of them.
-        strict: As for `fill`.
+        owed: As for `fill`.
 
     Raises:
         TaskError: As `fill` does; some records name a split and others none, or one that there is not; a record has no
@@ -153,12 +161,28 @@ def deal_records(
     groups = _groups(config, items, by_hand or {})
     Random(derive_seed(seed, "task")).shuffle(groups)
     if by_hand is None:
-        return fill(config, rounds, _whole(groups), math.inf, strict=strict)[0]
+        return fill(config, rounds, _whole(groups), math.inf, owed=owed)[0]
     away = {item.id for item, _ in strays(items, by_hand)}
     kept = [[item for item in group if item.id not in away] for group in groups]
     marked = {split: _whole([g for g in kept if g and by_hand[g[0].id] == split]) for split in SPLITS}
     counts = Counter(by_hand.values())
-    return fill(config, rounds, lambda split: marked[split](split), math.inf, counts, strict)[0]
+    return fill(config, rounds, lambda split: marked[split](split), math.inf, counts, owed)[0]
+
+
+def deal_rounds(config: TaskConfig, seed: int, rounds: int, items: Sequence[Item]) -> tuple[Splits, int]:
+    """`deal_records`, and for how many rounds there are items in all.
+
+    Raises:
+        TaskError: As `deal_records` does.
+    """
+    sizes = {split: getattr(config.splits, split) or 0 for split in FRESH}
+    enough = max(rounds, 1 + len(items) // sum(sizes.values()))
+    dealt = deal_records(config, seed, enough, items, rounds)
+    most = next(
+        (n for n in range(enough) if any(len(dealt[split][n]) < size for split, size in sizes.items())),
+        enough,
+    )
+    return {split: parts[:rounds] for split, parts in dealt.items()}, most
 
 
 def _whole(groups: Sequence[Sequence[Item]]) -> Draws:

@@ -64,6 +64,8 @@ class Task:
     """Items of `race` and `select` for round 1, round 2 and so on: each round's decisions are made on items that decided nothing before."""
     written: int = 0
     """How many of `train`, the last ones, were written for this run; see `with_written`."""
+    rounds: int | None = None
+    """For how many rounds there are items; None where they are made and have no end."""
     unscored: frozenset[str] = frozenset()
     """Ids of items that have nothing to score a reply by, while others have."""
 
@@ -262,4 +264,5 @@ def _task(config: TaskConfig, dealt: Dealt, rounds: int) -> Task:
         doubts=doubts,
         answers="given" if answered else "none",
         later=later,
+        rounds=dealt.rounds,
     )

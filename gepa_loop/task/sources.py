@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,18 @@ from gepa_loop.config.whole import Config
 from gepa_loop.errors import TaskError
 from gepa_loop.run.seeds import derive_seed
 from gepa_loop.task import examples
-from gepa_loop.task.dealing import FRESH, SPLITS, Making, Splits, deal_records, fill, once, silent, told_of
+from gepa_loop.task.dealing import (
+    FRESH,
+    SPLITS,
+    Making,
+    Splits,
+    deal_records,
+    deal_rounds,
+    fill,
+    once,
+    silent,
+    told_of,
+)
 from gepa_loop.task.entries import Kept, kept
 from gepa_loop.task.environments import open_environment
 from gepa_loop.task.fields import mapped
@@ -62,6 +73,8 @@ class Dealt:
     """All that they were dealt out from, where there is an end of them."""
     doubts: tuple[str, ...] = ()
     """What was found wrong with the records."""
+    rounds: int | None = None
+    """For how many rounds there are items, where there is an end of them."""
 
 
 def deal(
@@ -88,8 +101,9 @@ def deal(
         case "example":
             return _example(config, seed, rounds)
     found, items, doubts = _given(config, rounds, own)
-    splits = deal_records(config, seed, rounds, items)
-    return _dealt(items, splits, found, doubts + left_out(config, items, splits))
+    splits, most = deal_rounds(config, seed, rounds, items)
+    dealt = _dealt(items, splits, found, doubts + left_out(config, items, splits))
+    return replace(dealt, rounds=most)
 
 
 def _given(
@@ -170,7 +184,7 @@ def _settled(config: TaskConfig, seed: int, rounds: int, own: Task | None = None
         )
     _, items, _ = _given(config, rounds, own)
     counted = config.splits.counted(len({item.messages for item in items}))
-    dealt = deal_records(config.model_copy(update={"splits": counted}), seed, rounds, items, strict=False)
+    dealt = deal_records(config.model_copy(update={"splits": counted}), seed, rounds, items, owed=0)
     sizes = {split: min(map(len, dealt[split])) for split in shares}
     if empty := [split for split, size in sizes.items() if not size]:
         raise TaskError(

@@ -46,6 +46,7 @@ class Outbox:
             # What was on its way comes after what was lost before it, and under other numbers, as the tracker wants them to rise.
             self._record["points"] += len(self._record["pending"])
             self._record["pending"] = []
+        write_json(self._file, self._record)
 
     def send(self) -> None:
         """Send the points that are owed; first those of a call that did not come to its end, with the numbers that they had."""

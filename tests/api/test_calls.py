@@ -87,7 +87,7 @@ def test_beside_a_running_loop_with_a_task_of_coroutines_and_nothing_is_printed(
     # The page's way to make it again is a call, as no command finds the object.
     told, file = read_told(run.path), f"runs/n/prompts/{candidate('Go north.', '').id}.txt"
     first = commands(told)[0]
-    assert first.line == f"gepa_loop.distill('gepa-loop.toml', prompt='{file}', task=task, run_name='again')"
+    assert first.line == f"gepa_loop.distill('run-n.toml', prompt='{file}', task=task, run_name='again')"
     assert "object of a Python program" in first.about and first.line in (
         run.path / "report.html"
     ).read_text().replace("&#39;", "'")

@@ -52,3 +52,28 @@ def test_who_leaves_by_a_signal_is_told_nothing(place: Path, number: signal.Sign
     # A signal that comes while the mark is being printed has it printed twice.
     assert (process.returncode, out, rest.removeprefix(b"> ")) == (code, b"", b"\n")
     assert b"without a prompt. /new begins a new chat, /quit ends." in said
+
+
+def test_a_piped_conversation_can_be_read(place: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "gepa_loop",
+            "chat",
+            "d",
+            "--compare",
+            "--temperature",
+            "0",
+            "--max-tokens",
+            "2",
+        ],
+        cwd=place,
+        input="3 and 4?\n\n/new\n5 and 6?\n/quit\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line.split(" ")[0] if line[:1] != ">" else line for line in done.stdout.splitlines()]
+    turn = ["bare", "prompted", "student", ""]
+    assert lines == ["> 3 and 4?", *turn, "> /new", "> 5 and 6?", *turn, "> /quit"]

@@ -25,6 +25,7 @@ from gepa_loop.model.base import load_base
 from gepa_loop.model.bundled import CHATML, random_tiny
 from gepa_loop.model.lora.files import write_adapter
 from gepa_loop.model.lora.training import student_adapter, with_lora
+from gepa_loop.run.find import written as written_at
 from gepa_loop.task.items import load_task
 
 GEPA_LOOP = [sys.executable, "-c", "from gepa_loop.cli import main; main()"]
@@ -142,10 +143,19 @@ def test_the_adapter_loads_with_plain_peft(finished: Path) -> None:
 
 def test_a_finished_run_is_read_and_not_run_again(here: Here, finished: Path) -> None:
     path = finished / "runs" / "r" / "result.json"
-    before = path.stat().st_mtime_ns
+    before, last = path.stat().st_mtime_ns, written_at(path.parent)
     done = here(finished, *LOOP, "--rounds", "2")
     assert done.returncode == 0 and "base + prompt" in done.stdout
     assert path.stat().st_mtime_ns == before
+    assert written_at(path.parent) == last, "to be shown again is nothing that a run writes"
+    # Without a winner there is a way on all the same.
+    prompt = json.loads(path.read_text())["prompt"]
+    assert (
+        f"prompt {Path(prompt).stem}" in done.stdout
+        and f"next: gepa-loop distill --prompt runs/r/{prompt}" in done.stdout
+    )
+    (student,) = (line.split()[1] for line in done.stdout.splitlines() if line.startswith("student: runs/"))
+    assert (finished / student / "adapter_config.json").is_file()
 
 
 def test_a_changed_config_is_refused_with_its_name(here: Here, finished: Path) -> None:
@@ -223,6 +233,12 @@ def test_distill_and_evaluate(here: Here, tmp_path: Path) -> None:
     here(tmp_path, "evaluate", "--adapter", "d", "--against", ":runs/d", *smoke, "named")
     named = json.loads((tmp_path / "runs" / "named" / "result.json").read_text())
     assert [one["id"] for one in named["subjects"]] == [written["subjects"][0]["id"]] * 2
+    id_ = adapter.parent.name
+    assert [one["name"] for one in written["subjects"]] == [f"student {id_} of d", f"prompt {id_}"]
+    again = tmp_path / "runs" / "d"
+    before = written_at(again)
+    assert here(tmp_path, "distill", "--prompt", "p.txt", *smoke, "d").returncode == 0
+    assert written_at(again) == before, "to be shown again is nothing that a run writes"
 
 
 def test_a_full_disk_is_an_error_and_the_same_command_continues(finished: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from gepa_loop.config.tables import EvaluateConfig
 from gepa_loop.lab import open_lab
 from gepa_loop.run.files import read_jsonl
 from gepa_loop.scores.card import Replies, decides, ways
+from gepa_loop.scores.outcome import best_student
 from gepa_loop.show.tables import compare_table, result_table, round_lines
 from gepa_loop.stages.score import replies
 from gepa_loop.task.prompts import NO_PROMPT
@@ -87,6 +88,8 @@ def test_the_last_table_shows_both_ways_and_what_the_student_gained() -> None:
         "sampled": sampled,
         "tokens": {"prompt": 17, "bare": 3},
         "rounds": [{"round": 0, "winner": "a"}],
+        "adapter": "round_00/distill/a/adapter",
+        "prompt": "round_00/optimize/prompts/a.txt",
     }
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(result_table(result))
@@ -99,6 +102,27 @@ def test_the_last_table_shows_both_ways_and_what_the_student_gained() -> None:
     assert "sampled .125 [.025, .225] .625 6.5 25% 3" in lines
     assert "student - base, greedy: +.200 [+.100, +.300], p = .0123, paired by item" in lines
     assert "student - base, sampled: -.025 [-.125, +.075], p = .0123, paired by item" in lines
+
+
+def test_without_a_winner_the_row_says_whose_prompt_it_is() -> None:
+    card = {"n": 4, "mean": 0.5, "ci": [0, 1], "samples": 1, "pass_at_k": 0.5, "tokens": 2.0, "cut": 0.0}
+    part = {"base": card, "prompted": card, "student": None, "student_minus_base": None}
+    candidates = [{"id": "b19e56f8", "student": card}, {"id": "222e58dc", "student": {**card, "mean": 0.75}}]
+    result = {
+        "decides": "greedy",
+        **dict.fromkeys(("test", "greedy", "sampled"), part),
+        "tokens": {"prompt": 17},
+        "rounds": [{"round": 0, "winner": None, "candidates": candidates, "reason": "none"}],
+        "adapter": None,
+        "prompt": "round_00/optimize/prompts/b19e56f8.txt",
+    }
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(result_table(result))
+    assert "base + prompt b19e56f8" in console.export_text()
+    assert best_student(result["rounds"]) == "round_00/distill/222e58dc/adapter"
+    later = {"round": 1, "candidates": [{"id": "x", "student": None}]}
+    assert best_student([*result["rounds"], later]) == "round_00/distill/222e58dc/adapter"
+    assert best_student([later]) is None
 
 
 def test_each_round_says_what_its_student_keeps_of_its_prompt_and_the_last_why_it_is() -> None:

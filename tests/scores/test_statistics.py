@@ -398,7 +398,7 @@ def test_decide_without_a_true_gain_says_what_it_could_have_shown():
     assert verdict.winner is None
     assert verdict.ranking == ("b", "w")
     assert verdict.reason.startswith(
-        "No student is significantly better than the base. The best is b: student .130"
+        "No student is significantly better than the base. The best student is b: student .130"
     )
     assert "difference +.030 [-." in verdict.reason
     assert f"p = {verdict.adjusted_p['b']:.4f} after".replace("0.", ".") in verdict.reason
@@ -413,7 +413,7 @@ def test_decide_with_students_below_or_at_the_base():
     verdict = decided(base, [contender("low", ones(range(5), 100)), contender("same", base)], 0.05)
     assert verdict.adjusted_p["low"] < 0.001  # significantly worse must not win
     assert verdict.winner is None
-    assert "The best is same: student .400" in verdict.reason
+    assert "The best student is same: student .400" in verdict.reason
     assert "difference +.000 [.000, .000], p = 1.0000" in verdict.reason
     assert verdict.reason.endswith(
         "What these 100 items could have shown is not known: the difference is the same on each."

@@ -15,7 +15,7 @@ import pytest
 from filelock import FileLock
 
 from gepa_loop.cli import run
-from gepa_loop.run.files import write_json
+from gepa_loop.run.files import append_jsonl, write_json
 from gepa_loop.show.runs import run_line
 
 Made = Callable[..., Path]
@@ -46,7 +46,7 @@ def test_what_a_line_says(made: Made) -> None:
     assert (done.name, done.command, done.state) == ("d", "distill", "done")
     assert done.outcome == "bare .000, prompted .500, student .250" and done.megabytes > 0
     lost = run_line(made("l", "loop", {"test": {**SCORES, "student": None}, "adapter": None}))
-    assert lost.outcome == "bare .000, prompted .500"
+    assert lost.outcome == "no winner, bare .000, prompted .500"
     scored = run_line(
         made("e", "evaluate", {"split": "select", "subjects": [{"id": "none+base", "mean": 1.0}]})
     )
@@ -64,6 +64,9 @@ def test_what_a_line_says(made: Made) -> None:
     for more in ({"seeds": [0, 1, 2]}, {"cells": {**grid["cells"], "top": []}}):
         write_json(sweep / "grid.json", {**grid, **more})
         assert (run_line(sweep).state, run_line(sweep).outcome) == ("unfinished", outcome)
+    two = [{"id": "a", "name": "student a of d", "mean": 0.5}, {"id": "b", "name": "bare", "mean": 0.25}]
+    both = run_line(made("two", "evaluate", {"split": "test", "subjects": two}))
+    assert both.outcome == "student a of d on test .500, bare on test .250"
     half = run_line(made("h", "loop", None))
     assert (half.state, half.outcome) == ("unfinished", "")
     folder = made("x", "loop", {"test": SCORES})
@@ -130,6 +133,51 @@ def test_the_list(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     made("a-name-of-many-words-that-is-longer-than-its-share", "loop", None)
     assert run(["runs"]) == 0
     assert "a-name-of-many-words-that-is-longer-than-its-share " in capsys.readouterr().out
+
+
+def test_a_run_that_is_not_finished_says_how_far_it_is_and_what_continues_it(
+    made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made("old", "distill", {"decides": "greedy", "greedy": SCORES, "adapter": "a"}, age=900)
+    folder = made("half", "loop", None)
+    row = {"stage": "baseline", "round": 0, "candidate": None, "seconds": 1.0}
+    append_jsonl(folder / "stages.jsonl", [row])
+    append_jsonl(folder / "events.jsonl", [{"event": "start", "typed": "gepa-loop loop --run-name half"}])
+    assert run(["runs"]) == 0
+    shown = capsys.readouterr().out
+    assert "unfinished" in shown and "round 0, baseline" in shown
+    assert "to continue half, next: gepa-loop loop --run-name half\n" in shown
+    with FileLock(folder / ".lock"):
+        assert run(["runs"]) == 0
+    assert "next: gepa-loop chat old" in capsys.readouterr().out, (
+        "nothing is continued while a process is at it"
+    )
+    # `last` is a finished one where there is one, and else this one, of which there is something to say.
+    shutil.rmtree(folder.parent / "old")
+    for command in ("report", "chat"):
+        assert run([command, "last"]) == 6
+        said = capsys.readouterr().err
+        assert "run half is not finished: it reached round 0, baseline" in said and "no such run" not in said
+        assert "Continue it: gepa-loop loop --run-name half" in said
+
+
+def test_small_runs_of_this_minute_have_a_size_and_an_age(
+    made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made("tiny", "loop", None)
+    write_json(Path("runs/tiny/result.json"), {"test": SCORES, "adapter": "a"})
+    assert run(["runs"]) == 0
+    (line,) = (one for one in capsys.readouterr().out.splitlines() if one.startswith("tiny "))
+    assert "1 kB" in line and "just now" in line and " 0 " not in line
+
+
+def test_last_is_not_deleted_by_that_name(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = made("mine", "loop", None)
+    assert run(["runs", "remove", "last", "--yes"]) == 2 and mine.exists()
+    said = capsys.readouterr().err
+    assert "called by its own name" in said and "The last run is mine." in said
+    made("last", "loop", None)
+    assert run(["runs", "remove", "last", "--yes"]) == 0 and not Path("runs/last").exists()
 
 
 def test_runs_are_deleted_one_by_one(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,6 +53,9 @@ def test_prompts_that_help_on_the_items_of_the_race_have_students(tmp_path: Path
     # Another process reads the rows, and a higher limit leaves out whoever is at it.
     again = Watch()
     assert open_pool(here, CANDIDATES, tmp_path, again, None) == pool
+    # A note belongs behind its stage, which is to be known as done where its rows were there, too.
+    before = [one for one, after in zip(again.said, again.said[1:], strict=False) if after[0] == "note"]
+    assert len(before) == len(pool.why) and all(kind == "progress" and a == b for kind, a, b, *_ in before)
     most = max(gaps.values())
     strict = here.config.model_copy(update={"loop": here.config.loop.model_copy(update={"min_gap": most})})
     assert open_pool(replace(here, config=strict), CANDIDATES, tmp_path, again, None).candidates == ()

@@ -179,6 +179,15 @@ def test_the_plan_of_a_prompt_times_steps_and_says_what_they_cost(
     assert run(["plan", *words, "--measure", *prices]) == 0
     told = capsys.readouterr().out
     rows = lines_of(told)
+    # What takes a minute on a CPU is seen to go on: a step to warm up and three that are timed.
+    parts = [
+        "measuring a sample of rollouts",
+        "measuring training steps",
+        "4/4",
+        "measuring how fast the prompt",
+    ]
+    places = [told.index(part) for part in parts]
+    assert places == sorted(places)
     # 8 items of pareto, 4 samples each, without and with the prompt.
     assert rows["baseline"][0] == "64"
     minutes, usd = (float(cell.replace(",", "").lstrip("$")) for cell in rows["training"][2:])

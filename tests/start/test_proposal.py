@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from gepa_loop.model.base import Base
 from gepa_loop.start.guess import fixed, guess_fields, propose
 from gepa_loop.start.machine import Machine, choose_model, find_machine
 from gepa_loop.start.proposal import Proposal, propose_config
-from gepa_loop.start.sizes import gain_sentence
+from gepa_loop.start.sizes import gain_sentence, told_sizes
 from gepa_loop.start.survey import Survey, survey
 from gepa_loop.start.write import check_target, place, read_config, read_options, with_sets, write_config
 from gepa_loop.task.items import Task, load_task
@@ -81,6 +82,10 @@ def test_tickets_with_a_code_and_a_customer(tmp_path: Path) -> None:
         "120 distinct" in told["question"]
         and "3 labels" in told["answer"]
         and "Customer kept whole" in told["splits"]
+    )
+    assert re.search(
+        r"items of test can show .* a student must gain about \.\d+ on the \d+ items of select",
+        told["splits"],
     )
 
 
@@ -231,6 +236,10 @@ def test_the_gain_that_items_can_show() -> None:
     # (z(.975) + z(.8)) * .5 / sqrt(n) is .0809 at 300; t and its power give a little more.
     assert "300 items of test can show a difference of 0.08 " in gain_sentence(300)
     assert "too few" in gain_sentence(4)
+    sizes = {"train": 42, "pareto": 18, "select": 24, "test": 36}
+    assert "gain about .333 on the 24 items of select" in told_sizes(sizes, 120, None, True)
+    # Nothing is to be gained where there are no answers.
+    assert told_sizes(sizes, 120, None, False) == "train 42, pareto 18, select 24, test 36."
 
 
 def test_a_machine_and_its_model(tmp_path: Path) -> None:

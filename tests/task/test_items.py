@@ -121,6 +121,7 @@ def test_each_round_gets_items_of_select_of_its_own() -> None:
     one, three = load_task(_gym(), 0), load_task(_gym(), 0, rounds=3)
     # Rounds change nothing of what there was, so they can be added to a run.
     assert (one.splits, one.fingerprint) == (three.splits, three.fingerprint) and one.later == ()
+    assert one.rounds is None
     assert three.in_round(0) is three
     for split in FRESH:
         parts = [three.in_round(n).splits[split] for n in range(3)]
@@ -140,7 +141,7 @@ def test_a_race_has_items_of_its_own_where_they_are_made_or_asked_for(tmp_path: 
     few = TaskConfig(name="lcm", options={"max_value": 10}, splits={**sizes, "train": 60})
     one = load_task(few, 0)
     assert 0 < len(one.splits["race"]) < 64 and not any("of race" in text for text in one.warnings())
-    with pytest.raises(TaskError, match="only 0 questions were found for round 1"):
+    with pytest.raises(TaskError, match="only 0 questions were found for round 1, the run's second;"):
         load_task(few, 0, rounds=2)
     # With 34 for the races of two rounds and their select, what a round has less is said.
     two = load_task(
@@ -186,6 +187,7 @@ def test_records_are_dealt_out_by_round(
     two, one = load_task(config, 0, rounds=2), load_task(config, 0)
     assert one.splits == two.splits == three.splits and two.later == three.later[:1]
     assert one.fingerprint == three.fingerprint and three.warnings() == ()
+    assert one.rounds == two.rounds == three.rounds == 3
     with pytest.raises(TaskError, match=r"select = 6: only 0 questions were found for round 3") as caught:
         load_task(config, 0, rounds=4)
     assert "or loop.rounds" in str(caught.value.hint)
@@ -203,7 +205,7 @@ def test_a_file_must_hold_select_for_each_round(tmp_path: Path, by_hand: bool) -
         records = [{**record, "split": split} for record, split in zip(records, splits, strict=True)]
     config = _jsonl(_write(tmp_path / "t.jsonl", records), train=1, pareto=1, select=3, test=1)
     two = load_task(config, 0, rounds=2)
-    assert len({item.id for item in two.items}) == 9 and len(two.later) == 1
+    assert len({item.id for item in two.items}) == 9 and len(two.later) == 1 and two.rounds == 2
     with pytest.raises(TaskError, match=r"select = 3: only [01] questions were found for round 2") as caught:
         load_task(config, 0, rounds=3)
     assert "Lower task.splits.select or loop.rounds" in str(caught.value.hint)

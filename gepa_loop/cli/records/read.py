@@ -18,7 +18,7 @@ class RunLineAnswer(TypedDict):
     state: str
     """`running`, `done`, `unfinished`, `damaged` or `another version`."""
     outcome: str
-    """What it found, in words."""
+    """What it found, in words; where it is not done, how far it is."""
     megabytes: float
     """Of all its files."""
     hours: float

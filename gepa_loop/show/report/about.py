@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from gepa_loop.config.document import short_document
 from gepa_loop.outside.redact import redacted
 from gepa_loop.run.files import read_json, read_record
+from gepa_loop.scores.outcome import best_student
 from gepa_loop.search.records import SearchRecord
 from gepa_loop.show.report.charts import Course
 from gepa_loop.show.report.read import Told
 from gepa_loop.stages.records import QuestionsRecord
 from gepa_loop.task.judge import RECORD, Record, dollars
-
-CONFIG = "gepa-loop.toml"
 
 
 @dataclass(frozen=True)
@@ -90,11 +89,22 @@ def config_text(told: Told) -> tuple[str, bool]:
     return redacted(short_document(settled.model_dump(mode="json"), {}, "")), True
 
 
+def config_file(told: Told) -> str:
+    """What the configuration is to be saved as: not the name of a user's own, which would be overwritten."""
+    return f"run-{told.name}.toml"
+
+
 def commands(told: Told) -> list[Command]:
     """What can be typed next; for this run by its name below runs/."""
     name = shlex.quote(told.name)
-    found = list(_again(told, f"runs/{told.name}/{told.prompt.relative_to(told.path)}"))
+    prompt = f"runs/{told.name}/{told.prompt.relative_to(told.path)}"
+    found = list(_again(told, prompt))
     if told.adapter is None:
+        if best_student(told.rounds) is not None and told.start.get("task") != "object":
+            line = (
+                f"gepa-loop distill --prompt {shlex.quote(prompt)} --config {shlex.quote(config_file(told))}"
+            )
+            found.append(Command(line, "A student of the prompt that scores best itself, compared on test."))
         found.append(Command(f"gepa-loop prompts list {name}", "The prompts that the search handed on."))
         return found
     return [
@@ -113,14 +123,17 @@ def commands(told: Told) -> list[Command]:
 def _again(told: Told, prompt: str) -> Iterator[Command]:
     """What makes the run again, and a loop's next round; `prompt` is the file of a distillation's."""
     rounds = len(told.rounds) + 1
-    further = told.command == "loop" and told.rounds[-1]["ended"] is None
+    file, dealt = config_file(told), told.start.get("rounds_of_items", 0)
+    further = (
+        told.command == "loop" and told.rounds[-1]["ended"] is None and (dealt is None or rounds <= dealt)
+    )
     if told.start.get("task") == "object":
         source = f", prompt={prompt!r}" if told.command == "distill" else ""
-        call = f"gepa_loop.{told.command}({CONFIG!r}{source}, task=task"
+        call = f"gepa_loop.{told.command}({file!r}{source}, task=task"
         yield Command(
             f"{call}, run_name='again')",
             f"Make it again: its task is an object of a Python program, which alone can make it. Call it with the same `task`, and with the "
-            f"configuration below saved as {CONFIG}.",
+            f"configuration below saved as {file}.",
         )
         if further:
             yield Command(
@@ -128,9 +141,9 @@ def _again(told: Told, prompt: str) -> Iterator[Command]:
             )
         return
     source = f" --prompt {shlex.quote(prompt)}" if told.command == "distill" else ""
-    start = f"gepa-loop {told.command}{source} --config {CONFIG}"
+    start = f"gepa-loop {told.command}{source} --config {shlex.quote(file)}"
     yield Command(
-        f"{start} --run-name again", f"Make it again, with the configuration below saved as {CONFIG}."
+        f"{start} --run-name again", f"Make it again, with the configuration below saved as {file}."
     )
     if further:
         line = f"{start} --run-name {shlex.quote(told.name)} --rounds {rounds}"

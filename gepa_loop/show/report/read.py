@@ -20,6 +20,7 @@ from gepa_loop.scores.outcome import ground
 from gepa_loop.scores.records import CardRecord, DifferenceRecord, RatioRecord, ScoreRow
 from gepa_loop.scores.results import GainsRecord, LoopRecord, RoundResult
 from gepa_loop.stages.items import FILE as ITEMS
+from gepa_loop.stages.reached import unfinished
 from gepa_loop.stages.records import ItemRow, RetainedRecord, RetentionRecord
 from gepa_loop.task.prompts import read_prompt
 from gepa_loop.training.records import DistilledRecord
@@ -184,11 +185,7 @@ def read_told(folder: Path) -> Told:
             f"{there[:1].upper()}{there[1:]}." if there else "`gepa-loop runs list` has what there is.",
         )
     if not (folder / "result.json").exists():
-        there = _there(folder)
-        raise RunDirectoryError(
-            f"run {name} is not finished: it has no result.json, and so far {there}",
-            f"Run its `{command}` again to continue it; it goes on where it stopped.",
-        )
+        raise unfinished(folder, f"it has no result.json, and so far {_there(folder)}")
     config = {k: v for k, v in read_json(folder / "config.json", dict[str, Any]).items() if k != "check"}
     events = read_jsonl(folder / "events.jsonl", EventRow, at_least=1)
     base = Subject("base", "bare model", "base")

@@ -13,7 +13,7 @@ from gepa_loop.scores.ledger import read_looks
 from gepa_loop.scores.numbers import decimal, items_text
 from gepa_loop.scores.outcome import untested
 from gepa_loop.show.names import nickname
-from gepa_loop.show.report.about import commands, config_text, took, versions
+from gepa_loop.show.report.about import commands, config_file, config_text, took, versions
 from gepa_loop.show.report.groups import group
 from gepa_loop.show.report.items import items_json, marks, read_shown
 from gepa_loop.show.report.read import Told, check_told, read_told
@@ -76,6 +76,7 @@ def page(told: Told) -> str:
         took=list(took(told, [course for one in parts for course in one.courses])),
         commands=commands(told),
         config=config,
+        config_file=config_file(told),
         is_toml=is_toml,
         policy=policy(plotly, script),
         plotly=plotly,

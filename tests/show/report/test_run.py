@@ -54,7 +54,7 @@ def test_runs_without_a_page_say_what_there_is_instead(made: Path, tmp_path: Pat
     assert not has_page(folder) and has_page(made / "d")
     with pytest.raises(RunDirectoryError, match=r"not finished.*so far a student, scores of `test`") as error:
         write_report(folder)
-    assert "`distill` again" in error.value.hint
+    assert error.value.hint.startswith("Continue it: gepa-loop")
     for path in ("test", "distill"):
         shutil.rmtree(folder / path)
     with pytest.raises(RunDirectoryError, match="so far nothing but its config"):
@@ -113,20 +113,51 @@ def test_commands_versions_and_what_it_took(made: Path) -> None:
     id_ = distilled.prompt.stem
     assert (
         lines[0]
-        == f"gepa-loop distill --prompt runs/d/prompts/{id_}.txt --config gepa-loop.toml --run-name again"
+        == f"gepa-loop distill --prompt runs/d/prompts/{id_}.txt --config run-d.toml --run-name again"
     )
     assert lines[1:3] == ["gepa-loop chat d --compare", "gepa-loop serve d"] and "export d" in lines[3]
-    assert [one.line for one in commands(looped)][1].endswith("--run-name l --rounds 3")
+    endless = replace(looped, start={**looped.start, "rounds_of_items": None})
+    assert [one.line for one in commands(endless)][1].endswith("--run-name l --rounds 3")
     assert dict(versions(looped))["model"] == "random:tiny" and "torch" in dict(versions(looped))
-    of_object = replace(looped, start={**looped.start, "task": "object"})
+    of_object = replace(endless, start={**endless.start, "task": "object"})
     again, further, *_ = [one.line for one in commands(of_object)]
-    assert again == "gepa_loop.loop('gepa-loop.toml', task=task, run_name='again')"
-    assert further == "gepa_loop.loop('gepa-loop.toml', task=task, run_name='l', loop__rounds=3)"
+    assert again == "gepa_loop.loop('run-l.toml', task=task, run_name='again')"
+    assert further == "gepa_loop.loop('run-l.toml', task=task, run_name='l', loop__rounds=3)"
     parts = stages(looped)
     told = dict(took(looped, [course for one in parts for course in one.courses]))
     spent = read_json(made / "l" / "round_00" / "optimize" / "result.json")["spent"]
     assert f"{spent['rollouts']:,} rollouts" in told["search of round 00"]
     assert "generate" in told["of the students' time"]
+
+
+def test_a_round_further_is_offered_where_the_task_has_items_for_it(made: Path) -> None:
+    def offered(**start: object) -> bool:
+        told = read_told(made / "l")
+        return any("--rounds" in one.line for one in commands(replace(told, start={**told.start, **start})))
+
+    assert read_told(made / "l").start["rounds_of_items"] is not None, "the ladder has an end"
+    assert not offered(rounds_of_items=2) and offered(rounds_of_items=3) and offered(rounds_of_items=None)
+    told = read_told(made / "l")
+    old = {key: value for key, value in told.start.items() if key != "rounds_of_items"}
+    assert not any("--rounds" in one.line for one in commands(replace(told, start=old)))
+
+
+def test_a_loop_without_a_winner_leads_on_to_a_distillation(made: Path) -> None:
+    told = replace(read_told(made / "l"), adapter=None)
+    lines = [one.line for one in commands(told)]
+    prompt = f"runs/l/{told.prompt.relative_to(told.path)}"
+    assert f"gepa-loop distill --prompt {prompt} --config run-l.toml" in lines
+    untested = [
+        {**one, "candidates": [{**c, "student": None} for c in one["candidates"]]} for one in told.rounds
+    ]
+    lines = [one.line for one in commands(replace(told, result={**told.result, "rounds": untested}))]
+    assert lines[-1] == "gepa-loop prompts list l" and not any("distill" in line for line in lines)
+
+
+def test_the_configuration_has_a_name_that_is_no_file_of_the_users(made: Path) -> None:
+    for name in ("d", "l"):
+        page = (made / name / "report.html").read_text()
+        assert f"Configuration, as run-{name}.toml" in page and "gepa-loop.toml" not in page
 
 
 @pytest.mark.parametrize("name", ["d", "l"])

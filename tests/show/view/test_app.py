@@ -93,7 +93,7 @@ def test_rows_say_what_runs_found(folder: Path) -> None:
     assert row.scores["student"].value == told.card("student", "greedy")["mean"]
     assert row.when == "2033-05-18 03:33"
     half, broken, old = (listed(folder / name) for name in ("half", "broken", "old"))
-    assert half.verdict == "unfinished" and not half.page and not half.scores
+    assert half.verdict == "unfinished: costs" and not half.page and not half.scores
     assert "cannot be read" in broken.verdict and "check" in broken.verdict
     assert "of another version" in old.verdict and "'prompted_minus_base'" in old.verdict and not old.page
     swept = listed(folder / "swept")
