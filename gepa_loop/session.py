@@ -14,7 +14,7 @@ from rich.text import Text
 
 from gepa_loop.command import EVALUATE, NOTHING, Command, Flags, Inputs
 from gepa_loop.errors import ConfigError, TaskError
-from gepa_loop.outside.redact import printable, redacted
+from gepa_loop.outside.redact import printable, told
 from gepa_loop.show.caller import PERSON, Caller
 from gepa_loop.show.loading import say_loading
 
@@ -200,10 +200,8 @@ def _opened(
         for prompt in (given.prompts or {}).values():
             write_text(run.path / "prompts" / f"{prompt.id}.txt", f"{prompt.text}\n")
         if keeps != "all":  # to be shown again is nothing that happens in a run
-            typed = redacted(caller.typed())
-            run.event(
-                "start", command=extra["command"], task=given.task_from, typed=typed, **lab.data_facts()
-            )
+            how = {"command": extra["command"], "task": given.task_from, "typed": told(caller.typed())}
+            run.event("start", **how, **lab.data_facts())
         lab = lab.in_run(run.path)
         if (spread := measure_spread(lab, run)) is not None:
             caller.facts.print(str(spread), highlight=False)

@@ -33,11 +33,6 @@ def typed() -> list[str]:
     return ["gepa-loop", *(word for word in sys.argv[1:] if word != "--fresh")]
 
 
-def typed_command() -> str:
-    """The same as a line."""
-    return shlex.join(typed())
-
-
 @contextmanager
 def interruptible(left: str = SAVED, hint: str | None = None) -> Iterator[None]:
     """Turn a signal into `Interrupted` once what is open was closed; a second one ends the process at once.
@@ -67,7 +62,7 @@ def interruptible(left: str = SAVED, hint: str | None = None) -> Iterator[None]:
         number = came[0] if came else signal.SIGINT
         how = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
         told = f"\n{how}; {left}" if left else ""
-        raise Interrupted(told, f"  {typed_command()}" if hint is None else hint, 128 + number) from None
+        raise Interrupted(told, f"  {shlex.join(typed())}" if hint is None else hint, 128 + number) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -67,11 +67,11 @@ def _run(line: RunLine) -> RunLineAnswer:
 def runs_cells(run: SweepArgument, json_file: JsonOption = None) -> None:
     """Show which cells of a sweep are done, running and owed, with their learning curves so far."""
     from gepa_loop.run.directory import in_use
-    from gepa_loop.run.files import read_json
     from gepa_loop.run.find import known_runs, run_folder
     from gepa_loop.show.cells import cells_line, cells_table
     from gepa_loop.stages.cells import cells_of
-    from gepa_loop.stages.grid import FILE, GridRecord, is_sweep, is_whole
+    from gepa_loop.stages.grid import is_sweep, is_whole
+    from gepa_loop.stages.reached import continuation
 
     folder = run_folder(run, is_sweep, "Sweeps")
     if not is_sweep(folder):
@@ -81,7 +81,7 @@ def runs_cells(run: SweepArgument, json_file: JsonOption = None) -> None:
     give(json_file, answer)
     to.print(cells_table(cells), soft_wrap=False)
     to.print(cells_line(cells), highlight=False)
-    command = read_json(folder / FILE, GridRecord).get("command")
+    command = continuation(folder)
     if all(one.state == "done" for one in cells) and is_whole(folder):
         say_next("report", run, to=to)
     elif command is not None and not in_use(folder):

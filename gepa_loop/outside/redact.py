@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 
 HIDDEN = "***"
 SHORTEST = 8
@@ -42,6 +43,15 @@ def redacted(text: str, env: Mapping[str, str] | None = None) -> str:
     for key in sorted(keys, key=len, reverse=True):  # a key may begin with another
         text = text.replace(key, HIDDEN)
     return _USERINFO.sub(f"{HIDDEN}@", text)
+
+
+def told(words: Sequence[str]) -> str:
+    """A command as a line for a shell, without secrets, those of settings (`KEY=VALUE`) included."""
+    shown = []
+    for word in words:
+        key, equals, _ = word.partition("=")
+        shown.append(f"{key}={HIDDEN}" if equals and names_a_secret(key) else word)
+    return redacted(shlex.join(shown))
 
 
 def printable(text: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gepa_loop.show.terminal import Terminal, err, out
-from gepa_loop.signals import interruptible, typed_command
+from gepa_loop.signals import interruptible, typed
 
 if TYPE_CHECKING:
     from gepa_loop.start.plan import DryRun
@@ -32,8 +32,8 @@ class Caller:
     """The tables and lines at the end, and the plan of a dry run."""
     guard: Callable[[], AbstractContextManager[None]]
     """Around what writes to the run directory."""
-    typed: Callable[[], str]
-    """The command line that continues what it makes; "" of a Python program."""
+    typed: Callable[[], list[str]]
+    """The words of the command that continues what it makes; none of a Python program."""
     planned: Callable[[DryRun], None] = _leave
     """Takes what a dry run found, besides what it prints."""
 
@@ -43,9 +43,9 @@ class Caller:
         return replace(self, facts=NOWHERE)
 
 
-PERSON = Caller(out, out, out, interruptible, typed_command)
-ASIDE = Caller(err, err, err, interruptible, typed_command)
+PERSON = Caller(out, out, out, interruptible, typed)
+ASIDE = Caller(err, err, err, interruptible, typed)
 """Standard output is another's: that of one JSON object."""
-PROGRAM = Caller(out, out, out, nullcontext, str)
+PROGRAM = Caller(out, out, out, nullcontext, list)
 """Signal handlers are the program's own."""
-MUTE = Caller(NOWHERE, NOWHERE, NOWHERE, nullcontext, str)
+MUTE = Caller(NOWHERE, NOWHERE, NOWHERE, nullcontext, list)

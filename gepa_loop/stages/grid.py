@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 from gepa_loop.config.grids import Grid
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import RunDirectoryError
 from gepa_loop.lab import without_limits
-from gepa_loop.outside.redact import HIDDEN, names_a_secret, redacted
 from gepa_loop.run.files import read_json, write_json
 from gepa_loop.run.identity import flatten
-from gepa_loop.signals import typed
 
 FILE = "grid.json"
 
@@ -35,8 +32,6 @@ class GridRecord(TypedDict):
     """Training seeds."""
     prompt: str
     """The prompt's id."""
-    command: NotRequired[str]
-    """By which it goes on, without secrets; an earlier version wrote none."""
 
 
 def cell_folder(cell: str, seed: int) -> str:
@@ -74,15 +69,8 @@ def go_on_with(path: Path, grid: Grid, configs: Configs, prompt: str) -> None:
         "cells": {name: list(sets) for name, sets in grid.cells.items()},
         "seeds": sorted({seed for _, seed in configs}),
         "prompt": prompt,
-        "command": redacted(shlex.join(_without_secrets(typed()))),
     }
     write_json(path / FILE, record)
-
-
-def _without_secrets(words: list[str]) -> Iterator[str]:
-    for word in words:
-        key, equals, _ = word.partition("=")
-        yield f"{key}={HIDDEN}" if equals and names_a_secret(key) else word
 
 
 def left_out(run: Path, result: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from gepa_loop.outside.files import found_at
 from gepa_loop.stages.counts import students_a_round
 from gepa_loop.start.asking import Asking
 from gepa_loop.start.context import check_context
+from gepa_loop.start.engine import engine
 from gepa_loop.start.findings import Finding as Finding
 from gepa_loop.start.findings import fault
 from gepa_loop.start.machine import Machine, find_machine
@@ -74,7 +75,7 @@ class _Doctor:
             "model": self._model,
             "teacher": self._teacher,
             "device": self._device,
-            "engine": self._engine,
+            "engine": partial(engine, self.config),
             "memory": self._memory,
             "disk": self._disk,
             "reflection": partial(reflection, self.config),
@@ -250,28 +251,6 @@ class _Doctor:
                 "this processor emulates bfloat16, several times slower than float32",
                 "Set model.dtype to auto.",
             )
-
-    def _engine(self) -> Iterator[Finding]:
-        from gepa_loop.model.base import find_device
-        from gepa_loop.sampling.vllm.options import install_hint, missing
-
-        device, engine = find_device(self.config.model.device), self.config.sampling.engine
-        if engine == "cuda" and device.type != "cuda":
-            raise ConfigError(
-                f"sampling.engine = 'cuda': the model lies on {device}",
-                "Set sampling.engine to auto or torch.",
-            )
-        if engine == "vllm" and (why := missing(device)) is not None:
-            raise ConfigError(f"sampling.engine = 'vllm': {why}", install_hint(device))
-        if engine == "auto" and device.type == "cuda" and missing(device) is not None:
-            yield Finding(
-                "engine",
-                "note",
-                "vLLM is not installed: families without fused kernels, and models from 1 billion parameters on, sample slower",
-                install_hint(device),
-            )
-            return
-        yield Finding("engine", "ok", f"sampling.engine = {engine}")
 
     def _memory(self) -> Iterator[Finding]:
         parts, free = (

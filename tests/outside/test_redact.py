@@ -14,7 +14,7 @@ import pytest
 from anthropic_api import MODEL, anthropic_api
 
 from gepa_loop.cli import run
-from gepa_loop.outside.redact import printable, redacted
+from gepa_loop.outside.redact import printable, redacted, told
 
 MARK = "marker-0123456789"
 """Part of every key here."""
@@ -275,3 +275,9 @@ def test_what_is_shown_steers_no_terminal_and_can_be_read() -> None:
     )
     shown = printable("begin" + "x" * 10**7 + "end")
     assert shown.startswith("beginx") and shown.endswith("xend") and len(shown) < 4_100
+
+
+def test_a_command_is_told_without_secrets() -> None:
+    words = ["gepa-loop", "sweep", "--grid", "x=[0, 8],1", "--set", "task.options.api_key=k-12"]
+    assert told(words) == "gepa-loop sweep --grid 'x=[0, 8],1' --set 'task.options.api_key=***'"
+    assert told([]) == ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from swept import make_sweep
 from gepa_loop.cli import run as gepa_loop
 from gepa_loop.config.grids import Grid
 from gepa_loop.config.load import load_config
-from gepa_loop.run.files import write_json, write_jsonl, write_text
+from gepa_loop.run.files import append_jsonl, write_json, write_jsonl, write_text
 from gepa_loop.stages.cells import Cell, cells_of
 from gepa_loop.stages.grid import go_on_with
 
@@ -64,13 +63,13 @@ def test_what_is_owed_is_gone_on_with_by_the_command_that_asked_for_it(
     cells = {name: [] for name in ("low", "<i>high", "mid")}
     config = load_config("smoke", (), env={})
     configs = {(name, seed): config for name in cells for seed in range(4)}
-    words = ["gepa-loop", "sweep", "--grid", "x=[0, 8],1", "--fresh", "--set", "task.options.api_key=k-12"]
-    monkeypatch.setattr(sys, "argv", words)
+    typed = "gepa-loop sweep --grid 'x=[0, 8],1'"
+    append_jsonl(folder / "events.jsonl", [{"event": "start", "typed": typed}])
     go_on_with(folder, Grid("g", None, "low", dict.fromkeys(cells, ())), configs, "p1")
     assert gepa_loop(["runs", "cells", "s"]) == 0
     *_, owed, said = capsys.readouterr().out.splitlines()
     assert owed == "12 students: 9 done, 3 owed"
-    assert said == "next: gepa-loop sweep --grid 'x=[0, 8],1' --set 'task.options.api_key=***'"
+    assert said == f"next: {typed}"
     with FileLock(folder / ".lock"):
         assert gepa_loop(["runs", "cells", "s"]) == 0
     assert "next:" not in capsys.readouterr().out
