@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from gepa_loop.cluster.crew import Crew
 from gepa_loop.config.search import OptimizeConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError, ModelError, TaskError
@@ -49,6 +50,8 @@ class Lab:
     """A second model that teaches; see `for_training`."""
     control: Task | None = None
     """What `distill.control` names; see `for_training`."""
+    crew: Crew | None = None
+    """Workers that hold the same and share its work."""
 
     @property
     def day(self) -> str:
@@ -254,7 +257,7 @@ def open_lab(
 
 def without_limits(resolved: Mapping[str, Any]) -> dict[str, object]:
     """A configuration without what no result of a run depends on: how many rounds there are, how long and how dear a judge may
-    be, how often the reflection model is asked at a time, prices, and where the run is tracked. Those can be changed in a run."""
+    be, how often the reflection model is asked at a time, who shares the work, prices, and where the run is tracked. Those can be changed in a run."""
     task, judge = resolved["task"], resolved["task"]["judge"]
     if judge is not None:
         judge = {key: value for key, value in judge.items() if key not in LIMITS}
@@ -262,7 +265,7 @@ def without_limits(resolved: Mapping[str, Any]) -> dict[str, object]:
     reflection = {k: v for k, v in resolved["optimize"]["reflection"].items() if k != "parallel"}
     optimize = {**resolved["optimize"], "reflection": reflection}
     found = {**resolved, "optimize": optimize, "loop": loop, "task": {**task, "judge": judge}}
-    return {key: value for key, value in found.items() if key not in ("cost", "track")}
+    return {key: value for key, value in found.items() if key not in ("cluster", "cost", "track")}
 
 
 def seed_source(settings: OptimizeConfig) -> str:

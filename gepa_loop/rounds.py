@@ -8,13 +8,12 @@ its output file exists, so the same command continues a run wherever it stopped.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from gepa_loop.config.recipe import reads_prompt
-from gepa_loop.config.tables import LoopConfig
 from gepa_loop.errors import RunDirectoryError
 from gepa_loop.lab import Lab
 from gepa_loop.model.lora.adapter import Adapter, stack_adapters
@@ -27,18 +26,16 @@ from gepa_loop.scores.ending import Attempt, nothing_new
 from gepa_loop.scores.ledger import begin_look
 from gepa_loop.scores.outcome import details, gains, lengths, summary
 from gepa_loop.scores.results import DecisionRecord, LoopRecord, RoundRecord, RoundTest, WholeTest
+from gepa_loop.scores.split import Scoring
 from gepa_loop.scores.statistics import internalisation, item_scores
-from gepa_loop.stages.distillation import Below, end_candidate, finish_candidates
+from gepa_loop.stages.distillation import Below, end_candidate, finish_candidates, forgets
 from gepa_loop.stages.items import Compared, write_items
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.pool import open_pool
 from gepa_loop.stages.race import race
-from gepa_loop.stages.score import note_look, replies, scores
+from gepa_loop.stages.score import note_look, replying, scoring
 from gepa_loop.stages.search import Purpose, search
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
-
-if TYPE_CHECKING:
-    from gepa_loop.training.distilled import Distilled
 
 
 @dataclass(frozen=True)
@@ -151,13 +148,13 @@ def run_round(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer, gr
     number, stack = ground.number, ground.stack
     config, folder = lab.config, run.path / f"round_{number:02d}"
 
-    def scored(name: str, split: str, prompt: str, adapter: Adapter | None) -> dict[str, float]:
-        return item_scores(scores(lab, split, prompt, adapter, folder / f"{name}.jsonl", observer))
+    def asked(name: str, split: str, prompt: str, adapter: Adapter | None) -> Scoring:
+        return scoring(lab, split, prompt, adapter, folder / f"{name}.jsonl")
 
     # 1. Where we stand, without a prompt.
+    bare = [asked(f"baseline/{split}", split, NO_PROMPT, stack) for split in ("select", "pareto")]
     observer.stage("baseline", round=number)
-    base = scored("baseline/select", "select", NO_PROMPT, stack)
-    held_out = scored("baseline/pareto", "pareto", NO_PROMPT, stack)
+    base, held_out = (item_scores(one.rows(observer.progress)) for one in bare)
 
     # 2. Prompts that may help this model.
     purpose = Purpose("student", number, stack)
@@ -181,19 +178,21 @@ def run_round(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer, gr
         observer.stage("distilled", round=number, candidate=candidate.id)
         distilled = end_candidate(lab, candidate, target, observer, below)
         students[candidate.id] = distilled.adapter
-        if (reason := _forgets(config.loop, distilled)) is not None:
+        if (reason := forgets(config.loop, distilled)) is not None:
             why[candidate.id] = reason
             observer.note(f"{candidate.id} cannot win: {reason}")
 
     # 4. Those that are left, on items that have chosen nothing; then the decision, and the stack with the winner on top.
-    contenders = []
+    contenders, judged = [], dict[str, tuple[Scoring, Scoring]]()
+    for candidate in front.candidates:
+        if (id_ := candidate.id) not in why:
+            own = asked(f"evaluate/{id_}", "select", NO_PROMPT, _stacked(stack, students[id_]))
+            judged[id_] = own, asked(f"evaluate/{id_}_prompted", "select", candidate.text, stack)
     for candidate in front.candidates:
         prompted = student = None
-        if candidate.id not in why:
+        if candidate.id in judged:
             observer.stage("student", round=number, candidate=candidate.id)
-            whole = _stacked(stack, students[candidate.id])
-            student = scored(f"evaluate/{candidate.id}", "select", NO_PROMPT, whole)
-            prompted = scored(f"evaluate/{candidate.id}_prompted", "select", candidate.text, stack)
+            student, prompted = (item_scores(one.rows(observer.progress)) for one in judged[candidate.id])
         contenders.append(Contender(candidate.id, prompted, student, why.get(candidate.id)))
     level = level_of_round(config.loop.alpha, number)
     verdict = decide(base, contenders, level, config.seed)
@@ -217,17 +216,6 @@ def run_round(lab: Lab, seed_prompt: Candidate, run: Run, observer: Observer, gr
     write_json(folder / "decision.json", decision)
     prompt = next(c for c in front.candidates if c.id == (verdict.winner or pool.best))
     return RoundOutcome(number, verdict, ground.stack, stack, adapter_path, prompt, said, tried)
-
-
-def _forgets(limits: LoopConfig, student: Distilled) -> str | None:
-    """Why a student is no contender; None where it is one."""
-    nats, limit = student.forgetting, limits.max_forgetting
-    if limit is not None and nats > limit:
-        return f"its student is {nats:.3f} nats a token from the model on neutral text, over loop.max_forgetting = {limit:g}"
-    control, most = student.control, limits.max_control_loss
-    if control is not None and most is not None and control.loss > most:
-        return f"{control}, a loss of more than loop.max_control_loss = {most:g}"
-    return None
 
 
 class Tested(NamedTuple):
@@ -255,22 +243,32 @@ def run_test(lab: Lab, run: Run, observer: Observer, outcomes: Sequence[RoundOut
 
     ledger = begin_look(run, lab.task.splits["test"], f"after {len(outcomes)} rounds")
 
-    def scored(name: str, text: str, adapter: Adapter | None) -> dict[Way, Replies]:
-        observer.stage(f"test: {name.replace('_', ' ')}")
+    won = [outcome for outcome in outcomes if outcome.verdict.winner]
+    waiting: dict[str, Callable[[Observer], dict[Way, Replies]]] = {}
+
+    def ask(name: str, text: str, adapter: Adapter | None) -> None:
         path = run.path / "test" / f"{name}.jsonl"
         note_look(ledger, name, path, observer)
-        return replies(lab, "test", text, adapter, path, observer)
+        waiting[name] = replying(lab, "test", text, adapter, path)
 
-    base = before = scored("base", NO_PROMPT, None)
-    won = [outcome for outcome in outcomes if outcome.verdict.winner]
+    def scored(name: str) -> dict[Way, Replies]:
+        observer.stage(f"test: {name.replace('_', ' ')}")
+        return waiting[name](observer)
+
+    ask("base", NO_PROMPT, None)
+    for outcome in won or outcomes[-1:]:
+        ask(f"round_{outcome.number:02d}_prompted", outcome.best_prompt.text, outcome.below)
+        if outcome.verdict.winner:
+            ask(f"round_{outcome.number:02d}_student", NO_PROMPT, outcome.stack)
+    base = before = scored("base")
     rounds: list[RoundTest] = [{"test": None, "internalisation": None} for _ in outcomes]
     student: dict[Way, Replies] | None = None
     compared = None
     for outcome in won or outcomes[-1:]:
         name, prompt = f"round_{outcome.number:02d}", outcome.best_prompt.text
-        prompted = scored(f"{name}_prompted", prompt, outcome.below)
+        prompted = scored(f"{name}_prompted")
         if outcome.verdict.winner:
-            student = scored(f"{name}_student", NO_PROMPT, outcome.stack)
+            student = scored(f"{name}_student")
             mine, bare, asked = student[way], before[way], prompted[way]
             ratio = internalisation(mine.scores, bare.scores, asked.scores, seed) if reads else None
             rounds[outcome.number] = {

@@ -64,11 +64,13 @@ def open_session(
     from gepa_loop.model.origin import check_origin
     from gepa_loop.run.identity import fingerprint
     from gepa_loop.stages.timing import Timed
-    from gepa_loop.start.known import code_marks, writers
+    from gepa_loop.start.known import writers
     from gepa_loop.start.power import select_warning
     from gepa_loop.start.reach import check_reach
+    from gepa_loop.task.made import code_marks
     from gepa_loop.task.sources import settle
     from gepa_loop.tracking.choose import check_tracker
+    from gepa_loop.workers.opening import check_workers, opened_workers
 
     _print_code(settings, inputs.task, caller)
     settings = settle(settings, inputs.task)
@@ -77,12 +79,13 @@ def open_session(
     prompts = inputs.prompts
     if prompts is None:
         prompts = {seed_source(settings.optimize): seed_prompt(settings.optimize)}
+    marks = code_marks(settings, inputs.task)
     extra = {
         "command": command.name,
         "prompts": " ".join(p.id for p in prompts.values()),
         **inputs.more,
         **writers(command, settings.optimize, settings.distill, settings.task.splits),
-        **code_marks(settings, inputs.task),
+        **marks,
     }
     label = Path(flags.config).stem if isinstance(flags.config, str) else "default"
     identity = [without_limits(settings.model_dump(mode="json")), extra]
@@ -91,35 +94,39 @@ def open_session(
         caller.facts.print(f"track {settings.track.kind} runs {file}", highlight=False)
     finished = not flags.fresh and _finished(command, settings.loop, path)
     check_reach(settings, command.searches and not finished)
-    lab = _checked_lab(command, settings, prompts, inputs, None if flags.fresh else _begun(path), caller)
-    notes = [check_origin(one.origin, lab.base.origin, source) for source, one in inputs.adapters.items()]
-    if command.rounds and not (finished or flags.dry_run):  # a plan says it among its lines
-        notes.append(select_warning(settings))
-    facts, warnings = _print_facts(lab, prompts, notes, caller)
-    if command.writes_questions:
-        _check_questions(lab, prompts, path, flags, caller)
-    if flags.dry_run:
-        from gepa_loop.start.plan import DryRun
+    day = None if flags.fresh else _begun(path)
+    check_workers(settings, command.cells, inputs.task is not None)
+    with opened_workers(settings, day, command.trains, finished or flags.dry_run) as workers:
+        lab = _checked_lab(command, settings, prompts, inputs, day, caller)
+        notes = [check_origin(one.origin, lab.base.origin, source) for source, one in inputs.adapters.items()]
+        if command.rounds and not (finished or flags.dry_run):  # a plan says it among its lines
+            notes.append(select_warning(settings))
+        facts, warnings = _print_facts(lab, prompts, notes, caller)
+        if command.writes_questions:
+            _check_questions(lab, prompts, path, flags, caller)
+        if flags.dry_run:
+            from gepa_loop.start.plan import DryRun
 
-        made = None
-        if command.searches or command.trains:
-            made = _print_plan(lab, command, next(iter(prompts.values())), flags.measure, caller)
-        more = inputs.facts()
-        for line in (f"would write {shown(path)}", *more):
-            caller.results.print(line, highlight=False)
-        caller.planned(DryRun(command.name, path, (*facts, *more), warnings, made))
-        raise typer.Exit
-    if command.searches and not finished:
-        from gepa_loop.stages.search import check_search
+            made = None
+            if command.searches or command.trains:
+                made = _print_plan(lab, command, next(iter(prompts.values())), flags.measure, caller)
+            more = inputs.facts()
+            for line in (f"would write {shown(path)}", *more):
+                caller.results.print(line, highlight=False)
+            caller.planned(DryRun(command.name, path, (*facts, *more), warnings, made))
+            raise typer.Exit
+        if command.searches and not finished:
+            from gepa_loop.stages.search import check_search
 
-        check_search(lab, seed_prompt(settings.optimize))
-    keeps: Keeps = "nothing" if flags.fresh else "all" if finished else "part"
-    with _opened(lab, replace(inputs, prompts=prompts), extra, path, keeps, caller) as opened:
-        if finished:
-            yield opened  # what reads it again is no part of what it took
-            return
-        with Timed(opened.view, path, began) as timed:
-            yield opened._replace(view=timed)
+            check_search(lab, seed_prompt(settings.optimize))
+        keeps: Keeps = "nothing" if flags.fresh else "all" if finished else "part"
+        with _opened(lab, replace(inputs, prompts=prompts), extra, path, keeps, caller) as opened:
+            if finished:
+                yield opened  # what reads it again is no part of what it took
+                return
+            with Timed(opened.view, path, began, settings.cluster.gpus) as timed:
+                lab = opened.lab if workers is None else workers.share(opened.lab, marks, timed.note)
+                yield opened._replace(view=timed, lab=lab)
 
 
 def _print_code(settings: Config, own: Task | None, caller: Caller) -> None:

@@ -21,6 +21,7 @@ from gepa_loop.cli.options import (
     SetOption,
     Switch,
     TrackOption,
+    WorkersOption,
     say_next,
     with_setting,
 )
@@ -37,6 +38,7 @@ def optimize(
     config: ConfigOption = None,
     sets: SetOption = None,
     run_name: NameOption = None,
+    workers: WorkersOption = None,
     track: TrackOption = None,
     dry_run: DryOption = False,
     fresh: FreshOption = False,
@@ -46,6 +48,7 @@ def optimize(
     """Evolve teacher prompts with GEPA and write the Pareto front."""
     from gepa_loop.show.searches import pick, read_search
 
+    sets = with_setting(sets, "cluster.workers", workers)
     flags = Flags(config, with_setting(sets, "track.kind", track), run_name, dry_run, fresh)
     caller = caller_of(json_file, quiet)
     outcome = work.optimize(flags, None, caller)
@@ -76,6 +79,7 @@ def distill(
     config: ConfigOption = None,
     sets: SetOption = None,
     run_name: NameOption = None,
+    workers: WorkersOption = None,
     track: TrackOption = None,
     dry_run: DryOption = False,
     fresh: FreshOption = False,
@@ -86,6 +90,7 @@ def distill(
     from gepa_loop.task.prompts import read_prompt
 
     sets = with_setting(sets, "distill.questions", questions)
+    sets = with_setting(sets, "cluster.workers", workers)
     flags = Flags(config, with_setting(sets, "track.kind", track), run_name, dry_run, fresh)
     caller = caller_of(json_file, quiet)
     outcome = work.distill(flags, read_prompt(prompt), str(prompt), None, caller)
@@ -140,6 +145,7 @@ def evaluate(
     config: ConfigOption = None,
     sets: SetOption = None,
     run_name: NameOption = None,
+    workers: WorkersOption = None,
     dry_run: DryOption = False,
     fresh: FreshOption = False,
     quiet: QuietOption = False,
@@ -161,7 +167,7 @@ def evaluate(
             )
         subjects.append(subject(Path(file) if file else None, student_at(folder) if folder else None))
     conditions = read_conditions(fail_if or (), [one.role for one in subjects])
-    flags = Flags(config, sets or (), run_name, dry_run, fresh)
+    flags = Flags(config, with_setting(sets, "cluster.workers", workers), run_name, dry_run, fresh)
     caller = caller_of(json_file, quiet)
     outcome = work.evaluate(flags, subjects, split, None, caller)
     labels = [one.label for one in subjects]
@@ -194,6 +200,7 @@ def loop(
     config: ConfigOption = None,
     sets: SetOption = None,
     run_name: NameOption = None,
+    workers: WorkersOption = None,
     track: TrackOption = None,
     dry_run: DryOption = False,
     fresh: FreshOption = False,
@@ -204,6 +211,7 @@ def loop(
     from gepa_loop.scores.outcome import best_student
 
     sets = with_setting(sets, "race.on", None if race is None else str(race is Switch.ON).lower())
+    sets = with_setting(sets, "cluster.workers", workers)
     sets = with_setting(sets, "track.kind", track)
     flags = Flags(config, with_setting(sets, "loop.rounds", rounds), run_name, dry_run, fresh)
     caller = caller_of(json_file, quiet)

@@ -60,6 +60,15 @@ RaceOption = Annotated[
         help="Whether students that are behind on the way are dropped; off distills all to their end. The same as --set race.on=...",
     ),
 ]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=0,
+        metavar="N",
+        help="Share the work among N workers, each with a GPU of its own; the same as --set cluster.workers=N.",
+    ),
+]
 TrackOption = Annotated[
     str | None,
     typer.Option(

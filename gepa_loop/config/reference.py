@@ -34,6 +34,7 @@ READERS = {
     "race": "loop",
     "loop": "loop",
     "loop.alpha": "optimize, loop",
+    "cluster": "optimize, distill, loop, evaluate",
     "cost": "plan, distill, loop",
     "track": "optimize, distill, loop, sweep",
 }

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from gepa_loop.config.cluster import ClusterConfig
 from gepa_loop.config.cost import CostConfig
 from gepa_loop.config.data import SplitSizes
 from gepa_loop.config.kinds import Section
@@ -48,6 +49,7 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     race: RaceConfig = RaceConfig()
     loop: LoopConfig = LoopConfig()
+    cluster: ClusterConfig = ClusterConfig()
     cost: CostConfig = CostConfig()
     track: TrackConfig = TrackConfig()
 

@@ -16,6 +16,8 @@ class StageRow(TypedDict):
     """Whom it is about."""
     seconds: float
     """By the clock on the wall."""
+    gpus: int
+    """That the process had: those of its workers, else 1."""
 
 
 class CallRecord(TypedDict):
@@ -73,7 +75,7 @@ class UsdRecord(TypedDict):
     """US dollars that a run took."""
 
     gpu: float | None
-    """At `cost.gpu_usd_hour`; null without."""
+    """At `cost.gpu_usd_hour`, all GPUs of the run together; null without."""
     reflection: float
     """Of the reflection model's prompts and questions, where litellm knows its prices."""
     judge: float

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
+from typing import TYPE_CHECKING, Literal, Protocol, TypedDict, runtime_checkable
 
 if TYPE_CHECKING:
     from gepa_loop.model.lora.adapter import Adapter
@@ -31,6 +31,18 @@ class Completion:
     logprobs: tuple[float, ...]
     """Log-probability of each token under the temperature-1 distribution, in nats, float32."""
     finish_reason: FinishReason
+
+
+@dataclass(frozen=True)
+class Request:
+    """Prompts that one student answers."""
+
+    prompts: Sequence[Sequence[int]]
+    """Token ids, none empty."""
+    seeds: Sequence[int]
+    """One for each prompt."""
+    adapter: Adapter | None
+    """What stands on the base model."""
 
 
 class SelfMeasured(TypedDict, total=False):
@@ -73,3 +85,30 @@ class Sampler(Protocol):
             What the sampler measured of itself meanwhile.
         """
         ...
+
+
+Waiting = Callable[[], list[Completion]]
+"""Waits for completions that were asked for."""
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A sampler that works beside this process: what is asked ahead is answered meanwhile."""
+
+    def begin(self, wanted: Request, sampling: Sampling) -> Waiting:
+        """Ask for what `generate` returns; errors are raised where it is read."""
+        ...
+
+
+def answers(sampler: Sampler, wanted: Request, sampling: Sampling) -> list[Completion]:
+    """One completion for each row; no rows have none."""
+    if not wanted.prompts:
+        return []
+    return sampler.generate(wanted.prompts, sampling, wanted.seeds, wanted.adapter)
+
+
+def begin(sampler: Sampler, wanted: Request, sampling: Sampling) -> Waiting:
+    """`answers`, read later; begun at once where the sampler is `Streaming`, else when it is read."""
+    if isinstance(sampler, Streaming):
+        return sampler.begin(wanted, sampling)
+    return lambda: answers(sampler, wanted, sampling)

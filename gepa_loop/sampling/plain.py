@@ -13,10 +13,10 @@ from gepa_loop.errors import Diverged
 from gepa_loop.model.base import Base
 from gepa_loop.model.fused.columns import FusedNetwork
 from gepa_loop.model.lora.adapter import Adapter, side_by_side
-from gepa_loop.sampling.base import Completion, Sampling, SelfMeasured
+from gepa_loop.sampling.base import Completion, Request, Sampling, SelfMeasured
 from gepa_loop.sampling.batches import by_length, shared_length
 from gepa_loop.sampling.network import Network, Past, open_network
-from gepa_loop.sampling.together import Request, in_order
+from gepa_loop.sampling.together import in_order
 
 if TYPE_CHECKING:
     from torch import Tensor

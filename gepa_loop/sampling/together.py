@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from gepa_loop.errors import Diverged
-from gepa_loop.sampling.base import Completion, Sampler, Sampling
-
-if TYPE_CHECKING:
-    from gepa_loop.model.lora.adapter import Adapter
-
-
-@dataclass(frozen=True)
-class Request:
-    """Prompts that one student answers."""
-
-    prompts: Sequence[Sequence[int]]
-    """Token ids, none empty."""
-    seeds: Sequence[int]
-    """One for each prompt."""
-    adapter: Adapter | None
-    """What stands on the base model."""
+from gepa_loop.sampling.base import Completion, Request, Sampler, Sampling, Streaming, Waiting, answers
 
 
 @runtime_checkable
@@ -58,7 +43,19 @@ def sample_together(
         else:
             ends = accumulate((len(rows.prompts) for rows in wanted), initial=0)
             return [flat[start:end] for start, end in pairwise(ends)]
-    return [_alone(sampler, rows, sampling) for rows in wanted]
+    if isinstance(sampler, Streaming):
+        return begin_together(sampler, wanted, sampling)()
+    return [_read(partial(answers, sampler, rows, sampling)) for rows in wanted]
+
+
+def begin_together(
+    sampler: Sampler, wanted: Sequence[Request], sampling: Sampling
+) -> Callable[[], list[list[Completion] | Diverged]]:
+    """`sample_together`, read later; begun at once where the sampler works beside this process, else when it is read."""
+    if not isinstance(sampler, Streaming):
+        return lambda: sample_together(sampler, wanted, sampling)
+    begun = [sampler.begin(rows, sampling) for rows in wanted]
+    return lambda: [_read(one) for one in begun]
 
 
 def in_order(wanted: Sequence[Request]) -> tuple[list[Sequence[int]], list[int], list[int]]:
@@ -70,10 +67,8 @@ def in_order(wanted: Sequence[Request]) -> tuple[list[Sequence[int]], list[int],
     )
 
 
-def _alone(sampler: Sampler, rows: Request, sampling: Sampling) -> list[Completion] | Diverged:
-    if not rows.prompts:
-        return []
+def _read(one: Waiting) -> list[Completion] | Diverged:
     try:
-        return sampler.generate(rows.prompts, sampling, rows.seeds, rows.adapter)
+        return one()
     except Diverged as error:
         return error

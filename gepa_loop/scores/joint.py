@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, groupby, pairwise
 
-from gepa_loop.sampling.base import Sampling
+from gepa_loop.sampling.base import Sampling, Waiting, begin
 from gepa_loop.sampling.batches import in_turn, shared_length, worth_joining
-from gepa_loop.scores.rollouts import Rollouts, Row
+from gepa_loop.scores.rollouts import Rollouts
 from gepa_loop.task.items import Item
 
 Pair = tuple[str, Item]
@@ -44,14 +44,14 @@ def joint_parts(
     ]
 
 
-def joint_rows(
+def joint_begin(
     rollouts: Rollouts, pairs: Sequence[Pair], samples: int, sampling: Sampling, purpose: str
-) -> list[Row]:
-    """`Rollouts.rows` of pairs: `samples` scored completions of each, in one sampler call."""
+) -> Waiting:
+    """`samples` completions of each pair, in one sampler call, read later; see `sampling.base.begin`."""
     items = [item for _, item in pairs]
     tokens = [
         row
         for prompt, own in groupby(pairs, key=lambda pair: pair[0])
         for row in rollouts.renderer.all_tokens(prompt, [item for _, item in own])
     ]
-    return rollouts.scored(items, rollouts.sample(tokens, items, samples, sampling, purpose))
+    return begin(rollouts.sampler, rollouts.wanted(tokens, items, samples, purpose), sampling)

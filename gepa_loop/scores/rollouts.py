@@ -10,9 +10,8 @@ from itertools import accumulate, pairwise
 
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.run.seeds import derive_seed
-from gepa_loop.sampling.base import Completion, FinishReason, Sampler, Sampling
+from gepa_loop.sampling.base import Completion, FinishReason, Request, Sampler, Sampling, Waiting, begin
 from gepa_loop.sampling.batches import in_turn, shared_length
-from gepa_loop.sampling.together import Request
 from gepa_loop.scores.records import ReplyRow
 from gepa_loop.task.answers import open_thought
 from gepa_loop.task.items import Item, Task
@@ -111,6 +110,13 @@ class Rollouts:
         """`completions` from prompts that are rendered already, one for each item; an item may come with several prompts."""
         wanted = self.wanted(prompts, items, samples, purpose)
         return self.sampler.generate(wanted.prompts, sampling, wanted.seeds, wanted.adapter)
+
+    def begin(
+        self, prompt: str, items: Sequence[Item], samples: int, sampling: Sampling, purpose: str
+    ) -> Waiting:
+        """`completions`, read later; see `sampling.base.begin`."""
+        wanted = self.wanted(self.renderer.all_tokens(prompt, items), items, samples, purpose)
+        return begin(self.sampler, wanted, sampling)
 
     def wanted(
         self, prompts: Sequence[Sequence[int]], items: Sequence[Item], samples: int, purpose: str

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from gepa_loop.config.whole import Config
 from gepa_loop.sampling.base import Sampling
-from gepa_loop.scores.joint import joint_parts, joint_rows
+from gepa_loop.scores.joint import joint_begin, joint_parts
 from gepa_loop.scores.rollouts import Rollouts, Row
 from gepa_loop.search.frontier import Measured
 from gepa_loop.search.journal import Journal
@@ -70,9 +70,11 @@ class Scorer:
                     missing.setdefault(prompt.text, {})[item.id] = item
         grouped = {text: list(items.values()) for text, items in missing.items()}
         samples = self.settings.samples
-        for pairs in joint_parts(self.rollouts, grouped, self._items_per_call, self.sampling.max_tokens):
+        parts = joint_parts(self.rollouts, grouped, self._items_per_call, self.sampling.max_tokens)
+        asked = [joint_begin(self.rollouts, pairs, samples, self.sampling, PURPOSE) for pairs in parts]
+        for pairs, waiting in zip(parts, asked, strict=True):
             begun = time.perf_counter()
-            rows = joint_rows(self.rollouts, pairs, samples, self.sampling, PURPOSE)
+            rows = self.rollouts.scored([item for _, item in pairs], waiting())
             each = (time.perf_counter() - begun) / len(rows)
             own: dict[str, list[Row]] = {}
             for place, row in enumerate(rows):

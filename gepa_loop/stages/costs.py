@@ -20,7 +20,7 @@ from gepa_loop.scores.records import CardRecord, DifferenceRecord
 from gepa_loop.search.records import SearchRecord
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.records import CallRow
-from gepa_loop.stages.timing import COSTS, seconds_by_stage
+from gepa_loop.stages.timing import COSTS, gpu_seconds, seconds_by_stage
 from gepa_loop.task.judge import RECORD, Record
 from gepa_loop.task.prompts import Candidate
 from gepa_loop.training.records import MetricsRow
@@ -66,11 +66,12 @@ def write_costs(
     else:
         first = lab.task.splits["test"][0]
         reads = tokens_per_second(lab.base, lab.rollouts.renderer.tokens(prompt.text, first))
-        if (pace := pace_of(max(metrics, key=len, default=[]), f"run {run.name}")) is not None:
+        pace = pace_of(max(metrics, key=len, default=[]), f"run {run.name}")
+        if pace is not None and lab.crew is None:  # with workers a step is no longer that of one machine
             keep_pace(lab, pace)
     seconds = seconds_by_stage(run.path)
     whole = sum(seconds.values())
-    usd = _usd(run.path, settings, whole)
+    usd = _usd(run.path, settings)
     saves = None
     # What a prompt costs is saved by who was taught it.
     if replies is not None and reads_prompt(lab.config.distill, lab.config.objective):
@@ -94,13 +95,13 @@ def write_costs(
     return record
 
 
-def _usd(folder: Path, settings: CostConfig, seconds: float) -> UsdRecord:
+def _usd(folder: Path, settings: CostConfig) -> UsdRecord:
     searches = [read_json(path, SearchRecord) for path in sorted(folder.glob("**/optimize/result.json"))]
     written = read_jsonl(folder / "questions" / "calls.jsonl", CallRow)
     reflection = sum(one["spent"]["usd"] for one in searches) + sum(row["usd"] for row in written)
     judge = Record(folder / RECORD).usd
     rate = settings.gpu_usd_hour
-    gpu = None if rate is None else seconds / 3600 * rate
+    gpu = None if rate is None else gpu_seconds(folder) / 3600 * rate
     return {
         "gpu": gpu,
         "reflection": reflection,

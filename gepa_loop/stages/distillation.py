@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gepa_loop.config.recipe import reads_prompt
+from gepa_loop.config.tables import LoopConfig
 from gepa_loop.lab import Lab
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.run.directory import Run
@@ -75,6 +76,7 @@ def train_candidates(
     Each is kept in its folder, and goes on from there.
     """
     from gepa_loop.training.trainer import Pupil, train
+    from gepa_loop.workers.training import Course, apart, train_apart
 
     several = len(candidates) > 1
     _say_where(lab, list(candidates), observer)
@@ -83,7 +85,10 @@ def train_candidates(
         Pupil(one, folder, _watched(folder, observer, steps, f"{one.id}: " if several else ""))
         for folder, one in candidates.items()
     ]
-    reached = train(lab, pupils, stack=below.stack, before=below.held_out, until=until)
+    if lab.crew is not None and apart(lab.crew, len(pupils)):
+        reached = train_apart(lab, pupils, Course(below.stack, below.held_out, until, finish=until is None))
+    else:
+        reached = train(lab, pupils, stack=below.stack, before=below.held_out, until=until)
     steps.show()
     return [one.adapter for one in reached]
 
@@ -210,3 +215,14 @@ def distill_from(
     observer.stage("distill", candidate=label)
     folder = run.path / "distill" / candidate.id
     return distill_candidate(lab, candidate, folder, observer, Below(None, bare))
+
+
+def forgets(limits: LoopConfig, student: Distilled) -> str | None:
+    """Why a student is no contender; None where it is one."""
+    nats, limit = student.forgetting, limits.max_forgetting
+    if limit is not None and nats > limit:
+        return f"its student is {nats:.3f} nats a token from the model on neutral text, over loop.max_forgetting = {limit:g}"
+    control, most = student.control, limits.max_control_loss
+    if control is not None and most is not None and control.loss > most:
+        return f"{control}, a loss of more than loop.max_control_loss = {most:g}"
+    return None

@@ -9,9 +9,10 @@ from pathlib import Path
 from gepa_loop.config.recipe import reads_prompt
 from gepa_loop.lab import Lab
 from gepa_loop.model.lora.adapter import Adapter
+from gepa_loop.scores.split import Scoring
 from gepa_loop.scores.statistics import ItemScores, as_array, item_scores, mean, mean_difference
 from gepa_loop.stages.observer import Observer
-from gepa_loop.stages.score import scores
+from gepa_loop.stages.score import scoring
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
 
 
@@ -54,15 +55,17 @@ def open_pool(
         reason = f"objective {config.objective.type} reads no prompt: its student would be that of {first.id}"
         return Pool(split, (first,), {}, {one.id: reason for one in others})
 
-    def scored(prompt: str, name: str) -> ItemScores:
-        return item_scores(scores(lab, split, prompt, stack, folder / f"{name}.jsonl", observer))
+    def asked(prompt: str, name: str) -> Scoring:
+        return scoring(lab, split, prompt, stack, folder / f"{name}.jsonl")
 
+    bare = asked(NO_PROMPT, f"baseline/{split}")
+    own = {one.id: asked(one.text, f"race/prompts/{one.id}") for one in candidates}
     observer.stage(f"baseline on {split}", round=number)
-    base = scored(NO_PROMPT, f"baseline/{split}")
+    base = item_scores(bare.rows(observer.progress))
     prompted, why = dict[str, ItemScores](), dict[str, str]()
     for candidate in candidates:
         observer.stage(f"prompt on {split}", round=number, candidate=candidate.id)
-        prompted[candidate.id] = scored(candidate.text, f"race/prompts/{candidate.id}")
+        prompted[candidate.id] = item_scores(own[candidate.id].rows(observer.progress))
         gap = mean_difference(prompted[candidate.id], base)
         if gap <= config.loop.min_gap:
             why[candidate.id] = (

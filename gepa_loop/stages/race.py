@@ -20,7 +20,7 @@ from gepa_loop.scores.statistics import ItemScores, as_array, item_scores, mean
 from gepa_loop.stages.distillation import Below, train_candidates
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.pool import Pool
-from gepa_loop.stages.score import scores
+from gepa_loop.stages.score import scoring
 from gepa_loop.task.prompts import NO_PROMPT
 
 
@@ -63,13 +63,13 @@ def race(lab: Lab, pool: Pool, folder: Path, observer: Observer, below: Below) -
             observer.stage(f"race to step {step}", round=number, candidate=several)
             waiting = {folder / "distill" / id_: by_id[id_] for id_ in living}
             students = train_candidates(lab, waiting, observer, below, step)
+            asked = {}
             for id_, student in zip(living, students, strict=True):
-                observer.stage(f"student of step {step}", round=number, candidate=id_)
                 whole = student if below.stack is None else stack_adapters([below.stack, student])
-                rows = scores(
-                    lab, pool.split, NO_PROMPT, whole, file.with_suffix("") / f"{id_}.jsonl", observer
-                )
-                seen[id_] = item_scores(rows)
+                asked[id_] = scoring(lab, pool.split, NO_PROMPT, whole, file.with_suffix("") / f"{id_}.jsonl")
+            for id_, own in asked.items():
+                observer.stage(f"student of step {step}", round=number, candidate=id_)
+                seen[id_] = item_scores(own.rows(observer.progress))
             found = rung(seen, pool.prompted, settings.prompt, settings.behind, settings.keep)
             decided = _decided(step, pool, seen, found)
             write_json(file, decided)

@@ -16,7 +16,7 @@ from gepa_loop.scores.statistics import ItemScores, difference, internalisation
 from gepa_loop.stages.items import Compared, write_items
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.records import ChangesRecord, ExampleRecord, RetainedRecord, RetentionRecord
-from gepa_loop.stages.score import note_look, replies
+from gepa_loop.stages.score import note_look, replying
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
 
 SUBJECTS = ("base", "prompted", "student", "student_prompted")
@@ -46,15 +46,16 @@ def measure(
     given = lab.task.answers == "given"
     looked = [item if given else replace(item, answer="") for item in lab.task.splits["test"]]
     ledger = begin_look(run, looked, "distill")
-    found: dict[str, dict[Way, Replies]] = {}
+    asked = {}
     for name in SUBJECTS:
-        observer.stage(f"test: {name.replace('_', ' ')}")
         text = candidate.text if name.endswith("prompted") else NO_PROMPT
         path = run.path / "test" / f"{name}.jsonl"
         note_look(ledger, name, path, observer)
-        found[name] = replies(
-            lab, "test", text, student if name.startswith("student") else None, path, observer
-        )
+        asked[name] = replying(lab, "test", text, student if name.startswith("student") else None, path)
+    found: dict[str, dict[Way, Replies]] = {}
+    for name, read in asked.items():
+        observer.stage(f"test: {name.replace('_', ' ')}")
+        found[name] = read(observer)
 
     def one(way: Way) -> RetainedRecord:
         base, prompted, mine = (found[name][way] for name in SUBJECTS[:3])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from gepa_loop.run.files import write_json
 from gepa_loop.scores.card import WAYS, Replies, Way, decides, ways
 from gepa_loop.scores.ledger import Ledger, begin_look
 from gepa_loop.scores.records import ScoreRow
-from gepa_loop.scores.split import evaluate
+from gepa_loop.scores.split import Scoring
 from gepa_loop.scores.statistics import difference
 from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.records import ComparedRecord, EvaluatedRecord, SubjectRecord
@@ -27,20 +27,27 @@ def scores(
     lab: Lab, split: str, prompt: str, adapter: Adapter | None, path: Path, observer: Observer
 ) -> list[ScoreRow]:
     """The rows of a prompt and an adapter on a split, which `path` holds afterwards."""
-    return evaluate(lab.config, lab.rollouts.by(adapter), split, prompt, path, observer.progress)
+    return scoring(lab, split, prompt, adapter, path).rows(observer.progress)
 
 
-def replies(
-    lab: Lab, split: str, prompt: str, adapter: Adapter | None, path: Path, observer: Observer
-) -> dict[Way, Replies]:
-    """A subject's rows, greedily and sampled; those sampled go to `path`, the others to `<name>_greedy.jsonl` beside it."""
-    found: dict[Way, Replies] = {}
+def scoring(lab: Lab, split: str, prompt: str, adapter: Adapter | None, path: Path) -> Scoring:
+    """`scores`, asked for; where workers share the work they begin with it."""
+    return Scoring(lab.config, lab.rollouts.by(adapter), split, prompt, path)
+
+
+def replying(
+    lab: Lab, split: str, prompt: str, adapter: Adapter | None, path: Path
+) -> Callable[[Observer], dict[Way, Replies]]:
+    """A subject's rows, greedily and sampled, asked for; what is returned reads them.
+
+    Those sampled go to `path`, the others to `<name>_greedy.jsonl` beside it.
+    """
+    asked: dict[Way, Scoring] = {}
     for way, settings in ways(lab.config.evaluate).items():
         config = lab.config.model_copy(update={"evaluate": settings})
         file = path if way == "sampled" else path.with_name(f"{path.stem}_greedy{path.suffix}")
-        rows = evaluate(config, lab.rollouts.by(adapter), split, prompt, file, observer.progress)
-        found[way] = Replies(rows)
-    return found
+        asked[way] = Scoring(config, lab.rollouts.by(adapter), split, prompt, file)
+    return lambda observer: {way: Replies(one.rows(observer.progress)) for way, one in asked.items()}
 
 
 def note_look(ledger: Ledger, subject: str, path: Path, observer: Observer) -> None:
@@ -119,10 +126,9 @@ def compare(
     """
     from gepa_loop.sampling.canary import check_sampler
 
-    found, seed = [], lab.config.seed
+    asked, seed = [], lab.config.seed
     ledger = begin_look(run, lab.task.splits[split], "evaluate") if split == "test" else None
     for one in subjects:
-        observer.stage("evaluate", candidate=one.label)
         text = NO_PROMPT if one.candidate is None else one.candidate.text
         path = run.path / "evaluate" / f"{one.id}.jsonl"
         if one.adapter is not None and not path.exists():
@@ -132,7 +138,11 @@ def compare(
             )
         if ledger is not None:
             note_look(ledger, one.id, path, observer)
-        found.append(replies(lab, split, text, one.adapter, path, observer))
+        asked.append(replying(lab, split, text, one.adapter, path))
+    found = []
+    for one, read in zip(subjects, asked, strict=True):
+        observer.stage("evaluate", candidate=one.label)
+        found.append(read(observer))
 
     def compared(way: Way) -> ComparedRecord:
         first, *rest = (own[way] for own in found)

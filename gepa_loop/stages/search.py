@@ -16,7 +16,7 @@ from gepa_loop.run.seeds import derive_seed
 from gepa_loop.scores.decision import best_prompt, level_of_round
 from gepa_loop.scores.statistics import estimate, item_scores
 from gepa_loop.stages.observer import Observer
-from gepa_loop.stages.score import scores
+from gepa_loop.stages.score import scoring
 from gepa_loop.task.prompts import Candidate
 
 if TYPE_CHECKING:
@@ -90,11 +90,13 @@ def _judged(lab: Lab, found: Found, folder: Path, observer: Observer, purpose: P
     from gepa_loop.search.record import Choice, choose, finalists_of
 
     config, rows, by_item = lab.config, {}, {}
-    final = finalists_of(config.optimize, found)
+    final, asked = finalists_of(config.optimize, found), {}
+    for row in final:
+        path = folder.parent / "evaluate" / f"{row['id']}_prompted.jsonl"
+        asked[row["id"]] = scoring(lab, "select", row["text"], purpose.stack, path)
     for row in final:
         observer.stage("front", round=purpose.round, candidate=row["id"])
-        path = folder.parent / "evaluate" / f"{row['id']}_prompted.jsonl"
-        rows[row["id"]] = scores(lab, "select", row["text"], purpose.stack, path, observer)
+        rows[row["id"]] = asked[row["id"]].rows(observer.progress)
         by_item[row["id"]] = item_scores(rows[row["id"]])
     first, *others = by_item
     level = level_of_round(config.loop.alpha, purpose.number)

@@ -51,9 +51,11 @@ class Timed:
         inner: The other one.
         folder: Of the run.
         began: When this process did, by `time.monotonic`.
+        gpus: That it has.
     """
 
-    def __init__(self, inner: Observer, folder: Path, began: float) -> None:
+    def __init__(self, inner: Observer, folder: Path, began: float, gpus: int = 1) -> None:
+        self._gpus = gpus
         self._inner, self._file, self._began = inner, folder / FILE, began
         self._now: tuple[str, int | None, str | None] = (LOADING, None, None)
         self._loading: list[StageRow] = []
@@ -89,6 +91,7 @@ class Timed:
             "round": number,
             "candidate": candidate,
             "seconds": round(now - self._began, 3),
+            "gpus": self._gpus,
         }
         self._began = now
         if stage == LOADING:
@@ -101,8 +104,16 @@ class Timed:
 def seconds_by_stage(folder: Path) -> dict[str, float]:
     """Seconds of a run by stage of its plan, all processes together, in the order in which they began."""
     found: dict[str, float] = {}
-    for row in read_jsonl(folder / FILE, StageRow):
-        if (kind := kind_of(row["stage"])) == COSTS:
-            continue
+    for row in _rows(folder):
+        kind = kind_of(row["stage"])
         found[kind] = found.get(kind, 0.0) + row["seconds"]
     return found
+
+
+def gpu_seconds(folder: Path) -> float:
+    """The same of all stages, as many times as a process had GPUs."""
+    return sum(row["seconds"] * row["gpus"] for row in _rows(folder))
+
+
+def _rows(folder: Path) -> list[StageRow]:
+    return [row for row in read_jsonl(folder / FILE, StageRow) if kind_of(row["stage"]) != COSTS]

@@ -6,8 +6,6 @@ from gepa_loop.command import Command
 from gepa_loop.config.data import SplitSizes
 from gepa_loop.config.recipe import DistillConfig
 from gepa_loop.config.search import OptimizeConfig
-from gepa_loop.config.whole import Config
-from gepa_loop.task.own import Task
 
 
 def writers(
@@ -26,15 +24,3 @@ def writers(
     if command.writes_questions and distill.questions:
         found["writer"] = writer_name(distill, optimize.reflection)
     return found
-
-
-def code_marks(settings: Config, own: Task | None) -> dict[str, str]:
-    """Marks of the user's code that makes and scores items: a run goes on only under the same."""
-    from gepa_loop.task.made import code_mark
-
-    control = settings.distill.control
-    marks = {
-        "task.code": code_mark(settings.task, own),
-        "control.code": None if control is None else code_mark(control),
-    }
-    return {key: mark for key, mark in marks.items() if mark is not None}

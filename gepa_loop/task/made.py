@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gepa_loop.config.tables import TaskConfig
+from gepa_loop.config.whole import Config
 from gepa_loop.errors import TaskError
 from gepa_loop.outside.code import attributes, class_code
 from gepa_loop.outside.imports import imported_files
@@ -127,6 +128,16 @@ def code_mark(config: TaskConfig, own: Task | None = None) -> str | None:
         found += [class_code(type(own), Task), attributes(own)[0]]
         found += [_contents(files) for files in _class_files(type(own))]
     return fingerprint(found) if found else None
+
+
+def code_marks(settings: Config, own: Task | None) -> dict[str, str]:
+    """Marks of the user's code that makes and scores items: a run goes on only under the same."""
+    control = settings.distill.control
+    marks = {
+        "task.code": code_mark(settings.task, own),
+        "control.code": None if control is None else code_mark(control),
+    }
+    return {key: mark for key, mark in marks.items() if mark is not None}
 
 
 def unmarked(own: Task | None) -> list[str]:

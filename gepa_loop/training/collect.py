@@ -14,8 +14,7 @@ from gepa_loop.config.recipe import on_policy_share
 from gepa_loop.config.whole import Config
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.run.seeds import derive_seed
-from gepa_loop.sampling.base import Completion, Sampling
-from gepa_loop.sampling.together import Request
+from gepa_loop.sampling.base import Completion, Request, Sampling
 from gepa_loop.scores.rollouts import Rollouts
 from gepa_loop.task.items import Item
 from gepa_loop.task.prompts import NO_PROMPT

@@ -6,7 +6,7 @@ which is the same model with the prompt or another one, reads the tokens; the st
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,12 +101,14 @@ def train(
     stack: Adapter | None,
     before: Mapping[str, float],
     until: int | None = None,
+    saved: Callable[[], None] = lambda: None,
 ) -> list[Checkpoint]:
     """Train students, each from its last checkpoint, if it has one, to the first held-out check at or after `until` steps, or to its end.
 
     Up to `distill.together` of them share their steps: one forward and backward pass, and one decoding batch, have the rows of
     all, each with its own adapter. Where a student rests, how often, and beside whom changes nothing of what it becomes, but
-    for the order of sums. Arguments and errors as of `distill`, which also chooses the check that is kept.
+    for the order of sums. Arguments and errors as of `distill`, which also chooses the check that is kept. `saved` is called, from
+    another thread, whenever all that share their steps have been saved.
     """
     settings, most, reached = lab.config.distill, at_once(lab.config), list[Checkpoint]()
     for first in range(0, len(pupils), most):
@@ -118,7 +120,9 @@ def train(
         done = [one for one in rested if one is not None and _rests(one, settings, until)]
         # Together with those that rest already: then a process that goes on does the same sums as one that was not ended.
         reached += (
-            done if len(done) == len(part) else _train(part, rested, lab, _Ground(stack, before), until)
+            done
+            if len(done) == len(part)
+            else _train(part, rested, lab, _Ground(stack, before, saved), until)
         )
     return reached
 
@@ -133,10 +137,11 @@ def at_once(config: Config) -> int:
 
 @dataclass(frozen=True)
 class _Ground:
-    """What all students of a round stand on."""
+    """What all students of a round stand on, and who is told that they are saved."""
 
     stack: Adapter | None
     before: Mapping[str, float]
+    saved: Callable[[], None]
 
 
 def _train(
@@ -159,7 +164,7 @@ def _train(
         # Here, as it reads all weights from the device.
         origin = base.origin
         with ThreadPoolExecutor(1) as disk:
-            saved = disk.submit(_save, [pupils[n] for n in new], [now[n] for n in new], origin)
+            saved = disk.submit(_save, [pupils[n] for n in new], [now[n] for n in new], origin, ground.saved)
             try:
                 while going := [n for n, one in enumerate(now) if not _rests(one, config.distill, until)]:
                     # A student whose stretch is taken back goes over it again while the others wait.
@@ -173,7 +178,8 @@ def _train(
                         now[n], row = _judged(pupils[n], now[n], found)
                         rows.append(row)
                     saved.result()
-                    saved = disk.submit(_save, [pupils[n] for n in going], [now[n] for n in going], origin)
+                    several = [pupils[n] for n in going], [now[n] for n in going]
+                    saved = disk.submit(_save, *several, origin, ground.saved)
                     for n, row in zip(going, rows, strict=True):
                         if row is None:
                             training.students[n].go_to(now[n])
@@ -187,7 +193,9 @@ def _train(
         remove_lora(model)
 
 
-def _save(pupils: Sequence[Pupil], checkpoints: Sequence[Checkpoint], origin: Origin) -> None:
+def _save(
+    pupils: Sequence[Pupil], checkpoints: Sequence[Checkpoint], origin: Origin, saved: Callable[[], None]
+) -> None:
     """Write a checkpoint of each, side by side and beside the next steps: it is waiting for the disk, and sums of files."""
 
     def one(pupil: Pupil, checkpoint: Checkpoint) -> None:
@@ -197,6 +205,7 @@ def _save(pupils: Sequence[Pupil], checkpoints: Sequence[Checkpoint], origin: Or
         list(pool.map(one, pupils, checkpoints))
     for pupil, checkpoint in zip(pupils, checkpoints, strict=True):
         thin_out(pupil.checkpoints, checkpoint.step)
+    saved()
 
 
 def _judged(

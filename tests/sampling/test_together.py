@@ -15,11 +15,11 @@ from gepa_loop.errors import Diverged
 from gepa_loop.model.base import Base
 from gepa_loop.model.lora.adapter import Adapter, side_by_side, stack_adapters
 from gepa_loop.model.lora.training import remove_lora, student_adapter, with_lora
-from gepa_loop.sampling.base import Completion, Sampling
+from gepa_loop.sampling.base import Completion, Request, Sampling
 from gepa_loop.sampling.cuda.sampler import APART, CudaSampler
 from gepa_loop.sampling.network import ModuleNetwork
 from gepa_loop.sampling.plain import TorchSampler
-from gepa_loop.sampling.together import Joint, Request, sample_together
+from gepa_loop.sampling.together import Joint, sample_together
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SHARED = [9, 8, 7, 6]

@@ -18,7 +18,7 @@ from gepa_loop.run.files import read_jsonl
 from gepa_loop.scores.card import Replies, decides, ways
 from gepa_loop.scores.outcome import best_student
 from gepa_loop.show.tables import compare_table, result_table, round_lines
-from gepa_loop.stages.score import replies
+from gepa_loop.stages.score import replying
 from gepa_loop.task.prompts import NO_PROMPT
 
 
@@ -54,7 +54,7 @@ def test_which_way_decides() -> None:
 @pytest.mark.parametrize("decided", ["evaluate.samples=3", "evaluate.temperature=0"])
 def test_both_ways_are_drawn_whichever_decides(tmp_path: Path, decided: str) -> None:
     lab = open_lab(load_config("smoke", [decided, "task.splits.test=6"], env={}))
-    found = replies(lab, "test", NO_PROMPT, None, tmp_path / "base.jsonl", Silent())
+    found = replying(lab, "test", NO_PROMPT, None, tmp_path / "base.jsonl")(Silent())
     sampled, greedy = read_jsonl(tmp_path / "base.jsonl"), read_jsonl(tmp_path / "base_greedy.jsonl")
     assert list(found["sampled"].rows) == sampled and list(found["greedy"].rows) == greedy
     count = 3 if decided == "evaluate.samples=3" else 4
@@ -63,7 +63,7 @@ def test_both_ways_are_drawn_whichever_decides(tmp_path: Path, decided: str) -> 
     ] * 6
     # A random model's samples of an item differ, and its greedy reply is always the same.
     assert len({r["completion"] for r in sampled}) > 6
-    again = replies(lab, "test", NO_PROMPT, None, tmp_path / "again.jsonl", Silent())
+    again = replying(lab, "test", NO_PROMPT, None, tmp_path / "again.jsonl")(Silent())
     assert [r["completion"] for r in again["greedy"].rows] == [r["completion"] for r in greedy]
 
 

@@ -7,8 +7,8 @@ from gepa_loop.model.base import Base
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.sampling.batches import SLACK, worth_joining
 from gepa_loop.sampling.plain import TorchSampler
-from gepa_loop.scores.joint import joint_parts, joint_rows
-from gepa_loop.scores.rollouts import Rollouts
+from gepa_loop.scores.joint import Pair, joint_begin, joint_parts
+from gepa_loop.scores.rollouts import Rollouts, Row
 from gepa_loop.task.items import load_task
 from gepa_loop.task.prompts import Renderer
 
@@ -22,22 +22,27 @@ def made(tiny: Base) -> Rollouts:
     return Rollouts(TorchSampler(tiny, 64), Renderer(tiny.tokenizer, tiny.context), task, 3, on_cpu=True)
 
 
+def answered(rollouts: Rollouts, pairs: list[Pair], samples: int, sampling: Sampling) -> list[Row]:
+    asked = joint_begin(rollouts, pairs, samples, sampling, "x")
+    return rollouts.scored([item for _, item in pairs], asked())
+
+
 def test_each_prompt_gets_the_completions_that_it_gets_alone(tiny: Base) -> None:
     rollouts, sampling = made(tiny), Sampling(1.0, 8)
     items = rollouts.task.splits["train"]
     pairs = [(prompt, item) for prompt in PROMPTS for item in items]
-    rows = joint_rows(rollouts, pairs, 2, sampling, "x")
+    rows = answered(rollouts, pairs, 2, sampling)
     alone = [row for prompt in PROMPTS for row in rollouts.rows(prompt, items, 2, sampling, "x")]
     assert rows == alone
     assert len({row.completion for row in rows}) > len(rows) // 2
     # In any order: what is drawn belongs to the item, and all prompts share it.
-    assert joint_rows(rollouts, pairs[::-1], 2, sampling, "x")[:2] == alone[-2:]
+    assert answered(rollouts, pairs[::-1], 2, sampling)[:2] == alone[-2:]
 
 
 def test_an_item_that_comes_twice_with_one_prompt_gets_other_samples(tiny: Base) -> None:
     rollouts, sampling = made(tiny), Sampling(1.0, 8)
     item = rollouts.task.splits["train"][0]
-    twice = joint_rows(rollouts, [("A", item), ("B", item), ("A", item)], 1, sampling, "x")
+    twice = answered(rollouts, [("A", item), ("B", item), ("A", item)], 1, sampling)
     first = rollouts.rows("A", [item], 2, sampling, "x")
     assert [twice[0].completion, twice[2].completion] == [row.completion for row in first]
     assert twice[0].completion != twice[2].completion

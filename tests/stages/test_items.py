@@ -21,7 +21,7 @@ from gepa_loop.scores.card import Replies
 from gepa_loop.scores.records import ScoreRow
 from gepa_loop.stages import items as stage
 from gepa_loop.stages.items import FILE, Compared, pieces, worst_first, write_items
-from gepa_loop.stages.score import replies
+from gepa_loop.stages.score import replying
 from gepa_loop.task.prompts import NO_PROMPT
 
 PROMPT = "Answer with one number."
@@ -62,8 +62,8 @@ def compared(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Compared:
     folder = tmp_path_factory.mktemp("rows")
     below = _adapter(lab, 1)
     student = stack_adapters([below, _adapter(lab, 2)])
-    prompted = replies(lab, "test", PROMPT, below, folder / "prompted.jsonl", Silent())["greedy"]
-    own = replies(lab, "test", NO_PROMPT, student, folder / "student.jsonl", Silent())["greedy"]
+    prompted = replying(lab, "test", PROMPT, below, folder / "prompted.jsonl")(Silent())["greedy"]
+    own = replying(lab, "test", NO_PROMPT, student, folder / "student.jsonl")(Silent())["greedy"]
     return Compared(PROMPT, below, student, prompted, own)
 
 

@@ -17,14 +17,14 @@ from gepa_loop.model.base import Base
 from gepa_loop.model.capture import record
 from gepa_loop.model.fused.decoder import make_decoder
 from gepa_loop.model.lora.adapter import Adapter, side_by_side
-from gepa_loop.sampling.base import Completion, Sampling, SelfMeasured
+from gepa_loop.sampling.base import Completion, Request, Sampling, SelfMeasured
 from gepa_loop.sampling.batches import shared_length
 from gepa_loop.sampling.cuda.buffers import Buffers, Writer, fitting_rows, make_buffers
 from gepa_loop.sampling.cuda.draw import draw_rows
 from gepa_loop.sampling.cuda.drawn import completions
 from gepa_loop.sampling.cuda.prefill import Prefill
 from gepa_loop.sampling.plain import uniforms
-from gepa_loop.sampling.together import Request, in_order
+from gepa_loop.sampling.together import in_order
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,0 +1,247 @@
+"""Workers, and the pieces that are given out among them.
+
+A thread for each worker takes pieces from one queue. What a piece tells reaches whoever gave it out, in whose thread everything is
+decided: so nothing but the command itself writes a run. A piece whose worker is lost is given out again, as it is to be done by then.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from threading import Condition, Thread
+from typing import Any, Literal, Protocol
+
+from gepa_loop.cluster.piece import Piece, Shared
+from gepa_loop.errors import EnvironmentFault
+
+TRIES = 3
+"""How often a piece is given out, and how often a place asks for a worker, before that counts as a fault."""
+
+
+class WorkerLost(Exception):
+    """A worker died, hung, or ran out of memory."""
+
+
+class Worker(Protocol):
+    """Does one piece at a time."""
+
+    def run(self, piece: Piece) -> Iterator[object]:
+        """What a piece tells, as it comes.
+
+        Raises:
+            WorkerLost: The worker is of no use any more.
+            Exception: What the piece has raised.
+        """
+        ...
+
+    def end(self) -> None:
+        """End it, whatever it does."""
+        ...
+
+
+class Engine(Protocol):
+    """Makes workers."""
+
+    def worker(self) -> Worker:
+        """A new one; called from several threads.
+
+        Raises:
+            WorkerLost: None can be had at present.
+            GepaLoopError: None can be had at all.
+        """
+        ...
+
+    def share(self, value: object) -> Any:
+        """Put a value where all workers can read it; returns what it is found by."""
+        ...
+
+    def close(self) -> None:
+        """End all workers; those that are at work are lost."""
+        ...
+
+
+Event = tuple["_Job", Literal["message", "done", "lost", "failed"], Any]
+
+
+@dataclass(eq=False)
+class _Job:
+    """A piece that somebody waits for."""
+
+    number: int
+    made: Callable[[], Piece]
+    box: SimpleQueue[Event]
+    piece: Piece
+    lost: list[str] = field(default_factory=list)
+    """Why workers were, one after the other."""
+
+
+class Crew:
+    """Workers at their places.
+
+    Args:
+        engine: Makes them.
+        places: How many work at a time.
+        opening: The first piece of each worker.
+        opened: Called in its thread with what the opening told.
+    """
+
+    def __init__(self, engine: Engine, places: int, opening: Piece, opened: Callable[[Any], None]) -> None:
+        self.places = places
+        self.say: Callable[[str], None] = lambda _: None
+        """Is told of lost workers, in the thread of whoever waits for the piece."""
+        self._engine, self._opening, self._opened = engine, opening, opened
+        self._waiting: deque[_Job] = deque()
+        self._turn = Condition()
+        self._serving, self._closed = places, False
+        self._fault: Exception | None = None
+        """Why the last place that gave up has done so."""
+        self._notes: SimpleQueue[str] = SimpleQueue()
+        self._shared: deque[Shared] = deque(maxlen=16)
+        self._threads = [Thread(target=self._serve, args=(n,), daemon=True) for n in range(places)]
+        for thread in self._threads:
+            thread.start()
+
+    def ask(self, piece: Piece) -> Callable[[], Any]:
+        """Give a piece out; what is returned waits for its only message."""
+        messages = self.begin([lambda: piece])
+
+        def answer() -> Any:
+            [(_, message)] = messages
+            return message
+
+        return answer
+
+    def begin(self, made: Sequence[Callable[[], Piece]]) -> Iterator[tuple[int, Any]]:
+        """Give pieces out at once; what they tell is read from what is returned, with the number of the piece, as it comes.
+
+        Args:
+            made: Each makes its piece; called again for one whose worker was lost, when all that it told before has been read.
+
+        Raises (as it is read):
+            EnvironmentFault: A piece was lost `TRIES` times, or no worker is left.
+            Exception: What a piece has raised.
+        """
+        box: SimpleQueue[Event] = SimpleQueue()
+        for number, one in enumerate(made):
+            self._give(_Job(number, one, box, one()))
+        return self._read(box, len(made))
+
+    def share(self, key: str, make: Callable[[], object]) -> Shared:
+        """A value that workers read once; it is made where it is not known by its key."""
+        known = next((one for one in self._shared if one.key == key), None)
+        if known is None:
+            known = Shared(key, self._engine.share(make()))
+            self._shared.append(known)
+        return known
+
+    def close(self) -> None:
+        """End all workers."""
+        with self._turn:
+            self._closed = True
+            self._turn.notify_all()
+        self._engine.close()
+        for thread in self._threads:
+            thread.join(timeout=5.0)
+
+    def _read(self, box: SimpleQueue[Event], left: int) -> Iterator[tuple[int, Any]]:
+        while left:
+            job, kind, value = box.get()
+            while not self._notes.empty():
+                self.say(self._notes.get())
+            if kind == "message":
+                yield job.number, value
+            elif kind == "done":
+                left -= 1
+            elif kind == "failed":
+                raise value
+            else:
+                job.lost.append(value)
+                if len(job.lost) == TRIES:
+                    causes = "; ".join(dict.fromkeys(job.lost))
+                    raise EnvironmentFault(
+                        f"{job.piece.name}: {TRIES} workers in turn were lost with it: {causes}",
+                        "What was finished is saved. Set cluster.workers to 0 to do without workers, or see to their machines.",
+                    )
+                self.say(f"{job.piece.name}: {value}; it is given out again")
+                job.piece = job.made()
+                self._give(job, first=True)
+
+    def _give(self, job: _Job, first: bool = False) -> None:
+        with self._turn:
+            if not self._serving:
+                job.box.put((job, "failed", self._fault))
+                return
+            if first:
+                self._waiting.appendleft(job)
+            else:
+                self._waiting.append(job)
+            self._turn.notify()
+
+    def _next(self) -> _Job | None:
+        with self._turn:
+            while not (self._waiting or self._closed):
+                self._turn.wait()
+            return None if self._closed else self._waiting.popleft()
+
+    def _serve(self, place: int) -> None:
+        """A place's work: a worker, and pieces as long as there are any."""
+        worker: Worker | None = None
+        try:
+            worker = self._worker(place)
+            while (job := self._next()) is not None:
+                worker = worker or self._worker(place, job)
+                try:
+                    for message in worker.run(job.piece):
+                        job.box.put((job, "message", message))
+                except WorkerLost as lost:
+                    worker.end()
+                    worker = None
+                    job.box.put((job, "lost", str(lost)))
+                except Exception as error:  # noqa: BLE001 (raised where the piece is waited for)
+                    job.box.put((job, "failed", error))
+                else:
+                    job.box.put((job, "done", None))
+        except Exception as error:  # noqa: BLE001 (the same, of all that wait)
+            self._give_up(error)
+        finally:
+            if worker is not None:
+                worker.end()
+
+    def _worker(self, place: int, job: _Job | None = None) -> Worker:
+        """A worker that has opened; while there is none the job that waits for it goes back."""
+        causes: list[str] = []
+        while len(causes) < TRIES:
+            worker = None
+            try:
+                worker = self._engine.worker()
+                for message in worker.run(self._opening):
+                    self._opened(message)
+                return worker
+            except WorkerLost as lost:
+                causes.append(str(lost))
+                if worker is not None:
+                    worker.end()
+            except Exception:
+                if worker is not None:
+                    worker.end()
+                if job is not None:
+                    self._give(job, first=True)
+                raise
+        if job is not None:
+            self._give(job, first=True)
+        raise EnvironmentFault(
+            f"worker {place} cannot be had: {'; '.join(dict.fromkeys(causes))}",
+            "Ask for fewer (cluster.workers), or for none: 0.",
+        )
+
+    def _give_up(self, error: Exception) -> None:
+        """A place ends; those that wait learn it where it was the last one."""
+        with self._turn:
+            self._serving -= 1
+            self._fault = error
+            self._notes.put(f"{error}; {self._serving} of {self.places} go on")
+            while not self._serving and self._waiting:
+                job = self._waiting.popleft()
+                job.box.put((job, "failed", error))

@@ -1,0 +1,1 @@
+"""What workers do of a run: answer prompts, train students. Only the command writes its directory."""
