@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,9 @@ def check_ray() -> None:
         raise EnvironmentFault(
             "cluster.workers: Ray is not installed", "Install it: pip install 'gepa-loop[cluster]'."
         )
+
+
+REACH_SECONDS = 10.0
 
 
 class Said(NamedTuple):
@@ -144,9 +148,9 @@ class RayEngine:
     def close(self) -> None:
         import ray
 
-        with self._lock:
-            self._closed = True
-            ray.shutdown()
+        # Without the lock: whoever starts Ray holds it for seconds, and ends with this process.
+        self._closed = True
+        ray.shutdown()
 
     def _started(self) -> Any:
         """The actor's class, with Ray at work."""
@@ -193,14 +197,23 @@ def _begin(address: str | None) -> None:
         if address is None:
             ray.init(address="local", include_dashboard=False, **quiet)
         else:
+            _reach(address)
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = (
-            "Ray cannot be started here"
-            if address is None
-            else f"cluster.address = {address!r}: no Ray there"
-        )
+        where = "Ray cannot be started here"
+        if address is not None:
+            where = f"cluster.address = {address!r}: no Ray there"
         raise EnvironmentFault(
             f"{where}: {str(error).strip().partition(chr(10))[0]}",
             "Start one with `ray start --head`, or set cluster.workers to 0 to do without.",
         ) from error
+
+
+def _reach(address: str) -> None:
+    """Raise OSError or ValueError where nobody listens: Ray itself tries for minutes."""
+    if address == "auto":
+        return
+    host, colon, port = address.rpartition(":")
+    if not (colon and port.isdigit()) or "/" in host:
+        raise ValueError("it is neither auto nor of the form host:port")
+    socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()

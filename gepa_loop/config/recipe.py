@@ -69,6 +69,10 @@ class DistillConfig(Section):
     patience: Annotated[int, Field(ge=0)] = 4
     """Stop where so many checks together are not above as many before them by more than one standard error; those of a warm
     start do not count. 0 goes on to the end."""
+    stale: Annotated[int, Field(ge=0, le=1)] = 0
+    """1: a step's rollouts are sampled beside the update before it, by the student as it was then, so that sampling and training overlap where
+    workers sample (`cluster.workers`). Not across held-out checks. Policy gradients reckon with it by their importance ratios; of a divergence
+    `objective.is_cap` weighs tokens by the ratio."""
     together: Positive = 8
     """Most students of a race that share their steps, as far as they have 256 rollouts a step between them: one decoding batch and
     one pass for the rows of all, each with its own adapter. 1 trains them one after the other; results are the same up to
@@ -145,6 +149,11 @@ def check_recipe(
         raise ValueError(
             f"sampling.temperature = 0: objective {objective.type} follows a policy gradient or importance ratios, "
             "and greedy completions have none"
+        )
+    if distill.stale and objective.old_from_trainer(temperature):
+        raise ValueError(
+            f"distill.stale = {distill.stale}: ratios are to be over the student that sampled, and objective.old, "
+            "the trainer's, is of the one after it; set sampling.temperature to 1 and objective.old to auto"
         )
     if objective.uses_ratio and objective.old == "sampler" and temperature != 1:
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,7 @@ from gepa_loop.errors import Diverged
 from gepa_loop.lab import Lab
 from gepa_loop.run.files import append_jsonl
 from gepa_loop.sampling.base import Completion, Sampling
-from gepa_loop.sampling.together import sample_together
+from gepa_loop.sampling.together import begin_together, sample_together
 from gepa_loop.scores.rollouts import Rollouts, item_means, mean_score
 from gepa_loop.task.prompts import NO_PROMPT
 from gepa_loop.training.agreement import divergences, reply_groups
@@ -29,6 +29,15 @@ from gepa_loop.training.update import update_together
 
 Reached = tuple[Checkpoint, MetricsRow]
 """The state at a check, which is not saved yet, and the last step's row."""
+
+
+Ahead = Callable[[], dict[tuple[int, bool], tuple[Rollouts, list[Completion] | Diverged]]]
+"""Waits for what students were asked: whose -> who answered, and what."""
+
+
+def _key(course: Course) -> tuple[int, bool]:
+    """A student, and what it is asked for: in a warm start other items than after it."""
+    return id(course), course.warm
 
 
 @dataclass
@@ -73,13 +82,14 @@ class Training:
         rollouts, settings, device = self.lab.rollouts, self.lab.config.distill, self.lab.base.device
         step, checked, going = courses[0].start.step, False, list(courses)
         reached: dict[int, Reached] = {}
+        ahead: Ahead = dict
         while going and not checked:
             for course in going:
                 if course.row is not None:
                     course.progress(course.row)
             clock = Clock(device, len(going))
             # 1. The students answer, or their teachers do.
-            collected = self._collect(going, step)
+            collected = self._collect(going, step, ahead)
             going = [course for course in going if course.harm is None]
             measured = rollouts.sampler.sleep()
             if len(going) > 1:
@@ -87,6 +97,10 @@ class Training:
             clock.lap("generate")
             if not going:
                 break
+
+            # What the next step reads is sampled beside this one's update, by the students before it.
+            overlaps = settings.stale and not self._checked(step + 1)
+            ahead = self._ask(going, step + 1) if overlaps else dict
 
             # 2. The teachers read; the students move.
             now = [course.now for course in going]
@@ -97,7 +111,7 @@ class Training:
             ]
             done = update_together(turns, self.reader, self.passes, clock)
             self.passes = done[0].passes
-            checked = (step + 1) % settings.check_every == 0 or step + 1 == settings.steps
+            checked = self._checked(step + 1)
             for course, batch, one in zip(going, collected, done, strict=True):
                 warm, finite = course.warm, course.note(step, one)
                 if course.harm is not None:
@@ -136,16 +150,35 @@ class Training:
                     reached[id(course)] = course.reached(step, adapter, check), course.row
         return [course.harm or reached[id(course)] for course in courses]
 
-    def _collect(self, courses: Sequence[Course], step: int) -> list[Collected]:
-        """The rollouts of each student; who cannot answer takes note of why and has none."""
-        rollouts, device, stack = self.lab.rollouts, self.lab.base.device, self.students[0].stack
+    def _checked(self, step: int) -> bool:
+        """Whether a held-out check comes after so many steps."""
+        settings = self.lab.config.distill
+        return step % settings.check_every == 0 or step == settings.steps
+
+    def _ask(self, courses: Sequence[Course], step: int) -> Ahead:
+        """Ask students, as they are now, for their rollouts of a step."""
+        rollouts, device = self.lab.rollouts, self.lab.base.device
         own = [rollouts.by(course.student.whole(device)) for course in courses]
         wanted = [asked(course.now, rows, step) for course, rows in zip(courses, own, strict=True)]
         horizon = plan_step(courses[0].now, rollouts, step).sampling
+        begun = begin_together(rollouts.sampler, wanted, horizon)
+        keys = [_key(course) for course in courses]
+        return lambda: {key: (rows, answered) for key, rows, answered in zip(keys, own, begun(), strict=True)}
+
+    def _collect(self, courses: Sequence[Course], step: int, ahead: Ahead) -> list[Collected]:
+        """The rollouts of each student; who cannot answer takes note of why and has none.
+
+        Args:
+            courses: Of the students.
+            step: Counted from 0.
+            ahead: What was asked before the last update; who was not is asked now, and so is who has ended its warm start meanwhile.
+        """
+        stack, there = self.students[0].stack, ahead()
+        if missing := [course for course in courses if _key(course) not in there]:
+            there |= self._ask(missing, step)()
         found = []
-        for course, rows, answered in zip(
-            courses, own, sample_together(rollouts.sampler, wanted, horizon), strict=True
-        ):
+        for course in courses:
+            rows, answered = there[_key(course)]
             try:
                 if isinstance(answered, Diverged):
                     raise answered

@@ -55,7 +55,7 @@ class CrewSampler:
                 "sampling": sampling,
                 "adapter": adapter,
             }
-            asked.append(self._crew.ask(Piece("sampling", f"{__name__}:answer", given)))
+            asked.append(self._crew.ask(Piece("sampling", answer, given)))
         return lambda: [completion for part in asked for completion in part()]
 
     def sleep(self) -> SelfMeasured:

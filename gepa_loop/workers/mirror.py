@@ -6,8 +6,9 @@ anywhere: whatever process reads the folder finds a student from which training 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from gepa_loop.run.files import TEMPORARY, write_bytes
@@ -60,33 +61,39 @@ class Mirror:
 
 
 def take_over(news: Sequence[tuple[Path, Files]]) -> None:
-    """Write what has changed in copies of folders.
+    """Write what has changed in copies of folders."""
+    for action in actions(news):
+        action()
+
+
+def actions(news: Sequence[tuple[Path, Files]]) -> Iterator[Callable[[], object]]:
+    """What `take_over` does, one after the other.
 
     First records go that speak of files which are written over; then files come, then all records, the newest first, as students are thinned
     out when all of them are saved; what is gone goes last.
     """
     found = [(folder, PurePosixPath(name), data) for folder, files in news for name, data in files.items()]
-    plain = [
-        (folder / name, data) for folder, name, data in found if data is not None and name.name not in RECORDS
-    ]
-    records = [(str(name), folder, data) for folder, name, data in found if name.name in RECORDS]
-    for folder, name, data in found:
-        if data is not None and name.name not in RECORDS:
-            for step in (parent for parent in name.parents if parent.name.startswith(STEP)):
-                (folder / step / RECORDS[0]).unlink(missing_ok=True)
-    for path, data in plain:
-        write_bytes(path, data)
+    files = [(folder, name, data) for folder, name, data in found if name.name not in RECORDS]
+    records = [(folder, name, data) for folder, name, data in found if name.name in RECORDS]
+    for folder, name, data in files:
+        for step in (parent for parent in name.parents if data and parent.name.startswith(STEP)):
+            yield partial((folder / step / RECORDS[0]).unlink, missing_ok=True)
     # By name alone: of all students the newest step comes first.
-    for record, folder, data in sorted(records, key=lambda one: one[0], reverse=True):
+    records.sort(key=lambda one: str(one[1]), reverse=True)
+    for folder, name, data in (*files, *records):
         if data is not None:
-            write_bytes(folder / record, data)
-    gone = [(folder, name) for folder, name, data in found if data is None]
-    for folder, name in sorted(gone, key=lambda one: one[1].name not in RECORDS):
-        (folder / name).unlink(missing_ok=True)
-    for folder, _ in gone:
-        for path in sorted(folder.rglob("*"), reverse=True):
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
+            yield partial(write_bytes, folder / name, data)
+    gone = [(folder, name) for folder, name, data in (*records, *files) if data is None]
+    for folder, name in gone:
+        yield partial((folder / name).unlink, missing_ok=True)
+    for folder in dict.fromkeys(folder for folder, _ in gone):
+        yield partial(_remove_empty, folder)
+
+
+def _remove_empty(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -77,7 +77,7 @@ class Workers:
             "places": tuple(sys.path),
             "threads": _threads(),
         }
-        opening = Piece("opening", f"{__name__}:open_worker", given)
+        opening = Piece("opening", open_worker, given)
         self.crew = Crew(engine, config.cluster.workers, opening, self._check)
 
     def share(self, lab: Lab, marks: Mapping[str, str], say: Callable[[str], None]) -> Lab:
@@ -142,6 +142,8 @@ def opened_workers(config: Config, day: str | None, trains: bool, idle: bool) ->
     if idle:
         yield None
         return
+    if on_gpu:
+        _take_last_card()
     workers = Workers(RayEngine(config.cluster, on_gpu), config, day, trains)
     try:
         yield workers
@@ -175,6 +177,13 @@ def open_worker(
         lab = lab.for_training()
     desk.held = Held(lab)
     tell(lab.identity(**code_marks(config, None)))
+
+
+def _take_last_card() -> None:
+    """Ray gives workers the first cards of a machine. Where there are more, the command has one of its own, else it shares the last."""
+    import torch
+
+    torch.cuda.set_device(torch.cuda.device_count() - 1)
 
 
 def _threads() -> int:

@@ -73,11 +73,19 @@ class Course:
     """Each is to be ended as well, where its last step is reached: see `training.distilled.finish`."""
 
 
-def apart(crew: Crew, students: int) -> bool:
+def apart(crew: Crew, students: int, stale: int) -> bool:
     """Whether students are trained by workers, each by one; else the command trains them, and all workers answer their questions.
 
-    That a step is sampled by several saves little of it (`answers.LEAST`), so it is for few students on many GPUs.
+    That a step is sampled by several saves little of it (`answers.LEAST`), so it is for few students on many GPUs; and for one whose rollouts
+    are sampled beside its updates.
+
+    Args:
+        crew: The workers.
+        students: How many there are.
+        stale: `distill.stale`.
     """
+    if students == 1 and stale:
+        return False
     return crew.places == 1 or 2 * students > crew.places
 
 
@@ -106,7 +114,7 @@ def train_apart(lab: Lab, pupils: Sequence[Pupil], course: Course) -> list[Check
             "finishes": course.finish,
         }
         names = ", ".join(pupil.candidate.id for pupil in group)
-        return Piece(f"training {names}", f"{__name__}:learn", given)
+        return Piece(f"training {names}", learn, given)
 
     for number, (kind, value) in crew.begin([partial(made, group) for group in groups]):
         group = groups[number]

@@ -1,0 +1,189 @@
+"""Pieces that are given out among workers, some of which are lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import chores
+import pytest
+from hands import Fate, Hands
+
+from gepa_loop.cluster.crew import TRIES, Crew, WorkerLost
+from gepa_loop.cluster.piece import KEPT, Desk, Piece, Shared
+from gepa_loop.errors import BudgetReached, EnvironmentFault, ModelError
+
+OPENING = Piece("opening", chores.where, {})
+
+
+class Crews:
+    """Makes crews, and closes them in the end."""
+
+    def __init__(self) -> None:
+        self.made: list[Crew] = []
+
+    def __call__(self, hands: Hands, places: int = 2) -> Crew:
+        self.made.append(Crew(hands, places, OPENING, lambda _: None))
+        return self.made[-1]
+
+
+@pytest.fixture
+def crew() -> Iterator[Crews]:
+    crews = Crews()
+    yield crews
+    for one in crews.made:
+        one.close()
+
+
+def counting(name: str, to: int) -> Piece:
+    return Piece(name, chores.count, {"to": to})
+
+
+def lost_at(name: str, message: int, times: int) -> Fate:
+    """Workers with that piece are lost before they hand on that message."""
+    left = Counter({name: times})
+
+    def fate(piece: Piece, number: int) -> str | None:
+        if piece.name != name or number != message or not left[name]:
+            return None
+        left[name] -= 1
+        return f"struck {times - left[name]}"
+
+    return fate
+
+
+def test_each_pieces_messages_come_in_order_and_all_pieces_are_done(crew: Crews) -> None:
+    messages = list(crew(Hands()).begin([lambda: counting("a", 3), lambda: counting("b", 2)]))
+    assert sorted(messages) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+    assert [m for n, m in messages if n == 0] == [0, 1, 2]
+
+
+def test_pieces_are_begun_before_anybody_reads(crew: Crews) -> None:
+    own = crew(Hands())
+    asked = [own.ask(Piece(str(n), chores.add, {"a": n, "b": 1})) for n in range(5)]
+    silent = own.begin([lambda: Piece("x", chores.nothing, {})] * 2)
+    assert list(silent) == [], "those before it are done by then"
+    assert [answer() for answer in asked[::-1]] == [5, 4, 3, 2, 1]
+
+
+def test_a_piece_whose_worker_is_lost_is_made_again_when_what_it_told_was_read(crew: Crews) -> None:
+    hands = Hands(lost_at("a", 2, times=1))
+    own, said, read = crew(hands), list[str](), list[int]()
+    own.say = said.append
+
+    def made() -> Piece:
+        return counting("a", 4 - len(read))
+
+    for _, message in own.begin([made]):
+        read.append(message)
+    assert read == [0, 1, 0, 1], "two of four were read, so two were left"
+    assert said == ["a: struck 1; it is given out again"] and hands.done.count("a") == 2
+    assert hands.ended == 1
+
+
+def test_other_pieces_do_not_wait_for_one_that_is_lost(crew: Crews) -> None:
+    own = crew(Hands(lost_at("a", 0, times=2)))
+    own_messages = own.begin([lambda: counting("a", 1), lambda: counting("b", 1)])
+    assert sorted(own_messages) == [(0, 0), (1, 0)]
+
+
+def test_a_piece_that_is_lost_too_often_is_an_error_with_every_cause(crew: Crews) -> None:
+    own = crew(Hands(lost_at("a", 1, times=TRIES)))
+    with pytest.raises(
+        EnvironmentFault, match="a: 3 workers in turn were lost with it: struck 1; struck 2; struck 3"
+    ) as told:
+        list(own.begin([lambda: counting("a", 2)]))
+    assert told.value.exit_code == 3 and "cluster.workers" in told.value.hint
+
+
+def test_what_a_piece_raises_is_raised_where_it_is_read(crew: Crews) -> None:
+    hands = Hands()
+    own = crew(hands, 1)
+    answer = own.ask(Piece("a", chores.refuse, {}))
+    with pytest.raises(BudgetReached, match="all is spent") as told:
+        answer()
+    assert told.value.hint == "Spend less."
+    assert own.ask(Piece("b", chores.add, {"a": 1, "b": 2}))() == 3 and hands.made == 1, "its worker goes on"
+
+
+class Short(Hands):
+    """Has so many workers, and no more."""
+
+    def __init__(self, count: int, error: Exception) -> None:
+        super().__init__()
+        self.count, self.error = count, error
+
+    def worker(self):  # type: ignore[no-untyped-def]
+        with self.lock:
+            if self.made == self.count:
+                raise self.error
+        return super().worker()
+
+
+def test_workers_that_are_there_do_what_others_would(crew: Crews) -> None:
+    own, said = crew(Short(1, WorkerLost("no room"))), list[str]()
+    own.say = said.append
+    for thread in own._threads:
+        thread.join(timeout=0.2)
+    assert sorted(own.begin([lambda: counting("a", 1)] * 4)) == [(0, 0), (1, 0), (2, 0), (3, 0)]
+    [note] = said
+    assert "cannot be had: no room" in note and note.endswith("1 of 2 go on")
+
+
+@pytest.mark.parametrize("error", [WorkerLost("no room"), ModelError("no model", "Get one.")])
+def test_without_any_worker_whoever_waits_is_told_why(crew: Crews, error: Exception) -> None:
+    own = crew(Short(0, error))
+    why = "no room" if isinstance(error, WorkerLost) else "no model"
+    with pytest.raises(EnvironmentFault, match=why):
+        own.ask(counting("a", 1))()
+    with pytest.raises(EnvironmentFault, match=why):
+        own.ask(counting("later", 1))()
+
+
+def test_an_opening_that_is_refused_ends_the_place(crew: Crews) -> None:
+    def refuse(_: object) -> None:
+        raise EnvironmentFault("another model there")
+
+    own = Crew(hands := Hands(), 2, OPENING, refuse)
+    crew.made.append(own)
+    with pytest.raises(EnvironmentFault, match="another model there"):
+        own.ask(counting("a", 1))()
+    for thread in own._threads:
+        thread.join(timeout=60)
+    assert hands.made == hands.ended == 2
+
+
+def test_a_value_is_shared_once_and_is_one_object_for_each_worker(crew: Crews) -> None:
+    hands, made = Hands(), list[int]()
+    own = crew(hands, 1)
+
+    def make() -> list[int]:
+        made.append(1)
+        return [1, 2]
+
+    asked = [own.ask(Piece("a", chores.same, {"value": own.share("k", make)})) for _ in range(3)]
+    assert len({answer() for answer in asked}) == 1 and made == [1] and hands.shared == 1
+
+
+def test_a_worker_keeps_the_values_that_it_used_last() -> None:
+    fetched = list[int]()
+
+    def fetch(reference: int) -> int:
+        fetched.append(reference)
+        return reference
+
+    desk = Desk(fetch)
+    for n in range(KEPT):
+        desk.value_of(Shared(str(n), n))
+    desk.value_of(Shared("0", 0))
+    desk.value_of(Shared("new", -1))  # number 1 goes
+    desk.value_of(Shared("0", 0))
+    desk.value_of(Shared("1", 1))
+    assert fetched == [*range(KEPT), -1, 1]
+
+
+def test_closing_ends_threads_and_workers() -> None:
+    own = Crew(hands := Hands(), 3, OPENING, lambda _: None)
+    assert own.ask(counting("a", 1))() == 0
+    own.close()
+    assert not any(thread.is_alive() for thread in own._threads) and hands.ended == hands.made == 3

@@ -1,0 +1,27 @@
+"""Workers of a real Ray that say nothing, and a Ray that is not there."""
+
+import chores
+import pytest
+from rays import crew_of
+
+from gepa_loop.cluster.piece import Piece
+from gepa_loop.errors import EnvironmentFault
+
+
+def test_a_worker_that_says_nothing_is_ended() -> None:
+    said = list[str]()
+    with crew_of(1, patience_minutes=0.4) as crew:
+        crew.say = said.append
+        messages = crew.begin([lambda: Piece("a", chores.be_silent, {})])
+        assert next(messages) == (0, "begun")
+        assert next(messages) == (0, "begun") and said == [
+            "a: its worker said nothing for 0.4 minutes; it is given out again"
+        ]
+
+
+def test_an_address_where_no_ray_is_is_an_error() -> None:
+    with (
+        crew_of(1, address="127.0.0.1:1") as crew,
+        pytest.raises(EnvironmentFault, match=r"cluster.address = '127\.0\.0\.1:1': no Ray there"),
+    ):
+        crew.ask(Piece("a", chores.where, {}))()

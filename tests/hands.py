@@ -1,0 +1,71 @@
+"""Workers in this process: what crosses to them is pickled, as it is on its way to others. They can be lost at a chosen message."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator
+from threading import Event, Lock
+from typing import Any
+
+from gepa_loop.cluster.crew import WorkerLost
+from gepa_loop.cluster.piece import Desk, Piece, perform
+
+Fate = Callable[[Piece, int], str | None]
+"""Piece, number of the message -> why its worker is lost before it is handed on; None where it is not."""
+
+
+class Hands:
+    """An `Engine`.
+
+    Args:
+        fate: Whose workers are lost, and when.
+        held: Makes what a worker holds, in place of what an opening would leave.
+    """
+
+    def __init__(
+        self, fate: Fate = lambda piece, message: None, held: Callable[[], Any] = lambda: None
+    ) -> None:
+        self.fate, self.held = fate, held
+        self.lock, self.made, self.ended, self.shared = Lock(), 0, 0, 0
+        self.done: list[str] = []
+        """Names of the pieces that workers began."""
+        self.closed = Event()
+
+    def worker(self) -> Hand:
+        with self.lock:
+            self.made += 1
+        return Hand(self)
+
+    def share(self, value: object) -> bytes:
+        with self.lock:
+            self.shared += 1
+        return pickle.dumps(value)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class Hand:
+    """A `Worker`."""
+
+    def __init__(self, hands: Hands) -> None:
+        self.hands = hands
+        with hands.lock:
+            self.desk = Desk(pickle.loads, hands.held())
+
+    def run(self, piece: Piece) -> Iterator[object]:
+        told: list[bytes] = []
+        with self.hands.lock:  # one at a time: random numbers are made from what all threads share
+            self.hands.done.append(piece.name)
+            perform(pickle.loads(pickle.dumps(piece)), self.desk, lambda one: told.append(pickle.dumps(one)))
+        for number, message in enumerate([*told, None]):
+            if self.hands.closed.is_set():
+                raise WorkerLost("the command has ended")
+            if (why := self.hands.fate(piece, number)) is not None:
+                raise WorkerLost(why)
+            if message is not None:
+                yield pickle.loads(message)
+
+    def end(self) -> None:
+        with self.hands.lock:
+            self.hands.ended += 1

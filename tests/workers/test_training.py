@@ -1,0 +1,215 @@
+"""Students that workers train: what lies in their folders is what it would be without workers, also where some of them are lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chores import where
+from hands import Fate, Hands
+
+from gepa_loop.cluster.crew import Crew
+from gepa_loop.cluster.piece import Piece
+from gepa_loop.config.load import load_config
+from gepa_loop.errors import Diverged
+from gepa_loop.lab import Lab, open_lab
+from gepa_loop.run.files import read_json, read_jsonl
+from gepa_loop.sampling.base import Sampling
+from gepa_loop.task.prompts import NO_PROMPT, Candidate
+from gepa_loop.training.distilled import finish
+from gepa_loop.training.records import MetricsRow
+from gepa_loop.training.trainer import Pupil, train
+from gepa_loop.workers.answers import CrewSampler
+from gepa_loop.workers.mirror import contents
+from gepa_loop.workers.opening import Held
+from gepa_loop.workers.training import Course, Sheet, apart, shared_out, train_apart
+
+PROMPTS = "Answer with one number.", "Say a word, then a number.", "Count.\nThen add."
+TIMES = (
+    "seconds",
+    "generate_seconds",
+    "teacher_seconds",
+    "student_seconds",
+    "backward_seconds",
+    "check_seconds",
+)
+
+
+def opened(*sets: str) -> Lab:
+    own = (
+        "seed=4",
+        "distill.steps=5",
+        "distill.check_every=2",
+        "distill.warm_start=0.05",
+        "distill.average=0.2",
+        "distill.together=1",
+        *sets,
+    )
+    return open_lab(load_config("smoke", own, env={})).for_training()
+
+
+@contextmanager
+def crewed(lab: Lab, places: int, fate: Fate = lambda piece, message: None) -> Iterator[tuple[Lab, Hands]]:
+    """The lab with workers, each of which has one of its own."""
+    sets = lab.config
+    hands = Hands(fate, lambda: Held(open_lab(sets, lab.day).for_training()))
+    crew = Crew(hands, places, Piece("opening", where, {}), lambda _: None)
+    try:
+        yield (
+            replace(lab, crew=crew, rollouts=replace(lab.rollouts, sampler=CrewSampler(crew, cuts=False))),
+            hands,
+        )
+    finally:
+        crew.close()
+
+
+def pupils(folder: Path, rows: list[tuple[str, int]]) -> list[Pupil]:
+    def noting(one: Candidate) -> Any:
+        return lambda row: rows.append((one.id, row["step"]))
+
+    return [Pupil(one, folder / one.id, noting(one)) for one in map(Candidate, PROMPTS)]
+
+
+def before(lab: Lab) -> dict[str, float]:
+    return {item.id: 0.0 for item in lab.task.splits["pareto"]}
+
+
+def timeless(folder: Path) -> dict[str, Any]:
+    """What lies there, other than how long it took and sums of what says so."""
+    found: dict[str, Any] = dict(contents(folder))
+    for path in [*folder.rglob("state.json"), *folder.rglob("result.json")]:
+        found[path.relative_to(folder).as_posix()] = {**read_json(path, dict[str, Any]), "files": None}
+    for path in sorted(folder.rglob("*.jsonl")):
+        rows = read_jsonl(path, dict[str, Any])
+        found[path.relative_to(folder).as_posix()] = [
+            {
+                key: value
+                for key, value in row.items()
+                if "seconds" not in key and "tokens_per" not in key and "gib" not in key
+            }
+            for row in rows
+        ]
+    return found
+
+
+@pytest.fixture(scope="module")
+def lab() -> Lab:
+    return opened()
+
+
+@pytest.fixture(scope="module")
+def alone(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of students that are trained to a rung and then to their end, in this process."""
+    folder = tmp_path_factory.mktemp("alone")
+    for until in (2, None):
+        reached = train(lab, pupils(folder, []), stack=None, before=before(lab), until=until)
+    for pupil, checkpoint in zip(pupils(folder, []), reached, strict=True):
+        finish(lab, checkpoint, pupil.folder, None)
+    return folder
+
+
+def test_folders_are_what_they_are_without_workers(lab: Lab, alone: Path, tmp_path: Path) -> None:
+    rows: list[tuple[str, int]] = []
+    with crewed(lab, 2) as (own, hands):
+        reached = train_apart(own, pupils(tmp_path, rows), Course(None, before(lab), 2))
+        assert [one.step for one in reached] == [2, 2, 2]
+        train_apart(own, pupils(tmp_path, rows), Course(None, before(lab), None, finish=True))
+    assert timeless(tmp_path) == timeless(alone)
+    names = [name for name in hands.done if name.startswith("training")]
+    assert sorted(name.count(",") for name in names) == [0, 0, 1, 1], (
+        "one worker has one student, the other two"
+    )
+    assert sorted(rows) == sorted((Candidate(text).id, step) for text in PROMPTS for step in range(1, 6))
+
+
+@pytest.mark.parametrize("message", [0, 3, 6])
+def test_they_are_the_same_where_a_worker_is_lost_on_the_way(
+    lab: Lab, alone: Path, tmp_path: Path, message: int
+) -> None:
+    lost = []
+
+    def fate(piece: Piece, number: int) -> str | None:
+        if piece.name.startswith("training") and number == message and not lost:
+            lost.append(piece.name)
+            return "struck"
+        return None
+
+    said = list[str]()
+    with crewed(lab, 2, fate) as (own, _):
+        assert own.crew is not None
+        own.crew.say = said.append
+        train_apart(own, pupils(tmp_path, []), Course(None, before(lab), None, finish=True))
+    assert lost and said == [f"{lost[0]}: struck; it is given out again"]
+    assert timeless(tmp_path) == timeless(alone)
+
+
+def test_what_training_raises_names_the_runs_folder(tmp_path: Path) -> None:
+    wild = opened("distill.lr=1e30", "distill.max_norm=1e30", "distill.warm_start=0")
+    with crewed(wild, 1) as (own, _), pytest.raises(Diverged, match=f"is kept in {tmp_path}") as told:
+        train_apart(own, pupils(tmp_path, []), Course(None, before(wild), None))
+    assert "gepa-loop-worker-" not in f"{told.value} {told.value.hint}" and "distill.lr" in told.value.hint
+
+
+def test_workers_train_on_the_items_of_the_round_and_of_the_run(lab: Lab, tmp_path: Path) -> None:
+    few = {name: items[:4] for name, items in lab.task.splits.items()}
+    task = replace(lab.task.with_references({item.id: "7" for item in few["pareto"]}), splits=few, written=1)
+    changed = lab.with_task(task)
+    changed = replace(changed, rollouts=replace(changed.rollouts, round=3))
+    sheet = Sheet.of(changed).on(lab)
+    assert sheet.task.splits == few and sheet.rollouts.round == 3 and sheet.rollouts.task is sheet.task
+    assert (sheet.task.extract, sheet.task.answers, sheet.task.written) == ("whole", "references", 1)
+    assert sheet.task.scorer is task.scorer and sheet.task.unscored == task.unscored
+
+
+def test_students_are_shared_out_in_order_and_evenly(tmp_path: Path) -> None:
+    many = [Pupil(Candidate(str(n)), tmp_path, lambda row: None) for n in range(7)]
+    parts = shared_out(many, 3)
+    assert [pupil for part in parts for pupil in part] == many and sorted(map(len, parts)) == [2, 2, 3]
+    assert [len(part) for part in shared_out(many[:1], 2)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("places", "students", "own"), [(1, 1, True), (2, 1, False), (2, 2, True), (4, 2, False), (4, 3, True)]
+)
+def test_few_students_on_many_workers_are_trained_here(
+    places: int, students: int, stale: int, own: bool
+) -> None:
+    crew = Crew(Hands(), places, Piece("opening", where, {}), lambda _: None)
+    assert apart(crew, students, stale) is own
+    crew.close()
+
+
+def test_a_student_that_is_trained_here_is_answered_for_by_workers(
+    lab: Lab, alone: Path, tmp_path: Path
+) -> None:
+    [one, *_] = pupils(tmp_path, rows := [])
+    with crewed(lab, 2) as (own, hands):
+        train(own, [one], stack=None, before=before(lab))
+    assert hands.done.count("sampling") > 5 and len(rows) == 5
+    metrics = [
+        read_jsonl(folder / one.candidate.id / "metrics.jsonl", MetricsRow) for folder in (tmp_path, alone)
+    ]
+    # Alone, beside others: the same up to rounding.
+    assert [row["reverse_kl"] for row in metrics[0]] == pytest.approx(
+        [row["reverse_kl"] for row in metrics[1]], rel=1e-3
+    )
+
+
+def test_the_sampler_gives_what_the_workers_own_gives(lab: Lab) -> None:
+    items = lab.task.splits["train"]
+    with crewed(lab, 2) as (own, hands):
+        found, expected = (
+            one.rollouts.completions(PROMPTS[0], items, 3, Sampling(1.0, 8), "x") for one in (own, lab)
+        )
+        assert found == expected and hands.done.count("sampling") == 1
+        cutting = CrewSampler(own.crew, cuts=True) if own.crew else None
+        assert cutting is not None
+        tokens = lab.rollouts.renderer.all_tokens(NO_PROMPT, items) * 4
+        wanted = lab.rollouts.wanted(tokens, [*items] * 4, 1, "x")
+        parts = cutting.generate(wanted.prompts, Sampling(1.0, 4), wanted.seeds, None)
+        assert parts == lab.rollouts.sampler.generate(wanted.prompts, Sampling(1.0, 4), wanted.seeds, None)
+        assert hands.done.count("sampling") == 3 and cutting.generate([], Sampling(1.0, 4), [], None) == []
