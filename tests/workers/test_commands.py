@@ -1,0 +1,125 @@
+"""The command with workers of a real Ray: the same result with any number of them, whatever becomes of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ladder
+import pytest
+from processes import start
+
+SETS = [
+    *ladder.SETS,
+    "task.splits={train=32, pareto=8, race=8, select=32, test=8}",
+    "optimize.max_rollouts=60",
+    "distill.check_every=2",
+    "distill.rollouts=32",
+    "distill.steps=6",
+    "loop.front=4",
+    "race.keep=1",
+]
+"""Several students, which race."""
+COMMAND = ["loop", "--config", "smoke", "--run-name", "r", *(word for one in SETS for word in ("--set", one))]
+
+
+def ended(cwd: Path, *more: str) -> tuple[int, str, str]:
+    cwd.mkdir(exist_ok=True)
+    process = start(cwd, *COMMAND, *more)
+    out, err = process.communicate()
+    return process.returncode, out, err
+
+
+def result(cwd: Path) -> bytes:
+    return (cwd / "runs" / "r" / "result.json").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    code, _, err = ended(folder)
+    assert code == 0, err
+    decided = json.loads(result(folder))
+    assert sum(one["student"] is not None for one in decided["rounds"][0]["candidates"]) > 1, "several students"
+    return folder
+
+
+def while_running(cwd: Path, then: Callable[[subprocess.Popen[str]], None], *more: str) -> tuple[int, str, str]:
+    """Start it, and do something as soon as a student has a row of its steps."""
+    cwd.mkdir(exist_ok=True)
+    process = start(cwd, *COMMAND, *more)
+    students = cwd / "runs" / "r" / "round_00" / "distill"
+    while process.poll() is None and not list(students.glob("*/checkpoints/step_000002/state.json")):
+        os.sched_yield()  # the process is watched, not waited for
+    then(process)
+    out, err = process.communicate()
+    return process.returncode, out, err
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """Processes of the actors below a command."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            name = (folder / "cmdline").read_bytes()
+            home = os.readlink(folder / "cwd")
+        except OSError:
+            continue
+        if name.startswith(b"ray::Hand") and home == str(Path(process.args_cwd)):  # type: ignore[attr-defined]
+            found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("workers", [1, 4])
+def test_the_result_is_the_same_with_any_number(alone: Path, tmp_path: Path, workers: int) -> None:
+    code, out, err = ended(tmp_path, "--workers", str(workers))
+    assert code == 0, err
+    assert result(tmp_path) == result(alone)
+    assert "ray" not in (out + err).lower().replace("array", ""), "Ray says nothing"
+    rows = [json.loads(line) for line in (tmp_path / "runs" / "r" / "stages.jsonl").read_text().splitlines()]
+    assert {row["gpus"] for row in rows} == {workers}
+
+
+@pytest.mark.timeout(600)
+def test_a_worker_that_is_killed_costs_its_piece(alone: Path, tmp_path: Path) -> None:
+    killed: list[int] = []
+
+    def kill(process: subprocess.Popen[str]) -> None:
+        process.args_cwd = tmp_path  # type: ignore[attr-defined]
+        killed.extend(workers_of(process)[:1])
+        os.kill(killed[0], signal.SIGKILL)
+
+    code, out, err = while_running(tmp_path, kill, "--workers", "2")
+    assert code == 0 and killed, err
+    assert result(tmp_path) == result(alone)
+    assert "its worker died, or the machine of it; it is given out again" in out + err
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_command_that_is_ended_leaves_no_worker_and_goes_on_without(
+    alone: Path, tmp_path: Path, number: signal.Signals, exit_code: int
+) -> None:
+    left: list[Any] = []
+
+    def end(process: subprocess.Popen[str]) -> None:
+        process.args_cwd = tmp_path  # type: ignore[attr-defined]
+        left.extend(workers_of(process))
+        process.send_signal(number)
+
+    code, _, err = while_running(tmp_path, end, "--workers", "2")
+    assert code == exit_code and len(left) == 2, err
+    if number != signal.SIGKILL:
+        assert "Continue with:" in err and "--workers 2" in err
+    for pid in left:
+        while Path(f"/proc/{pid}").exists() and b"ray::Hand" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.sched_yield()  # they notice that nobody is left
+    code, _, err = ended(tmp_path)
+    assert code == 0, err
+    assert result(tmp_path) == result(alone)

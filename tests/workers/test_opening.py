@@ -1,0 +1,106 @@
+"""Workers hold what the command holds, or are refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hands import Hands
+
+from gepa_loop.cluster.piece import Desk
+from gepa_loop.config.load import load_config
+from gepa_loop.config.tables import JudgeConfig
+from gepa_loop.config.whole import Config
+from gepa_loop.errors import ConfigError, EnvironmentFault
+from gepa_loop.lab import Lab, open_lab
+from gepa_loop.sampling.base import Sampling
+from gepa_loop.workers.opening import Workers, check_workers, open_worker, opened_workers
+
+
+def smoke(*sets: str) -> Config:
+    return load_config("smoke", sets, env={})
+
+
+@pytest.fixture(scope="module")
+def lab() -> Lab:
+    return open_lab(smoke("cluster.workers=1")).for_training()
+
+
+@pytest.fixture
+def here() -> Iterator[None]:
+    before = os.getcwd()
+    yield
+    os.chdir(before)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_worker_that_holds_the_same_answers(lab: Lab) -> None:
+    workers, said = Workers(Hands(), lab.config, lab.day, trains=True), list[str]()
+    try:
+        own = workers.share(lab, {}, said.append)
+        items = lab.task.splits["train"][:3]
+        found = own.rollouts.completions("", items, 1, Sampling(1.0, 4), "x")
+        assert found == lab.rollouts.completions("", items, 1, Sampling(1.0, 4), "x")
+        assert own.crew is workers.crew and said == []
+    finally:
+        workers.close()
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (lambda lab: replace(lab, base=replace(lab.base, fingerprint="f" * 16)), "model.fingerprint"),
+        (lambda lab: replace(lab, task=replace(lab.task, fingerprint="f")), "task.fingerprint"),
+        (lambda lab: replace(lab, engine="cuda, so it is"), "sampling.resolved"),
+    ],
+)
+def test_a_worker_that_holds_something_else_is_refused(lab: Lab, change, key: str) -> None:  # type: ignore[no-untyped-def]
+    workers = Workers(Hands(), lab.config, lab.day, trains=True)
+    try:
+        own = workers.share(change(lab), {}, print)
+        with pytest.raises(EnvironmentFault, match=f"has not what the command has: {key}: ") as told:
+            own.rollouts.completions("", lab.task.splits["train"][:1], 1, Sampling(1.0, 4), "x")
+        assert told.value.exit_code == 3 and told.value.hint
+    finally:
+        workers.close()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_workers_code_is_the_users_own(lab: Lab) -> None:
+    workers = Workers(Hands(), lab.config, lab.day, trains=True)
+    try:
+        own = workers.share(lab, {"task.code": "another"}, print)
+        with pytest.raises(EnvironmentFault, match="task.code: None there, 'another' here"):
+            own.rollouts.completions("", lab.task.splits["train"][:1], 1, Sampling(1.0, 4), "x")
+    finally:
+        workers.close()
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    desk = Desk(lambda reference: reference)
+    with pytest.raises(EnvironmentFault, match="a worker cannot use .*gone: No such file"):
+        open_worker(desk, print, smoke(), "2026-01-01", False, str(tmp_path / "gone"), (), 1)
+
+
+def test_what_workers_cannot_share_is_refused() -> None:
+    config = smoke("cluster.workers=2")
+    check_workers(config, cells=False, own=False)
+    for cells, own, what in ((True, False, "a sweep"), (False, True, "a task that is an object")):
+        with pytest.raises(ConfigError, match=f"cluster.workers = 2: workers do not share {what}"):
+            check_workers(config, cells, own)
+        check_workers(smoke(), cells, own)
+    judge = JudgeConfig(model="m", rubric="r")
+    judged = config.model_copy(update={"task": config.task.model_copy(update={"judge": judge})})
+    with pytest.raises(ConfigError, match="task.judge"):
+        check_workers(judged, cells=False, own=False)
+
+
+def test_without_workers_there_are_none_and_where_nothing_is_to_be_done() -> None:
+    with opened_workers(smoke(), None, trains=True, idle=False) as workers:
+        assert workers is None
+    with opened_workers(smoke("cluster.workers=2"), None, trains=True, idle=True) as workers:
+        assert workers is None
