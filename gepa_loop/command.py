@@ -84,6 +84,9 @@ class Inputs:
     facts: Callable[[], Sequence[str]] = tuple
     """Gives the lines that a dry run ends with, once it is known whose code runs."""
 
+    part: str | None = None
+    """What of the run this process makes, where others make the rest of it at the same time; None is all of it."""
+
     @property
     def task_from(self) -> Literal["object", "config"]:
         """What its items are made by: an object that nobody can make again by its name, or what the configuration names."""

@@ -118,7 +118,7 @@ def open_session(
         if finished:
             yield opened  # what reads it again is no part of what it took
             return
-        with Timed(opened.view, path, began) as timed:
+        with Timed(opened.view, opened.run.path, began) as timed:
             yield opened._replace(view=timed)
 
 
@@ -184,7 +184,7 @@ def _opened(
 ) -> Iterator[Session]:
     """The run directory with its lock and the prompts it was given, the judge's spread, the view; at the end what a judge took."""
     from gepa_loop.config.track import TrackConfig
-    from gepa_loop.run.directory import open_run
+    from gepa_loop.run.directory import open_part, open_run
     from gepa_loop.run.files import write_json, write_text
     from gepa_loop.show.live import View
     from gepa_loop.stages.spread import FILE as JUDGED
@@ -194,7 +194,13 @@ def _opened(
 
     if keeps == "nothing" or not (path / JUDGED).exists():
         check_judge(lab)
-    with caller.guard(), open_run(path, lab.identity(**extra), fresh=keeps == "nothing") as run:
+    identity = lab.identity(**extra)
+    fresh = keeps == "nothing"
+    opening = (
+        open_run(path, identity, fresh=fresh) if given.part is None else open_part(path, given.part, identity)
+    )
+    with caller.guard(), opening as run:
+        path = run.path
         write_json(run.path / "config.json", lab.config.model_dump(mode="json"))
         caller.facts.print(f"run {shown(path)}", highlight=False)
         for prompt in (given.prompts or {}).values():

@@ -223,6 +223,7 @@ FREE = {
     "export": {"to", "base", "to_hub"},
     "chat": {"question"},
     "task check": {"name"},
+    "sweep": {"cell"},
     "view": {"folder", "host"},
     "serve": {"host"},
 }
