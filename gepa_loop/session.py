@@ -86,7 +86,7 @@ def open_session(
     }
     label = Path(flags.config).stem if isinstance(flags.config, str) else "default"
     identity = [without_limits(settings.model_dump(mode="json")), extra]
-    path = _run_path(flags.run_name or f"{command.name}-{label}-{fingerprint(identity)[:6]}")
+    path = run_path(flags.run_name or f"{command.name}-{label}-{fingerprint(identity)[:6]}")
     if (command.searches or command.trains) and (file := check_tracker(settings.track)) is not None:
         caller.facts.print(f"track {settings.track.kind} runs {file}", highlight=False)
     finished = not flags.fresh and _finished(command, settings.loop, path)
@@ -224,7 +224,8 @@ def _opened(
         )
 
 
-def _run_path(name: str) -> Path:
+def run_path(name: str) -> Path:
+    """The folder of the run of a name, below the working directory; ConfigError where it can be none."""
     if Path(name).name != name or name.startswith("."):
         raise ConfigError(f"--run-name {name}: not a plain folder name", "It becomes a folder below runs/.")
     return Path.cwd() / "runs" / name

@@ -28,6 +28,7 @@ from gepa_loop.session import shown
 
 if TYPE_CHECKING:
     from gepa_loop.cli.records.made import SweptAnswer
+    from gepa_loop.config.grids import Grid
 
 
 def sweep(
@@ -71,21 +72,15 @@ def sweep(
     quiet: QuietOption = False,
 ) -> None:
     """Distill one prompt under every cell of a grid and compare the students with the baseline's."""
-    from gepa_loop.config.grids import load_grid, parse_grid
     from gepa_loop.task.prompts import read_prompt
 
-    if (preset is None) == (line is None):
-        both = "" if preset is None else ", and not both"
-        raise ConfigError(
-            f"a sweep needs --preset or --grid{both}", "`gepa-loop config presets` lists grids."
-        )
     if cell is not None and (fresh or run_name is None):
         raise ConfigError(
             f"--cell {cell}: "
             + ("--fresh would delete what others make" if fresh else "the sweep has no name"),
             "Others make its other cells: all of them need the same --run-name, and none --fresh.",
         )
-    grid = load_grid(preset) if preset else parse_grid(line or "")
+    grid = grid_of(preset, line)
     flags = Flags(config, with_setting(sets, "track.kind", track), run_name, dry_run, fresh)
     asked = work.Asked(grid, seeds, cell)
     caller = caller_of(json_file, quiet)
@@ -100,3 +95,15 @@ def sweep(
     say_next("runs", "cells", path.name, to=caller.facts)
     answer: SweptAnswer = {**run_head("sweep", path), "result": result}
     give(json_file, answer)
+
+
+def grid_of(preset: str | None, line: str | None) -> Grid:
+    """The grid that --preset or --grid gives; ConfigError where it is none, or both do."""
+    from gepa_loop.config.grids import load_grid, parse_grid
+
+    if (preset is None) == (line is None):
+        both = "" if preset is None else ", and not both"
+        raise ConfigError(
+            f"a sweep needs --preset or --grid{both}", "`gepa-loop config presets` lists grids."
+        )
+    return load_grid(preset) if preset else parse_grid(line or "")
