@@ -195,10 +195,11 @@ def _opened(
     if keeps == "nothing" or not (path / JUDGED).exists():
         check_judge(lab)
     identity = lab.identity(**extra)
-    fresh = keeps == "nothing"
-    opening = (
-        open_run(path, identity, fresh=fresh) if given.part is None else open_part(path, given.part, identity)
-    )
+    opening = open_run(path, identity, fresh=keeps == "nothing")
+    if given.part is not None:
+        lab = given.part.lab(lab)
+        own = lab.identity(command=extra["command"], prompts=extra["prompts"])
+        opening = open_part(path / given.part.name, own, identity)
     with caller.guard(), opening as run:
         path = run.path
         write_json(run.path / "config.json", lab.config.model_dump(mode="json"))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
@@ -37,14 +36,6 @@ BASE, PROMPTED = "base", "prompted"
 
 ByItem = dict[str, list[float]]
 """What an item is known by -> its score at each seed that drew it."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Where a process that makes one cell says what it does."""
-
-    run: Run
-    observer: Observer
 
 
 class UntrainedRecord(TypedDict):
@@ -128,43 +119,36 @@ def run_sweep(
             observer.stage("items", candidate=f"seed {config.seed}")
         lab = lab.under(config, observer.progress).in_run(run.path)
         items[config.seed] = lab.task.splits[SPLIT]
-        _make(lab, run.path, configs, which, candidate, observer)
+        score_untrained(lab, run.path, configs, candidate, observer)
+        identity = lab.identity(command="sweep", prompts=candidate.id)
+        with open_run(run.path / cell_folder(*which), identity) as cell:
+            write_json(cell.path / "config.json", config.model_dump(mode="json"))
+            make_cell(lab, which, candidate, cell, observer)
     return gathered(run.path, grid, configs, candidate.id, items)
 
 
-def run_cell(
-    lab: Lab, path: Path, configs: Configs, which: tuple[str, int], candidate: Candidate, session: Part
+def score_untrained(
+    lab: Lab, sweep: Path, configs: Configs, candidate: Candidate, observer: Observer
 ) -> None:
-    """Make one cell and seed of the sweep at `path`, while other processes make others; `gathered` brings them together."""
-    config = configs[which]
-    lab = lab.under(config, session.observer.progress).in_run(session.run.path)
-    _make(lab, path, configs, which, candidate, session.observer)
+    """Score the model that the lab's cell begins with, without the prompt and with it, if no cell before it begins with the same.
+
+    That is said by the order of the cells alone: of processes that make one each no two write the same file.
+    """
+    mine = lab.config
+    first = next(one for one in configs.values() if (_view(one), one.seed) == (_view(mine), mine.seed))
+    if first != mine:
+        return
+    for label, text in ((BASE, NO_PROMPT), (PROMPTED, candidate.text)):
+        observer.stage(label, candidate=f"seed {mine.seed}")
+        scores(lab, SPLIT, text, None, _untrained(sweep, label, mine), observer)
 
 
-def _make(
-    lab: Lab,
-    path: Path,
-    configs: Configs,
-    which: tuple[str, int],
-    candidate: Candidate,
-    observer: Observer,
-) -> None:
-    """A cell's student and its scores, and before them those of the untrained model, if this is the first cell that begins with it."""
-    (name, seed), config = which, configs[which]
-    # Said by the order alone, so that two processes never write one file.
-    if which == next(
-        one for one, other in configs.items() if _begins_as(one, other) == _begins_as(which, config)
-    ):
-        for label, text in ((BASE, NO_PROMPT), (PROMPTED, candidate.text)):
-            observer.stage(label, candidate=f"seed {seed}")
-            scores(lab, SPLIT, text, None, _untrained(path, label, config), observer)
-    with open_run(
-        path / cell_folder(name, seed), lab.identity(command="sweep", prompts=candidate.id)
-    ) as cell:
-        write_json(cell.path / "config.json", config.model_dump(mode="json"))
-        done = distill_alone(lab, candidate, cell, observer, label=f"{name}, seed {seed}")
-        observer.stage("student", candidate=f"{name}, seed {seed}")
-        scores(lab, SPLIT, NO_PROMPT, done.adapter, _student(cell.path, candidate.id), observer)
+def make_cell(lab: Lab, which: tuple[str, int], candidate: Candidate, cell: Run, observer: Observer) -> None:
+    """The student of a cell and seed, and its scores."""
+    label = f"{which[0]}, seed {which[1]}"
+    done = distill_alone(lab, candidate, cell, observer, label=label)
+    observer.stage("student", candidate=label)
+    scores(lab, SPLIT, NO_PROMPT, done.adapter, _student(cell.path, candidate.id), observer)
 
 
 def gathered(
@@ -224,10 +208,6 @@ def gathered(
     }
     write_record(path / "result.json", result, *(place for own in adapters.values() for place in own))
     return result
-
-
-def _begins_as(which: tuple[str, int], config: Config) -> tuple[str, int]:
-    return _view(config), which[1]
 
 
 def _untrained(path: Path, label: str, config: Config) -> Path:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from gepa_loop.command import DISTILL, EVALUATE, LOOP, OPTIMIZE, SWEEP, Flags, Inputs
+from gepa_loop.command import DISTILL, EVALUATE, LOOP, OPTIMIZE, SWEEP, Flags, Inputs, Part
 from gepa_loop.errors import ConfigError
 from gepa_loop.session import Session, open_session
 
@@ -154,7 +154,7 @@ class Asked:
 
 def sweep(flags: Flags, asked: Asked, prompt: Candidate, source: str, caller: Caller) -> Outcome[SweepRecord]:
     """Distill one prompt under every cell of a grid; the cells are made of the config and the settings of `flags`."""
-    with _swept(flags, asked, prompt, source, caller) as (configs, (lab, run, view)):
+    with _swept(flags, asked, prompt, source, caller) as (_, configs, (lab, run, view)):
         from gepa_loop.show.sweep_report import write_sweep_report
         from gepa_loop.sweep import run_sweep
 
@@ -165,25 +165,29 @@ def sweep(flags: Flags, asked: Asked, prompt: Candidate, source: str, caller: Ca
 
 def sweep_cell(flags: Flags, asked: Asked, prompt: Candidate, source: str, caller: Caller) -> Path:
     """Make the one cell and seed that is asked for, while other processes make others; returns its folder."""
-    with _swept(flags, asked, prompt, source, caller) as (configs, (lab, run, view)):
+    with _swept(flags, asked, prompt, source, caller) as (over, configs, (lab, run, view)):
+        from gepa_loop.config.load import load_config
         from gepa_loop.run.files import write_json, write_text
         from gepa_loop.stages.grid import cell_folder, go_on_with
-        from gepa_loop.sweep import Part, run_cell
+        from gepa_loop.sweep import make_cell, score_untrained
+        from gepa_loop.task.sources import settle
 
-        path = run.path.parents[1]
-        write_json(path / "config.json", lab.config.model_dump(mode="json"))
-        write_text(path / "prompts" / f"{prompt.id}.txt", f"{prompt.text}\n")
-        go_on_with(path, asked.grid, configs, prompt.id)
+        sweep = run.path.parent
+        go_on_with(sweep, asked.grid, configs, prompt.id)
+        whole = settle(load_config(over.config, over.sets))
+        write_json(sweep / "config.json", whole.model_dump(mode="json"))
+        write_text(sweep / "prompts" / f"{prompt.id}.txt", f"{prompt.text}\n")
+        score_untrained(lab, sweep, configs, prompt, view)
         which = next(one for one in configs if cell_folder(*one) == asked.cell)
-        run_cell(lab, path, configs, which, prompt, Part(run, view))
-        return path / cell_folder(*which)
+        make_cell(lab, which, prompt, run, view)
+        return run.path
 
 
 @contextmanager
 def _swept(
     flags: Flags, asked: Asked, prompt: Candidate, source: str, caller: Caller
-) -> Iterator[tuple[Configs, Session]]:
-    """The session of a sweep, or of one cell of it, and the configurations of all."""
+) -> Iterator[tuple[Flags, Configs, Session]]:
+    """The flags with the sweep's config, the configurations of all cells, and the session of the sweep or of one cell."""
     from gepa_loop.config.grids import cell_configs, grid_source
     from gepa_loop.show.costs import sweep_line
     from gepa_loop.stages.grid import cell_folder
@@ -215,7 +219,10 @@ def _swept(
         told = [f"cell {name}, seed {seed}: {' '.join(grid.cells[name])}" for name, seed in own]
         return [*told, sweep_line([configs()[one] for one in own])]
 
-    inputs = Inputs({source: prompt}, more=more, check=check, facts=facts, part=asked.cell)
+    part = None
+    if asked.cell is not None:
+        part = Part(asked.cell, lambda lab: lab.under(configs()[own[0]]))
+    inputs = Inputs({source: prompt}, more=more, check=check, facts=facts, part=part)
     over = replace(flags, config=grid_source(grid, config))
     with open_session(SWEEP, over, inputs, caller) as opened:
-        yield configs(), opened
+        yield over, configs(), opened

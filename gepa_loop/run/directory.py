@@ -27,9 +27,6 @@ LOOK = 1.0
 JOIN = 60.0
 """The same where many processes begin a run together."""
 
-PARTS = "tasks"
-"""The folder below a run with those of its parts, where several processes make it together."""
-
 WAIT = "Wait for it to end, or choose another --run-name."
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
@@ -70,9 +67,7 @@ def open_run(path: Path, identity: Mapping[str, object], *, fresh: bool = False)
     """
     _make_folder(path)
     with locked(path / ".lock", path, WAIT):
-        for lock in path.glob(f"{PARTS}/*/.lock"):
-            if in_use(lock.parent):  # what it is about to write would be taken for left behind
-                raise RunDirectoryError(f"{path} is in use: a process makes {lock.parent.name}", WAIT)
+        refuse_parts_in_use(path)
         with disk_errors(path):
             if fresh or (path / CLEARING).exists():
                 _clear(path)
@@ -82,28 +77,40 @@ def open_run(path: Path, identity: Mapping[str, object], *, fresh: bool = False)
 
 
 @contextlib.contextmanager
-def open_part(path: Path, part: str, identity: Mapping[str, object]) -> Iterator[Run]:
-    """Create or continue a run directory that several processes make together, and hold the lock of one process's part of it.
+def open_part(path: Path, identity: Mapping[str, object], whole: Mapping[str, object]) -> Iterator[Run]:
+    """`open_run` of a folder within the run directory that several processes make together, each a part.
 
-    The lock of the whole is held only until its manifest is there. Whoever opens it with `open_run` finds it in use while a part is.
+    The lock of the whole is held only until its manifest is there; whoever opens that with `open_run` finds it in use while a part is.
 
     Args:
-        path: The run directory.
-        part: Names what this process makes.
-        identity: As of `open_run`.
-
-    Yields:
-        The folder in which this process says what it does.
+        path: The part's run directory, in that of the whole.
+        identity: Of the part.
+        whole: That of the whole.
 
     Raises:
-        RunDirectoryError: As of `open_run`; of the part as well.
-        EnvironmentFault: The folder cannot be written.
+        RunDirectoryError: As of `open_run`, of both.
+        EnvironmentFault: A folder cannot be written.
     """
-    _make_folder(path)
-    with locked(path / ".lock", path, WAIT, JOIN):
-        _birth(path, identity)
-    with open_run(path / PARTS / part, identity) as run:
+    _make_folder(path.parent)
+    with locked(path.parent / ".lock", path.parent, WAIT, JOIN):
+        _birth(path.parent, whole)
+    with open_run(path, identity) as run:
         yield run
+
+
+def refuse_parts_in_use(path: Path) -> None:
+    """Refuse to change a run directory whose part another process makes: what it is about to write would be taken for left behind.
+
+    Raises:
+        RunDirectoryError: There is one.
+    """
+    if (part := part_in_use(path)) is not None:
+        raise RunDirectoryError(f"{path} is in use: another process makes {part}", WAIT)
+
+
+def part_in_use(path: Path) -> str | None:
+    """The folder within a run directory that a process makes on its own; None where there is none."""
+    return next((lock.parent.name for lock in path.glob("*/.lock") if in_use(lock.parent)), None)
 
 
 def _make_folder(path: Path) -> None:
