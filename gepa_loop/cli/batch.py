@@ -207,12 +207,14 @@ def _loaded(command: str, words: list[str], given: Mapping[str, Any]) -> Checked
         source = grid_source(grid, source)
         cells = list(cell_configs(grid, source, sets, given["seeds"]))
     config = load_config(source, sets)
-    if given.get("prompt") is not None:
+    if command == "evaluate":
+        from gepa_loop.serving.finished import student_at
+        from gepa_loop.stages.score import check_split, subject
+
+        check_split(given["split"], "--split")
+        subject(given["prompt"], student_at(given["adapter"]) if given["adapter"] else None)
+    elif given.get("prompt") is not None:
         from gepa_loop.task.prompts import read_prompt
 
         read_prompt(given["prompt"])
-    if given.get("adapter"):
-        from gepa_loop.serving.finished import student_at
-
-        student_at(given["adapter"])
     return Checked(command, words, config, Path(source).stem if source else "default", cells)

@@ -109,7 +109,8 @@ def seeds_table(command: str, found: Mapping[str, OverSeeds], seeds: int) -> Tab
         title=f"{command} over {seeds} seed{'s' * (seeds > 1)}; {tested}", title_justify="left", box=None
     )
     for title in ("", "mean", "interval", "p", "by seed"):
-        table.add_column(title, justify="right" if title in ("mean", "p") else "left", overflow="fold")
+        right = title in ("mean", "p")
+        table.add_column(title, justify="right" if right else "left", overflow="fold", no_wrap=not title)
     for name, one in found.items():
         gap = " - " in name
         sign = "+" if gap else ""
