@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fake_slurm import FakeSlurm, controller, fake_slurm
 from pydantic import TypeAdapter
-from recorded import strict
+from recorded import recorded, strict
 
 from gepa_loop.cli import run
 from gepa_loop.cli.batch import slurm_options
@@ -91,6 +91,7 @@ def test_an_array_of_seeds(cwd: Path, shell: Shell, slurm: FakeSlurm) -> None:
     # A seed that was typed stands before the task's own.
     assert found["script"].index("--set seed=5 ") and record["words"] == [*LOOP[1:], "--set", "seed=5"]
     assert log_of("n", record, 2) == cwd / "runs" / ".jobs" / "n" / "41_2_0_log.out"
+    assert recorded(cwd / "runs") == {".jobs/NAME/job.json"}
     assert not list(cwd.glob("runs/*/manifest.json")) and shell("runs")[1].startswith("there are no runs")
 
 

@@ -77,6 +77,17 @@ def test_a_container_has_its_own_python(cwd: Path) -> None:
     )
     assert "--cpus-per-task=8 apptainer exec --nv 'my image.sif' gepa-loop loop --config" in text
     assert sys.executable not in text
+    enroot = ["enroot", "start", "image", "sh", "-c", 'cd "/a b" && exec "$@"', "sh"]
+    text = script_text(Work("a", cwd, LOOP, [["--run-name", "n"]]), Node({}, enroot))
+    start = text.index("enroot start")
+    # The words reach it as they were given.
+    done = subprocess.run(
+        ["bash", "-c", f'enroot() {{ printf "%s\\n" "$@"; }}; set -- --run-name n; {text[start:].splitlines()[0]}'],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [*enroot[1:], "gepa-loop", *LOOP, "--run-name", "n"]
 
 
 def _bin(cwd: Path, state: str, code: int) -> Path:
