@@ -82,7 +82,11 @@ def test_a_container_has_its_own_python(cwd: Path) -> None:
     start = text.index("enroot start")
     # The words reach it as they were given.
     done = subprocess.run(
-        ["bash", "-c", f'enroot() {{ printf "%s\\n" "$@"; }}; set -- --run-name n; {text[start:].splitlines()[0]}'],
+        [
+            "bash",
+            "-c",
+            f'enroot() {{ printf "%s\\n" "$@"; }}; set -- --run-name n; {text[start:].splitlines()[0]}',
+        ],
         capture_output=True,
         text=True,
         check=True,
