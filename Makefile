@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraint
 # So that type checkers and editors find the package: they do not follow the hook that an editable install has otherwise.
 EDITABLE := --config-settings editable_mode=compat -e
 
-.PHONY: install loop smoke test test-vllm check check-peers bench bench-gpu bench-search docs format clean
+.PHONY: install loop smoke test test-slurm test-vllm check check-peers bench bench-gpu bench-search docs format clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -28,6 +28,11 @@ smoke: $(VENV)/.base ## the whole loop on a random two-layer model, in seconds
 
 test: $(VENV)/.dev ## install with the development extras, then run the tests
 	$(BIN)/python -m pytest
+
+test-slurm: $(VENV)/.dev ## jobs on a real Slurm of one node, this machine; as root it installs Debian's where it lacks
+	@if [ "$$(id -u)" = 0 ] && ! command -v slurmctld > /dev/null && command -v apt-get > /dev/null; then \
+		apt-get update -q && apt-get install -y -q --no-install-recommends slurmctld slurmd slurm-client munge; fi
+	NEEDS_SLURM=1 $(BIN)/python -m pytest --durations=5 tests/slurm
 
 test-vllm: $(VLLM_VENV)/.vllm ## the vLLM sampler against real vLLM on the CPU, in an environment of its own
 	$(VLLM_VENV)/bin/python -m pytest --durations=5 tests/sampling/vllm

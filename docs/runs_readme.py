@@ -15,6 +15,7 @@ from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_t
 
 from gepa_loop import sweep
 from gepa_loop.cost import records as cost
+from gepa_loop.jobs import records as jobs
 from gepa_loop.model.origin import OriginRecord
 from gepa_loop.run import records as run
 from gepa_loop.scores import records as scores
@@ -81,6 +82,7 @@ FILES = (
     File("judge.json", stages.JudgeRecord, ("judge.json",)),
     File("track/KIND.json", TrackRecord, ("track/*.json",)),
     File("looks.json", scores.LooksRecord, ("looks.json",)),
+    File(".jobs/NAME/job.json", jobs.JobRecord, (".jobs/*/job.json",)),
     File("ledger.jsonl", scores.LedgerRow, ("ledger.jsonl",)),
 )
 

@@ -68,6 +68,16 @@ class Flags:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of a run that is a run directory of its own."""
+
+    name: str
+    """Its folder in the run's."""
+    lab: Callable[[Lab], Lab]
+    """The run's lab as that of the part."""
+
+
+@dataclass(frozen=True)
 class Inputs:
     """What a command was given besides."""
 
@@ -83,6 +93,9 @@ class Inputs:
     """Checks a command that trains; None checks the first prompt as its teacher's."""
     facts: Callable[[], Sequence[str]] = tuple
     """Gives the lines that a dry run ends with, once it is known whose code runs."""
+
+    part: Part | None = None
+    """What of the run this process makes, where others make the rest of it at the same time; None is all of it."""
 
     @property
     def task_from(self) -> Literal["object", "config"]:

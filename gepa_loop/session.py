@@ -89,7 +89,7 @@ def open_session(
     }
     label = Path(flags.config).stem if isinstance(flags.config, str) else "default"
     identity = [without_limits(settings.model_dump(mode="json")), extra]
-    path = _run_path(flags.run_name or f"{command.name}-{label}-{fingerprint(identity)[:6]}")
+    path = run_path(flags.run_name or f"{command.name}-{label}-{fingerprint(identity)[:6]}")
     if (command.searches or command.trains) and (file := check_tracker(settings.track)) is not None:
         caller.facts.print(f"track {settings.track.kind} runs {file}", highlight=False)
     finished = not flags.fresh and _finished(command, settings.loop, path)
@@ -124,7 +124,7 @@ def open_session(
             if finished:
                 yield opened  # what reads it again is no part of what it took
                 return
-            with Timed(opened.view, path, began, settings.cluster.gpus) as timed:
+            with Timed(opened.view, opened.run.path, began, settings.cluster.gpus) as timed:
                 lab = opened.lab if workers is None else workers.share(opened.lab, marks, timed.note)
                 yield opened._replace(view=timed, lab=lab)
 
@@ -191,7 +191,7 @@ def _opened(
 ) -> Iterator[Session]:
     """The run directory with its lock and the prompts it was given, the judge's spread, the view; at the end what a judge took."""
     from gepa_loop.config.track import TrackConfig
-    from gepa_loop.run.directory import open_run
+    from gepa_loop.run.directory import open_part, open_run
     from gepa_loop.run.files import write_json, write_text
     from gepa_loop.show.live import View
     from gepa_loop.stages.spread import FILE as JUDGED
@@ -201,7 +201,14 @@ def _opened(
 
     if keeps == "nothing" or not (path / JUDGED).exists():
         check_judge(lab)
-    with caller.guard(), open_run(path, lab.identity(**extra), fresh=keeps == "nothing") as run:
+    identity = lab.identity(**extra)
+    opening = open_run(path, identity, fresh=keeps == "nothing")
+    if given.part is not None:
+        lab = given.part.lab(lab)
+        own = lab.identity(command=extra["command"], prompts=extra["prompts"])
+        opening = open_part(path / given.part.name, own, identity)
+    with caller.guard(), opening as run:
+        path = run.path
         write_json(run.path / "config.json", lab.config.model_dump(mode="json"))
         caller.facts.print(f"run {shown(path)}", highlight=False)
         for prompt in (given.prompts or {}).values():
@@ -225,7 +232,8 @@ def _opened(
         )
 
 
-def _run_path(name: str) -> Path:
+def run_path(name: str) -> Path:
+    """The folder of the run of a name, below the working directory; ConfigError where it can be none."""
     if Path(name).name != name or name.startswith("."):
         raise ConfigError(f"--run-name {name}: not a plain folder name", "It becomes a folder below runs/.")
     return Path.cwd() / "runs" / name

@@ -35,7 +35,10 @@ def typed() -> list[str]:
 
 @contextmanager
 def interruptible(left: str = SAVED, hint: str | None = None) -> Iterator[None]:
-    """Turn a signal into `Interrupted` once what is open was closed; a second one ends the process at once.
+    """Turn a signal into `Interrupted` once what is open was closed; a second Ctrl-C ends the process at once.
+
+    A second SIGTERM does not, until the process ends: Slurm sends two in the same moment, one of them by way of `srun`, and whoever
+    cannot wait sends SIGKILL.
 
     Args:
         left: What is said of it, behind how the command ended; "" says nothing at all, for one that is left so as a rule.
@@ -49,6 +52,8 @@ def interruptible(left: str = SAVED, hint: str | None = None) -> Iterator[None]:
     def remember(number: int, _: FrameType | None) -> None:
         came.append(number)
         _handle(_end)
+        if number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     before = _handle(remember)
@@ -65,7 +70,8 @@ def interruptible(left: str = SAVED, hint: str | None = None) -> Iterator[None]:
         raise Interrupted(told, f"  {shlex.join(typed())}" if hint is None else hint, 128 + number) from None
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if number != signal.SIGTERM or number not in came:
+                signal.signal(number, handler)
 
 
 @contextmanager

@@ -14,11 +14,11 @@ from gepa_loop.config.grids import Grid, cell_of
 from gepa_loop.config.whole import Config
 from gepa_loop.lab import Lab
 from gepa_loop.run.directory import Run, open_run
-from gepa_loop.run.files import read_record, write_json, write_record
+from gepa_loop.run.files import read_jsonl, read_record, write_json, write_record
 from gepa_loop.run.identity import fingerprint
 from gepa_loop.scores.ledger import item_print
 from gepa_loop.scores.over_seeds import SeedScores, over_seeds, seed_difference
-from gepa_loop.scores.records import EstimateRecord, OverSeedsRecord
+from gepa_loop.scores.records import EstimateRecord, OverSeedsRecord, ScoreRow
 from gepa_loop.scores.statistics import ItemScores, estimate, holm, item_scores
 from gepa_loop.stages.distillation import distill_alone
 from gepa_loop.stages.grid import Configs, cell_folder, go_on_with
@@ -30,6 +30,9 @@ from gepa_loop.task.prompts import NO_PROMPT, Candidate
 from gepa_loop.training.teacher.choose import check_teacher
 
 SPLIT = "select"
+
+BASE, PROMPTED = "base", "prompted"
+"""The untrained model without the prompt, and with it."""
 
 ByItem = dict[str, list[float]]
 """What an item is known by -> its score at each seed that drew it."""
@@ -83,7 +86,7 @@ class SweepRecord(TypedDict):
 def check_cells(lab: Lab, grid: Grid, configs: Configs, candidate: Candidate, source: str) -> None:
     """Check the prompt and the teacher of each cell, under its first seed, before anything is spent."""
     first = min(seed for _, seed in configs)
-    for name in grid.cells:
+    for name in dict.fromkeys(name for name, _ in configs):
         with cell_of(grid, name):
             refuse_questions(configs[name, first].distill, "sweep")
             cell = lab.under(configs[name, first])
@@ -110,35 +113,82 @@ def run_sweep(
     go_on_with(run.path, grid, configs, candidate.id)
     if (done_before := _finished(run.path, grid, configs)) is not None:
         return done_before
+    items: dict[int, Sequence[Item]] = {}
+    for which, config in configs.items():
+        if config.seed != lab.config.seed:
+            observer.stage("items", candidate=f"seed {config.seed}")
+        lab = lab.under(config, observer.progress).in_run(run.path)
+        items[config.seed] = lab.task.splits[SPLIT]
+        score_untrained(lab, run.path, configs, candidate, observer)
+        identity = lab.identity(command="sweep", prompts=candidate.id)
+        with open_run(run.path / cell_folder(*which), identity) as cell:
+            write_json(cell.path / "config.json", config.model_dump(mode="json"))
+            make_cell(lab, which, candidate, cell, observer)
+    return gathered(run.path, grid, configs, candidate.id, items)
+
+
+def score_untrained(
+    lab: Lab, sweep: Path, configs: Configs, candidate: Candidate, observer: Observer
+) -> None:
+    """Score the model that the lab's cell begins with, without the prompt and with it, if no cell before it begins with the same.
+
+    That is said by the order of the cells alone: of processes that make one each no two write the same file.
+    """
+    mine = lab.config
+    first = next(one for one in configs.values() if (_view(one), one.seed) == (_view(mine), mine.seed))
+    if first != mine:
+        return
+    for label, text in ((BASE, NO_PROMPT), (PROMPTED, candidate.text)):
+        observer.stage(label, candidate=f"seed {mine.seed}")
+        scores(lab, SPLIT, text, None, _untrained(sweep, label, mine), observer)
+
+
+def make_cell(lab: Lab, which: tuple[str, int], candidate: Candidate, cell: Run, observer: Observer) -> None:
+    """The student of a cell and seed, and its scores."""
+    label = f"{which[0]}, seed {which[1]}"
+    done = distill_alone(lab, candidate, cell, observer, label=label)
+    observer.stage("student", candidate=label)
+    scores(lab, SPLIT, NO_PROMPT, done.adapter, _student(cell.path, candidate.id), observer)
+
+
+def gathered(
+    path: Path, grid: Grid, configs: Configs, prompt: str, items: Mapping[int, Sequence[Item]]
+) -> SweepRecord:
+    """Compare the cells, all of which are made, and write result.json.
+
+    Args:
+        path: The sweep's folder.
+        grid: Its cells.
+        configs: Their configurations.
+        prompt: The prompt's id.
+        items: Seed -> its items of `select`.
+
+    Raises:
+        RunDirectoryError: Rows are missing, or not as they were written.
+    """
     views: dict[str, list[str]] = {}
     """Cells whose untrained model is scored in the same way."""
-    scored: set[Path] = set()
     base: dict[str, ByItem] = {}
     prompted: dict[str, ByItem] = {}
     students: dict[str, dict[int, ItemScores]] = {name: {} for name in grid.cells}
     adapters: dict[str, list[str]] = {name: [] for name in grid.cells}
+    noted: set[Path] = set()
+
+    def read(file: Path, config: Config) -> ItemScores:
+        due = len(items[config.seed]) * config.evaluate.samples
+        return item_scores(read_jsonl(file, ScoreRow, at_least=due))
+
     for (name, seed), config in configs.items():
-        if config.seed != lab.config.seed:
-            observer.stage("items", candidate=f"seed {seed}")
-        lab = lab.under(config, observer.progress).in_run(run.path)
         view, folder = _view(config), cell_folder(name, seed)
         if name not in views.setdefault(view, []):
             views[view].append(name)
-        for label, text, into in (("base", NO_PROMPT, base), ("prompted", candidate.text, prompted)):
-            path = run.path / "evaluate" / f"{label}_{view}_seed{seed}.jsonl"
-            if path not in scored:
-                observer.stage(label, candidate=f"seed {seed}")
-                found = item_scores(scores(lab, SPLIT, text, None, path, observer))
-                _note(into.setdefault(view, {}), lab.task.splits[SPLIT], found)
-                scored.add(path)
-        with open_run(run.path / folder, lab.identity(command="sweep", prompts=candidate.id)) as cell:
-            write_json(cell.path / "config.json", config.model_dump(mode="json"))
-            done = distill_alone(lab, candidate, cell, observer, label=f"{name}, seed {seed}")
-            observer.stage("student", candidate=f"{name}, seed {seed}")
-            path = cell.path / "evaluate" / f"{candidate.id}.jsonl"
-            rows = scores(lab, SPLIT, NO_PROMPT, done.adapter, path, observer)
-            students[name][seed] = item_scores(rows)
-            adapters[name].append(f"{folder}/distill/{candidate.id}/adapter")
+        for label, into in ((BASE, base), (PROMPTED, prompted)):
+            file = _untrained(path, label, config)
+            if file not in noted:
+                _note(into.setdefault(view, {}), items[seed], read(file, config))
+                noted.add(file)
+        students[name][seed] = read(_student(path / folder, prompt), config)
+        adapters[name].append(f"{folder}/distill/{prompt}/adapter")
     first = min(seed for _, seed in configs)
     result: SweepRecord = {
         "grid": grid.name,
@@ -156,8 +206,16 @@ def run_sweep(
         "baseline": grid.baseline,
         "cells": compared(grid, students, adapters),
     }
-    write_record(run.path / "result.json", result, *(place for own in adapters.values() for place in own))
+    write_record(path / "result.json", result, *(place for own in adapters.values() for place in own))
     return result
+
+
+def _untrained(path: Path, label: str, config: Config) -> Path:
+    return path / "evaluate" / f"{label}_{_view(config)}_seed{config.seed}.jsonl"
+
+
+def _student(cell: Path, prompt: str) -> Path:
+    return cell / "evaluate" / f"{prompt}.jsonl"
 
 
 def _finished(path: Path, grid: Grid, configs: Configs) -> SweepRecord | None:

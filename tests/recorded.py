@@ -1,6 +1,5 @@
 """Whether files of runs are as their records say: every key is in the record, every key of the record is there, of its type."""
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin, is_typeddict
@@ -56,8 +55,9 @@ def recorded(folder: Path) -> set[str]:
         if path.name in OTHERS or path.parent.name in OTHERS:
             continue
         run = next((place for place in path.parents if (place / "manifest.json").exists()), folder)
-        events = run / "events.jsonl"
-        command = json.loads(events.read_text().splitlines()[0]).get("command", "") if events.exists() else ""
+        manifest = run / "manifest.json"
+        identity = read_json(manifest, dict[str, Any])["identity"] if manifest.exists() else {}
+        command = identity.get("command", "")
         where = str(path.relative_to(run))
         file = next((one for one in FILES if one.at(where, command)), None)
         assert file is not None, f"{where} has no record"

@@ -26,6 +26,7 @@ ELSEWHERE = {
     "questions/result.json",
     "judge.jsonl",
     "judge.json",
+    ".jobs/NAME/job.json",
 }
 """Checked where their writers are faked."""
 

@@ -51,7 +51,41 @@ def test_a_signal_becomes_an_error_with_the_code_that_shells_give_it(
     with pytest.raises(Interrupted, match="what was finished is saved") as caught:
         interrupted(lambda: os.kill(os.getpid(), number))
     assert caught.value.exit_code == code
-    assert signal.getsignal(number) is before
+    # A scheduler's second SIGTERM may come while what is left is said.
+    assert signal.getsignal(number) is (signal.SIG_IGN if number == signal.SIGTERM else before)
+
+
+def test_a_second_sigterm_changes_nothing() -> None:
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # srun's, beside that of the node's daemon
+
+    with pytest.raises(Interrupted) as caught:
+        interrupted(work)
+    assert caught.value.exit_code == 143
+
+
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    code = (
+        "import os, signal\n"
+        "from gepa_loop.signals import interruptible\n"
+        "with interruptible():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    finally:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        os.write(1, b'saved after all')\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    out, said = process.communicate(timeout=60)
+    assert (process.returncode, out, said) == (130, b"", b"\nended by SIGINT\n")
 
 
 def test_a_signal_that_a_library_makes_an_error_of_is_still_one() -> None:

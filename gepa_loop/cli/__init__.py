@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from gepa_loop.cli import begin, make, pages, read, runs, sweeps
+from gepa_loop.cli import begin, jobs, make, pages, read, runs, sweeps
 from gepa_loop.cli.answer import spared
 from gepa_loop.cli.chat import chat
 from gepa_loop.cli.export import export
@@ -18,6 +18,7 @@ from gepa_loop.cli.init import init
 from gepa_loop.cli.options import JsonOption
 from gepa_loop.cli.plan import plan
 from gepa_loop.cli.serve import serve
+from gepa_loop.cli.submit import ANY, submit
 from gepa_loop.errors import EnvironmentFault, GepaLoopError, Interrupted, memory_fault
 from gepa_loop.show.terminal import accept_any_text, err, open_streams, out, stream_fault
 from gepa_loop.signals import end_at_once
@@ -36,6 +37,8 @@ prompts_app = typer.Typer(no_args_is_help=True, help="Read the prompts of a sear
 app.add_typer(prompts_app, name="prompts", rich_help_panel="look")
 task_app = typer.Typer(no_args_is_help=True, help="Try a task of your own.")
 app.add_typer(task_app, name="task", rich_help_panel="begin")
+jobs_app = typer.Typer(no_args_is_help=True, help="Follow jobs of a cluster, and collect what they found.")
+app.add_typer(jobs_app, name="jobs", rich_help_panel="run")
 runs_app = typer.Typer(help="List and delete runs.", invoke_without_command=True)
 app.add_typer(runs_app, name="runs", rich_help_panel="look")
 
@@ -118,6 +121,10 @@ PANELS = {
 for _panel, _commands in PANELS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
+app.command(rich_help_panel="run", context_settings=ANY)(submit)
+jobs_app.command("status")(jobs.jobs_status)
+jobs_app.command("logs")(jobs.jobs_logs)
+jobs_app.command("collect")(jobs.jobs_collect)
 config_app.command("show")(read.config_show)
 config_app.command("explain")(read.config_explain)
 config_app.command("presets")(read.config_presets)

@@ -85,6 +85,22 @@ def _command(run: Path) -> object:
     return read_manifest(run)["identity"].get("command")
 
 
+def jobs() -> list[str]:
+    """Of jobs that were submitted from this folder."""
+    from gepa_loop.jobs.folder import known_jobs
+
+    with suppress(OSError):
+        return known_jobs()
+    return []
+
+
+def submitted() -> list[str]:
+    """Commands that `submit` takes."""
+    from gepa_loop.jobs.records import COMMANDS
+
+    return list(COMMANDS)
+
+
 def candidates(context: typer.Context) -> list[str]:
     """Of the search that is named before: names and ids."""
     from gepa_loop.show.names import nickname

@@ -111,7 +111,7 @@ def runs_remove(
     """Delete runs with all that they made; the ledger of looks at test keeps what it knows."""
     import shutil
 
-    from gepa_loop.run.directory import locked
+    from gepa_loop.run.directory import locked, refuse_parts_in_use
     from gepa_loop.run.files import disk_errors
     from gepa_loop.run.find import named_run
 
@@ -121,6 +121,7 @@ def runs_remove(
         raise typer.Exit(1)
     for folder in folders:
         with locked(folder / ".lock", folder, "End that process first."), disk_errors(folder):
+            refuse_parts_in_use(folder)
             shutil.rmtree(folder)
     answer: RemovedAnswer = {**head("runs remove"), "runs": [folder.name for folder in folders]}
     give(json_file, answer)

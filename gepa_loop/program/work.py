@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from gepa_loop.command import DISTILL, EVALUATE, LOOP, OPTIMIZE, SWEEP, Flags, Inputs
-from gepa_loop.session import open_session
+from gepa_loop.command import DISTILL, EVALUATE, LOOP, OPTIMIZE, SWEEP, Flags, Inputs, Part
+from gepa_loop.errors import ConfigError
+from gepa_loop.session import Session, open_session
 
 if TYPE_CHECKING:
     from gepa_loop.config.grids import Grid
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from gepa_loop.scores.results import LoopRecord
     from gepa_loop.search.records import SearchRecord
     from gepa_loop.show.caller import Caller
+    from gepa_loop.stages.grid import Configs
     from gepa_loop.stages.records import EvaluatedRecord, RetentionRecord
     from gepa_loop.stages.score import Subject
     from gepa_loop.sweep import SweepRecord
@@ -138,20 +141,69 @@ def loop(flags: Flags, task: Task | None, caller: Caller) -> Looped:
         return Looped(run.path, result, costs, write_report(run.path), missing)
 
 
-def sweep(
-    flags: Flags, grid: Grid, prompt: Candidate, source: str, seeds: int, caller: Caller
-) -> Outcome[SweepRecord]:
+@dataclass(frozen=True)
+class Asked:
+    """Which cells a sweep is asked for."""
+
+    grid: Grid
+    seeds: int
+    """Of each cell, from the config's on."""
+    cell: str | None = None
+    """The folder of the only one that this process makes; None is all of them, and what they come to."""
+
+
+def sweep(flags: Flags, asked: Asked, prompt: Candidate, source: str, caller: Caller) -> Outcome[SweepRecord]:
     """Distill one prompt under every cell of a grid; the cells are made of the config and the settings of `flags`."""
+    with _swept(flags, asked, prompt, source, caller) as (_, configs, (lab, run, view)):
+        from gepa_loop.show.sweep_report import write_sweep_report
+        from gepa_loop.sweep import run_sweep
+
+        result = run_sweep(lab, asked.grid, configs, prompt, run, view)
+        write_sweep_report(run.path)
+        return Outcome(run.path, result)
+
+
+def sweep_cell(flags: Flags, asked: Asked, prompt: Candidate, source: str, caller: Caller) -> Path:
+    """Make the one cell and seed that is asked for, while other processes make others; returns its folder."""
+    with _swept(flags, asked, prompt, source, caller) as (over, configs, (lab, run, view)):
+        from gepa_loop.config.load import load_config
+        from gepa_loop.run.files import write_json, write_text
+        from gepa_loop.stages.grid import cell_folder, go_on_with
+        from gepa_loop.sweep import make_cell, score_untrained
+        from gepa_loop.task.sources import settle
+
+        sweep = run.path.parent
+        go_on_with(sweep, asked.grid, configs, prompt.id)
+        whole = settle(load_config(over.config, over.sets))
+        write_json(sweep / "config.json", whole.model_dump(mode="json"))
+        write_text(sweep / "prompts" / f"{prompt.id}.txt", f"{prompt.text}\n")
+        score_untrained(lab, sweep, configs, prompt, view)
+        which = next(one for one in configs if cell_folder(*one) == asked.cell)
+        make_cell(lab, which, prompt, run, view)
+        return run.path
+
+
+@contextmanager
+def _swept(
+    flags: Flags, asked: Asked, prompt: Candidate, source: str, caller: Caller
+) -> Iterator[tuple[Flags, Configs, Session]]:
+    """The flags with the sweep's config, the configurations of all cells, and the session of the sweep or of one cell."""
     from gepa_loop.config.grids import cell_configs, grid_source
     from gepa_loop.show.costs import sweep_line
-    from gepa_loop.show.sweep_report import write_sweep_report
-    from gepa_loop.sweep import check_cells, run_sweep
+    from gepa_loop.stages.grid import cell_folder
+    from gepa_loop.sweep import check_cells
     from gepa_loop.task.sources import settle
 
-    config = flags.config
+    grid, config = asked.grid, flags.config
     if isinstance(config, Mapping):
         raise ValueError("a sweep's cells are made over a file or a preset")
-    cells = cell_configs(grid, config, flags.sets, seeds)
+    cells = cell_configs(grid, config, flags.sets, asked.seeds)
+    own = [one for one in cells if asked.cell in (None, cell_folder(*one))]
+    if not own:
+        raise ConfigError(
+            f"cell {asked.cell!r}: the sweep has none of this name",
+            f"It has {', '.join(cell_folder(*one) for one in cells)}.",
+        )
 
     @cache  # not before the session has said whose code it runs
     def configs() -> dict[tuple[str, int], Config]:
@@ -161,16 +213,16 @@ def sweep(
     more = {"baseline": grid.baseline, f"cells.{grid.baseline}": " ".join(grid.cells[grid.baseline])}
 
     def check(lab: Lab) -> None:
-        check_cells(lab, grid, configs(), prompt, source)
+        check_cells(lab, grid, {one: configs()[one] for one in own}, prompt, source)
 
     def facts() -> list[str]:
-        told = [f"cell {name}, seed {seed}: {' '.join(grid.cells[name])}" for name, seed in cells]
-        return [*told, sweep_line(configs().values())]
+        told = [f"cell {name}, seed {seed}: {' '.join(grid.cells[name])}" for name, seed in own]
+        return [*told, sweep_line([configs()[one] for one in own])]
 
-    inputs = Inputs({source: prompt}, more=more, check=check, facts=facts)
+    part = None
+    if asked.cell is not None:
+        part = Part(asked.cell, lambda lab: lab.under(configs()[own[0]]))
+    inputs = Inputs({source: prompt}, more=more, check=check, facts=facts, part=part)
     over = replace(flags, config=grid_source(grid, config))
     with open_session(SWEEP, over, inputs, caller) as opened:
-        lab, run, view = opened
-        result = run_sweep(lab, grid, configs(), prompt, run, view)
-        write_sweep_report(run.path)
-        return Outcome(run.path, result)
+        yield over, configs(), opened

@@ -24,6 +24,11 @@ CLEARING = ".clearing"
 LOOK = 1.0
 """Seconds to wait for a lock: whoever looks whether a run is in use holds it for a moment."""
 
+JOIN = 60.0
+"""The same where many processes begin a run together."""
+
+WAIT = "Wait for it to end, or choose another --run-name."
+
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 """What a file system without locks answers."""
 
@@ -56,37 +61,84 @@ def open_run(path: Path, identity: Mapping[str, object], *, fresh: bool = False)
         fresh: Delete what an earlier run left there.
 
     Raises:
-        RunDirectoryError: Another process holds the lock; the folder is no run directory; or the manifest
+        RunDirectoryError: Another process holds the lock, or one of a part; the folder is no run directory; or the manifest
             differs, in which case the message lists each differing value.
         EnvironmentFault: The folder cannot be written.
     """
-    manifest = path / "manifest.json"
-    with disk_errors(path):
-        if path.exists() and not path.is_dir():
-            raise RunDirectoryError(f"{path} is a file, not a run directory", "Choose another --run-name.")
-        if path.is_dir() and not manifest.exists() and not (path / CLEARING).exists():
-            strangers = [f.name for f in path.iterdir() if not f.name.startswith(".")]
-            if strangers:
-                raise RunDirectoryError(
-                    f"{path} is no run directory: it holds {min(strangers)} and no manifest.json",
-                    "Choose another --run-name.",
-                )
-        path.mkdir(parents=True, exist_ok=True)
-    hint = "Wait for it to end, or choose another --run-name."
-    with locked(path / ".lock", path, hint):
+    _make_folder(path)
+    with locked(path / ".lock", path, WAIT):
+        refuse_parts_in_use(path)
         with disk_errors(path):
             if fresh or (path / CLEARING).exists():
                 _clear(path)
             for left in path.rglob(f".*{TEMPORARY}"):
                 left.unlink()
-        if manifest.exists():
-            birth = check_manifest(path, read_manifest(path), identity)
-            read_jsonl(path / "events.jsonl", EventRow)
-        else:
-            birth = uuid.uuid4().hex
-            record: ManifestRecord = {"birth": birth, "identity": dict(identity)}
-            write_json(manifest, record)
-        yield Run(path, birth)
+        yield Run(path, _birth(path, identity))
+
+
+@contextlib.contextmanager
+def open_part(path: Path, identity: Mapping[str, object], whole: Mapping[str, object]) -> Iterator[Run]:
+    """`open_run` of a folder within the run directory that several processes make together, each a part.
+
+    The lock of the whole is held only until its manifest is there; whoever opens that with `open_run` finds it in use while a part is.
+
+    Args:
+        path: The part's run directory, in that of the whole.
+        identity: Of the part.
+        whole: That of the whole.
+
+    Raises:
+        RunDirectoryError: As of `open_run`, of both.
+        EnvironmentFault: A folder cannot be written.
+    """
+    _make_folder(path.parent)
+    with locked(path.parent / ".lock", path.parent, WAIT, JOIN):
+        _birth(path.parent, whole)
+    with open_run(path, identity) as run:
+        yield run
+
+
+def refuse_parts_in_use(path: Path) -> None:
+    """Refuse to change a run directory whose part another process makes: what it is about to write would be taken for left behind.
+
+    Raises:
+        RunDirectoryError: There is one.
+    """
+    if (part := part_in_use(path)) is not None:
+        raise RunDirectoryError(f"{path} is in use: another process makes {part}", WAIT)
+
+
+def part_in_use(path: Path) -> str | None:
+    """The folder within a run directory that a process makes on its own; None where there is none."""
+    return next((lock.parent.name for lock in path.glob("*/.lock") if in_use(lock.parent)), None)
+
+
+def _make_folder(path: Path) -> None:
+    """The folder, unless something else is in its place."""
+    with disk_errors(path):
+        if path.exists() and not path.is_dir():
+            raise RunDirectoryError(f"{path} is a file, not a run directory", "Choose another --run-name.")
+        if path.is_dir() and not (path / "manifest.json").exists() and not (path / CLEARING).exists():
+            strangers = [f.name for f in path.iterdir() if not f.name.startswith(".")]
+            # Another process may have begun it since.
+            if strangers and not (path / "manifest.json").exists():
+                raise RunDirectoryError(
+                    f"{path} is no run directory: it holds {min(strangers)} and no manifest.json",
+                    "Choose another --run-name.",
+                )
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def _birth(path: Path, identity: Mapping[str, object]) -> str:
+    """That of the run, whose manifest is checked, or made."""
+    manifest = path / "manifest.json"
+    if manifest.exists():
+        birth = check_manifest(path, read_manifest(path), identity)
+        read_jsonl(path / "events.jsonl", EventRow)
+        return birth
+    record: ManifestRecord = {"birth": uuid.uuid4().hex, "identity": dict(identity)}
+    write_json(manifest, record)
+    return record["birth"]
 
 
 @contextlib.contextmanager

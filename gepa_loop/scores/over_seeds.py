@@ -50,7 +50,7 @@ def over_seeds(scores: SeedScores) -> OverSeeds:
     Raises:
         ValueError: No seed, or one without items.
     """
-    return _summary([_mean(scores[seed]) for seed in sorted(scores)], least=0.0)
+    return means_over_seeds([_mean(scores[seed]) for seed in sorted(scores)])
 
 
 def seed_difference(a: SeedScores, b: SeedScores) -> OverSeeds:
@@ -59,14 +59,24 @@ def seed_difference(a: SeedScores, b: SeedScores) -> OverSeeds:
     Raises:
         ValueError: Other seeds or items on the two sides, or none.
     """
-    from scipy.stats import ttest_1samp
-
     if a.keys() != b.keys():
         raise ValueError(f"seeds {sorted(a)} and {sorted(b)} cannot be paired")
     for seed in a:
         if a[seed].keys() != b[seed].keys():
             raise ValueError(f"seed {seed}: scores of different items cannot be paired")
-    found = _summary([_mean(a[seed]) - _mean(b[seed]) for seed in sorted(a)], least=-1.0)
+    return gaps_over_seeds([_mean(a[seed]) - _mean(b[seed]) for seed in sorted(a)])
+
+
+def means_over_seeds(means: Sequence[float]) -> OverSeeds:
+    """The same of each seed's mean score."""
+    return _summary(means, least=0.0)
+
+
+def gaps_over_seeds(gaps: Sequence[float]) -> OverSeeds:
+    """The same of each seed's mean difference, paired by item, with the p of a t test over seeds."""
+    from scipy.stats import ttest_1samp
+
+    found = _summary(gaps, least=-1.0)
     if found.ci is None:
         return found
     p = float(ttest_1samp(found.by_seed, 0.0).pvalue)

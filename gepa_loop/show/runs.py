@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gepa_loop.errors import RunDirectoryError
-from gepa_loop.run.directory import in_use
+from gepa_loop.run.directory import in_use, part_in_use
 from gepa_loop.run.files import read_json
 from gepa_loop.run.find import written
 from gepa_loop.run.identity import read_manifest
@@ -57,7 +57,7 @@ def run_line(folder: Path) -> RunLine:
         state = "damaged"
     except KeyError:
         state = "another version"
-    if in_use(folder):
+    if in_use(folder) or part_in_use(folder) is not None:
         state = "running"
     return RunLine(folder.name, command, state, outcome, size, hours)
 

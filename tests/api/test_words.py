@@ -168,6 +168,7 @@ def test_a_person_reads_the_words_of_the_command_line(cwd: Path, capsys: pytest.
 
 OTHERS = {
     "cli",
+    "jobs",
     "show",
     "serving",
     "sweep.py",

@@ -81,6 +81,8 @@ def cwd(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_json(runs / name / "manifest.json", {"birth": "0", "identity": {"command": command}})
         if name not in ("d2", "o"):
             write_json(runs / name / "result.json", {})
+    for name in ("night", "later"):
+        write_json(runs / ".jobs" / name / "job.json", {})
     row = {
         **dict.fromkeys(CandidateRow.__annotations__),
         "status": "accepted",
@@ -141,6 +143,10 @@ OFFERED = [
     ("distill --track ", sorted(TRACKERS)),
     ("evaluate --split ", sorted(SPLITS)),
     ("loop --race ", ["off", "on"]),
+    ("submit ", sorted(["optimize", "distill", "loop", "evaluate", "sweep"])),
+    ("submit loop --run-name d", ["d", "d2"]),
+    ("jobs status ", ["later", "night"]),
+    ("jobs logs l", ["later"]),
     ("serve d --engine ", ["auto", "torch", "vllm"]),
     ("export d --gguf ", ["bf16", "f16", "f32", "lora", "q8_0"]),
     ("chat d que", []),
@@ -223,6 +229,8 @@ FREE = {
     "export": {"to", "base", "to_hub"},
     "chat": {"question"},
     "task check": {"name"},
+    "sweep": {"cell"},
+    "submit": {"words", "slurm", "array", "prefix", "setup"},
     "view": {"folder", "host"},
     "serve": {"host"},
 }

@@ -42,6 +42,10 @@ def test_a_command_can_be_given(page: str, line: str) -> None:
     # Parses as the program would, which refuses what it does not know, and calls nothing.
     with command.make_context("gepa-loop", words) as context:
         given = context.params
+    if line.startswith("gepa-loop submit "):
+        submitted = typer.main.get_command(app).commands[given["command"]]
+        with submitted.make_context("gepa-loop", list(given["words"])) as context:
+            given = context.params
     for one in given.get("sets") or ():
         assert one.partition("=")[0] in all_keys(), one
     if (config := given.get("config")) and not str(config).endswith(".toml"):

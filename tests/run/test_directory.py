@@ -7,12 +7,14 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from gepa_loop.errors import EnvironmentFault, RunDirectoryError
-from gepa_loop.run.directory import in_use, open_run
+from gepa_loop.run.directory import LOOK, in_use, open_part, open_run, part_in_use
 from gepa_loop.run.files import (
     append_jsonl,
     read_json,
@@ -345,3 +347,47 @@ def test_whoever_only_looks_whether_a_run_is_in_use_ends_no_other(tmp_path: Path
     finally:
         logger.setLevel(level)
         logger.removeHandler(looker)
+
+
+def test_processes_make_parts_of_one_run(tmp_path: Path) -> None:
+    whole, part = {"model": "a"}, {"model": "a", "cell": "low"}
+    path = tmp_path / "r"
+    with open_part(path / "low", part, whole) as run:
+        assert run.path == path / "low" and part_in_use(path) == "low"
+        birth = read_json(path / "manifest.json", dict[str, object])["birth"]
+        # The whole's lock is free, so that others begin their parts; its files are left alone.
+        (path / "high").mkdir()
+        left = path / "low" / ".x.json.tmp"
+        left.touch()
+        with open_part(path / "high", {**part, "cell": "high"}, whole):
+            assert left.exists()
+        for fresh in (False, True):
+            with (
+                pytest.raises(RunDirectoryError, match="another process makes low"),
+                open_run(path, whole, fresh=fresh),
+            ):
+                pass
+        with pytest.raises(RunDirectoryError, match="low is in use"), open_part(path / "low", part, whole):
+            pass
+        assert left.exists() and (path / "low" / "manifest.json").exists()
+    assert part_in_use(path) is None
+    with open_run(path, whole) as run:
+        assert run.birth == birth and not left.exists()
+    for identities in ((part, {"model": "b"}), ({"model": "b"}, whole)):
+        with (
+            pytest.raises(RunDirectoryError, match="model: 'a' in the run, now 'b'"),
+            open_part(path / "low", *identities),
+        ):
+            pass
+
+
+def test_a_part_waits_for_others_that_begin_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    path.mkdir()
+    lock = FileLock(path / ".lock", thread_local=False)
+    lock.acquire()
+    timer = threading.Timer(1.5 * LOOK, lock.release)  # longer than whoever wants the whole waits
+    timer.start()
+    with open_part(path / "low", {"cell": "low"}, {}) as run:
+        assert run.path == path / "low"
+    timer.join()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from gepa_loop.scores.over_seeds import over_seeds, seed_difference
+from gepa_loop.scores.over_seeds import gaps_over_seeds, means_over_seeds, over_seeds, seed_difference
 
 
 def scores(*by_seed: tuple[float, ...]) -> dict[int, dict[str, float]]:
@@ -87,3 +87,14 @@ def test_equal_recipes_rarely_differ_significantly() -> None:
         pooled += ttest_rel(a.ravel(), b.ravel()).pvalue < 0.05
     assert ours / tables == pytest.approx(0.05, abs=0.021)  # three standard errors
     assert pooled / tables == pytest.approx(0.43, abs=0.05)
+
+
+def test_means_and_gaps_of_seeds_are_those_of_their_items() -> None:
+    a, b = (
+        {0: {"x": 1.0, "y": 0.0}, 1: {"x": 1.0}, 2: {"x": 0.5}},
+        {0: {"x": 0.0, "y": 0.0}, 1: {"x": 0.0}, 2: {"x": 0.25}},
+    )
+    assert means_over_seeds([0.5, 1.0, 0.5]) == over_seeds(a)
+    found = gaps_over_seeds([0.5, 1.0, 0.25])
+    assert found == seed_difference(a, b) and found.p is not None
+    assert gaps_over_seeds([0.5, 1.0]).p is None

@@ -129,5 +129,5 @@ class EvaluatedAnswer(RunAnswer, EvaluatedRecord):
 class SweptAnswer(RunAnswer):
     """Of `sweep`."""
 
-    result: SweepRecord
-    """The content of result.json."""
+    result: SweepRecord | None
+    """The content of result.json; null where one cell was made alone."""
