@@ -45,12 +45,14 @@ class Serving:
 def check_vllm(finished: Finished) -> str | None:
     """Why vLLM does not serve a run by itself; None where it does: on a GPU, where it is installed."""
     settings = finished.config.model
-    device = find_device(settings.device)
     if settings.name == TINY:
         return f"vLLM does not load {TINY}"
+    if settings.device == SPLIT:
+        return SEVERAL
+    device = find_device(settings.device)
     if device.type != "cuda":
         return f"the model lies on {device.type}"
-    return SEVERAL if settings.device == SPLIT else missing(device)
+    return missing(device)
 
 
 def need_vllm(finished: Finished) -> None:
@@ -58,11 +60,11 @@ def need_vllm(finished: Finished) -> None:
     settings = finished.config.model
     if settings.name == TINY:
         raise ConfigError(f"--engine vllm: it does not load {TINY}", "Leave --engine out.")
-    device = find_device(settings.device)
     if settings.device == SPLIT:
         raise ConfigError(
             f"--engine vllm: {SEVERAL}", "Leave --engine out, or export the student for a vLLM of your own."
         )
+    device = find_device(settings.device)
     if (why := missing(device)) is not None:
         raise EnvironmentFault(f"--engine vllm: {why}", install_hint(device))
 

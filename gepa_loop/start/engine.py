@@ -19,7 +19,7 @@ def engine(config: Config) -> Iterator[Finding]:
     from gepa_loop.model.base import find_device
     from gepa_loop.sampling.vllm.options import install_hint, missing
 
-    device, named = find_device(config.model.device), config.sampling.engine
+    named = config.sampling.engine
     if config.model.device == SPLIT:
         if named in ("cuda", "vllm"):
             raise ConfigError(
@@ -28,6 +28,7 @@ def engine(config: Config) -> Iterator[Finding]:
             )
         yield Finding("engine", "ok", f"sampling.engine = {named}: a split model samples by its own modules")
         return
+    device = find_device(config.model.device)
     if named == "cuda" and device.type != "cuda":
         raise ConfigError(
             f"sampling.engine = 'cuda': the model lies on {device}",

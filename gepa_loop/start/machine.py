@@ -40,14 +40,14 @@ def find_machine(folder: Path, device: str = "auto") -> Machine:
 
     disk = shutil.disk_usage(folder).free / 2**30
     if torch.cuda.is_available():
-        cards = _cards(device, torch.cuda.device_count())
+        cards = cards_of(device, torch.cuda.device_count())
         free, whole = map(sum, zip(*map(torch.cuda.mem_get_info, cards), strict=True))
         names = ", ".join(device_name(torch.device("cuda", card)) for card in cards)
         return Machine(names, whole / 2**30, free / 2**30, disk)
     return Machine(device_name(torch.device("cpu")), None, free_memory_gib(), disk)
 
 
-def _cards(device: str, count: int) -> list[int]:
+def cards_of(device: str, count: int) -> list[int]:
     """The numbers of the GPUs that a `model.device` means; of one that there is not, the first."""
     if device == SPLIT:
         return list(range(count))
