@@ -69,7 +69,9 @@ def main() -> None:
         with ThreadPoolExecutor() as pool:
             list(pool.map(write, [asked.folder / name for name in files], files.values(), range(len(files))))
     index = {tensor: name for name, tensors in files.items() for tensor in tensors}
-    (asked.folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    (asked.folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": index})
+    )
     config.save_pretrained(asked.folder)
     tokenizer.save_pretrained(asked.folder)
 

@@ -141,6 +141,18 @@ def by_device(tensors: Iterable[T]) -> list[list[T]]:
     return [list(run) for _, run in groupby(tensors, key=lambda tensor: tensor.device)]
 
 
+def copied(tensors: Sequence[Tensor], device: str | torch.device) -> list[Tensor]:
+    """Copies of at least two tensors on a device."""
+    import torch
+
+    parts: list[Tensor] = []
+    for run in by_device(tensors):
+        # Through one tensor, so that a GPU launches one copy and not one for each matrix.
+        whole = torch._utils._flatten_dense_tensors(run).to(device)  # type: ignore[no-untyped-call]
+        parts += torch._utils._unflatten_dense_tensors(whole, run)  # type: ignore[no-untyped-call]
+    return parts
+
+
 def _blocks(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
     """The layers of a model, in their order; adapters may lie in them."""
     from transformers.modeling_layers import GradientCheckpointingLayer

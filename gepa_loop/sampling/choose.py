@@ -17,7 +17,7 @@ LARGE, LONG = 1_000_000_000, 128
 fifty batches and more, and a token of a batch takes 28 ms less than in transformers' own loop (135M, 64 rows, one H100)."""
 
 TWICE = 0.8
-"""Of a GPU's memory, what a model and a second copy of its weights may take; activations and a cache need the rest."""
+"""Of a GPU's memory, what a model and a second copy of its weights may take for `auto`; activations and a cache need the rest."""
 
 Engine = Literal["torch", "cuda", "vllm"]
 
@@ -52,7 +52,8 @@ def resolve_engine(base: Base, settings: SamplingConfig) -> tuple[Engine, str]:
     """
     from gepa_loop.sampling.vllm.options import install_hint, missing
 
-    alone = _alone(base)
+    # Who names an engine may have it wherever it can be had at all.
+    alone = _alone(base, TWICE if settings.engine == "auto" else 1.0)
     no_cuda, no_vllm = alone or _no_cuda(base), alone or missing(base.device)
     if settings.engine == "auto" and alone:
         return "torch", alone
@@ -91,8 +92,11 @@ def choose_engine(
     return "torch", f"{no_cuda}; {size} are not worth vLLM's start of a minute"
 
 
-def _alone(base: Base) -> str | None:
-    """Why no second copy of a model's weights, which the fused sampler and vLLM have, can lie beside it; None if one can."""
+def _alone(base: Base, share: float) -> str | None:
+    """Why no second copy of a model's weights, which the fused sampler and vLLM have, can lie beside it; None if one can.
+
+    Both may take `share` of a GPU.
+    """
     if is_split(base.model):
         return f"{base.name} is split over {base.where}"
     if base.device.type != "cuda":
@@ -104,12 +108,12 @@ def _alone(base: Base) -> str | None:
         base.model.get_memory_footprint(),
         torch.cuda.get_device_properties(base.device).total_memory,
     )
-    return no_room(size, memory)
+    return no_room(size, memory, share)
 
 
-def no_room(size: float, memory: float) -> str | None:
-    """Why weights of `size` bytes cannot lie twice on a GPU of `memory` bytes; None if they can."""
-    if 2 * size <= TWICE * memory:
+def no_room(size: float, memory: float, share: float) -> str | None:
+    """Why weights of `size` bytes cannot lie twice on that share of a GPU of `memory` bytes; None if they can."""
+    if 2 * size <= share * memory:
         return None
     return f"its weights, {size / 2**30:.1f} GiB, do not fit twice on a GPU of {memory / 2**30:.1f} GiB"
 

@@ -117,8 +117,9 @@ def test_a_second_copy_of_the_weights_is_not_made_beside_a_split_model(halved: B
 
 
 def test_a_second_copy_is_not_made_where_a_gpu_does_not_hold_it() -> None:
-    assert no_room(TWICE * 40, 80) is None
-    reason = no_room(61 * 2**30, 80 * 2**30)
+    assert no_room(TWICE * 40, 80, TWICE) is None and no_room(40, 80, 1.0) is None
+    assert no_room(TWICE * 40 + 1, 80, TWICE) and no_room(41, 80, 1.0)
+    reason = no_room(61 * 2**30, 80 * 2**30, TWICE)
     assert reason == "its weights, 61.0 GiB, do not fit twice on a GPU of 80.0 GiB"
 
 
