@@ -153,7 +153,7 @@ class Lab:
         answer, share = self.task.commonest
         common = f"commonest answer {answer!r} {share:.1%}" if answer else "no answers"
         return [
-            f"model {self.base.name}: {self.base.model.dtype} on {self.base.device}".replace("torch.", ""),
+            f"model {self.base.name}: {self.base.model.dtype} on {self.base.where}".replace("torch.", ""),
             f"sampler {self.engine}",
             f"task {self.task.name}: {splits}; at least {self.task.distinct} distinct questions, {common}",
             *self._judge_facts(),

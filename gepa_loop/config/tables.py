@@ -20,7 +20,7 @@ class ModelConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 on a GPU and on processors with bfloat16 arithmetic, float32 on others."""
     device: Name = "auto"
-    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    """`auto`, `cpu`, `cuda`, `cuda:N`, or `split`: the layers over all GPUs that torch sees, for a model that one does not hold."""
     system: Literal["none", "empty", "template"] = "none"
     """What a chat without a prompt begins with. `none`: nothing; where the chat template puts a system turn of its own there
     (Qwen 2.5), an empty one, since with that turn the model would not be without a prompt, and a prompt would replace it.

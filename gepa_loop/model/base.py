@@ -21,6 +21,7 @@ from gepa_loop.model.depth import check_depth
 from gepa_loop.model.families import check_config, check_layers, longest_context
 from gepa_loop.model.files import UNLOADABLE, load_reason, model_place
 from gepa_loop.model.origin import Origin, hash_tensors, hash_weights
+from gepa_loop.model.split import SPLIT, free_cards, join_layers, layers_by_device, layout
 from gepa_loop.run.identity import fingerprint
 from gepa_loop.task.template import Chat, check_arguments
 from gepa_loop.task.template_limit import check_template_ends
@@ -55,6 +56,11 @@ class Base:
         device: torch.device = self.model.device
         return device
 
+    @property
+    def where(self) -> str:
+        """Where all of it lies, in words: of a split model more than `device`, where ids go in and logits come out."""
+        return ", ".join(map(str, dict.fromkeys([self.device, *layers_by_device(self.model)])))
+
 
 def load_base(config: ModelConfig) -> Base:
     """Load a base model: evaluation mode, frozen, with `attention.grouped_sdpa`.
@@ -66,10 +72,14 @@ def load_base(config: ModelConfig) -> Base:
     device = find_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     calm_host(device)  # before the threads of loading, which would have heaps of their own
-    model, tokenizer = _load(config.name, dtype)
+    model, tokenizer = _load(config.name, dtype, config.device == SPLIT)
     check_tokenizer(config, tokenizer)
-    # Moved only: `to(dtype)` would also round the rotary frequencies, which stay float32.
-    model = model.to(device).eval().requires_grad_(False)
+    if config.device == SPLIT:
+        join_layers(model)
+    else:
+        # Moved only: `to(dtype)` would also round the rotary frequencies, which stay float32.
+        model = model.to(device)
+    model = model.eval().requires_grad_(False)
     use_grouped_attention(model)
     check_layers(config.name, model)
     return Base(
@@ -137,12 +147,21 @@ memory once moves to another heap for good, and there every large piece is mappe
 
 
 def find_device(name: str) -> torch.device:
-    """The device that `model.device` names; raises as `load_base` does."""
+    """The device that `model.device` names, of a split model the first; raises as `load_base` does."""
     import torch
 
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise ConfigError(f"model.device = {name!r}: no such device", "Use auto, cpu, cuda or cuda:N.")
+    if not re.fullmatch(rf"auto|cpu|cuda(:\d+)?|{SPLIT}", name):
+        raise ConfigError(
+            f"model.device = {name!r}: no such device", f"Use auto, cpu, cuda, cuda:N or {SPLIT}."
+        )
     found = torch.cuda.device_count()
+    if name == SPLIT and found < 2:
+        raise ModelError(
+            f"model.device = {name!r}: this machine has {found} CUDA devices that torch {torch.__version__} can use, and it takes two",
+            "Set model.device to auto. If the environment sets CUDA_VISIBLE_DEVICES, that is all that torch sees.",
+        )
+    if name == SPLIT:
+        return torch.device("cuda", 0)
     if name == "auto":
         name = "cuda" if found else "cpu"
     device = torch.device(name)
@@ -165,15 +184,19 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" or native else torch.float32
 
 
-def _load(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    if name == TINY:
-        return random_tiny(dtype)
-    return _from_pretrained(name, model_place(name), dtype)
+def _load(name: str, dtype: torch.dtype, split: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if name != TINY:
+        return _from_pretrained(name, model_place(name), dtype, split)
+    model, tokenizer = random_tiny(dtype)
+    for part, device in layout(name, model, free_cards()).items() if split else ():
+        model.get_submodule(part).to(device)
+    return model, tokenizer
 
 
 def _from_pretrained(
-    name: str, place: str, dtype: torch.dtype
+    name: str, place: str, dtype: torch.dtype, split: bool
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    import torch
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -185,6 +208,11 @@ def _from_pretrained(
         check_config(name, settings)
         check_depth(name, settings, place)
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        parts = None
+        if split:
+            with torch.device("meta"):
+                bare = AutoModelForCausalLM.from_config(settings, dtype=dtype)
+            parts = layout(name, bare, free_cards())
         model, info = AutoModelForCausalLM.from_pretrained(
             place,
             dtype=dtype,
@@ -192,6 +220,7 @@ def _from_pretrained(
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            device_map=parts,  # None: the host's memory
         )
     except (*UNLOADABLE, SafetensorError, StrictDataclassError) as error:
         reason = load_reason(error)

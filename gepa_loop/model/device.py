@@ -20,20 +20,24 @@ def device_name(device: torch.device) -> str:
     return f"{cores} CPU {'core' if cores == 1 else 'cores'}"
 
 
+def free_bytes(device: torch.device) -> int:
+    """What of a GPU's memory this process can have: what is free, and what it holds without using it."""
+    import torch
+
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 ROOM = 1.25
 """Of a model's own size, what a second one takes: its weights, and what a forward of one chat adds."""
 
 
 def place_beside(model: PreTrainedModel) -> torch.device:
     """Where another model of the same size can be had: this one's device, or the CPU where its memory is short."""
-    import torch
-
     device: torch.device = model.device
     if device.type != "cuda":
         return device
-    free, _ = torch.cuda.mem_get_info(device)
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return with_room(device, free, model.get_memory_footprint())
+    return with_room(device, free_bytes(device), model.get_memory_footprint())
 
 
 def with_room(device: torch.device, free: float, size: float) -> torch.device:

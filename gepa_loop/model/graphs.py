@@ -24,6 +24,7 @@ from gepa_loop.model.fused.decoder import unsupported
 from gepa_loop.model.fused.training import fused_states
 from gepa_loop.model.packed import Packed, Spans
 from gepa_loop.model.shapes import Shape, corner, pad_packed, shape_of
+from gepa_loop.model.split import is_split
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -54,7 +55,8 @@ def open_forward(model: PreTrainedModel, trained: Sequence[Tensor] = ()) -> Forw
         trained: Parameters that get a gradient; their `grad` must exist and stay the same tensor. Without any, nothing
             is kept for a backward pass.
     """
-    if model.device.type != "cuda":
+    # The kernels of a split model would have to be launched on several devices, and a graph is of one.
+    if model.device.type != "cuda" or is_split(model):
         return Eager(model)
     return Graphs(model, tuple(trained), hidden_states if unsupported(model) else fused_states)
 

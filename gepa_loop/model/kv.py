@@ -53,7 +53,7 @@ class KVCache(Cache):  # type: ignore[misc]
             for name in ("keys", "values"):
                 past = getattr(old, name)
                 fresh = past.new_empty(len(index_R), past.shape[1], capacity, past.shape[3])
-                fresh[:, :, : old.length] = past[index_R, :, : old.length]
+                fresh[:, :, : old.length] = past[index_R.to(past.device), :, : old.length]
                 setattr(new, name, fresh)
             new.length, new.is_initialized = old.length, True
         return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from gepa_loop.errors import ConfigError
+from gepa_loop.model.split import is_split
 
 if TYPE_CHECKING:
     from gepa_loop.config.tables import SamplingConfig
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 LARGE, LONG = 1_000_000_000, 128
 """Parameters and completion tokens from which on vLLM's start, about a minute, is less than what it saves: a run samples
 fifty batches and more, and a token of a batch takes 28 ms less than in transformers' own loop (135M, 64 rows, one H100)."""
+
+TWICE = 0.8
+"""Of a GPU's memory, what a model and a second copy of its weights may take for `auto`; activations and a cache need the rest."""
 
 Engine = Literal["torch", "cuda", "vllm"]
 
@@ -48,14 +52,19 @@ def resolve_engine(base: Base, settings: SamplingConfig) -> tuple[Engine, str]:
     """
     from gepa_loop.sampling.vllm.options import install_hint, missing
 
-    no_cuda, no_vllm = _no_cuda(base), missing(base.device)
+    # Who names an engine may have it wherever it can be had at all.
+    alone = _alone(base, TWICE if settings.engine == "auto" else 1.0)
+    no_cuda, no_vllm = alone or _no_cuda(base), alone or missing(base.device)
+    if settings.engine == "auto" and alone:
+        return "torch", alone
     if settings.engine == "auto":
         parameters = sum(parameter.numel() for parameter in base.model.parameters())
         return choose_engine(base.device.type, no_cuda, no_vllm, parameters, settings.max_tokens)
     if settings.engine == "cuda" and no_cuda:
         raise ConfigError(f"sampling.engine = 'cuda': {no_cuda}", "Set sampling.engine to auto or torch.")
     if settings.engine == "vllm" and no_vllm:
-        raise ConfigError(f"sampling.engine = 'vllm': {no_vllm}", install_hint(base.device))
+        hint = "Set sampling.engine to auto or torch." if alone else install_hint(base.device)
+        raise ConfigError(f"sampling.engine = 'vllm': {no_vllm}", hint)
     return settings.engine, "as sampling.engine says"
 
 
@@ -81,6 +90,32 @@ def choose_engine(
     if parameters >= LARGE or max_tokens >= LONG:
         return "vllm", f"{no_cuda}; {size} are worth vLLM's start"
     return "torch", f"{no_cuda}; {size} are not worth vLLM's start of a minute"
+
+
+def _alone(base: Base, share: float) -> str | None:
+    """Why no second copy of a model's weights, which the fused sampler and vLLM have, can lie beside it; None if one can.
+
+    Both may take `share` of a GPU.
+    """
+    if is_split(base.model):
+        return f"{base.name} is split over {base.where}"
+    if base.device.type != "cuda":
+        return None
+    import torch
+
+    # Of the whole memory and not of what is free: the same on every start, as a run goes on with the engine that it began with.
+    size, memory = (
+        base.model.get_memory_footprint(),
+        torch.cuda.get_device_properties(base.device).total_memory,
+    )
+    return no_room(size, memory, share)
+
+
+def no_room(size: float, memory: float, share: float) -> str | None:
+    """Why weights of `size` bytes cannot lie twice on that share of a GPU of `memory` bytes; None if they can."""
+    if 2 * size <= share * memory:
+        return None
+    return f"its weights, {size / 2**30:.1f} GiB, do not fit twice on a GPU of {memory / 2**30:.1f} GiB"
 
 
 def _no_cuda(base: Base) -> str | None:

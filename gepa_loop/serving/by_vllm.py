@@ -16,6 +16,7 @@ from gepa_loop.model.files import model_place
 from gepa_loop.model.lora.files import read_adapter, write_adapter
 from gepa_loop.model.lora.rank import padded
 from gepa_loop.model.origin import check_origin
+from gepa_loop.model.split import SPLIT
 from gepa_loop.outside.cache import cache_folder
 from gepa_loop.run.files import disk_errors, write_text
 from gepa_loop.sampling.vllm.options import install_hint, missing, served_rank
@@ -24,6 +25,7 @@ from gepa_loop.serving.template import served_template
 from gepa_loop.task.prompts import Renderer
 from gepa_loop.task.template import Chat
 
+SEVERAL = f"model.device = {SPLIT!r}, and vLLM is started for one GPU"
 STUDENT, BARE = "student", "bare"
 """Names under which the student and the model without an adapter are asked."""
 
@@ -43,9 +45,11 @@ class Serving:
 def check_vllm(finished: Finished) -> str | None:
     """Why vLLM does not serve a run by itself; None where it does: on a GPU, where it is installed."""
     settings = finished.config.model
-    device = find_device(settings.device)
     if settings.name == TINY:
         return f"vLLM does not load {TINY}"
+    if settings.device == SPLIT:
+        return SEVERAL
+    device = find_device(settings.device)
     if device.type != "cuda":
         return f"the model lies on {device.type}"
     return missing(device)
@@ -56,6 +60,10 @@ def need_vllm(finished: Finished) -> None:
     settings = finished.config.model
     if settings.name == TINY:
         raise ConfigError(f"--engine vllm: it does not load {TINY}", "Leave --engine out.")
+    if settings.device == SPLIT:
+        raise ConfigError(
+            f"--engine vllm: {SEVERAL}", "Leave --engine out, or export the student for a vLLM of your own."
+        )
     device = find_device(settings.device)
     if (why := missing(device)) is not None:
         raise EnvironmentFault(f"--engine vllm: {why}", install_hint(device))

@@ -95,7 +95,7 @@ class _Doctor:
 
     @cached_property
     def machine(self) -> Machine:
-        return find_machine(self.cwd)
+        return find_machine(self.cwd, self.config.model.device)
 
     @cached_property
     def _outlined(self) -> Outline | GepaLoopError:
@@ -228,11 +228,13 @@ class _Doctor:
 
     def _device(self) -> Iterator[Finding]:
         from gepa_loop.model.base import find_device, resolve_dtype
+        from gepa_loop.model.split import SPLIT
 
         settings = self.config.model
         device = find_device(settings.device)
         dtype = str(resolve_dtype(settings.dtype, device)).removeprefix("torch.")
-        yield Finding("device", "ok", f"{self.machine.name}: {dtype} on {device}")
+        where = f"{settings.device} from {device} on" if settings.device == SPLIT else device
+        yield Finding("device", "ok", f"{self.machine.name}: {dtype} on {where}")
         if device.type == "cpu" and self.machine.gpu_gib is None and self._outline.parameters > 1e9:
             yield Finding(
                 "device",
@@ -263,7 +265,8 @@ class _Doctor:
         if need > free:
             raise EnvironmentFault(
                 f"memory: {told}",
-                "Take a smaller model or another device, or lower lora.rank, sampling.batch, sampling.max_tokens or distill.together.",
+                'Take a smaller model or another device (model.device = "split" is all GPUs together), or lower lora.rank, sampling.batch, '
+                "sampling.max_tokens or distill.together.",
             )
         if need > TIGHT * free:
             yield Finding(

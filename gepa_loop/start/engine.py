@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError
+from gepa_loop.model.split import SPLIT
 from gepa_loop.start.findings import Finding
 
 
@@ -18,7 +19,16 @@ def engine(config: Config) -> Iterator[Finding]:
     from gepa_loop.model.base import find_device
     from gepa_loop.sampling.vllm.options import install_hint, missing
 
-    device, named = find_device(config.model.device), config.sampling.engine
+    named = config.sampling.engine
+    if config.model.device == SPLIT:
+        if named in ("cuda", "vllm"):
+            raise ConfigError(
+                f"sampling.engine = {named!r}: it needs a second copy of the weights, and model.device = {SPLIT!r}",
+                "Set sampling.engine to auto or torch.",
+            )
+        yield Finding("engine", "ok", f"sampling.engine = {named}: a split model samples by its own modules")
+        return
+    device = find_device(config.model.device)
     if named == "cuda" and device.type != "cuda":
         raise ConfigError(
             f"sampling.engine = 'cuda': the model lies on {device}",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gepa_loop.model.bundled import SMOLLM
 from gepa_loop.model.device import device_name
+from gepa_loop.model.split import SPLIT
 
 BY_MEMORY = (
     (20.0, "Qwen/Qwen3-4B-Instruct-2507"),
@@ -31,17 +32,27 @@ class Machine:
     """Free where runs are written."""
 
 
-def find_machine(folder: Path) -> Machine:
-    """This machine, with the disk of a folder."""
+def find_machine(folder: Path, device: str = "auto") -> Machine:
+    """This machine, with the disk of a folder and the GPU that a `model.device` names; of a split model all of them."""
     import shutil
 
     import torch
 
     disk = shutil.disk_usage(folder).free / 2**30
     if torch.cuda.is_available():
-        free, whole = torch.cuda.mem_get_info()
-        return Machine(device_name(torch.device("cuda")), whole / 2**30, free / 2**30, disk)
+        cards = cards_of(device, torch.cuda.device_count())
+        free, whole = map(sum, zip(*map(torch.cuda.mem_get_info, cards), strict=True))
+        names = ", ".join(device_name(torch.device("cuda", card)) for card in cards)
+        return Machine(names, whole / 2**30, free / 2**30, disk)
     return Machine(device_name(torch.device("cpu")), None, free_memory_gib(), disk)
+
+
+def cards_of(device: str, count: int) -> list[int]:
+    """The numbers of the GPUs that a `model.device` means; of one that there is not, the first."""
+    if device == SPLIT:
+        return list(range(count))
+    _, _, number = device.partition("cuda:")
+    return [int(number)] if number.isdigit() and int(number) < count else [0]
 
 
 def free_memory_gib() -> float:

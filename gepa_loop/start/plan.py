@@ -150,7 +150,7 @@ def plan(lab: Lab, command: Command, prompt: Candidate, measure: bool, observer:
 
 def _memory(config: Config, command: Command) -> Mapping[str, float]:
     most = students_a_round(config) if command.rounds else 1
-    return least_memory(config, outline(config.model), find_machine(Path.cwd()), most)
+    return least_memory(config, outline(config.model), find_machine(Path.cwd(), config.model.device), most)
 
 
 def _counts(lab: Lab, command: Command, found: SearchPlan | None) -> Mapping[str, int]:

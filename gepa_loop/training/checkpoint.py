@@ -28,7 +28,7 @@ class Checkpoint:
     step: int
     adapter: Adapter
     moments: Mapping[str, torch.Tensor]
-    """AdamW's moments and step count, as "<parameter number>.<name>"."""
+    """AdamW's moments and step count, as "0.<name>"."""
     checks: tuple[Check, ...]
     rows: Mapping[str, int]
     """How many rows of each journal beside the checkpoints are of its steps."""
@@ -167,23 +167,33 @@ def steps_saved(folder: Path) -> int:
 
 
 def optimizer_moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """A copy of the optimiser's per-parameter state as flat named tensors on the CPU."""
-    state: dict[int, dict[str, object]] = optimizer.state_dict()["state"]
-    # Cloned: on the CPU these are the tensors that AdamW goes on writing into.
-    return {
-        f"{number}.{name}": torch.as_tensor(value).detach().cpu().clone()
-        for number, entry in state.items()
-        for name, value in entry.items()
-    }
+    """A copy of the optimiser's state as flat named tensors on the CPU: that of one parameter, in which all lie side by side.
+
+    Also where they lie on several devices, so that training goes on however a model is split next time.
+    """
+    entries = optimizer.state_dict()["state"].values()
+    names = list(next(iter(entries), {}))
+    return {f"0.{name}": _joined([torch.as_tensor(entry[name]) for entry in entries]) for name in names}
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Parts of a moment, one behind the other; numbers of steps are equal."""
+    if not parts[0].ndim:
+        return parts[0].detach().cpu().clone()
+    # A copy: on the CPU these are the tensors that AdamW goes on writing into.
+    return torch.cat([part.detach().cpu().flatten() for part in parts])
 
 
 def restore_moments(optimizer: torch.optim.Optimizer, moments: Mapping[str, torch.Tensor]) -> None:
     """Put back what `optimizer_moments` took, in place."""
-    state: dict[int, dict[str, torch.Tensor]] = {}
+    [parameters] = [group["params"] for group in optimizer.param_groups]
+    state: dict[int, dict[str, torch.Tensor]] = {n: {} for n in range(len(parameters) if moments else 0)}
     for key, value in moments.items():
-        number, name = key.split(".", 1)
-        # The optimiser takes a tensor as it is, and writes into it from then on.
-        state.setdefault(int(number), {})[name] = value.clone()
+        sizes = [parameter.numel() for parameter in parameters]
+        parts = torch.split(value, sizes) if value.ndim else [value] * len(sizes)
+        for entry, part in zip(state.values(), parts, strict=True):
+            # The optimiser takes a tensor as it is, and writes into it from then on.
+            entry[key.partition(".")[2]] = part.clone()
     whole = optimizer.state_dict()
     whole["state"] = state
     optimizer.load_state_dict(whole)

@@ -107,7 +107,13 @@ def _at_once(
     # The one place where the host waits for the device.
     shown = torch.stack(
         [
-            torch.stack([norm, torch.stack(one.values).sum(), torch.stack(one.counts).any().to(norm.dtype)])
+            torch.stack(
+                [
+                    norm.to(reader.base.device),
+                    torch.stack(one.values).sum(),
+                    torch.stack(one.counts).any().to(norm.dtype),
+                ]
+            )
             for norm, one in zip(norms, found, strict=True)
         ]
     ).tolist()

@@ -95,7 +95,7 @@ def samples(step: int, collected: Collected, done: Updated, rollouts: Rollouts) 
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """Highest memory so far: of the model's GPU, or of the process where it has none (`ru_maxrss` is in KiB)."""
+    """Highest memory so far: of the GPU that had to hold most, or of the process where the model is on none (`ru_maxrss` is in KiB)."""
     if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device) / 2**30)
+        return max(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count()))) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -13,6 +13,8 @@ from torch import Tensor
 from gepa_loop.config.recipe import DistillConfig
 from gepa_loop.errors import ModelError
 from gepa_loop.model.base import Base
+from gepa_loop.model.device import free_bytes
+from gepa_loop.model.split import layers_by_device
 from gepa_loop.training.batch import Group, micro_batches, positions
 
 
@@ -50,17 +52,18 @@ def plan_passes(settings: DistillConfig, base: Base, longest: int) -> Passes:
         return Passes(settings.micro_tokens or 2048, shared=False)
     if settings.micro_tokens is not None:
         return Passes(settings.micro_tokens)
-    free, _ = torch.cuda.mem_get_info(base.device)
-    free += torch.cuda.memory_reserved(base.device) - torch.cuda.memory_allocated(base.device)
+    # Of a split model each GPU keeps what its own layers need.
+    cards = [(free_bytes(card), layers) for card, layers in layers_by_device(base.model).items()]
     shape = base.model.config.get_text_config()
     # What is kept of a position: about ten vectors of the hidden size and four of the inner one in each layer; with
     # recomputation that of one layer, and the others' inputs.
     layer = (10 * shape.hidden_size + 4 * shape.intermediate_size) * base.model.dtype.itemsize
-    inputs = shape.num_hidden_layers * shape.hidden_size * base.model.dtype.itemsize
-    whole = int(0.5 * free / (shape.num_hidden_layers * layer))
+    into = shape.hidden_size * base.model.dtype.itemsize
+    whole = min(int(0.5 * free / (layers * layer)) for free, layers in cards)
     if whole >= longest:
         return Passes(min(16_384, whole))
-    return Passes(max(256, min(16_384, int(0.5 * free / (inputs + layer)))), recompute=True)
+    again = min(int(0.5 * free / (layers * into + layer)) for free, layers in cards)
+    return Passes(max(256, min(16_384, again)), recompute=True)
 
 
 def parts_of(groups: Sequence[Group], passes: Passes) -> list[list[Group]]:

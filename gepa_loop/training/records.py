@@ -73,7 +73,7 @@ class StepMetrics(SelfMeasured, CheckMetrics):
     recomputed: bool
     """One completion was too long to keep what its backward pass needs, which was computed again."""
     peak_memory_gib: float
-    """GiB: highest so far, of the model's GPU or else of the process."""
+    """GiB: highest so far, of the GPU that had to hold most (a teacher may lie on another than the model), or else of the process."""
 
 
 class MetricsRow(StepMetrics):

@@ -15,10 +15,10 @@ import torch
 
 from gepa_loop.cli import run
 from gepa_loop.config.tables import ModelConfig
-from gepa_loop.errors import ModelError
+from gepa_loop.errors import ConfigError, ModelError
 from gepa_loop.model.bundled import random_tiny
 from gepa_loop.model.lora.files import read_adapter
-from gepa_loop.serving.by_vllm import Serving, check_vllm, vllm_words
+from gepa_loop.serving.by_vllm import Serving, check_vllm, need_vllm, vllm_words
 from gepa_loop.serving.finished import Finished, read_finished
 
 SERVING = Serving("127.0.0.1", 8123, 0.5, 40)
@@ -79,6 +79,11 @@ def test_without_a_gpu_the_programs_own_sampler_serves(
     own = ModelConfig(name="bundled:smollm2-135m-instruct", device="cpu")
     there = replace(tiny, config=tiny.config.model_copy(update={"model": own}))
     assert check_vllm(there) == "the model lies on cpu"
+    model = there.config.model.model_copy(update={"device": "split"})
+    split = replace(there, config=there.config.model_copy(update={"model": model}))
+    assert check_vllm(split) == "model.device = 'split', and vLLM is started for one GPU"
+    with pytest.raises(ConfigError, match=r"--engine vllm: model\.device = 'split'"):
+        need_vllm(split)
     monkeypatch.chdir(place)
     assert run(["serve", "d", "--engine", "vllm"]) == 2
     assert "does not load random:tiny" in capsys.readouterr().err

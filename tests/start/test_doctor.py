@@ -18,11 +18,12 @@ import pytest
 from gepa_loop.config.load import load_config, load_what_can_be
 from gepa_loop.config.recipe import DistillConfig
 from gepa_loop.config.tables import ModelConfig, TaskConfig
-from gepa_loop.errors import TaskError
+from gepa_loop.errors import ConfigError, TaskError
 from gepa_loop.model.bundled import random_tiny
 from gepa_loop.model.outline import outline
 from gepa_loop.start.doctor import Finding, examine
-from gepa_loop.start.machine import Machine
+from gepa_loop.start.engine import engine
+from gepa_loop.start.machine import Machine, cards_of
 from gepa_loop.start.reach import find_task
 from gepa_loop.start.room import least_memory, most_disk
 
@@ -120,6 +121,17 @@ def test_memory_and_disk_that_do_not_suffice(tmp_path: Path) -> None:
     assert most_disk(doubled, model) == 2 * most_disk(config, model) > 0
     huge = _faults(_found(tmp_path, "lora.rank=100000000"))
     assert "GiB free" in huge["memory"] and "GiB free" in huge["disk"]
+
+
+def test_what_a_split_model_needs_is_known_before_it_is_loaded() -> None:
+    config = load_config("smoke", ["model.device=split"], env={})
+    assert [one.state for one in engine(config)] == ["ok"]
+    for named in ("cuda", "vllm"):
+        own = config.model_copy(update={"sampling": config.sampling.model_copy(update={"engine": named})})
+        with pytest.raises(ConfigError, match=f"'{named}': it needs a second copy of the weights"):
+            list(engine(own))
+    assert cards_of("split", 4) == [0, 1, 2, 3]
+    assert cards_of("cuda:2", 4) == [2] and cards_of("cuda:9", 4) == cards_of("auto", 4) == [0]
 
 
 def test_a_task_that_runs_code_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

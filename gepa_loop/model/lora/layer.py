@@ -33,8 +33,8 @@ class Adapted:
     _only: int | None = None
     """The one student whose positions all are, where that is known."""
     _student_N: Tensor | None = None
-    _masks: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
-    _whose: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
+    _masks: dict[tuple[torch.device, tuple[int, ...]], Tensor] = field(default_factory=dict)
+    _whose: dict[tuple[torch.device, tuple[int, ...]], Tensor] = field(default_factory=dict)
 
     def divide(self, students_B: Tensor, length: int) -> None:
         """From now on each position of these rows, of `length` each, computes with the ranks of its row's student alone."""
@@ -67,13 +67,14 @@ class Adapted:
         if self._student_N is None:
             raise ValueError("several students compute, and `divide` has not said whose each position is")
         whose = tuple(self.places.get(name, -1) for name, rank in adapters for _ in range(rank))
-        if whose not in self._whose:
+        key = device, whose
+        if key not in self._whose:
             # Kept: nothing can be copied to a GPU while a graph is captured.
-            self._whose[whose] = torch.tensor(whose, device=device)
-        if whose not in self._masks:
-            whose_R = self._whose[whose]
-            self._masks[whose] = (whose_R >= 0) & (whose_R != self._student_N[:, None])
-        return self._masks[whose]
+            self._whose[key] = torch.tensor(whose, device=device)
+        if key not in self._masks:
+            whose_R = self._whose[key]
+            self._masks[key] = (whose_R >= 0) & (whose_R != self._student_N.to(device)[:, None])
+        return self._masks[key]
 
 
 class LoraLinear(peft.tuners.lora.Linear):  # type: ignore[misc]

@@ -15,6 +15,7 @@ from gepa_loop.config.tables import LoraConfig
 from gepa_loop.errors import ConfigError, ModelError
 from gepa_loop.model.families import is_linear
 from gepa_loop.model.lora.adapter import LORA_A, LORA_B, Adapter
+from gepa_loop.model.split import copied
 
 if TYPE_CHECKING:
     import torch
@@ -173,9 +174,7 @@ def _value(peft_model: PeftModel, name: str, device: str | torch.device = "cpu")
 
     config, parameters = peft_model.peft_config[name], _parameters(peft_model, name)
     with torch.no_grad():
-        # Through one tensor, so that a GPU launches one copy and not one for each matrix.
-        whole = torch._utils._flatten_dense_tensors(list(parameters.values())).to(device)  # type: ignore[no-untyped-call]
-        parts = torch._utils._unflatten_dense_tensors(whole, list(parameters.values()))  # type: ignore[no-untyped-call]
+        parts = copied(list(parameters.values()), device)
     tensors = dict(zip(parameters, parts, strict=True))
     return Adapter(config.r, float(config.lora_alpha), tuple(sorted(config.target_modules)), tensors)
 

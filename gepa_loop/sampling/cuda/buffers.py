@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gepa_loop.model.device import free_bytes
 from gepa_loop.model.fused.rows import Past, Rows
 from gepa_loop.sampling.cuda.drawn import Drawn
 
@@ -81,9 +82,7 @@ def fitting_rows(decoder: Decoder, buffers: Buffers | None, tokens: int, share: 
         return 0
     slots, _, prompt, completion = (0, 0, 0, 0) if buffers is None else buffers.capacity
     position = 2 * len(decoder.layers) * decoder.kv_heads * decoder.width * decoder.embed_VH.dtype.itemsize
-    free = torch.cuda.mem_get_info(device)[0]
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    free += slots * (prompt + completion) * position
+    free = free_bytes(device) + slots * (prompt + completion) * position
     # What is there is never made shorter.
     return int(share * free / (max(tokens, prompt + completion) * position))
 

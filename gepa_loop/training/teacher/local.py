@@ -61,6 +61,8 @@ class LocalTeacher:
     _stale: bool = False
     """The weights have moved since the prefix was read."""
     _forward: Forward | None = field(default=None, repr=False)
+    _head_VH: Tensor | None = field(default=None, repr=False)
+    """Its output layer where the losses are computed: its own, or a copy that is made once."""
     _sampler: Sampler | None = field(default=None, repr=False)
 
     @property
@@ -91,7 +93,9 @@ class LocalTeacher:
             if self._forward is None:
                 self._forward = open_forward(self.base.model)
             states = self._forward(packed, self._prefix)
-        return Dense(states.to(device), self.base.model.get_output_embeddings().weight.to(device))
+        if self._head_VH is None or self._head_VH.device != device:
+            self._head_VH = self.base.model.get_output_embeddings().weight.to(device)
+        return Dense(states.to(device), self._head_VH)
 
     def _refuse_padding(self, groups: Sequence[Group]) -> None:
         """Output layers of one family have more rows than tokens, and not equally many: what is sampled there is no token."""

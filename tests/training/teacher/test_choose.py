@@ -112,6 +112,18 @@ def test_a_teacher_whose_vocabulary_is_filled_up_to_another_length(lab: Lab, tmp
         teacher.read([Group((9,), (9, 8, 7), ((1, 259),))], lab.base.device)
 
 
+def test_what_a_teacher_reads_goes_to_the_losses_and_its_output_layer_once(lab: Lab) -> None:
+    teacher, groups = (
+        LocalTeacher(lab.base, None, (), {"x": (9, 8, 7)}, 0),
+        [Group((9,), (9, 8, 7), ((1, 2),))],
+    )
+    elsewhere = torch.device("meta")
+    first, again = (teacher.read(groups, elsewhere) for _ in range(2))
+    assert first.hidden_NH.device == first.head_VH.device == elsewhere and again.head_VH is first.head_VH
+    here = teacher.read(groups, lab.base.device)
+    assert here.head_VH is lab.base.model.get_output_embeddings().weight
+
+
 def test_a_teacher_that_does_not_fit_is_refused_before_the_first_step(lab: Lab, tmp_path: Path) -> None:
     other, tokenizer = random_tiny(torch.float32)
     tokenizer.add_tokens(["<more>"])
