@@ -16,7 +16,7 @@ from gepa_loop.command import EVALUATE, NOTHING, Command, Flags, Inputs
 from gepa_loop.errors import ConfigError, TaskError
 from gepa_loop.outside.redact import printable, told
 from gepa_loop.show.caller import PERSON, Caller
-from gepa_loop.show.loading import say_loading
+from gepa_loop.show.loading import say_code, say_loading
 
 if TYPE_CHECKING:
     from gepa_loop.config.tables import LoopConfig
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from gepa_loop.run.directory import Run
     from gepa_loop.stages.observer import Observer
     from gepa_loop.start.plan import Plan
-    from gepa_loop.task.own import Task
     from gepa_loop.task.prompts import Candidate
 
 
@@ -72,7 +71,7 @@ def open_session(
     from gepa_loop.tracking.choose import check_tracker
     from gepa_loop.workers.opening import check_workers, opened_workers
 
-    _print_code(settings, inputs.task, caller)
+    say_code(settings, inputs.task, caller)
     settings = settle(settings, inputs.task)
     if command.searches:
         settings = settings.for_aim(command.aim)
@@ -127,21 +126,6 @@ def open_session(
             with Timed(opened.view, opened.run.path, began, settings.cluster.gpus) as timed:
                 lab = opened.lab if workers is None else workers.share(opened.lab, marks, timed.note)
                 yield opened._replace(view=timed, lab=lab)
-
-
-def _print_code(settings: Config, own: Task | None, caller: Caller) -> None:
-    """The files of the user's that will be run, before they are, and what of an object nobody would know again."""
-    from gepa_loop.task.made import code_of, unmarked
-
-    runs = {settings.task.name: code_of(settings.task, own)}
-    if (control := settings.distill.control) is not None:
-        runs[control.name] = code_of(control)
-    for name, files in runs.items():
-        for file in files:
-            caller.facts.print(f"task {name} runs {file}", highlight=False)
-    for name in unmarked(own):
-        text = f"task {settings.task.name}: attribute `{name}` is no part of what a run is known by"
-        caller.facts.print(text, highlight=False)
 
 
 def _check_questions(

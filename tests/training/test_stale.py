@@ -30,14 +30,22 @@ class Beside:
         self.noted: list[tuple[str, str | None]] = []
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int], adapter: Adapter | None
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        adapter: Adapter | None,
     ) -> list[Completion]:
         return self.inner.generate(prompts, sampling, seeds, adapter)
 
     def begin(self, wanted: Request, sampling: Sampling) -> Waiting:
         who = None if wanted.adapter is None else wanted.adapter.fingerprint
         self.noted.append(("asked", who))
-        done = [] if not wanted.prompts else self.generate(wanted.prompts, sampling, wanted.seeds, wanted.adapter)
+        done = (
+            []
+            if not wanted.prompts
+            else self.generate(wanted.prompts, sampling, wanted.seeds, wanted.adapter)
+        )
 
         def read() -> list[Completion]:
             self.noted.append(("read", who))
@@ -54,7 +62,9 @@ def opened(*sets: str) -> Lab:
 
 
 def trained(lab: Lab, folder: Path, count: int = 1, until: int | None = None) -> list[dict[str, Any]]:
-    pupils = [Pupil(Candidate(text), folder / str(n), lambda row: None) for n, text in enumerate(PROMPTS[:count])]
+    pupils = [
+        Pupil(Candidate(text), folder / str(n), lambda row: None) for n, text in enumerate(PROMPTS[:count])
+    ]
     before = dict.fromkeys((item.id for item in lab.task.splits["pareto"]), 0.0)
     train(lab, pupils, stack=None, before=before, until=until)
     return read_jsonl(folder / "0" / "metrics.jsonl", dict[str, Any])
@@ -110,6 +120,8 @@ def test_students_that_share_their_steps_are_stale_alike(tmp_path: Path) -> None
 
 
 def test_ratios_over_another_student_are_refused() -> None:
-    with pytest.raises(ConfigError, match="distill.stale = 1: ratios are to be over the student that sampled"):
+    with pytest.raises(
+        ConfigError, match="distill.stale = 1: ratios are to be over the student that sampled"
+    ):
         opened("objective.type=grpo", "objective.old=trainer")
     opened("objective.type=grpo")

@@ -51,7 +51,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def while_running(cwd: Path, then: Callable[[subprocess.Popen[str]], None], *more: str) -> tuple[int, str, str]:
+def while_running(
+    cwd: Path, then: Callable[[subprocess.Popen[str]], None], *more: str
+) -> tuple[int, str, str]:
     """Start it, and do something as soon as a student has a row of its steps."""
     cwd.mkdir(exist_ok=True)
     process = start(cwd, *COMMAND, *more)
@@ -103,7 +105,9 @@ def test_a_worker_that_is_killed_costs_its_piece(alone: Path, tmp_path: Path) ->
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
+)
 def test_a_command_that_is_ended_leaves_no_worker_and_goes_on_without(
     alone: Path, tmp_path: Path, number: signal.Signals, exit_code: int
 ) -> None:
