@@ -121,7 +121,7 @@ def test_students_that_share_their_steps_are_stale_alike(tmp_path: Path) -> None
 
 def test_ratios_over_another_student_are_refused() -> None:
     with pytest.raises(
-        ConfigError, match="distill.stale = 1: ratios are to be over the student that sampled"
+        ConfigError, match=r"distill\.stale = 1: ratios are to be over the student that sampled"
     ):
         opened("objective.type=grpo", "objective.old=trainer")
     opened("objective.type=grpo")

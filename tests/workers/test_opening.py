@@ -74,7 +74,7 @@ def test_a_workers_code_is_the_users_own(lab: Lab) -> None:
     workers = Workers(Hands(), lab.config, lab.day, trains=True)
     try:
         own = workers.share(lab, {"task.code": "another"}, print)
-        with pytest.raises(EnvironmentFault, match="task.code: None there, 'another' here"):
+        with pytest.raises(EnvironmentFault, match=r"task\.code: None there, 'another' here"):
             own.rollouts.completions("", lab.task.splits["train"][:1], 1, Sampling(1.0, 4), "x")
     finally:
         workers.close()
@@ -82,7 +82,7 @@ def test_a_workers_code_is_the_users_own(lab: Lab) -> None:
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
     desk = Desk(lambda reference: reference)
-    with pytest.raises(EnvironmentFault, match="a worker cannot use .*gone: No such file"):
+    with pytest.raises(EnvironmentFault, match=r"a worker cannot use .*gone: No such file"):
         open_worker(desk, print, smoke(), "2026-01-01", False, str(tmp_path / "gone"), (), 1)
 
 
@@ -95,7 +95,7 @@ def test_what_workers_cannot_share_is_refused() -> None:
         check_workers(smoke(), cells, own)
     judge = JudgeConfig(model="m", rubric="r")
     judged = config.model_copy(update={"task": config.task.model_copy(update={"judge": judge})})
-    with pytest.raises(ConfigError, match="task.judge"):
+    with pytest.raises(ConfigError, match=r"task\.judge"):
         check_workers(judged, cells=False, own=False)
 
 
