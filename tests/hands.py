@@ -41,6 +41,9 @@ class Hands:
             self.shared += 1
         return pickle.dumps(value)
 
+    def fetch(self, reference: bytes) -> object:
+        return pickle.loads(reference)
+
     def close(self) -> None:
         self.closed.set()
 
@@ -51,7 +54,7 @@ class Hand:
     def __init__(self, hands: Hands) -> None:
         self.hands = hands
         with hands.lock:
-            self.desk = Desk(pickle.loads, hands.held())
+            self.desk = Desk(hands.fetch, hands.held())
 
     def run(self, piece: Piece) -> Iterator[object]:
         told: list[bytes] = []

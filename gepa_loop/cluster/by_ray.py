@@ -145,6 +145,12 @@ class RayEngine:
         self._started()
         return ray.put(value)
 
+    def fetch(self, reference: Any) -> object:
+        import ray
+
+        value: object = ray.get(reference)
+        return value
+
     def close(self) -> None:
         import ray
 

@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from threading import Condition, Thread
 from typing import Any, Literal, Protocol
 
-from gepa_loop.cluster.piece import Piece, Shared
+from gepa_loop.cluster.piece import Desk, Piece, Shared, perform
 from gepa_loop.errors import EnvironmentFault
 
 TRIES = 3
@@ -57,6 +57,10 @@ class Engine(Protocol):
         """Put a value where all workers can read it; returns what it is found by."""
         ...
 
+    def fetch(self, reference: Any) -> object:
+        """The value."""
+        ...
+
     def close(self) -> None:
         """End all workers; those that are at work are lost."""
         ...
@@ -91,7 +95,10 @@ class Crew:
         self.places = places
         self.say: Callable[[str], None] = lambda _: None
         """Is told of lost workers, in the thread of whoever waits for the piece."""
+        self.own: Desk | None = None
+        """What this process does pieces of `ask` with, as long as no worker has opened."""
         self._engine, self._opening, self._opened = engine, opening, opened
+        self._open = False
         self._waiting: deque[_Job] = deque()
         self._turn = Condition()
         self._serving, self._closed = places, False
@@ -103,12 +110,23 @@ class Crew:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def open(self) -> bool:
+        """Whether a worker has opened. Until then whoever waits for a piece of `ask` does it, where `own` is there."""
+        return self._open
+
     def ask(self, piece: Piece) -> Callable[[], Any]:
         """Give a piece out; what is returned waits for its only message."""
-        messages = self.begin([lambda: piece])
+        job = _Job(0, lambda: piece, SimpleQueue(), piece)
+        self._give(job)
 
         def answer() -> Any:
-            [(_, message)] = messages
+            if self.own is not None and not self._open and self._taken_back(job):
+                told: list[object] = []
+                perform(piece, self.own, told.append)
+                [message] = told
+                return message
+            [(_, message)] = self._read(job.box, 1)
             return message
 
         return answer
@@ -179,6 +197,14 @@ class Crew:
                 self._waiting.append(job)
             self._turn.notify()
 
+    def _taken_back(self, job: _Job) -> bool:
+        """Whether a piece was still waiting, and is no more."""
+        with self._turn:
+            if job not in self._waiting:
+                return False
+            self._waiting.remove(job)
+            return True
+
     def _next(self) -> _Job | None:
         with self._turn:
             while not (self._waiting or self._closed):
@@ -218,6 +244,7 @@ class Crew:
                 worker = self._engine.worker()
                 for message in worker.run(self._opening):
                     self._opened(message)
+                self._open = True
                 return worker
             except WorkerLost as lost:
                 causes.append(str(lost))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gepa_loop.cluster.crew import Crew
 from gepa_loop.cluster.piece import Desk, Piece, Shared, Tell
 from gepa_loop.model.lora.adapter import Adapter
-from gepa_loop.sampling.base import Completion, Request, Sampling, SelfMeasured, Waiting, answers
+from gepa_loop.sampling.base import Completion, Request, Sampler, Sampling, SelfMeasured, Waiting, answers
 
 if TYPE_CHECKING:
     from gepa_loop.lab import Lab
@@ -26,11 +26,12 @@ class CrewSampler:
 
     Args:
         crew: The workers, each of which holds the lab.
+        own: The command's, which answers as long as no worker has opened.
         cuts: Whether calls are cut.
     """
 
-    def __init__(self, crew: Crew, cuts: bool) -> None:
-        self._crew, self._most = crew, crew.places if cuts else 1
+    def __init__(self, crew: Crew, own: Sampler, cuts: bool) -> None:
+        self._crew, self._own, self._most = crew, own, crew.places if cuts else 1
 
     def generate(
         self,
@@ -45,7 +46,8 @@ class CrewSampler:
     def begin(self, wanted: Request, sampling: Sampling) -> Waiting:
         """As of `Streaming`."""
         count = len(wanted.prompts)
-        parts = min(self._most, max(1, count // LEAST)) if count else 0
+        most = self._most if self._crew.open else 1  # until then it is answered here
+        parts = min(most, max(1, count // LEAST)) if count else 0
         adapter = shared_adapter(self._crew, wanted.adapter)
         asked = []
         for start, end in pairwise(accumulate((_share(count, parts, n) for n in range(parts)), initial=0)):
@@ -59,8 +61,8 @@ class CrewSampler:
         return lambda: [completion for part in asked for completion in part()]
 
     def sleep(self) -> SelfMeasured:
-        """Nothing is held here."""
-        return {}
+        """The command's own gives back what it holds since the beginning."""
+        return self._own.sleep()
 
 
 def _share(count: int, parts: int, number: int) -> int:

@@ -68,6 +68,7 @@ class Workers:
     """
 
     def __init__(self, engine: Engine, config: Config, day: str | None, trains: bool) -> None:
+        self._engine = engine
         self._expected: Future[Mapping[str, object]] = Future()
         given = {
             "config": config,
@@ -91,7 +92,8 @@ class Workers:
         self.crew.say = say
         if not self._expected.done():
             self._expected.set_result(lab.identity(**marks))
-        sampler = CrewSampler(self.crew, cuts=lab.base.device.type == "cuda")
+        self.crew.own = Desk(self._engine.fetch, Held(lab))
+        sampler = CrewSampler(self.crew, lab.rollouts.sampler, cuts=lab.base.device.type == "cuda")
         return replace(lab, crew=self.crew, rollouts=replace(lab.rollouts, sampler=sampler))
 
     def close(self) -> None:

@@ -100,6 +100,7 @@ def train_apart(lab: Lab, pupils: Sequence[Pupil], course: Course) -> list[Check
     crew = lab.crew
     assert crew is not None, "there are workers"
     groups = [part for part in shared_out(pupils, crew.places) if part]
+    lab.rollouts.sampler.sleep()  # the last card may be a worker's, too
     stack, sheet = shared_adapter(crew, course.stack), Sheet.of(lab)
 
     def made(group: Sequence[Pupil]) -> Piece:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from threading import Event
 
 import chores
 import pytest
-from hands import Fate, Hands
+from hands import Fate, Hand, Hands
 
 from gepa_loop.cluster.crew import TRIES, Crew, WorkerLost
 from gepa_loop.cluster.piece import KEPT, Desk, Piece, Shared
@@ -104,6 +105,36 @@ def test_what_a_piece_raises_is_raised_where_it_is_read(crew: Crews) -> None:
         answer()
     assert told.value.hint == "Spend less."
     assert own.ask(Piece("b", chores.add, {"a": 1, "b": 2}))() == 3 and hands.made == 1, "its worker goes on"
+
+
+class Late(Hands):
+    """Its workers open when it is said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = Event()
+
+    def worker(self) -> Hand:
+        self.now.wait(60)
+        return super().worker()
+
+
+def test_until_a_worker_has_opened_whoever_waits_does_what_is_asked(crew: Crews) -> None:
+    hands = Late()
+    own = crew(hands)
+    shared = own.share("k", lambda: [1])
+    asked = [own.ask(Piece(str(n), chores.add, {"a": n, "b": 1})) for n in range(3)]
+    own.own = Desk(hands.fetch)
+    assert not own.open and asked[1]() == 2 and own.ask(Piece("x", chores.same, {"value": shared}))()
+    with pytest.raises(BudgetReached, match="all is spent"):
+        own.ask(Piece("a", chores.refuse, {}))()
+    assert hands.done == []
+    hands.now.set()
+    messages = list(own.begin([lambda: counting("a", 2)]))
+    assert messages == [(0, 0), (0, 1)], "what is begun waits for a worker"
+    assert own.open and [asked[0](), asked[2]()] == [1, 3]
+    names = [name for name in hands.done if name != "opening"]
+    assert sorted(names) == ["0", "2", "a"], "nothing is done twice"
 
 
 class Short(Hands):

@@ -20,6 +20,12 @@ from gepa_loop.sampling.base import Sampling
 from gepa_loop.workers.opening import Workers, check_workers, open_worker, opened_workers
 
 
+def when_refused(workers: Workers) -> None:
+    """Wait until no place is left: as long as none has opened the command answers itself."""
+    for thread in workers.crew._threads:
+        thread.join(timeout=60)
+
+
 def smoke(*sets: str) -> Config:
     return load_config("smoke", sets, env={})
 
@@ -62,6 +68,7 @@ def test_a_worker_that_holds_something_else_is_refused(lab: Lab, change, key: st
     workers = Workers(Hands(), lab.config, lab.day, trains=True)
     try:
         own = workers.share(change(lab), {}, print)
+        when_refused(workers)
         with pytest.raises(EnvironmentFault, match=f"has not what the command has: {key}: ") as told:
             own.rollouts.completions("", lab.task.splits["train"][:1], 1, Sampling(1.0, 4), "x")
         assert told.value.exit_code == 3 and told.value.hint
@@ -74,6 +81,7 @@ def test_a_workers_code_is_the_users_own(lab: Lab) -> None:
     workers = Workers(Hands(), lab.config, lab.day, trains=True)
     try:
         own = workers.share(lab, {"task.code": "another"}, print)
+        when_refused(workers)
         with pytest.raises(EnvironmentFault, match=r"task\.code: None there, 'another' here"):
             own.rollouts.completions("", lab.task.splits["train"][:1], 1, Sampling(1.0, 4), "x")
     finally:

@@ -60,7 +60,11 @@ def crewed(lab: Lab, places: int, fate: Fate = lambda piece, message: None) -> I
     crew = Crew(hands, places, Piece("opening", where, {}), lambda _: None)
     try:
         yield (
-            replace(lab, crew=crew, rollouts=replace(lab.rollouts, sampler=CrewSampler(crew, cuts=False))),
+            replace(
+                lab,
+                crew=crew,
+                rollouts=replace(lab.rollouts, sampler=CrewSampler(crew, lab.rollouts.sampler, cuts=False)),
+            ),
             hands,
         )
     finally:
@@ -173,7 +177,8 @@ def test_students_are_shared_out_in_order_and_evenly(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("places", "students", "own"), [(1, 1, True), (2, 1, False), (2, 2, True), (4, 2, False), (4, 3, True)]
+    ("places", "students", "stale", "own"),
+    [(1, 1, 0, True), (1, 1, 1, False), (2, 1, 0, False), (2, 2, 1, True), (4, 2, 0, False), (4, 3, 0, True)],
 )
 def test_few_students_on_many_workers_are_trained_here(
     places: int, students: int, stale: int, own: bool
@@ -206,7 +211,7 @@ def test_the_sampler_gives_what_the_workers_own_gives(lab: Lab) -> None:
             one.rollouts.completions(PROMPTS[0], items, 3, Sampling(1.0, 8), "x") for one in (own, lab)
         )
         assert found == expected and hands.done.count("sampling") == 1
-        cutting = CrewSampler(own.crew, cuts=True) if own.crew else None
+        cutting = CrewSampler(own.crew, lab.rollouts.sampler, cuts=True) if own.crew else None
         assert cutting is not None
         tokens = lab.rollouts.renderer.all_tokens(NO_PROMPT, items) * 4
         wanted = lab.rollouts.wanted(tokens, [*items] * 4, 1, "x")
