@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from threading import Lock
 from typing import Any, Literal, NamedTuple
 
-from gepa_loop.cluster.crew import WorkerLost
+from gepa_loop.cluster.crew import WorkerLost, WorkerRefused
 from gepa_loop.cluster.piece import Desk, Piece, perform
 from gepa_loop.config.cluster import ClusterConfig
 from gepa_loop.errors import EnvironmentFault, GepaLoopError, memory_fault
@@ -35,6 +35,7 @@ def check_ray() -> None:
 
 
 REACH_SECONDS = 10.0
+SAME = "Install the same packages on all machines, and give them the same files under the same paths."
 
 
 class Said(NamedTuple):
@@ -71,7 +72,7 @@ class Hand:
             box.put(Said("failed", error))
         except BaseException as error:  # noqa: BLE001 (its process cannot show it)
             if (fault := memory_fault(error)) is not None:
-                box.put(Said("lost", str(fault)))
+                box.put(Said("lost", WorkerLost(str(fault), fault.hint)))
             else:
                 box.put(Said("failed", RuntimeError(f"in a worker, {piece.name}:\n{traceback.format_exc()}")))
         else:
@@ -96,11 +97,13 @@ class RayWorker:
                 said: Said = ray.get(next(answers))
                 if said.kind == "done":
                     return
-                if said.kind == "failed":
+                if said.kind in ("failed", "lost"):
                     raise said.value
-                if said.kind == "lost":
-                    raise WorkerLost(said.value)
                 yield said.value
+        except ray.exceptions.RayTaskError as error:
+            # What was sent could not be read there: the packages are not the same, or the user's files are not there.
+            why = str(error).strip().rpartition("\n")[2]
+            raise WorkerRefused(f"a worker cannot do what it is given: {why}", SAME) from None
         except (ray.exceptions.RayError, StopIteration) as error:
             raise WorkerLost(_cause(error)) from None
 
@@ -130,8 +133,9 @@ class RayEngine:
 
     def __init__(self, settings: ClusterConfig, on_gpu: bool) -> None:
         self._settings, self._on_gpu = settings, on_gpu
-        self._lock, self._closed = Lock(), False
+        self._lock, self._closed, self._begun = Lock(), False, False
         self._hand: Any = None
+        self._fault: EnvironmentFault | None = None
 
     def worker(self) -> RayWorker:
         hand = self._started()
@@ -154,23 +158,38 @@ class RayEngine:
     def close(self) -> None:
         import ray
 
-        # Without the lock: whoever starts Ray holds it for seconds, and ends with this process.
+        # Without the lock: whoever starts Ray holds it for seconds, and ends it then.
         self._closed = True
-        ray.shutdown()
+        if self._begun:
+            ray.shutdown()
 
     def _started(self) -> Any:
         """The actor's class, with Ray at work."""
         with self._lock:
+            if self._fault is not None:
+                raise self._fault
+            if not (self._closed or self._hand):
+                try:
+                    self._start()
+                except EnvironmentFault as fault:
+                    self._fault = fault
+                    raise
             if self._closed:
                 raise WorkerLost("the command has ended")
-            if self._hand is None:
-                os.environ.update(QUIET)
-                import ray
-
-                _begin(self._settings.address)
-                self._check_room()
-                self._hand = ray.remote(Hand)
             return self._hand
+
+    def _start(self) -> None:
+        os.environ.update(QUIET)
+        import ray
+
+        if not ray.is_initialized():  # a program may have its own
+            _begin(self._settings.address)
+            self._begun = True
+        if self._closed:
+            ray.shutdown()
+            return
+        self._check_room()
+        self._hand = ray.remote(Hand)
 
     def _check_room(self) -> None:
         """Refuse more workers than there are GPUs for: Ray would wait for further machines without a word."""

@@ -6,6 +6,7 @@ decided: so nothing but the command itself writes a run. A piece whose worker is
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,20 @@ TRIES = 3
 
 
 class WorkerLost(Exception):
-    """A worker died, hung, or ran out of memory."""
+    """A worker died, hung, or ran out of memory.
+
+    Args:
+        message: How.
+        hint: What may be done about it; empty where nothing of its own.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class WorkerRefused(EnvironmentFault):
+    """A worker is not what the command takes it for; so may be all others."""
 
 
 class Worker(Protocol):
@@ -77,8 +91,8 @@ class _Job:
     made: Callable[[], Piece]
     box: SimpleQueue[Event]
     piece: Piece
-    lost: list[str] = field(default_factory=list)
-    """Why workers were, one after the other."""
+    lost: list[WorkerLost] = field(default_factory=list)
+    """Workers, one after the other."""
 
 
 class Crew:
@@ -121,13 +135,13 @@ class Crew:
         self._give(job)
 
         def answer() -> Any:
+            told: list[object] = []
             if self.own is not None and not self._open and self._taken_back(job):
-                told: list[object] = []
                 perform(piece, self.own, told.append)
-                [message] = told
-                return message
-            [(_, message)] = self._read(job.box, 1)
-            return message
+                return told[-1]
+            for _, message in self._read(job.box, 1):
+                told = [message]  # told again by another worker where one was lost when it had
+            return told[-1]
 
         return answer
 
@@ -177,10 +191,10 @@ class Crew:
             else:
                 job.lost.append(value)
                 if len(job.lost) == TRIES:
-                    causes = "; ".join(dict.fromkeys(job.lost))
+                    causes = "; ".join(dict.fromkeys(map(str, job.lost)))
+                    hint = "What was finished is saved. Set cluster.workers to 0 to do without workers, or see to their machines."
                     raise EnvironmentFault(
-                        f"{job.piece.name}: {TRIES} workers in turn were lost with it: {causes}",
-                        "What was finished is saved. Set cluster.workers to 0 to do without workers, or see to their machines.",
+                        f"{job.piece.name}: {TRIES} workers were lost with it: {causes}", value.hint or hint
                     )
                 self.say(f"{job.piece.name}: {value}; it is given out again")
                 job.piece = job.made()
@@ -222,9 +236,9 @@ class Crew:
                     for message in worker.run(job.piece):
                         job.box.put((job, "message", message))
                 except WorkerLost as lost:
-                    worker.end()
+                    job.box.put((job, "lost", lost))
+                    _end(worker)
                     worker = None
-                    job.box.put((job, "lost", str(lost)))
                 except Exception as error:  # noqa: BLE001 (raised where the piece is waited for)
                     job.box.put((job, "failed", error))
                 else:
@@ -233,7 +247,7 @@ class Crew:
             self._give_up(error)
         finally:
             if worker is not None:
-                worker.end()
+                _end(worker)
 
     def _worker(self, place: int, job: _Job | None = None) -> Worker:
         """A worker that has opened; while there is none the job that waits for it goes back."""
@@ -249,12 +263,12 @@ class Crew:
             except WorkerLost as lost:
                 causes.append(str(lost))
                 if worker is not None:
-                    worker.end()
+                    _end(worker)
             except Exception:
-                if worker is not None:
-                    worker.end()
                 if job is not None:
                     self._give(job, first=True)
+                if worker is not None:
+                    _end(worker)
                 raise
         if job is not None:
             self._give(job, first=True)
@@ -264,11 +278,19 @@ class Crew:
         )
 
     def _give_up(self, error: Exception) -> None:
-        """A place ends; those that wait learn it where it was the last one."""
+        """A place ends; those that wait learn it where it was the last one, or where others may be as wrong."""
         with self._turn:
-            self._serving -= 1
+            if isinstance(self._fault, WorkerRefused):
+                return
+            self._serving = 0 if isinstance(error, WorkerRefused) else self._serving - 1
             self._fault = error
             self._notes.put(f"{error}; {self._serving} of {self.places} go on")
             while not self._serving and self._waiting:
                 job = self._waiting.popleft()
                 job.box.put((job, "failed", error))
+
+
+def _end(worker: Worker) -> None:
+    """End a worker that is of no more use: where that fails there is nobody to tell."""
+    with contextlib.suppress(Exception):
+        worker.end()

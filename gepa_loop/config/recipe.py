@@ -70,9 +70,9 @@ class DistillConfig(Section):
     """Stop where so many checks together are not above as many before them by more than one standard error; those of a warm
     start do not count. 0 goes on to the end."""
     stale: Annotated[int, Field(ge=0, le=1)] = 0
-    """1: a step's rollouts are sampled beside the update before it, by the student as it was then, so that sampling and training overlap where
-    workers sample (`cluster.workers`). Not across held-out checks. Policy gradients reckon with it by their importance ratios; of a divergence
-    `objective.is_cap` weighs tokens by the ratio."""
+    """How many updates old the student is that samples a step's rollouts. With 1 they are sampled beside the update before, so that both overlap
+    where workers sample (`cluster.workers`); never across held-out checks. Policy gradients reckon with it by their importance
+    ratios; a divergence weighs its tokens by them where `objective.ratio_cap` is set."""
     together: Positive = 8
     """Most students of a race that share their steps, as far as they have 256 rollouts a step between them: one decoding batch and
     one pass for the rows of all, each with its own adapter. 1 trains them one after the other; results are the same up to

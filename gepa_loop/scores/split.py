@@ -63,6 +63,8 @@ class Scoring:
         progress(len(self._rows), self._wanted)
         if self._finished:
             return self._rows
+        if self._path.exists():  # of the same subject, asked for twice
+            return read_jsonl(self._path, ScoreRow, at_least=self._wanted)
         for batch, waiting in self._asked:
             scored = self._rollouts.scored(batch, waiting())
             new: list[ScoreRow] = [{**row.as_dict(), "student": self._student} for row in scored]

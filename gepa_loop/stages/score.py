@@ -126,18 +126,20 @@ def compare(
     """
     from gepa_loop.sampling.canary import check_sampler
 
-    asked, seed = [], lab.config.seed
+    asked, paths, seed = [], [], lab.config.seed
     ledger = begin_look(run, lab.task.splits[split], "evaluate") if split == "test" else None
     for one in subjects:
-        text = NO_PROMPT if one.candidate is None else one.candidate.text
         path = run.path / "evaluate" / f"{one.id}.jsonl"
         if one.adapter is not None and not path.exists():
             engine, allowed = lab.engine.partition(",")[0], lab.config.sampling.canary
             observer.note(
                 str(check_sampler(lab.base, lab.rollouts.sampler, one.adapter, None, allowed, engine))
             )
+        paths.append(path)
+    for one, path in zip(subjects, paths, strict=True):
         if ledger is not None:
             note_look(ledger, one.id, path, observer)
+        text = NO_PROMPT if one.candidate is None else one.candidate.text
         asked.append(replying(lab, split, text, one.adapter, path))
     found = []
     for one, read in zip(subjects, asked, strict=True):

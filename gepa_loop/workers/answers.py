@@ -7,7 +7,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 from gepa_loop.cluster.crew import Crew
-from gepa_loop.cluster.piece import Desk, Piece, Shared, Tell
+from gepa_loop.cluster.piece import KEPT, Desk, Piece, Shared, Tell
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.sampling.base import Completion, Request, Sampler, Sampling, SelfMeasured, Waiting, answers
 
@@ -72,7 +72,7 @@ def _share(count: int, parts: int, number: int) -> int:
 
 def shared_adapter(crew: Crew, adapter: Adapter | None) -> Shared | None:
     """An adapter as workers are sent it, once."""
-    return None if adapter is None else crew.share(adapter.fingerprint, lambda: _values(adapter))
+    return None if adapter is None else crew.share(adapter.digest, lambda: _values(adapter))
 
 
 def _values(adapter: Adapter) -> dict[str, Any]:
@@ -89,17 +89,13 @@ def adapter_of(desk: Desk, values: Mapping[str, Any] | None) -> Adapter | None:
         return None
     made: dict[int, tuple[object, Adapter]] = desk.held.adapters
     if id(values) not in made:
-        # Those whose values are no longer kept go with them.
-        while len(made) >= ADAPTERS:
-            del made[next(iter(made))]
         tensors = {name: torch.tensor(array) for name, array in values["tensors"].items()}
         own = Adapter(values["rank"], values["alpha"], values["targets"], tensors)
         made[id(values)] = values, own
+    made[id(values)] = made.pop(id(values))  # used last
+    while len(made) > KEPT:
+        del made[next(iter(made))]
     return made[id(values)][1]
-
-
-ADAPTERS = 8
-"""That a worker keeps."""
 
 
 def answer(

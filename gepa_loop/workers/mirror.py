@@ -6,7 +6,11 @@ anywhere: whatever process reads the folder finds a student from which training 
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -21,6 +25,29 @@ STEP = "step_"
 
 Files = Mapping[str, bytes | None]
 """Path below a folder, with slashes -> content; None where it is gone."""
+
+
+COPIES = "gepa-loop-worker-"
+"""Begins the names of temporary folders with copies, before the number of their process."""
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A temporary folder for copies."""
+    with tempfile.TemporaryDirectory(prefix=f"{COPIES}{os.getpid()}-") as folder:
+        yield Path(folder)
+
+
+def sweep_copies() -> None:
+    """Delete what processes have left that were ended."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{COPIES}*-*"):
+        number = folder.name.removeprefix(COPIES).partition("-")[0]
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (OSError, ValueError):
+            continue  # another user's
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -11,14 +11,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gepa_loop.cluster.crew import Crew, Engine
+from gepa_loop.cluster.by_ray import SAME
+from gepa_loop.cluster.crew import Crew, Engine, WorkerRefused
 from gepa_loop.cluster.piece import Desk, Piece, Tell
+from gepa_loop.config.teachers import ModelTeacher
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError, EnvironmentFault
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.lora.adapter import Adapter
+from gepa_loop.model.split import SPLIT
 from gepa_loop.task.made import code_marks
 from gepa_loop.workers.answers import CrewSampler
+from gepa_loop.workers.mirror import sweep_copies
 
 
 @dataclass
@@ -50,6 +54,17 @@ def check_workers(config: Config, cells: bool, own: bool) -> None:
         what = "a task that is an object, which only this process has"
     elif config.task.judge is not None:
         what = "task.judge, whose calls are counted in one place"
+    cards = config.cluster.gpus_per_worker
+    devices = {"model.device": config.model.device}
+    if isinstance(config.teacher, ModelTeacher):
+        devices["teacher.device"] = config.teacher.device
+    for key, device in devices.items():
+        wanted = 2 if device == SPLIT else int(device.partition(":")[2] or 0) + 1
+        if wanted > cards:
+            raise ConfigError(
+                f"{key} = {device!r}: a worker sees {cards} of its machine's GPUs (cluster.gpus_per_worker), counted from cuda:0",
+                f"Set cluster.gpus_per_worker to {wanted} or more.",
+            )
     if what is not None:
         raise ConfigError(
             f"cluster.workers = {config.cluster.workers}: workers do not share {what}",
@@ -105,7 +120,7 @@ class Workers:
         """Compare a worker with the command, in the thread of its place.
 
         Raises:
-            EnvironmentFault: They differ.
+            WorkerRefused: They differ.
         """
         expected = self._expected.result()
         differ = [
@@ -114,10 +129,7 @@ class Workers:
             if found.get(key) != value
         ]
         if differ:
-            raise EnvironmentFault(
-                f"a worker has not what the command has: {'; '.join(differ)}",
-                "Install the same packages on all machines, and give them the same files under the same paths.",
-            )
+            raise WorkerRefused(f"a worker has not what the command has: {'; '.join(differ)}", SAME)
 
 
 @contextmanager
@@ -139,11 +151,11 @@ def opened_workers(config: Config, day: str | None, trains: bool, idle: bool) ->
     if not config.cluster.workers:
         yield None
         return
-    check_ray()
-    on_gpu = find_device(config.model.device).type == "cuda"
     if idle:
         yield None
         return
+    check_ray()
+    on_gpu = find_device(config.model.device).type == "cuda"
     if on_gpu:
         _take_last_card()
     workers = Workers(RayEngine(config.cluster, on_gpu), config, day, trains)
@@ -171,6 +183,7 @@ def open_worker(
             f"a worker cannot use {cwd}: {error.strerror}",
             "Its machine must have the command's files under the same path.",
         ) from None
+    sweep_copies()
     # Where the command finds the user's modules.
     sys.path.extend(place for place in places if place not in sys.path)
     _set_threads(threads)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from gepa_loop.task.prompts import Candidate
 from gepa_loop.task.scorers import same_text
 from gepa_loop.training.trainer import Pupil, train
 from gepa_loop.workers.answers import adapter_of, shared_adapter
-from gepa_loop.workers.mirror import Mirror, contents, lay_out, take_over
+from gepa_loop.workers.mirror import Mirror, contents, lay_out, scratch, take_over
 
 if TYPE_CHECKING:
     from gepa_loop.training.checkpoint import Checkpoint
@@ -176,8 +175,8 @@ def _tell_row(tell: Tell, whose: int, row: MetricsRow) -> None:
 @contextmanager
 def _copies(files: Sequence[Mapping[str, bytes]], places: Sequence[str]) -> Iterator[list[Path]]:
     """Folders with these files; an error that names one of them names the run's in its place."""
-    with tempfile.TemporaryDirectory(prefix="gepa-loop-worker-") as scratch:
-        folders = [Path(scratch) / f"{n:02d}" for n in range(len(files))]
+    with scratch() as place_of_copies:
+        folders = [place_of_copies / f"{n:02d}" for n in range(len(files))]
         for folder, own in zip(folders, files, strict=True):
             folder.mkdir()
             lay_out(folder, own)

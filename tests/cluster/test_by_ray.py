@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,5 +60,21 @@ def test_the_piece_of_a_worker_that_dies_is_done_by_another(
 
 def test_a_worker_without_memory_is_lost_with_its_piece(crew: Crew) -> None:
     crew.say = lambda _: None
-    with pytest.raises(EnvironmentFault, match="3 workers in turn were lost with it: out of memory"):
+    with pytest.raises(EnvironmentFault, match="3 workers were lost with it: out of memory") as told:
         crew.ask(Piece("a", chores.run_out, {}))()
+    assert "sampling.batch" in told.value.hint
+
+
+class Elsewhere:
+    """What a worker has no module for."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return importlib.import_module, ("not_installed_there",)
+
+
+def test_what_a_worker_cannot_read_is_said(crew: Crew) -> None:
+    with pytest.raises(
+        EnvironmentFault, match="a worker cannot do what it is given: .*not_installed_there"
+    ) as told:
+        crew.ask(Piece("a", chores.same, {"value": Elsewhere()}))()
+    assert "same packages" in told.value.hint

@@ -10,7 +10,7 @@ import chores
 import pytest
 from hands import Fate, Hand, Hands
 
-from gepa_loop.cluster.crew import TRIES, Crew, WorkerLost
+from gepa_loop.cluster.crew import TRIES, Crew, WorkerLost, WorkerRefused
 from gepa_loop.cluster.piece import KEPT, Desk, Piece, Shared
 from gepa_loop.errors import BudgetReached, EnvironmentFault, ModelError
 
@@ -82,6 +82,30 @@ def test_a_piece_whose_worker_is_lost_is_made_again_when_what_it_told_was_read(c
     assert hands.ended == 1
 
 
+def test_an_answer_that_came_twice_is_one_answer(crew: Crews) -> None:
+    own = crew(Hands(lost_at("a", 1, times=1)))
+    assert own.ask(Piece("a", chores.add, {"a": 1, "b": 2}))() == 3, (
+        "its worker was lost before it said that it was done"
+    )
+
+
+class Stuck(Hands):
+    """Its workers cannot be ended."""
+
+    def worker(self) -> Hand:
+        hand = super().worker()
+        hand.end = self.fail  # type: ignore[method-assign]
+        return hand
+
+    def fail(self) -> None:
+        raise OSError("nobody is there")
+
+
+def test_a_worker_that_cannot_be_ended_takes_nothing_with_it(crew: Crews) -> None:
+    own = crew(Stuck(lost_at("a", 0, times=1)), 1)
+    assert own.ask(counting("a", 1))() == 0
+
+
 def test_other_pieces_do_not_wait_for_one_that_is_lost(crew: Crews) -> None:
     own = crew(Hands(lost_at("a", 0, times=2)))
     own_messages = own.begin([lambda: counting("a", 1), lambda: counting("b", 1)])
@@ -91,7 +115,7 @@ def test_other_pieces_do_not_wait_for_one_that_is_lost(crew: Crews) -> None:
 def test_a_piece_that_is_lost_too_often_is_an_error_with_every_cause(crew: Crews) -> None:
     own = crew(Hands(lost_at("a", 1, times=TRIES)))
     with pytest.raises(
-        EnvironmentFault, match="a: 3 workers in turn were lost with it: struck 1; struck 2; struck 3"
+        EnvironmentFault, match="a: 3 workers were lost with it: struck 1; struck 2; struck 3"
     ) as told:
         list(own.begin([lambda: counting("a", 2)]))
     assert told.value.exit_code == 3 and "cluster.workers" in told.value.hint
@@ -171,17 +195,23 @@ def test_without_any_worker_whoever_waits_is_told_why(crew: Crews, error: Except
         own.ask(counting("later", 1))()
 
 
-def test_an_opening_that_is_refused_ends_the_place(crew: Crews) -> None:
-    def refuse(_: object) -> None:
-        raise EnvironmentFault("another model there")
+def test_an_opening_that_is_refused_ends_all_places(crew: Crews) -> None:
+    refused = list[object]()
+
+    def refuse(process: object) -> None:
+        # One of them alone: the others may be as wrong.
+        refused.append(process)
+        if len(refused) == 1:
+            raise WorkerRefused("another model there", "Copy it.")
 
     own = Crew(hands := Hands(), 2, OPENING, refuse)
     crew.made.append(own)
+    own._threads[0].join(timeout=1)
     with pytest.raises(EnvironmentFault, match="another model there"):
         own.ask(counting("a", 1))()
-    for thread in own._threads:
-        thread.join(timeout=60)
-    assert hands.made == hands.ended == 2
+    with pytest.raises(EnvironmentFault) as told:
+        own.ask(counting("b", 1))()
+    assert told.value.hint == "Copy it." and "a" not in hands.done
 
 
 def test_a_value_is_shared_once_and_is_one_object_for_each_worker(crew: Crews) -> None:

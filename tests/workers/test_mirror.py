@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,17 @@ from gepa_loop.model.origin import Origin
 from gepa_loop.run.files import append_jsonl, write_json
 from gepa_loop.training.checkpoint import Checkpoint, at_one_step, load_checkpoint, save_checkpoint, thin_out
 from gepa_loop.training.checks import Check
-from gepa_loop.workers.mirror import Files, Mirror, actions, contents, lay_out, take_over
+from gepa_loop.workers.mirror import (
+    COPIES,
+    Files,
+    Mirror,
+    actions,
+    contents,
+    lay_out,
+    scratch,
+    sweep_copies,
+    take_over,
+)
 
 ORIGIN = Origin("model", "weights")
 
@@ -135,3 +147,16 @@ def test_a_stretch_that_was_taken_back_changes_a_record_alone(copies: list[Path]
     take_over(list(zip(here, news, strict=True)))
     found = load_checkpoint(here[0] / "checkpoints")
     assert found is not None and found.halved == "it was worse"
+
+
+def test_copies_of_ended_processes_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    process = subprocess.Popen(["true"])
+    process.wait()
+    left = tmp_path / f"{COPIES}{process.pid}-x"
+    left.mkdir()
+    (left / "file").touch()
+    with scratch() as own:
+        sweep_copies()
+        assert own.exists() and not left.exists()
+    assert not own.exists()

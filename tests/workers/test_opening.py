@@ -107,6 +107,19 @@ def test_what_workers_cannot_share_is_refused() -> None:
         check_workers(judged, cells=False, own=False)
 
 
+@pytest.mark.parametrize(
+    ("key", "device", "cards"), [("model", "cuda:1", 2), ("model", "split", 2), ("teacher", "cuda:2", 3)]
+)
+def test_a_device_that_no_worker_has_is_refused(key: str, device: str, cards: int) -> None:
+    sets = [f"{key}.device={device}", "cluster.workers=1"]
+    if key == "teacher":
+        sets += ["teacher.kind=model", "teacher.name=random:tiny"]
+    with pytest.raises(ConfigError, match=f"{key}.device = '{device}': a worker sees 1 of") as told:
+        check_workers(smoke(*sets), cells=False, own=False)
+    assert f"to {cards} or more" in told.value.hint
+    check_workers(smoke(*sets, f"cluster.gpus_per_worker={cards}"), cells=False, own=False)
+
+
 def test_without_workers_there_are_none_and_where_nothing_is_to_be_done() -> None:
     with opened_workers(smoke(), None, trains=True, idle=False) as workers:
         assert workers is None

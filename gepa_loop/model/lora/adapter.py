@@ -44,12 +44,17 @@ class Adapter:
         """A [rank, in] and B [out, rank] of one module."""
         return self.tensors[f"{PREFIX}{module}{LORA_A}"], self.tensors[f"{PREFIX}{module}{LORA_B}"]
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """8 hex digits over rank, alpha, and the tensors' names, shapes and bytes."""
+        return self.digest[:8]
+
+    @cached_property
+    def digest(self) -> str:
+        """The same, all 64 of them."""
         digest = hashlib.sha256(f"{self.rank} {float(self.alpha)}".encode())
         hash_tensors(digest, sorted(self.tensors.items()))
-        return digest.hexdigest()[:8]
+        return digest.hexdigest()
 
 
 def module_of(tensor: str) -> str:
