@@ -74,7 +74,7 @@ class Elsewhere:
 
 def test_what_a_worker_cannot_read_is_said(crew: Crew) -> None:
     with pytest.raises(
-        EnvironmentFault, match="a worker cannot do what it is given: .*not_installed_there"
+        EnvironmentFault, match=r"a worker cannot do what it is given: .*not_installed_there"
     ) as told:
         crew.ask(Piece("a", chores.same, {"value": Elsewhere()}))()
     assert "same packages" in told.value.hint
