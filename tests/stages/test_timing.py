@@ -8,7 +8,7 @@ from observers import Watch
 
 from gepa_loop.cost.records import StageRow
 from gepa_loop.run.files import read_jsonl
-from gepa_loop.stages.timing import FILE, Timed, kind_of, seconds_by_stage
+from gepa_loop.stages.timing import FILE, Timed, gpu_seconds, kind_of, seconds_by_stage
 
 
 class Clock:
@@ -45,6 +45,18 @@ def test_each_stage_is_written_when_it_ends(tmp_path: Path, monkeypatch: pytest.
         ("stage", "test: base", None, None),
     ]
     assert seconds_by_stage(tmp_path) == {"loading": 10.0, "baseline": 3.0, "training": 7.0, "test": 0.5}
+
+
+def test_a_run_has_taken_all_gpus_of_each_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    for gpus, began, seconds in ((4, 99.0, 10.0), (1, 110.0, 5.0)):
+        with Timed(Watch(), tmp_path, began, gpus) as timed:
+            timed.stage("baseline")
+            clock.now += seconds
+            timed.stage("costs")
+            clock.now += 100
+        clock.now = 110.0
+    assert gpu_seconds(tmp_path) == 4 * (1 + 10) + 5
 
 
 def test_an_interrupted_stage_counts_and_one_that_was_done_does_not(

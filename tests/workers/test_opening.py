@@ -15,7 +15,7 @@ from gepa_loop.config.load import load_config
 from gepa_loop.config.tables import JudgeConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError, EnvironmentFault
-from gepa_loop.lab import Lab, open_lab
+from gepa_loop.lab import Lab, open_lab, without_limits
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.workers.opening import Workers, check_workers, open_worker, opened_workers
 
@@ -118,6 +118,11 @@ def test_a_device_that_no_worker_has_is_refused(key: str, device: str, cards: in
         check_workers(smoke(*sets), cells=False, own=False)
     assert f"to {cards} or more" in told.value.hint
     check_workers(smoke(*sets, f"cluster.gpus_per_worker={cards}"), cells=False, own=False)
+
+
+def test_a_run_is_not_known_by_its_workers() -> None:
+    few, many = (without_limits(smoke(f"cluster.workers={n}").model_dump(mode="json")) for n in (0, 4))
+    assert few == many
 
 
 def test_without_workers_there_are_none_and_where_nothing_is_to_be_done() -> None:

@@ -146,8 +146,14 @@ def test_they_are_the_same_where_a_worker_is_lost_on_the_way(
     with crewed(lab, 2, fate) as (own, _):
         assert own.crew is not None
         own.crew.say = said.append
-        train_apart(own, pupils(tmp_path, []), Course(None, before(lab), None, finish=True))
+        rows: list[tuple[str, int]] = []
+        train_apart(own, pupils(tmp_path, rows), Course(None, before(lab), None, finish=True))
     assert lost and said == [f"{lost[0]}: struck; it is given out again"]
+    first = [row for row in rows if row[1] == 1]
+    again = len(first) > len(PROMPTS)
+    assert again is (message == 3), (
+        "by message 6 the check after step 2 had come back, and nobody begins anew"
+    )
     assert timeless(tmp_path) == timeless(alone)
 
 
