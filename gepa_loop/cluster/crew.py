@@ -113,6 +113,7 @@ class Crew:
         """What this process does pieces of `ask` with, as long as no worker has opened."""
         self._engine, self._opening, self._opened = engine, opening, opened
         self._open = False
+        self._workers: dict[int, Worker] = {}
         self._waiting: deque[_Job] = deque()
         self._turn = Condition()
         self._serving, self._closed = places, False
@@ -173,9 +174,12 @@ class Crew:
         with self._turn:
             self._closed = True
             self._turn.notify_all()
-        self._engine.close()
+        # First the workers: whoever waits for one learns that it is gone, while there still is an engine to tell so.
+        for worker in list(self._workers.values()):
+            _end(worker)
         for thread in self._threads:
-            thread.join(timeout=5.0)
+            thread.join(timeout=10.0)
+        self._engine.close()
 
     def _read(self, box: SimpleQueue[Event], left: int) -> Iterator[tuple[int, Any]]:
         while left:
@@ -252,10 +256,10 @@ class Crew:
     def _worker(self, place: int, job: _Job | None = None) -> Worker:
         """A worker that has opened; while there is none the job that waits for it goes back."""
         causes: list[str] = []
-        while len(causes) < TRIES:
+        while len(causes) < TRIES and not self._closed:
             worker = None
             try:
-                worker = self._engine.worker()
+                worker = self._workers[place] = self._engine.worker()
                 for message in worker.run(self._opening):
                     self._opened(message)
                 self._open = True
