@@ -173,43 +173,18 @@ def test_students_are_shared_out_in_order_and_evenly(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("places", "students", "own"), [(1, 1, True), (2, 1, False), (2, 2, True), (4, 2, False), (4, 3, True)]
+    ("places", "students", "stale", "own"),
+    [
+        (1, 1, 0, True),
+        (2, 1, 0, False),
+        (2, 2, 0, True),
+        (4, 2, 0, False),
+        (4, 3, 0, True),
+        (1, 1, 1, False),
+        (2, 2, 1, True),
+    ],
 )
 def test_few_students_on_many_workers_are_trained_here(
     places: int, students: int, stale: int, own: bool
 ) -> None:
-    crew = Crew(Hands(), places, Piece("opening", where, {}), lambda _: None)
-    assert apart(crew, students, stale) is own
-    crew.close()
-
-
-def test_a_student_that_is_trained_here_is_answered_for_by_workers(
-    lab: Lab, alone: Path, tmp_path: Path
-) -> None:
-    [one, *_] = pupils(tmp_path, rows := [])
-    with crewed(lab, 2) as (own, hands):
-        train(own, [one], stack=None, before=before(lab))
-    assert hands.done.count("sampling") > 5 and len(rows) == 5
-    metrics = [
-        read_jsonl(folder / one.candidate.id / "metrics.jsonl", MetricsRow) for folder in (tmp_path, alone)
-    ]
-    # Alone, beside others: the same up to rounding.
-    assert [row["reverse_kl"] for row in metrics[0]] == pytest.approx(
-        [row["reverse_kl"] for row in metrics[1]], rel=1e-3
-    )
-
-
-def test_the_sampler_gives_what_the_workers_own_gives(lab: Lab) -> None:
-    items = lab.task.splits["train"]
-    with crewed(lab, 2) as (own, hands):
-        found, expected = (
-            one.rollouts.completions(PROMPTS[0], items, 3, Sampling(1.0, 8), "x") for one in (own, lab)
-        )
-        assert found == expected and hands.done.count("sampling") == 1
-        cutting = CrewSampler(own.crew, cuts=True) if own.crew else None
-        assert cutting is not None
-        tokens = lab.rollouts.renderer.all_tokens(NO_PROMPT, items) * 4
-        wanted = lab.rollouts.wanted(tokens, [*items] * 4, 1, "x")
-        parts = cutting.generate(wanted.prompts, Sampling(1.0, 4), wanted.seeds, None)
-        assert parts == lab.rollouts.sampler.generate(wanted.prompts, Sampling(1.0, 4), wanted.seeds, None)
-        assert hands.done.count("sampling") == 3 and cutting.generate([], Sampling(1.0, 4), [], None) == []
+    assert apart(places, students, stale) is own
