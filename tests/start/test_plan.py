@@ -215,7 +215,7 @@ def test_a_plan_knows_workers(
     monkeypatch.setenv("GEPA_LOOP_CACHE", str(tmp_path / "cache"))
     (tmp_path / "p.txt").write_text("Answer with a number.")
     words = ["plan", "--prompt", "p.txt", "--config", "smoke", "--gpu-usd-hour", "2", "--json", "plan.json"]
-    words += ["--set", "cluster.gpus_per_worker=2"]
+    words += ["--set", "cluster.gpus_per_worker=2", "--set", "distill.questions=4"]
     assert run([*words, "--workers", "3"]) == 0
     told = capsys.readouterr().out
     # What a step takes is not known, and so nothing is of the whole; what is known is there.
@@ -228,7 +228,8 @@ def test_a_plan_knows_workers(
     assert [one["workers"] for one in found["on_paper"]] == [1, 2, 3, 4, 8, 16, 32, 64]
     [same] = [one for one in found["on_paper"] if one["workers"] == 3]
     assert same["seconds"] == pytest.approx(found["seconds"]) and same["gpus"] == 6
-    assert found["stages"][0]["stage"] == "start of workers" and found["stages"][0]["seconds"] == 18.7
+    assert [one["stage"] for one in found["stages"][:2]] == ["start of workers", "questions"]
+    assert found["stages"][0]["seconds"] == 18.7
     # All GPUs are paid for as long as it takes.
     usd = found["seconds"] / 3600 * 6 * 2
     for row in (rows["in all"], rows["3"]):

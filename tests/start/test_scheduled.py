@@ -60,6 +60,16 @@ def test_references_are_asked_split_by_split() -> None:
     assert [one.times for one in made.asked("baseline")] == [1]
 
 
+def test_subjects_that_are_asked_for_at_once_wait_in_one_queue() -> None:
+    """64 rows of select and 32 of pareto, side by side; and one iteration of a search after the other."""
+    made = schedule(LOOP, "loop.rounds=2", "sampling.batch=64")
+    assert [(one.calls, one.times) for one in made.asked("baseline")] == [((64, 32), 2)]
+    assert made.seconds("baseline", 2) == 2 * 32.0
+    assert made.seconds("search", 2) == made.seconds("search", 1)
+    tested = made.seconds("test", 2)
+    assert tested is not None and tested < 0.6 * 0.5 * made.counts["test"]
+
+
 def test_one_device_takes_what_its_steps_and_checks_take() -> None:
     made = schedule(LOOP, "loop.rounds=2", *RACING)
     # Eight students to step 6, and four from there to step 12; a training begins once a round.
