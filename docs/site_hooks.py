@@ -22,6 +22,7 @@ ELSEWHERE = {
     "benchmarks/NOTES.md": "measured/lab-book.md",
     "benchmarks/PROTOCOL.md": "measured/protocol.md",
     "benchmarks/growth.svg": "measured/growth.svg",
+    "benchmarks/scale.svg": "measured/scale.svg",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }

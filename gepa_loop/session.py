@@ -139,7 +139,7 @@ def _check_questions(
 
 
 def _print_plan(lab: Lab, command: Command, prompt: Candidate, measure: bool, caller: Caller) -> Plan:
-    from gepa_loop.show.costs import plan_lines, plan_table
+    from gepa_loop.show.costs import plan_lines, plan_table, workers_table
     from gepa_loop.show.live import View
     from gepa_loop.start.plan import plan
 
@@ -149,6 +149,8 @@ def _print_plan(lab: Lab, command: Command, prompt: Candidate, measure: bool, ca
         made = plan(lab, command, prompt, measure, view)
     if made.stages:
         caller.results.print(plan_table(made, lab.config.cost.gpu_usd_hour), soft_wrap=False)
+    if made.on_paper:
+        caller.results.print(workers_table(made, lab.config.cost.gpu_usd_hour), soft_wrap=False)
     for line in plan_lines(made):
         caller.results.print(line, highlight=False)
     return made

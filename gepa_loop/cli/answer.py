@@ -124,7 +124,14 @@ def _plan(made: Plan) -> PlanAnswer:
             "first": pace.first,
             "peak_gib": pace.peak_gib,
             "source": pace.source,
+            "sampling": pace.sampling,
         },
+        "workers": made.workers,
+        "gpus": made.gpus,
+        "on_paper": [
+            {"workers": one.workers, "gpus": one.gpus, "seconds": one.seconds, "limit": one.limit}
+            for one in made.on_paper
+        ],
         "memory_gib": dict(made.memory),
         "notes": list(made.lines),
         "worth": made.worth,

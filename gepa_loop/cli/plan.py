@@ -14,6 +14,7 @@ from gepa_loop.cli.options import (
     QuietOption,
     RoundsOption,
     SetOption,
+    WorkersOption,
     say_next,
     with_setting,
 )
@@ -40,6 +41,7 @@ def plan(
             help="What an hour of the GPU costs; the same as --set cost.gpu_usd_hour=USD.",
         ),
     ] = None,
+    workers: WorkersOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,
     json_file: JsonOption = None,
@@ -49,6 +51,7 @@ def plan(
     from gepa_loop.task.prompts import read_prompt
 
     own = with_setting(with_setting(sets, "cost.calls", calls), "cost.gpu_usd_hour", gpu_usd_hour)
+    own = with_setting(own, "cluster.workers", workers)
     if prompt is None:
         command, inputs = LOOP, Inputs()
         words = ["loop", *(() if rounds is None else ("--rounds", str(rounds)))]

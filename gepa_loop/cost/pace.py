@@ -45,10 +45,8 @@ class Pace:
     """Largest memory."""
     source: str
     """Where it was measured, in words."""
-
-    def of(self, steps: int, times: int = 1) -> float:
-        """Seconds of so many steps of all students together, in so many trainings."""
-        return steps * self.seconds + times * self.first
+    sampling: float
+    """Seconds of a step that its rollouts take."""
 
 
 def pace_of(rows: Sequence[MetricsRow], source: str, skipped: int = 1) -> Pace | None:
@@ -63,9 +61,10 @@ def pace_of(rows: Sequence[MetricsRow], source: str, skipped: int = 1) -> Pace |
     if not counted:
         return None
     each = statistics.median(took[n] for n in counted)
+    sampling = statistics.median(rows[n]["seconds"]["generate"] for n in counted)
     # Of the others, too: captures come whenever a batch has a new shape.
     first = sum(max(0.0, seconds - each) for seconds in took)
-    return Pace(each, first, max(row["peak_memory_gib"] for row in rows), source)
+    return Pace(each, first, max(row["peak_memory_gib"] for row in rows), source, min(sampling, each))
 
 
 def known_pace(lab: Lab) -> Pace | None:

@@ -14,7 +14,7 @@ class Took:
     """What a student took, as far as it is known."""
 
     seconds: float | None
-    """Of this machine."""
+    """Of one device: as many times as there were."""
     usd: float | None
 
 

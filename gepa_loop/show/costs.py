@@ -11,8 +11,9 @@ from rich.text import Text
 from gepa_loop.config.whole import Config
 from gepa_loop.cost.pace import Pace
 from gepa_loop.cost.records import CostsRecord, ReadingRecord, UsdRecord, WorthRecord
+from gepa_loop.cost.schedule import ALONE, MEASURED
 from gepa_loop.stages.counts import sweep_stages
-from gepa_loop.start.plan import Plan, PlannedStage
+from gepa_loop.start.plan import COPY, Plan, PlannedStage
 from gepa_loop.task.judge import dollars
 
 UNKNOWN = "?"
@@ -27,7 +28,7 @@ def plan_table(made: Plan, gpu_usd_hour: float | None) -> Table:
     if made.usd != 0:
         shown.append("US$ of APIs")
     if gpu_usd_hour is not None:
-        shown.append("US$ of the machine")
+        shown.append(f"US$ of {made.gpus} GPUs" if made.workers else "US$ of the machine")
     for name in shown:
         table.add_column(name, justify="left" if name == "stage" else "right")
     whole = PlannedStage(
@@ -38,7 +39,7 @@ def plan_table(made: Plan, gpu_usd_hour: float | None) -> Table:
         made.usd,
     )
     for one in (*made.stages, whole):
-        gpu = one.seconds and gpu_usd_hour and one.seconds / 3600 * gpu_usd_hour
+        gpu = one.seconds and gpu_usd_hour and made.gpus * one.seconds / 3600 * gpu_usd_hour
         cells = [
             *([f"{one.rollouts:,}", f"{one.tokens:,}"] if one.rollouts else ["-", "-"]),
             UNKNOWN if one.seconds is None else minutes(one.seconds) if one.seconds else "-",
@@ -51,17 +52,44 @@ def plan_table(made: Plan, gpu_usd_hour: float | None) -> Table:
     return table
 
 
+def workers_table(made: Plan, gpu_usd_hour: float | None) -> Table:
+    """What other numbers of workers would take, and what keeps each from taking less."""
+    table = Table(
+        title="on paper", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False
+    )
+    shown = ["workers", "minutes", *([] if gpu_usd_hour is None else ["US$ of their GPUs"])]
+    for name in shown:
+        table.add_column(name, justify="right")
+    table.add_column("limited by")
+    for one in made.on_paper:
+        usd = [] if gpu_usd_hour is None else [_money(one.gpus * one.seconds / 3600 * gpu_usd_hour)]
+        style = "bold" if one.workers == made.workers else ""
+        table.add_row(f"{one.workers}", minutes(one.seconds), *usd, Text(one.limit), style=style)
+    return table
+
+
 def plan_lines(made: Plan) -> Iterator[str]:
     """What stands below the table."""
     yield from made.lines
     if made.stages:
         yield f"minutes, without loading, as a sample of rollouts ran on {made.device}{_pace_text(made.pace) if made.trains else ''}"
+    if made.workers:
+        yield (
+            "minutes with workers are on paper, each with a device like this one: work is shared out as by a run, and a call of r rows on "
+            f"a GPU lasts as long as r + {ALONE:.0f} rows of a large one; no more than {MEASURED} workers have been measured"
+        )
     if made.trains and made.pace is None:
         yield "minutes of training are not known, as nothing like it was trained here: `gepa-loop plan --measure` times three steps"
     if made.memory:
         parts = ", ".join(f"{name} {_tenths(size)}" for name, size in made.memory.items())
         peak = "" if made.pace is None else f"; a step took {_tenths(made.pace.peak_gib)} in all"
         yield f"memory: {_tenths(sum(made.memory.values()))} GiB and activations: {parts}{peak}"
+        if made.workers:
+            least = sum(made.memory.values()) - made.memory[COPY]
+            yield (
+                f"{COPY} lies beside a worker, on the last GPU, where there are no more GPUs than workers; a worker without it takes "
+                f"{_tenths(least)} GiB"
+            )
     if made.worth is not None:
         if made.seconds is None:
             yield from worth_lines(made.worth, "`gepa-loop plan --measure`")

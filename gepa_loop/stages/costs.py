@@ -70,7 +70,6 @@ def write_costs(
         if pace is not None and lab.crew is None:  # with workers a step is no longer that of one machine
             keep_pace(lab, pace)
     seconds = seconds_by_stage(run.path)
-    whole = sum(seconds.values())
     usd = _usd(run.path, settings)
     saves = None
     # What a prompt costs is saved by who was taught it.
@@ -81,7 +80,7 @@ def write_costs(
             {**after, "reply": replies.student},
             settings,
             reads,
-            Took(whole, usd["total"]),
+            Took(gpu_seconds(run.path), usd["total"]),
         )
     record: CostsRecord = {
         "device": device_name(lab.base.device),

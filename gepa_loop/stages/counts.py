@@ -80,11 +80,6 @@ def _ends(config: Config) -> list[tuple[int, int]]:
     return [(step, count - left) for (step, count), left in zip(stretches, later, strict=True)]
 
 
-def steps_of_students(config: Config) -> int:
-    """Training steps of all students of a loop, at most."""
-    return config.loop.rounds * sum(step * count for step, count in _ends(config))
-
-
 def loop_stages(config: Config, search: int) -> dict[str, int]:
     """Rollouts of a whole loop by stage, of whose searches each takes `search`; of those of `training` `Distillation.tokens` has the length."""
     splits, samples, rounds = config.task.splits, config.evaluate.samples, config.loop.rounds

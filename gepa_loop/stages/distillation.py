@@ -85,7 +85,7 @@ def train_candidates(
         Pupil(one, folder, _watched(folder, observer, steps, f"{one.id}: " if several else ""))
         for folder, one in candidates.items()
     ]
-    if lab.crew is not None and apart(lab.crew, len(pupils), lab.config.distill.stale):
+    if lab.crew is not None and apart(lab.crew.places, len(pupils), lab.config.distill.stale):
         reached = train_apart(lab, pupils, Course(below.stack, below.held_out, until, finish=until is None))
     else:
         reached = train(lab, pupils, stack=below.stack, before=below.held_out, until=until)

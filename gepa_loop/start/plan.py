@@ -25,7 +25,6 @@ from gepa_loop.stages.counts import (
     distillations,
     judged,
     loop_stages,
-    steps_of_students,
     students_a_round,
 )
 from gepa_loop.stages.observer import Observer
@@ -35,12 +34,14 @@ from gepa_loop.stages.search import open_proposer
 from gepa_loop.start.machine import find_machine
 from gepa_loop.start.power import loop_power
 from gepa_loop.start.room import least_memory
+from gepa_loop.start.scheduled import COUNTS, STARTING, TRAINING, OnPaper, Schedule, on_a_worker
 from gepa_loop.task.judge import Judge, dollars, messages_for
 from gepa_loop.task.prompts import Candidate
 from gepa_loop.task.readings import Reading
 from gepa_loop.writing.writers import OwnModel
 
-TRAINING = "training"
+COPY = "the command's copy"
+"""Of the model, beside those of its workers."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,12 @@ class Plan:
     """GiB by what takes them, at least; empty where nothing trains."""
     worth: WorthRecord | None
     """Of a student; None where none is made."""
+    workers: int = 0
+    """That share the work."""
+    gpus: int = 1
+    """That are paid for."""
+    on_paper: tuple[OnPaper, ...] = ()
+    """The same with other numbers of workers; none where there are no workers, or the time of a step is not known."""
 
     @property
     def seconds(self) -> float | None:
@@ -131,7 +138,8 @@ def plan(lab: Lab, command: Command, prompt: Candidate, measure: bool, observer:
         pace = _pace(lab, command, prompt, observer) if measure else known_pace(lab)
     if command.rounds:
         lines.append(f"select: {loop_power(config)}")
-    stages = tuple(_stage(config, command, name, rollouts, each, pace) for name, rollouts in counts.items())
+    schedule = Schedule(config, command, counts, each, pace, lab.base.device.type == "cuda")
+    stages = tuple(_stage(schedule, name) for name in counts)
     if found is not None:
         stages = tuple(_paid(config, one, found) for one in stages)
     if command.writes_questions and config.distill.questions:
@@ -140,17 +148,36 @@ def plan(lab: Lab, command: Command, prompt: Candidate, measure: bool, observer:
         line, usd = _judge(lab, lab.task.judge, judged(config, command, found.rollouts if found else 0))
         lines.append(line)
         stages = (*stages, PlannedStage("judge", 0, 0, 0.0, usd)) if stages else ()
-    device = device_name(lab.base.device)
+    made = Plan(stages, tuple(lines), device_name(lab.base.device), pace, trains, {}, None)
+    if config.cluster.workers and stages:
+        made = _shared(made, schedule)
     if not trains:
-        return Plan(stages, tuple(lines), device, pace, trains, {}, None)
-    made = Plan(stages, tuple(lines), device, pace, trains, _memory(config, command), None)
+        return made
     observer.stage("measuring how fast the prompt is read")
-    return replace(made, worth=_worth(lab, prompt, made))
+    return replace(made, memory=_memory(config, command), worth=_worth(lab, prompt, made))
+
+
+def _shared(made: Plan, schedule: Schedule) -> Plan:
+    """With the start of workers, and with what other numbers of them would take."""
+    cluster = schedule.config.cluster
+    # Of the stages that the schedule does not have.
+    besides = sum(one.seconds or 0.0 for one in made.stages if one.name not in schedule.counts)
+    papers = (schedule.on_paper(count, besides) for count in sorted({*COUNTS, cluster.workers}))
+    return replace(
+        made,
+        stages=(PlannedStage(STARTING, 0, 0, schedule.starting, 0.0), *made.stages),
+        workers=cluster.workers,
+        gpus=cluster.gpus,
+        on_paper=tuple(one for one in papers if one is not None),
+    )
 
 
 def _memory(config: Config, command: Command) -> Mapping[str, float]:
-    most = students_a_round(config) if command.rounds else 1
-    return least_memory(config, outline(config.model), find_machine(Path.cwd(), config.model.device), most)
+    """Of one device, the fullest: the command, which holds the model as each worker does, may share it with one."""
+    model, workers = outline(config.model), config.cluster.workers
+    most = on_a_worker(config, command)
+    found = least_memory(config, model, find_machine(Path.cwd(), config.model.device), most)
+    return {**found, COPY: found["weights"]} if workers else found
 
 
 def _counts(lab: Lab, command: Command, found: SearchPlan | None) -> Mapping[str, int]:
@@ -166,23 +193,16 @@ def _counts(lab: Lab, command: Command, found: SearchPlan | None) -> Mapping[str
     return {**counts, **(distill_stages(lab.config, lab.task.answers == "none") if command.trains else {})}
 
 
-def _stage(
-    config: Config, command: Command, name: str, rollouts: int, each: float, pace: Pace | None
-) -> PlannedStage:
-    """A stage whose rollouts take `each` seconds at full length."""
-    if name != TRAINING:
-        longest = config.sampling.max_tokens
-        return PlannedStage(name, rollouts, rollouts * longest, rollouts * each, 0.0)
-    students = distillations(config) if command.rounds else [(distillation(config), 1)]
-    rounds = config.loop.rounds if command.rounds else 1
-    tokens = rounds * sum(one.tokens * count for one, count in students)
-    seconds = None
-    if pace is not None:
-        recorded = rounds * sum(one.recorded * count for one, count in students)
-        longer = config.distill.longest(config.sampling.max_tokens) / config.sampling.max_tokens
-        steps = steps_of_students(config) if command.rounds else config.distill.steps
-        seconds = recorded * each * longer + pace.of(steps, rounds)
-    return PlannedStage(name, rollouts, tokens, seconds, 0.0)
+def _stage(schedule: Schedule, name: str) -> PlannedStage:
+    """A stage whose rollouts have full length."""
+    config, rollouts = schedule.config, schedule.counts[name]
+    tokens = rollouts * config.sampling.max_tokens
+    if name == TRAINING:
+        in_rounds = schedule.command.rounds
+        students = distillations(config) if in_rounds else [(distillation(config), 1)]
+        rounds = config.loop.rounds if in_rounds else 1
+        tokens = rounds * sum(one.tokens * count for one, count in students)
+    return PlannedStage(name, rollouts, tokens, schedule.seconds(name, config.cluster.workers), 0.0)
 
 
 def _paid(config: Config, stage: PlannedStage, found: SearchPlan) -> PlannedStage:
@@ -233,8 +253,9 @@ def _training_line(config: Config, command: Command) -> str:
 def _worth(lab: Lab, prompt: Candidate, made: Plan) -> WorthRecord:
     """What a student of this prompt would be for."""
     rate = lab.config.cost.gpu_usd_hour
-    gpu = None if rate is None or made.seconds is None else made.seconds / 3600 * rate
-    took = Took(made.seconds, None if gpu is None or made.usd is None else gpu + made.usd)
+    seconds = None if made.seconds is None else made.gpus * made.seconds
+    gpu = None if rate is None or seconds is None else seconds / 3600 * rate
+    took = Took(seconds, None if gpu is None or made.usd is None else gpu + made.usd)
     now, after = calls(lab, prompt)
     reads = tokens_per_second(lab.base, lab.rollouts.renderer.tokens(prompt.text, lab.task.splits["test"][0]))
     return worth(now, after, lab.config.cost, reads, took)

@@ -45,12 +45,11 @@ class CrewSampler:
 
     def begin(self, wanted: Request, sampling: Sampling) -> Waiting:
         """As of `Streaming`."""
-        count = len(wanted.prompts)
         most = self._most if self._crew.open else 1  # until then it is answered here
-        parts = min(most, max(1, count // LEAST)) if count else 0
+        parts = shares(len(wanted.prompts), most)
         adapter = shared_adapter(self._crew, wanted.adapter)
         asked = []
-        for start, end in pairwise(accumulate((_share(count, parts, n) for n in range(parts)), initial=0)):
+        for start, end in pairwise(accumulate(parts, initial=0)):
             given = {
                 "prompts": wanted.prompts[start:end],
                 "seeds": wanted.seeds[start:end],
@@ -65,9 +64,10 @@ class CrewSampler:
         return self._own.sleep()
 
 
-def _share(count: int, parts: int, number: int) -> int:
-    """How many of `count` rows are of part `number`."""
-    return (number + 1) * count // parts - number * count // parts
+def shares(rows: int, most: int) -> list[int]:
+    """Rows of each part into which a call is cut, at most `most` of them."""
+    parts = min(most, max(1, rows // LEAST)) if rows else 0
+    return [(n + 1) * rows // parts - n * rows // parts for n in range(parts)]
 
 
 def shared_adapter(crew: Crew, adapter: Adapter | None) -> Shared | None:

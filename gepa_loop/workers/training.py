@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from gepa_loop.cluster.crew import Crew
 from gepa_loop.cluster.piece import Desk, Piece, Tell
 from gepa_loop.errors import GepaLoopError
 from gepa_loop.lab import Lab
@@ -24,6 +23,8 @@ from gepa_loop.workers.mirror import Mirror, contents, lay_out, scratch, take_ov
 if TYPE_CHECKING:
     from gepa_loop.training.checkpoint import Checkpoint
     from gepa_loop.training.records import MetricsRow
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,20 +73,20 @@ class Course:
     """Each is to be ended as well, where its last step is reached: see `training.distilled.finish`."""
 
 
-def apart(crew: Crew, students: int, stale: int) -> bool:
+def apart(places: int, students: int, stale: int) -> bool:
     """Whether students are trained by workers, each by one; else the command trains them, and all workers answer their questions.
 
     That a step is sampled by several saves little of it (`answers.LEAST`), so it is for few students on many GPUs; and for one whose rollouts
     are sampled beside its updates.
 
     Args:
-        crew: The workers.
+        places: How many workers there are.
         students: How many there are.
         stale: `distill.stale`.
     """
     if students == 1 and stale:
         return False
-    return crew.places == 1 or 2 * students > crew.places
+    return places == 1 or 2 * students > places
 
 
 def train_apart(lab: Lab, pupils: Sequence[Pupil], course: Course) -> list[Checkpoint]:
@@ -127,7 +128,7 @@ def train_apart(lab: Lab, pupils: Sequence[Pupil], course: Course) -> list[Check
     return [one for one in reached if one is not None]
 
 
-def shared_out(pupils: Sequence[Pupil], workers: int) -> list[Sequence[Pupil]]:
+def shared_out(pupils: Sequence[T], workers: int) -> list[Sequence[T]]:
     """Students in as many parts of like size, in their order."""
     count = len(pupils)
     return [pupils[n * count // workers : (n + 1) * count // workers] for n in range(workers)]

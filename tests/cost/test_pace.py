@@ -25,23 +25,20 @@ def lab(*sets: str) -> Lab:
 
 def test_the_median_step_without_the_first_the_warm_ones_and_checks() -> None:
     rows = [row(50, peak=9.0), row(1, warm=True), row(2), row(40), row(4)]
-    assert pace_of(rows, "r") == Pace(4.0, 46.0 + 36.0, 9.0, "r")
-    assert pace_of([row(50), row(1, warm=True), row(3, warm=True)], "r") == Pace(2.0, 49.0, 1.0, "r")
-    assert pace_of([row(50)], "r") == Pace(50.0, 0.0, 1.0, "r")
-    assert pace_of([row(9), row(8), row(2), row(3)], "r", skipped=2) == Pace(2.5, 6.5 + 5.5 + 0.5, 1.0, "r")
+    assert pace_of(rows, "r") == Pace(4.0, 46.0 + 36.0, 9.0, "r", 1.0)
+    assert pace_of([row(50), row(1, warm=True), row(3, warm=True)], "r") == Pace(2.0, 49.0, 1.0, "r", 0.5)
+    assert pace_of([row(50)], "r") == Pace(50.0, 0.0, 1.0, "r", 12.5)
+    assert pace_of([row(9), row(8), row(2), row(3)], "r", skipped=2) == Pace(
+        2.5, 6.5 + 5.5 + 0.5, 1.0, "r", 0.625
+    )
     assert pace_of([], "r") is None
-
-
-def test_what_comes_once_counts_once_a_training() -> None:
-    assert Pace(0.5, 20.0, 1.0, "r").of(100) == 70.0
-    assert Pace(0.5, 20.0, 1.0, "r").of(100, times=3) == 110.0
 
 
 def test_a_pace_is_known_again_for_the_same_recipe_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GEPA_LOOP_CACHE", str(tmp_path))
-    mine, pace = lab(), Pace(1.5, 9.0, 2.0, "run a")
+    mine, pace = lab(), Pace(1.5, 9.0, 2.0, "run a", 1.0)
     assert known_pace(mine) is None
     keep_pace(mine, pace)
     assert known_pace(mine) == pace
@@ -49,8 +46,8 @@ def test_a_pace_is_known_again_for_the_same_recipe_alone(
     assert known_pace(lab("distill.steps=9", "distill.lr=1e-5", "seed=3", "cost.gpu_usd_hour=2")) == pace
     for other in ("distill.rollouts=16", "lora.rank=16", "sampling.max_tokens=9", "objective.type=sft"):
         assert known_pace(lab(other)) is None
-    keep_pace(mine, Pace(2.5, 9.0, 2.0, "run b"))
-    assert known_pace(mine) == Pace(2.5, 9.0, 2.0, "run b")
+    keep_pace(mine, Pace(2.5, 9.0, 2.0, "run b", 1.0))
+    assert known_pace(mine) == Pace(2.5, 9.0, 2.0, "run b", 1.0)
 
 
 def test_a_record_that_is_spoilt_or_full_stops_nobody(
@@ -61,15 +58,15 @@ def test_a_record_that_is_spoilt_or_full_stops_nobody(
     for text in ("{", "[]", '{"steps": 3}'):
         (tmp_path / FILE).write_text(text)
         assert known_pace(mine) is None
-    keep_pace(mine, Pace(1.5, 9.0, 2.0, "run a"))
-    assert known_pace(mine) == Pace(1.5, 9.0, 2.0, "run a")
+    keep_pace(mine, Pace(1.5, 9.0, 2.0, "run a", 1.0))
+    assert known_pace(mine) == Pace(1.5, 9.0, 2.0, "run a", 1.0)
     record = json.loads((tmp_path / FILE).read_text())
     write_json(tmp_path / FILE, {"steps": {key: {"seconds": 1.0} for key in record["steps"]}})
     assert known_pace(mine) is None, "another version wrote it"
     many = {f"{n:03d}": {} for n in range(KEPT)}
     write_json(tmp_path / FILE, {"steps": many})
-    keep_pace(mine, Pace(1.5, 9.0, 2.0, "run a"))
+    keep_pace(mine, Pace(1.5, 9.0, 2.0, "run a", 1.0))
     kept = json.loads((tmp_path / FILE).read_text())["steps"]
     assert len(kept) == KEPT and "000" not in kept and known_pace(mine) is not None
     monkeypatch.setenv("GEPA_LOOP_CACHE", str(tmp_path / FILE))  # no folder
-    keep_pace(mine, Pace(1.5, 9.0, 2.0, "run a"))
+    keep_pace(mine, Pace(1.5, 9.0, 2.0, "run a", 1.0))

@@ -1,5 +1,6 @@
 """What `plan` counts, against what a run then samples."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -207,6 +208,51 @@ def test_the_plan_of_a_prompt_times_steps_and_says_what_they_cost(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_plan_knows_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GEPA_LOOP_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "p.txt").write_text("Answer with a number.")
+    words = ["plan", "--prompt", "p.txt", "--config", "smoke", "--gpu-usd-hour", "2", "--json", "plan.json"]
+    words += ["--set", "cluster.gpus_per_worker=2", "--set", "distill.questions=4"]
+    assert run([*words, "--workers", "3"]) == 0
+    told = capsys.readouterr().out
+    # What a step takes is not known, and so nothing is of the whole; what is known is there.
+    assert "on paper\n" not in told and lines_of(told)["training"][2] == "?"
+    assert json.loads(Path("plan.json").read_text())["plan"]["on_paper"] == []
+    assert run([*words, "--workers", "3", "--measure"]) == 0
+    told = capsys.readouterr().out
+    found, rows = json.loads(Path("plan.json").read_text())["plan"], lines_of(told)
+    assert (found["workers"], found["gpus"]) == (3, 6)
+    assert [one["workers"] for one in found["on_paper"]] == [1, 2, 3, 4, 8, 16, 32, 64]
+    [same] = [one for one in found["on_paper"] if one["workers"] == 3]
+    assert same["seconds"] == pytest.approx(found["seconds"]) and same["gpus"] == 6
+    assert [one["stage"] for one in found["stages"][:2]] == ["start of workers", "questions"]
+    assert found["stages"][0]["seconds"] == 18.7
+    # All GPUs are paid for as long as it takes.
+    usd = found["seconds"] / 3600 * 6 * 2
+    for row in (rows["in all"], rows["3"]):
+        assert float(next(cell for cell in row if "$" in cell).lstrip("$")) == pytest.approx(usd, rel=0.06)
+    assert "US$ of 6 GPUs" in told
+    reads = found["worth"]["anew"]
+    assert reads["break_even"] == pytest.approx(usd / reads["usd"], abs=1)
+    shown = " ".join(told.split())
+    assert "no more than 2 workers have been measured" in shown
+    assert found["memory_gib"]["the command's copy"] == found["memory_gib"]["weights"]
+    assert "--set cluster.workers=3" in told.splitlines()[-1]
+    # The others as without.
+    assert run(words) == 0
+    alone = json.loads(Path("plan.json").read_text())["plan"]
+    assert (alone["workers"], alone["gpus"], alone["on_paper"]) == (0, 1, [])
+    assert (
+        "the command's copy" not in alone["memory_gib"]
+        and alone["step"]["sampling"] < alone["step"]["seconds"]
+    )
+    assert [one["stage"] for one in alone["stages"]] == [one["stage"] for one in found["stages"][1:]]
+    assert "paper" not in capsys.readouterr().out
+
+
 def test_a_plan_takes_the_time_of_earlier_runs_and_a_run_says_what_it_took(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -273,7 +319,7 @@ def test_what_a_student_saves_is_said_where_it_gains_something(
         assert write_costs(lab, Candidate("Answer."), replies, opened, Silent())["worth"] is None
 
 
-STAGE: StageRow = {"stage": "distill", "round": None, "candidate": None, "seconds": 360.0}
+STAGE: StageRow = {"stage": "distill", "round": None, "candidate": None, "seconds": 360.0, "gpus": 1}
 
 
 def test_what_a_judge_reads_is_made_of_what_a_command_does() -> None:

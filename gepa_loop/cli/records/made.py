@@ -39,6 +39,21 @@ class StepAnswer(TypedDict):
     """Largest memory."""
     source: str
     """Where it was measured, in words."""
+    sampling: float
+    """Seconds of a step that its rollouts take."""
+
+
+class OnPaperAnswer(TypedDict):
+    """A command with so many workers, as a simulation of its schedule has it."""
+
+    workers: int
+    """How many."""
+    gpus: int
+    """That are paid for."""
+    seconds: float
+    """Of all stages."""
+    limit: str
+    """What keeps it furthest from its share of one device's time, in words."""
 
 
 class PlanAnswer(TypedDict):
@@ -54,6 +69,12 @@ class PlanAnswer(TypedDict):
     """On which a sample of rollouts ran."""
     step: StepAnswer | None
     """Null where nothing trains, and where it is not known."""
+    workers: int
+    """That share the work; 0 for none."""
+    gpus: int
+    """That are paid for."""
+    on_paper: list[OnPaperAnswer]
+    """The same with other numbers of workers; none without workers, and where the time of a step is not known."""
     memory_gib: dict[str, float]
     """What takes it -> GiB, at least; activations of training come on top."""
     notes: list[str]
