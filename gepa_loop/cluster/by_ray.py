@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -84,6 +85,7 @@ class RayWorker:
 
     def __init__(self, actor: Any, patience_seconds: float) -> None:
         self._actor, self._patience = actor, patience_seconds
+        self._ended = False
 
     def run(self, piece: Piece) -> Iterator[object]:
         import ray
@@ -91,9 +93,7 @@ class RayWorker:
         try:
             answers = self._actor.run.options(num_returns="streaming").remote(piece)
             while True:
-                ready, _ = ray.wait([answers], timeout=self._patience)
-                if not ready:
-                    raise WorkerLost(f"its worker said nothing for {self._patience / 60:.3g} minutes")
+                self._wait(answers)
                 said: Said = ray.get(next(answers))
                 if said.kind == "done":
                     return
@@ -107,9 +107,24 @@ class RayWorker:
         except (ray.exceptions.RayError, StopIteration) as error:
             raise WorkerLost(_cause(error)) from None
 
+    def _wait(self, answers: Any) -> None:
+        """Wait until something was said; in short parts, as whoever asks Ray after its end takes the process with it."""
+        import ray
+
+        began = time.monotonic()
+        while True:
+            ready, _ = ray.wait([answers], timeout=1.0)
+            if self._ended:
+                raise WorkerLost("its worker was ended")
+            if ready:
+                return
+            if time.monotonic() - began > self._patience:
+                raise WorkerLost(f"its worker said nothing for {self._patience / 60:.3g} minutes")
+
     def end(self) -> None:
         import ray
 
+        self._ended = True
         if ray.is_initialized():
             ray.kill(self._actor)
 

@@ -178,7 +178,7 @@ class Crew:
         for worker in list(self._workers.values()):
             _end(worker)
         for thread in self._threads:
-            thread.join(timeout=10.0)
+            thread.join(timeout=60.0)
         self._engine.close()
 
     def _read(self, box: SimpleQueue[Event], left: int) -> Iterator[tuple[int, Any]]:

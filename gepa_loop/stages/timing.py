@@ -111,8 +111,8 @@ def seconds_by_stage(folder: Path) -> dict[str, float]:
 
 
 def gpu_seconds(folder: Path) -> float:
-    """The same of all stages, as many times as a process had GPUs."""
-    return sum(row["seconds"] * row["gpus"] for row in _rows(folder))
+    """The same of all stages, as many times as a process had GPUs; rows of runs that were begun before there were workers do not say it."""
+    return sum(row["seconds"] * row.get("gpus", 1) for row in _rows(folder))
 
 
 def _rows(folder: Path) -> list[StageRow]:
