@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from queue import SimpleQueue
-from threading import Lock
+from threading import Event, Lock, Thread
 from typing import Any, Literal, NamedTuple
 
 from gepa_loop.cluster.crew import WorkerLost, WorkerRefused
@@ -148,9 +148,10 @@ class RayEngine:
 
     def __init__(self, settings: ClusterConfig, on_gpu: bool) -> None:
         self._settings, self._on_gpu = settings, on_gpu
-        self._lock, self._closed, self._begun = Lock(), False, False
+        self._lock, self._ready, self._over = Lock(), Event(), Event()
+        self._thread: Thread | None = None
         self._hand: Any = None
-        self._fault: EnvironmentFault | None = None
+        self._fault: Exception | None = None
 
     def worker(self) -> RayWorker:
         hand = self._started()
@@ -171,40 +172,41 @@ class RayEngine:
         return value
 
     def close(self) -> None:
-        import ray
-
-        # Without the lock: whoever starts Ray holds it for seconds, and ends it then.
-        self._closed = True
-        if self._begun:
-            ray.shutdown()
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join(timeout=60.0)
 
     def _started(self) -> Any:
         """The actor's class, with Ray at work."""
         with self._lock:
-            if self._fault is not None:
-                raise self._fault
-            if not (self._closed or self._hand):
-                try:
-                    self._start()
-                except EnvironmentFault as fault:
-                    self._fault = fault
-                    raise
-            if self._closed:
-                raise WorkerLost("the command has ended")
-            return self._hand
+            if self._thread is None:
+                self._thread = Thread(target=self._live, daemon=True)
+                self._thread.start()
+        self._ready.wait()
+        if self._fault is not None:
+            raise self._fault
+        if self._over.is_set():
+            raise WorkerLost("the command has ended")
+        return self._hand
 
-    def _start(self) -> None:
-        os.environ.update(QUIET)
-        import ray
+    def _live(self) -> None:
+        """Ray's life, from its start to its end in one thread: Linux ends processes with the thread that has started them."""
+        begun = False
+        try:
+            os.environ.update(QUIET)
+            import ray
 
-        if not ray.is_initialized():  # a program may have its own
-            _begin(self._settings.address)
-            self._begun = True
-        if self._closed:
+            if not ray.is_initialized():  # a program may have its own
+                _begin(self._settings.address)
+                begun = True
+            self._check_room()
+            self._hand = ray.remote(Hand)
+        except Exception as error:  # noqa: BLE001 (raised where a worker is asked for)
+            self._fault = error
+        self._ready.set()
+        self._over.wait()
+        if begun:
             ray.shutdown()
-            return
-        self._check_room()
-        self._hand = ray.remote(Hand)
 
     def _check_room(self) -> None:
         """Refuse more workers than there are GPUs for: Ray would wait for further machines without a word."""
