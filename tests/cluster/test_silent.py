@@ -1,10 +1,16 @@
 """Workers of a real Ray that say nothing, and a Ray that is not there."""
 
+import os
+from threading import Thread
+
 import chores
 import pytest
-from rays import crew_of
+from places import HELPERS, ROOT
+from rays import OPENING, crew_of
 
+from gepa_loop.cluster.by_ray import RayEngine
 from gepa_loop.cluster.piece import Piece
+from gepa_loop.config.cluster import ClusterConfig
 from gepa_loop.errors import EnvironmentFault
 
 
@@ -17,6 +23,20 @@ def test_a_worker_that_says_nothing_is_ended() -> None:
         assert next(messages) == (0, "begun") and said == [
             "a: its worker said nothing for 0.4 minutes; it is given out again"
         ]
+
+
+def test_ray_outlives_the_thread_that_asked_for_it_first() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join((str(HELPERS), str(ROOT))))
+        engine = RayEngine(ClusterConfig(workers=1), on_gpu=False)
+        first = Thread(target=lambda: list(engine.worker().run(OPENING)))
+        first.start()
+        first.join()
+        try:
+            [process] = engine.worker().run(OPENING)
+            assert process != os.getpid()
+        finally:
+            engine.close()
 
 
 def test_an_address_where_no_ray_is_is_an_error() -> None:
