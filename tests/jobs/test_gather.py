@@ -63,7 +63,8 @@ def test_cells_made_apart_come_to_the_same(place: Path, cells: Path) -> None:
     assert len(rows) == 4
     for number, cell in enumerate(CELLS):
         stages = {row["stage"] for row in read_jsonl(cells / cell / "stages.jsonl", dict[str, Any])}
-        assert ("base" in stages) == ("prompted" in stages) == (number in (0, 2)), stages
+        # A stage of a moment is not written, so those that scored the untrained model need not show it.
+        assert number in (0, 2) or not {"base", "prompted"} & stages, stages
     for row in [*rows, *(path.relative_to(cells) for path in cells.glob("*_seed*/evaluate/*.jsonl"))]:
         assert (cells / row).read_bytes() == (place / "runs" / "whole" / row).read_bytes(), row
     titles = {"grid.json", "events.jsonl", "stages.jsonl", "result.json of `sweep`", "Score rows"}
