@@ -260,6 +260,8 @@ class Crew:
             worker = None
             try:
                 worker = self._workers[place] = self._engine.worker()
+                if self._closed:  # before this one was there to be ended
+                    raise WorkerLost("the command has ended")
                 for message in worker.run(self._opening):
                     self._opened(message)
                 self._open = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from threading import Event
+from threading import Event, Thread
 
 import chores
 import pytest
@@ -241,6 +241,18 @@ def test_a_worker_keeps_the_values_that_it_used_last() -> None:
     desk.value_of(Shared("0", 0))
     desk.value_of(Shared("1", 1))
     assert fetched == [*range(KEPT), -1, 1]
+
+
+def test_a_worker_that_comes_after_the_end_does_not_open() -> None:
+    hands = Late()
+    own = Crew(hands, 1, OPENING, lambda _: None)
+    closing = Thread(target=own.close)
+    closing.start()
+    while not own._closed:
+        pass
+    hands.now.set()
+    closing.join()
+    assert hands.done == [] and hands.ended >= hands.made
 
 
 def test_closing_ends_threads_and_workers() -> None:
