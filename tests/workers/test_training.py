@@ -220,5 +220,9 @@ def test_the_sampler_gives_what_the_workers_own_gives(lab: Lab) -> None:
         tokens = lab.rollouts.renderer.all_tokens(NO_PROMPT, items) * 4
         wanted = lab.rollouts.wanted(tokens, [*items] * 4, 1, "x")
         parts = cutting.generate(wanted.prompts, Sampling(1.0, 4), wanted.seeds, None)
-        assert parts == lab.rollouts.sampler.generate(wanted.prompts, Sampling(1.0, 4), wanted.seeds, None)
+        whole = lab.rollouts.sampler.generate(wanted.prompts, Sampling(1.0, 4), wanted.seeds, None)
+        assert [one.token_ids for one in parts] == [one.token_ids for one in whole]
+        # Beside fewer rows a processor without AVX-512 adds up in another order.
+        for part, one in zip(parts, whole, strict=True):
+            assert part.logprobs == pytest.approx(one.logprobs, abs=1e-5)
         assert hands.done.count("sampling") == 3 and cutting.generate([], Sampling(1.0, 4), [], None) == []

@@ -40,7 +40,8 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "unanswered": [*distill, *words(*free, SHORT)],
         "excluded": [*ladder.COMMAND, *words("distill.steps=2", "loop.max_forgetting=1e-4")],
         "single": [*distill, *words(*ladder.SETS, SHORT, "task.splits.test=1")],
-        "reward": [*distill, *words(*alone, "objective.type=grpo")],
+        # After 10 steps its gain depends on the processor; after 20 it was .63 and more for five seeds.
+        "reward": [*distill, *words(*alone, "objective.type=grpo", "distill.steps=20")],
     }
     with pytest.MonkeyPatch.context() as patch, chdir(folder):
         patch.syspath_prepend(str(HELPERS))
