@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 VLLM_VENV ?= $(VENV)-vllm
 ROUNDS ?= 1
+JOBS ?= 2
 BIN := $(VENV)/bin
 # Where `gepa-loop` is not on the PATH yet, the line that puts it there: every command ends with the next one, `gepa-loop ...`.
 say_path = @command -v gepa-loop > /dev/null || printf '%s\n' 'gepa-loop in this shell:' '  export PATH="$(abspath $(BIN)):$$PATH"'
@@ -26,8 +27,9 @@ smoke: $(VENV)/.base ## the whole loop on a random two-layer model, in seconds
 	$(BIN)/gepa-loop loop --config smoke --rounds 2
 	$(say_path)
 
-test: $(VENV)/.dev ## install with the development extras, then run the tests
-	$(BIN)/python -m pytest
+# Files of tests at a time, each in a process that needs a core and up to 3 GB.
+test: $(VENV)/.dev ## install with the development extras, then run the tests (JOBS=2)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-slurm: $(VENV)/.dev ## jobs on a real Slurm of one node, this machine; as root it installs Debian's where it lacks
 	@if [ "$$(id -u)" = 0 ] && ! command -v slurmctld > /dev/null && command -v apt-get > /dev/null; then \

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import typer
-from processes import nobody
+from processes import let_in, nobody
 from pydantic import TypeAdapter
 from recorded import strict
 
@@ -187,8 +187,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_done(
 
 def test_a_folder_for_the_file_that_may_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o555)
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
+    let_in(tmp_path)
     with nobody(), pytest.raises(ConfigError, match="closed cannot be written"):
         check_target(str(tmp_path / "closed" / "new" / "a.json"))
     assert check_target(str(tmp_path / "new" / "deeper" / "a.json")) and not (tmp_path / "new").exists()

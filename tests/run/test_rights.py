@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from processes import nobody
+from processes import let_in, nobody
 
 from gepa_loop.errors import EnvironmentFault, GepaLoopError, RunDirectoryError
 from gepa_loop.run.directory import open_run
@@ -43,8 +43,7 @@ def test_a_run_whose_manifest_may_not_be_read(tmp_path: Path) -> None:
         pass
     (tmp_path / "r" / ".lock").chmod(0o666)
     (tmp_path / "r" / "manifest.json").chmod(0)
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
+    let_in(tmp_path)
     with nobody(), pytest.raises(RunDirectoryError, match=r"manifest\.json: it cannot be read") as caught:
         open_run(tmp_path / "r", {"seed": 0}).__enter__()
     assert caught.value.hint == RIGHTS
