@@ -13,7 +13,6 @@ from gepa_loop.config.tables import FILES
 from gepa_loop.config.whole import Config, check_budget
 from gepa_loop.errors import ConfigError, EnvironmentFault, GepaLoopError, ModelError
 from gepa_loop.outside.files import found_at
-from gepa_loop.stages.counts import students_a_round
 from gepa_loop.start.asking import Asking
 from gepa_loop.start.context import check_context
 from gepa_loop.start.engine import engine
@@ -22,14 +21,11 @@ from gepa_loop.start.findings import fault
 from gepa_loop.start.machine import Machine, find_machine
 from gepa_loop.start.power import HINT, loop_power
 from gepa_loop.start.reach import NETWORK_SECONDS, asks_of, find_task
-from gepa_loop.start.room import least_memory, most_disk
+from gepa_loop.start.room import memory, most_disk
 from gepa_loop.start.services import judge, questions, reflection, tracker
 
 if TYPE_CHECKING:
     from gepa_loop.model.outline import Outline
-
-TIGHT = 0.8
-"""Share of the free memory that weights and caches may take before there is a note: activations come on top."""
 
 MOST_BYTES = 50_000_000
 """Of a file that is read to look for its questions in the prompt: a second or two."""
@@ -76,7 +72,7 @@ class _Doctor:
             "teacher": self._teacher,
             "device": self._device,
             "engine": partial(engine, self.config),
-            "memory": self._memory,
+            "memory": lambda: memory(self.config, self._outline, self._taught, self.cwd),
             "disk": self._disk,
             "reflection": partial(reflection, self.config),
             "questions": partial(questions, self.config),
@@ -119,6 +115,20 @@ class _Doctor:
         if isinstance(self._outlined, GepaLoopError):
             raise self._outlined
         return self._outlined
+
+    @property
+    def _taught(self) -> Outline | None:
+        """Of a second model that teaches."""
+        from gepa_loop.model.outline import outline
+
+        teacher = self.config.teacher
+        if teacher.kind != "model":
+            return None
+        own = self.config.model.model_copy(update={"name": teacher.name, "template": {}})
+        try:
+            return outline(own, self._place("teacher"))
+        except (ModelError, ConfigError) as error:
+            raise type(error)(str(error).replace("model.", "teacher.", 1), error.hint) from error
 
     def _task(self) -> Iterator[Finding]:
         yield from (Finding("task", "ok", one) for one in find_task(self.config.task, self._dataset("task")))
@@ -208,13 +218,8 @@ class _Doctor:
 
             read_adapter(Path(teacher.path))
         elif teacher.kind == "model":
-            from gepa_loop.model.outline import outline
-
-            own = self.config.model.model_copy(update={"name": teacher.name, "template": {}})
-            try:
-                other = outline(own, self._place("teacher"))
-            except (ModelError, ConfigError) as error:
-                raise type(error)(str(error).replace("model.", "teacher.", 1), error.hint) from error
+            other = self._taught
+            assert other is not None, "the teacher is a model"
             if other.tokenizer.get_vocab() != self._outline.tokenizer.get_vocab():
                 raise ModelError(
                     f"teacher.name = {teacher.name!r}: its vocabulary is not that of {self.config.model.name}",
@@ -253,27 +258,6 @@ class _Doctor:
                 "this processor emulates bfloat16, several times slower than float32",
                 "Set model.dtype to auto.",
             )
-
-    def _memory(self) -> Iterator[Finding]:
-        parts, free = (
-            least_memory(self.config, self._outline, self.machine, students_a_round(self.config)),
-            self.machine.free_gib,
-        )
-        need = sum(parts.values())
-        shown = ", ".join(f"{name} {gib:.1f}" for name, gib in parts.items())
-        told = f"at least {need:.1f} GiB ({shown}), {free:.1f} GiB free"
-        if need > free:
-            raise EnvironmentFault(
-                f"memory: {told}",
-                'Take a smaller model or another device (model.device = "split" is all GPUs together), or lower lora.rank, sampling.batch, '
-                "sampling.max_tokens or distill.together.",
-            )
-        if need > TIGHT * free:
-            yield Finding(
-                "memory", "note", told, "Passes get smaller as memory gets scarce, and a run slower."
-            )
-        else:
-            yield Finding("memory", "ok", told)
 
     def _disk(self) -> Iterator[Finding]:
         runs = self.cwd / "runs"

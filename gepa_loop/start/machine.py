@@ -33,13 +33,13 @@ class Machine:
 
 
 def find_machine(folder: Path, device: str = "auto") -> Machine:
-    """This machine, with the disk of a folder and the GPU that a `model.device` names; of a split model all of them."""
+    """This machine, with the disk of a folder and the GPU that a `model.device` names, if any; of a split model all of them."""
     import shutil
 
     import torch
 
     disk = shutil.disk_usage(folder).free / 2**30
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and device != "cpu":
         cards = cards_of(device, torch.cuda.device_count())
         free, whole = map(sum, zip(*map(torch.cuda.mem_get_info, cards), strict=True))
         names = ", ".join(device_name(torch.device("cuda", card)) for card in cards)

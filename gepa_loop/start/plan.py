@@ -33,7 +33,7 @@ from gepa_loop.stages.race import rung_steps
 from gepa_loop.stages.search import open_proposer
 from gepa_loop.start.machine import find_machine
 from gepa_loop.start.power import loop_power
-from gepa_loop.start.room import least_memory
+from gepa_loop.start.room import TEACHER, least_memory
 from gepa_loop.start.scheduled import COUNTS, STARTING, TRAINING, OnPaper, Schedule, on_a_worker
 from gepa_loop.task.judge import Judge, dollars, messages_for
 from gepa_loop.task.prompts import Candidate
@@ -154,7 +154,7 @@ def plan(lab: Lab, command: Command, prompt: Candidate, measure: bool, observer:
     if not trains:
         return made
     observer.stage("measuring how fast the prompt is read")
-    return replace(made, memory=_memory(config, command), worth=_worth(lab, prompt, made))
+    return replace(made, memory=_memory(lab, command), worth=_worth(lab, prompt, made))
 
 
 def _shared(made: Plan, schedule: Schedule) -> Plan:
@@ -172,12 +172,16 @@ def _shared(made: Plan, schedule: Schedule) -> Plan:
     )
 
 
-def _memory(config: Config, command: Command) -> Mapping[str, float]:
-    """Of one device, the fullest: the command, which holds the model as each worker does, may share it with one."""
-    model, workers = outline(config.model), config.cluster.workers
-    most = on_a_worker(config, command)
-    found = least_memory(config, model, find_machine(Path.cwd(), config.model.device), most)
-    return {**found, COPY: found["weights"]} if workers else found
+def _memory(lab: Lab, command: Command) -> Mapping[str, float]:
+    """Of one device, the fullest: the command, which holds the models as each worker does, may share it with one."""
+    config, teacher = lab.config, lab.teacher
+    machine = find_machine(Path.cwd(), config.model.device)
+    found = {**least_memory(config, outline(config.model), machine, on_a_worker(config, command))}
+    copied = found["weights"]
+    if teacher is not None and teacher.device == lab.base.device:
+        found[TEACHER] = sum(p.nbytes for p in teacher.model.parameters()) / 2**30
+        copied += found[TEACHER]
+    return {**found, COPY: copied} if config.cluster.workers else found
 
 
 def _counts(lab: Lab, command: Command, found: SearchPlan | None) -> Mapping[str, int]:

@@ -241,6 +241,13 @@ def test_a_plan_knows_workers(
     assert "no more than 2 workers have been measured" in shown
     assert found["memory_gib"]["the command's copy"] == found["memory_gib"]["weights"]
     assert "--set cluster.workers=3" in told.splitlines()[-1]
+    # A second model lies beside the first, in a worker and in the command.
+    teacher = ["--set", "teacher.kind=model", "--set", "teacher.name=random:tiny"]
+    assert run([*words, "--workers", "3", *teacher]) == 0
+    memory = json.loads(Path("plan.json").read_text())["plan"]["memory_gib"]
+    assert memory["the teacher's weights"] == pytest.approx(memory["weights"])
+    assert memory["the command's copy"] == pytest.approx(2 * memory["weights"])
+    capsys.readouterr()
     # The others as without.
     assert run(words) == 0
     alone = json.loads(Path("plan.json").read_text())["plan"]
