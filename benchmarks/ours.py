@@ -49,6 +49,9 @@ class Fixed:
     def sleep(self) -> SelfMeasured:
         return {}
 
+    def close(self) -> None:
+        pass
+
 
 def configure(case: Case, sets: list[str]) -> Config:
     own = [

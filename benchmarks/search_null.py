@@ -62,6 +62,9 @@ class Coin:
     def sleep(self) -> SelfMeasured:
         return {}
 
+    def close(self) -> None:
+        pass
+
     def generate(
         self,
         prompts: Sequence[Sequence[int]],

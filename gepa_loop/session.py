@@ -283,7 +283,8 @@ def _print_facts(
     """Print what was resolved and what to be wary of, and return both."""
     told = (lab.prompt_facts(prompt, source) for source, prompt in prompts.items())
     overlaps = (lab.overlap(candidate, source) for source, candidate in prompts.items())
-    facts = (*lab.facts(), *told)
+    shared = [lab.config.cluster.told(lab.base.device.type == "cuda")] if lab.config.cluster.workers else []
+    facts = (*lab.facts(), *shared, *told)
     warnings = (*lab.task.warnings(), *filter(None, overlaps), *filter(None, notes))
     for line in facts:
         caller.facts.print(line, highlight=False)

@@ -7,11 +7,16 @@ from collections.abc import Callable, Iterator
 from threading import Event, Lock
 from typing import Any
 
-from gepa_loop.cluster.crew import WorkerLost
 from gepa_loop.cluster.piece import Desk, Piece, perform
+from gepa_loop.cluster.worker import WorkerLost
 
 Fate = Callable[[Piece, int], str | None]
 """Piece, number of the message -> why its worker is lost before it is handed on; None where it is not."""
+
+
+def losses(said: list[str]) -> list[str]:
+    """What was said other than that all workers are there, which may be before or after."""
+    return [line for line in said if not line.endswith(" there")]
 
 
 class Hands:
@@ -46,6 +51,18 @@ class Hands:
 
     def close(self) -> None:
         self.closed.set()
+
+
+class Late(Hands):
+    """Its workers open when it is said."""
+
+    def __init__(self, held: Callable[[], Any] = lambda: None) -> None:
+        super().__init__(held=held)
+        self.now = Event()
+
+    def worker(self) -> Hand:
+        self.now.wait(60)
+        return super().worker()
 
 
 class Hand:

@@ -13,8 +13,8 @@ from queue import SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any, Literal, NamedTuple
 
-from gepa_loop.cluster.crew import WorkerLost, WorkerRefused
 from gepa_loop.cluster.piece import Desk, Piece, perform
+from gepa_loop.cluster.worker import WorkerLost, WorkerRefused
 from gepa_loop.config.cluster import ClusterConfig
 from gepa_loop.errors import EnvironmentFault, GepaLoopError, memory_fault
 
@@ -23,8 +23,10 @@ QUIET = {
     "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
 }
-"""Nothing is reported to anybody, nobody's cluster is joined for being named in a file, and what Ray says of lost workers is left to us."""
+"""Nothing is reported to anybody, nobody's cluster is joined for being named in a file, and what Ray says of lost workers is left to us.
+Its handler of SIGTERM would print addresses before ours, and abort the process three seconds later, while it still saves."""
 
 
 def check_ray() -> None:

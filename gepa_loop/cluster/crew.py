@@ -12,72 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from threading import Condition, Thread
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from gepa_loop.cluster.piece import Desk, Piece, Shared, perform
+from gepa_loop.cluster.worker import Engine, Worker, WorkerLost, WorkerRefused
 from gepa_loop.errors import EnvironmentFault
 
 TRIES = 3
 """How often a piece is given out, and how often a place asks for a worker, before that counts as a fault."""
-
-
-class WorkerLost(Exception):
-    """A worker died, hung, or ran out of memory.
-
-    Args:
-        message: How.
-        hint: What may be done about it; empty where nothing of its own.
-    """
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
-
-
-class WorkerRefused(EnvironmentFault):
-    """A worker is not what the command takes it for; so may be all others."""
-
-
-class Worker(Protocol):
-    """Does one piece at a time."""
-
-    def run(self, piece: Piece) -> Iterator[object]:
-        """What a piece tells, as it comes.
-
-        Raises:
-            WorkerLost: The worker is of no use any more.
-            Exception: What the piece has raised.
-        """
-        ...
-
-    def end(self) -> None:
-        """End it, whatever it does."""
-        ...
-
-
-class Engine(Protocol):
-    """Makes workers."""
-
-    def worker(self) -> Worker:
-        """A new one; called from several threads.
-
-        Raises:
-            WorkerLost: None can be had at present.
-            GepaLoopError: None can be had at all.
-        """
-        ...
-
-    def share(self, value: object) -> Any:
-        """Put a value where all workers can read it; returns what it is found by."""
-        ...
-
-    def fetch(self, reference: Any) -> object:
-        """The value."""
-        ...
-
-    def close(self) -> None:
-        """End all workers; those that are at work are lost."""
-        ...
 
 
 Event = tuple["_Job", Literal["message", "done", "lost", "failed"], Any]
@@ -112,7 +54,8 @@ class Crew:
         self.own: Desk | None = None
         """What this process does pieces of `ask` with, as long as no worker has opened."""
         self._engine, self._opening, self._opened = engine, opening, opened
-        self._open = False
+        self._open: set[int] = set()
+        """Places whose worker has opened."""
         self._workers: dict[int, Worker] = {}
         self._waiting: deque[_Job] = deque()
         self._turn = Condition()
@@ -128,7 +71,7 @@ class Crew:
     @property
     def open(self) -> bool:
         """Whether a worker has opened. Until then whoever waits for a piece of `ask` does it, where `own` is there."""
-        return self._open
+        return bool(self._open)
 
     def ask(self, piece: Piece) -> Callable[[], Any]:
         """Give a piece out; what is returned waits for its only message."""
@@ -137,7 +80,7 @@ class Crew:
 
         def answer() -> Any:
             told: list[object] = []
-            if self.own is not None and not self._open and self._taken_back(job):
+            if self.own is not None and not self.open and self._taken_back(job):
                 perform(piece, self.own, told.append)
                 return told[-1]
             for _, message in self._read(job.box, 1):
@@ -153,7 +96,7 @@ class Crew:
             made: Each makes its piece; called again for one whose worker was lost, when all that it told before has been read.
 
         Raises (as it is read):
-            EnvironmentFault: A piece was lost `TRIES` times, or no worker is left.
+            EnvironmentFault: A piece was lost `TRIES` times in which it did not change, or no worker is left.
             Exception: What a piece has raised.
         """
         box: SimpleQueue[Event] = SimpleQueue()
@@ -193,6 +136,9 @@ class Crew:
             elif kind == "failed":
                 raise value
             else:
+                made = job.made()
+                if made != job.piece:  # it got on meanwhile
+                    job.lost.clear()
                 job.lost.append(value)
                 if len(job.lost) == TRIES:
                     causes = "; ".join(dict.fromkeys(map(str, job.lost)))
@@ -201,7 +147,7 @@ class Crew:
                         f"{job.piece.name}: {TRIES} workers were lost with it: {causes}", value.hint or hint
                     )
                 self.say(f"{job.piece.name}: {value}; it is given out again")
-                job.piece = job.made()
+                job.piece = made
                 self._give(job, first=True)
 
     def _give(self, job: _Job, first: bool = False) -> None:
@@ -264,7 +210,7 @@ class Crew:
                     raise WorkerLost("the command has ended")
                 for message in worker.run(self._opening):
                     self._opened(message)
-                self._open = True
+                self._note_opened(place)
                 return worker
             except WorkerLost as lost:
                 causes.append(str(lost))
@@ -282,6 +228,16 @@ class Crew:
             f"worker {place} cannot be had: {'; '.join(dict.fromkeys(causes))}",
             "Ask for fewer (cluster.workers), or for none: 0.",
         )
+
+    def _note_opened(self, place: int) -> None:
+        with self._turn:
+            if place in self._open:
+                return
+            self._open.add(place)
+            if len(self._open) == self.places:
+                self._notes.put(
+                    f"{'the worker is' if self.places == 1 else f'all {self.places} workers are'} there"
+                )
 
     def _give_up(self, error: Exception) -> None:
         """A place ends; those that wait learn it where it was the last one, or where others may be as wrong."""

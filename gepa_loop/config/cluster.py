@@ -28,3 +28,9 @@ class ClusterConfig(Section):
     def gpus(self) -> int:
         """That a run has at a time."""
         return max(1, self.workers * self.gpus_per_worker)
+
+    def told(self, on_gpu: bool) -> str:
+        """The workers that are asked for, in a line."""
+        each = f", {'a GPU' if self.gpus_per_worker == 1 else f'{self.gpus_per_worker} GPUs'} each"
+        where = "on this machine" if self.address is None else f"of the cluster {self.address}"
+        return f"workers {self.workers} {where}, by Ray{each if on_gpu else ''}; until they are there the command works alone"

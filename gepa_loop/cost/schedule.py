@@ -69,13 +69,12 @@ class Machines:
 
     def asked(self, calls: Sequence[int], each: float) -> float:
         """Seconds of calls that are asked for at once, each of which takes `each` seconds a row where it is not cut."""
-        pieces = [rows * each * self.longer(part, rows) for rows in calls for part in shares(rows, self.most)]
+        pieces = []
+        for start in range(0, len(calls), self.places):
+            held = calls[start : start + self.places]
+            most = self.places // len(held) if self.on_gpu else 1
+            pieces += [rows * each * self.longer(part, rows) for rows in held for part in shares(rows, most)]
         return makespan(pieces, self.places)
-
-    @property
-    def most(self) -> int:
-        """Parts of a call."""
-        return self.places if self.on_gpu else 1
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class Sharing:
             return max(
                 sum(self._joint(count, turn, machines) for count in self._parts(group)) for group in groups
             )
-        return sum(self._by_all(count, turn, machines) for count in self._parts(students))
+        return self._by_all(turn, machines)
 
     def _parts(self, students: int) -> tuple[int, ...]:
         """Students that share their steps, one such part after the other."""
@@ -118,11 +117,11 @@ class Sharing:
         """A worker samples and moves them."""
         return self._call(students * turn.rows, turn, machines) + students * turn.moving
 
-    def _by_all(self, students: int, turn: Turn, machines: Machines) -> float:
-        """All workers answer what each is asked, and the command moves them."""
+    def _by_all(self, turn: Turn, machines: Machines) -> float:
+        """All workers answer what one student is asked, and the command moves it."""
         each = self._call(turn.rows, turn, machines) / max(1, turn.rows)
-        sampling, moving = machines.asked([turn.rows] * students, each), students * turn.moving
-        return max(sampling, moving) if self.stale else sampling + moving
+        sampling = machines.asked([turn.rows], each)
+        return max(sampling, turn.moving) if self.stale else sampling + turn.moving
 
     def _call(self, rows: int, turn: Turn, machines: Machines) -> float:
         """Seconds of a call of so many rows on one machine."""

@@ -86,6 +86,10 @@ class Sampler(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Give everything back but the base model; the next `generate` makes it anew."""
+        ...
+
 
 Waiting = Callable[[], list[Completion]]
 """Waits for completions that were asked for."""
@@ -93,10 +97,17 @@ Waiting = Callable[[], list[Completion]]
 
 @runtime_checkable
 class Streaming(Protocol):
-    """A sampler that works beside this process: what is asked ahead is answered meanwhile."""
+    """A sampler that works beside this process: what is asked ahead is answered meanwhile.
+
+    It may hold back what was begun, for it to be shared out together with what follows, until any of it is read.
+    """
 
     def begin(self, wanted: Request, sampling: Sampling) -> Waiting:
         """Ask for what `generate` returns; errors are raised where it is read."""
+        ...
+
+    def send(self) -> None:
+        """Hold back nothing of what was begun: more comes later, if at all."""
         ...
 
 

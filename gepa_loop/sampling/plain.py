@@ -101,6 +101,9 @@ class TorchSampler:
         """Nothing is held that training could use."""
         return {}
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def _generate_batch(
         self,
         prompts: Sequence[tuple[int | None, tuple[int, ...]]],

@@ -55,6 +55,7 @@ def begin_together(
     if not isinstance(sampler, Streaming):
         return lambda: sample_together(sampler, wanted, sampling)
     begun = [sampler.begin(rows, sampling) for rows in wanted]
+    sampler.send()
     return lambda: [_read(one) for one in begun]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,21 @@ LEAST = 32
 """Rows of a call that a GPU is given at least: it decodes fewer in nearly the same time (4B, H100: 64 rows 6.4 ms a token, 32 rows 5.3)."""
 
 
+@dataclass
+class _Call:
+    """What was begun."""
+
+    wanted: Request
+    sampling: Sampling
+    parts: Sequence[Callable[[], list[Completion]]] | None = None
+    """Each waits for a part of it; None until it is given out."""
+
+
 class CrewSampler:
     """A `Sampler` and `Streaming`: workers answer, each a call or a part of one.
 
-    On a CPU a call is never cut, as rows share what they read: so it is the same to the bit as without workers. On GPUs it is cut among them,
-    and equal up to bfloat16's order of sums.
+    On a CPU a call is never cut, as rows share what they read: so it is the same to the bit as without workers. On GPUs calls are cut where
+    fewer are asked for at once than there are workers, and equal up to bfloat16's order of sums.
 
     Args:
         crew: The workers, each of which holds the lab.
@@ -31,7 +42,10 @@ class CrewSampler:
     """
 
     def __init__(self, crew: Crew, own: Sampler, cuts: bool) -> None:
-        self._crew, self._own, self._most = crew, own, crew.places if cuts else 1
+        self._crew, self._own = crew, own
+        self._most = crew.places if cuts else 1
+        """Calls from which on none of them is cut."""
+        self._held: list[_Call] = []
 
     def generate(
         self,
@@ -44,24 +58,51 @@ class CrewSampler:
         return self.begin(Request(prompts, seeds, adapter), sampling)()
 
     def begin(self, wanted: Request, sampling: Sampling) -> Waiting:
+        """As of `Streaming`: it is held back until there is one for each worker, or one is read, or `send`."""
+        call = _Call(wanted, sampling)
+        self._held.append(call)
+        if len(self._held) == self._most:
+            self.send()
+
+        def completions() -> list[Completion]:
+            if call.parts is None:
+                self.send()
+            return [completion for part in call.parts or () for completion in part()]
+
+        return completions
+
+    def send(self) -> None:
         """As of `Streaming`."""
-        most = self._most if self._crew.open else 1  # until then it is answered here
-        parts = shares(len(wanted.prompts), most)
+        most = (
+            self._most // max(1, len(self._held)) if self._crew.open else 1
+        )  # until then it is answered here
+        for call in self._held:
+            call.parts = self._given_out(call, most)
+        self._held.clear()
+
+    def _given_out(self, call: _Call, most: int) -> list[Callable[[], list[Completion]]]:
+        wanted, asked = call.wanted, []
         adapter = shared_adapter(self._crew, wanted.adapter)
-        asked = []
-        for start, end in pairwise(accumulate(parts, initial=0)):
+        for start, end in pairwise(accumulate(shares(len(wanted.prompts), most), initial=0)):
             given = {
                 "prompts": wanted.prompts[start:end],
                 "seeds": wanted.seeds[start:end],
-                "sampling": sampling,
+                "sampling": call.sampling,
                 "adapter": adapter,
             }
             asked.append(self._crew.ask(Piece("sampling", answer, given)))
-        return lambda: [completion for part in asked for completion in part()]
+        return asked
 
     def sleep(self) -> SelfMeasured:
-        """The command's own gives back what it holds since the beginning."""
+        """The command's own gives back what it holds; all of it, once workers answer in its place."""
+        if self._crew.open:
+            self._own.close()
+            return {}
         return self._own.sleep()
+
+    def close(self) -> None:
+        """As of `Sampler`."""
+        self._own.close()
 
 
 def shares(rows: int, most: int) -> list[int]:

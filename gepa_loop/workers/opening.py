@@ -12,14 +12,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gepa_loop.cluster.by_ray import SAME
-from gepa_loop.cluster.crew import Crew, Engine, WorkerRefused
+from gepa_loop.cluster.crew import Crew
 from gepa_loop.cluster.piece import Desk, Piece, Tell
+from gepa_loop.cluster.worker import Engine, WorkerRefused
 from gepa_loop.config.teachers import ModelTeacher
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError, EnvironmentFault
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.model.split import SPLIT
+from gepa_loop.sampling.vllm.sampler import VllmSampler
 from gepa_loop.task.made import code_marks
 from gepa_loop.workers.answers import CrewSampler
 from gepa_loop.workers.mirror import sweep_copies
@@ -107,7 +109,9 @@ class Workers:
         self.crew.say = say
         if not self._expected.done():
             self._expected.set_result(lab.identity(**marks))
-        self.crew.own = Desk(self._engine.fetch, Held(lab))
+        # vLLM would have to start here first, beside a worker's on the same card.
+        if not isinstance(lab.rollouts.sampler, VllmSampler):
+            self.crew.own = Desk(self._engine.fetch, Held(lab))
         sampler = CrewSampler(self.crew, lab.rollouts.sampler, cuts=lab.base.device.type == "cuda")
         return replace(lab, crew=self.crew, rollouts=replace(lab.rollouts, sampler=sampler))
 

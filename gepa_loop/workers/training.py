@@ -74,19 +74,17 @@ class Course:
 
 
 def apart(places: int, students: int, stale: int) -> bool:
-    """Whether students are trained by workers, each by one; else the command trains them, and all workers answer their questions.
+    """Whether students are trained by workers, each by one; else the command trains one, and all workers answer its questions.
 
-    That a step is sampled by several saves little of it (`answers.LEAST`), so it is for few students on many GPUs; and for one whose rollouts
-    are sampled beside its updates.
+    That a step is sampled by several saves little of it (`answers.LEAST`), so it is for one student alone; and one worker samples for it where
+    that is done beside its updates.
 
     Args:
         places: How many workers there are.
         students: How many there are.
         stale: `distill.stale`.
     """
-    if students == 1 and stale:
-        return False
-    return places == 1 or 2 * students > places
+    return students > 1 or (places == 1 and not stale)
 
 
 def train_apart(lab: Lab, pupils: Sequence[Pupil], course: Course) -> list[Checkpoint]:
@@ -100,7 +98,7 @@ def train_apart(lab: Lab, pupils: Sequence[Pupil], course: Course) -> list[Check
     crew = lab.crew
     assert crew is not None, "there are workers"
     groups = [part for part in shared_out(pupils, crew.places) if part]
-    lab.rollouts.sampler.sleep()  # the last card may be a worker's, too
+    lab.rollouts.sampler.close()  # the last card may be a worker's, too, and it is workers that sample now
     stack, sheet = shared_adapter(crew, course.stack), Sheet.of(lab)
 
     def made(group: Sequence[Pupil]) -> Piece:

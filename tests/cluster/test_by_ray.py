@@ -9,6 +9,7 @@ from pathlib import Path
 
 import chores
 import pytest
+from hands import losses
 from rays import crew_of
 
 from gepa_loop.cluster.crew import Crew
@@ -53,7 +54,7 @@ def test_the_piece_of_a_worker_that_dies_is_done_by_another(
         told.append(message)
         Path(f"{mark}.read").touch()
     assert told == ["begun", "begun", "done"]
-    assert said == ["a: its worker died, or the machine of it; it is given out again"]
+    assert losses(said) == ["a: its worker died, or the machine of it; it is given out again"]
     crew.ask(Piece("b", chores.shout, {}))()
     assert capfd.readouterr() == ("", ""), "neither Ray nor a worker writes into the terminal"
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from threading import Event, Thread
+from threading import Thread
 
 import chores
 import pytest
-from hands import Fate, Hand, Hands
+from hands import Fate, Hand, Hands, Late, losses
 
-from gepa_loop.cluster.crew import TRIES, Crew, WorkerLost, WorkerRefused
+from gepa_loop.cluster.crew import TRIES, Crew
 from gepa_loop.cluster.piece import KEPT, Desk, Piece, Shared
+from gepa_loop.cluster.worker import WorkerLost, WorkerRefused
 from gepa_loop.errors import BudgetReached, EnvironmentFault, ModelError
 
 OPENING = Piece("opening", chores.where, {})
@@ -78,7 +79,7 @@ def test_a_piece_whose_worker_is_lost_is_made_again_when_what_it_told_was_read(c
     for _, message in own.begin([made]):
         read.append(message)
     assert read == [0, 1, 0, 1], "two of four were read, so two were left"
-    assert said == ["a: struck 1; it is given out again"] and hands.done.count("a") == 2
+    assert losses(said) == ["a: struck 1; it is given out again"] and hands.done.count("a") == 2
     assert hands.ended == 1
 
 
@@ -121,6 +122,29 @@ def test_a_piece_that_is_lost_too_often_is_an_error_with_every_cause(crew: Crews
     assert told.value.exit_code == 3 and "cluster.workers" in told.value.hint
 
 
+def test_a_piece_that_got_on_before_it_was_lost_counts_anew(crew: Crews) -> None:
+    """Four workers are lost with it, each after another message."""
+    read = list[object]()
+    own = crew(Hands(lost_at("a", 1, times=TRIES + 1)), 1)
+    for _, message in own.begin([lambda: counting("a", TRIES + 2 - len(read))]):
+        read.append(message)
+    assert read == [0] * (TRIES + 2)
+    # Where it does not get on it is lost for good, whatever it tells.
+    stuck = crew(Hands(lost_at("b", 1, times=9)), 1)
+    with pytest.raises(EnvironmentFault, match="3 workers were lost with it"):
+        list(stuck.begin([lambda: counting("b", 2)]))
+
+
+def test_that_all_workers_are_there_is_said_once(crew: Crews) -> None:
+    own, said = crew(Hands(lost_at("a", 0, times=1))), list[str]()
+    own.say = said.append
+    while len(own._open) < 2:
+        own.ask(counting("b", 1))()
+    for name in "ab":
+        own.ask(counting(name, 1))()
+    assert said == ["all 2 workers are there", "a: struck 1; it is given out again"]
+
+
 def test_what_a_piece_raises_is_raised_where_it_is_read(crew: Crews) -> None:
     hands = Hands()
     own = crew(hands, 1)
@@ -129,18 +153,6 @@ def test_what_a_piece_raises_is_raised_where_it_is_read(crew: Crews) -> None:
         answer()
     assert told.value.hint == "Spend less."
     assert own.ask(Piece("b", chores.add, {"a": 1, "b": 2}))() == 3 and hands.made == 1, "its worker goes on"
-
-
-class Late(Hands):
-    """Its workers open when it is said."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = Event()
-
-    def worker(self) -> Hand:
-        self.now.wait(60)
-        return super().worker()
 
 
 def test_until_a_worker_has_opened_whoever_waits_does_what_is_asked(crew: Crews) -> None:

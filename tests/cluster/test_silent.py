@@ -5,6 +5,7 @@ from threading import Thread
 
 import chores
 import pytest
+from hands import losses
 from places import HELPERS, ROOT
 from rays import OPENING, crew_of
 
@@ -20,7 +21,7 @@ def test_a_worker_that_says_nothing_is_ended() -> None:
         crew.say = said.append
         messages = crew.begin([lambda: Piece("a", chores.be_silent, {})])
         assert next(messages) == (0, "begun")
-        assert next(messages) == (0, "begun") and said == [
+        assert next(messages) == (0, "begun") and losses(said) == [
             "a: its worker said nothing for 0.4 minutes; it is given out again"
         ]
 

@@ -29,8 +29,10 @@ def test_on_a_gpu_calls_are_cut_and_keep_their_latency() -> None:
     assert Machines(2, on_gpu=True).asked((256,), each) == pytest.approx(248)
     for places in (8, 64):
         assert Machines(places, on_gpu=True).asked((256,), each) == pytest.approx(152)
-    # Parts of both calls wait in one queue: four of 64 rows on two workers.
-    assert Machines(2, on_gpu=True).asked((128, 128), (128 + ALONE) / 128) == pytest.approx(2 * 184)
+    # Of three calls of 128 rows two go whole to two workers, then the third in two parts.
+    assert Machines(2, on_gpu=True).asked((128,) * 3, (128 + ALONE) / 128) == pytest.approx(248 + 184)
+    # Eight workers cut two calls in four parts each, of which each gets one of 32 rows.
+    assert Machines(8, on_gpu=True).asked((128,) * 2, (128 + ALONE) / 128) == pytest.approx(152)
     # Too few to be cut.
     assert Machines(8, on_gpu=True).asked((63,), 1.0) == pytest.approx(63)
 
@@ -58,13 +60,13 @@ def test_fewer_students_share_a_calls_latency() -> None:
     assert sharing.seconds(5, turn, Machines(2, on_gpu=True)) == pytest.approx(7.5 + 9)
 
 
-def test_few_students_are_moved_by_the_command_while_all_workers_sample() -> None:
+def test_one_student_is_moved_by_the_command_while_all_workers_sample() -> None:
     """A call of 128 rows lasts as long as 248, and a quarter of it as 152."""
     turn, four = Turn(128, 24.8, 3.0), Machines(4, on_gpu=True)
     assert Sharing(1, 8, stale=0).seconds(1, turn, four) == pytest.approx(15.2 + 3)
     assert Sharing(1, 8, stale=1).seconds(1, turn, four) == pytest.approx(15.2), "sampled beside the update"
     assert Sharing(1, 8, stale=1).seconds(1, Turn(128, 24.8, 30.0), four) == 30
-    # Two students share a call of 64 rows alone, and have one each of 32 here.
+    # Two students have a worker each, whatever the number of others.
     shared = Sharing(2, 8, stale=0).seconds(2, Turn(32, 9.2, 1.0), Machines(8, on_gpu=True))
-    assert shared == pytest.approx(18.4 * 152 / 184 + 2)
-    assert Sharing(2, 1, stale=0).seconds(2, Turn(0, 0.0, 1.0), Machines(8, on_gpu=False)) == 2
+    assert shared == pytest.approx(18.4 * 152 / 184 + 1)
+    assert Sharing(1, 1, stale=0).seconds(1, Turn(0, 0.0, 1.0), Machines(8, on_gpu=False)) == 1

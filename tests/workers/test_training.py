@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from chores import where
-from hands import Fate, Hands
+from hands import Fate, Hands, Late, losses
 
 from gepa_loop.cluster.crew import Crew
 from gepa_loop.cluster.piece import Piece
@@ -18,7 +18,9 @@ from gepa_loop.config.load import load_config
 from gepa_loop.errors import Diverged
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.run.files import read_json, read_jsonl
-from gepa_loop.sampling.base import Sampling
+from gepa_loop.sampling.base import Request, Sampling, SelfMeasured
+from gepa_loop.sampling.plain import TorchSampler
+from gepa_loop.sampling.together import begin_together
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
 from gepa_loop.training.distilled import finish
 from gepa_loop.training.records import MetricsRow
@@ -148,7 +150,7 @@ def test_they_are_the_same_where_a_worker_is_lost_on_the_way(
         own.crew.say = said.append
         rows: list[tuple[str, int]] = []
         train_apart(own, pupils(tmp_path, rows), Course(None, before(lab), None, finish=True))
-    assert lost and said == [f"{lost[0]}: struck; it is given out again"]
+    assert lost and losses(said) == [f"{lost[0]}: struck; it is given out again"]
     first = [row for row in rows if row[1] == 1]
     again = len(first) > len(PROMPTS)
     assert again is (message == 3), (
@@ -184,9 +186,9 @@ def test_students_are_shared_out_in_order_and_evenly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("places", "students", "stale", "own"),
-    [(1, 1, 0, True), (1, 1, 1, False), (2, 1, 0, False), (2, 2, 1, True), (4, 2, 0, False), (4, 3, 0, True)],
+    [(1, 1, 0, True), (1, 1, 1, False), (2, 1, 0, False), (2, 2, 1, True), (8, 2, 0, True), (1, 3, 0, True)],
 )
-def test_few_students_on_many_workers_are_trained_here(
+def test_one_student_on_several_workers_is_trained_here(
     places: int, students: int, stale: int, own: bool
 ) -> None:
     assert apart(places, students, stale) is own
@@ -226,3 +228,63 @@ def test_the_sampler_gives_what_the_workers_own_gives(lab: Lab) -> None:
         for part, one in zip(parts, whole, strict=True):
             assert part.logprobs == pytest.approx(one.logprobs, abs=1e-5)
         assert hands.done.count("sampling") == 3 and cutting.generate([], Sampling(1.0, 4), [], None) == []
+
+
+def test_calls_are_cut_where_fewer_are_asked_for_than_there_are_workers(lab: Lab) -> None:
+    """Of 130 rows each, on three workers: three and six of them whole, one or a last one in three."""
+    tokens, short = [[5, 6, 7]] * 130, Sampling(1.0, 1)
+    with crewed(lab, 3) as (own, hands):
+        assert own.crew is not None
+        cutting = CrewSampler(own.crew, lab.rollouts.sampler, cuts=True)
+        cutting.generate([[5]], short, [0], None)  # workers have opened
+
+        def pieces(calls: int, together: bool = False) -> int:
+            before = hands.done.count("sampling")
+            wanted = [Request(tokens, range(n, n + 130), None) for n in range(calls)]
+            if together:
+                found = begin_together(cutting, wanted, short)()
+            else:
+                found = [read() for read in [cutting.begin(one, short) for one in wanted]]
+            assert [len(one) for one in found if not isinstance(one, Diverged)] == [130] * calls
+            return hands.done.count("sampling") - before
+
+        assert [pieces(calls) for calls in (1, 2, 3, 6, 7)] == [3, 2, 3, 6, 9]
+        assert pieces(1, together=True) == 3
+
+
+def test_what_is_sent_is_begun_before_it_is_read(lab: Lab) -> None:
+    with crewed(lab, 2) as (own, hands):
+        assert own.crew is not None
+        cutting = CrewSampler(own.crew, lab.rollouts.sampler, cuts=True)
+        cutting.generate([[5]], Sampling(1.0, 1), [0], None)
+        wanted = Request([[5, 6]], [1], None)
+        held = cutting.begin(wanted, Sampling(1.0, 2))
+        own.crew.ask(Piece("other", where, {}))()
+        assert hands.done[-1] == "other", "it is held back, as another may follow"
+        read = begin_together(cutting, [wanted], Sampling(1.0, 2))
+        for _ in range(2):
+            own.crew.ask(Piece("later", where, {}))()
+        assert hands.done.count("sampling") == 3, "both are begun"
+        assert read() == [held()]
+
+
+def test_the_commands_own_sampler_is_closed_once_workers_answer(lab: Lab) -> None:
+    class Counted(TorchSampler):
+        closed = slept = 0
+
+        def close(self) -> None:
+            self.closed += 1
+
+        def sleep(self) -> SelfMeasured:
+            self.slept += 1
+            return {"canary": 1.0}
+
+    mine = Counted(lab.base, 4)
+    late = Late(held=lambda: Held(lab))
+    crew = Crew(late, 1, Piece("opening", where, {}), lambda _: None)
+    sampler = CrewSampler(crew, mine, cuts=True)
+    assert sampler.sleep() == {"canary": 1.0} and (mine.closed, mine.slept) == (0, 1)
+    late.now.set()
+    sampler.generate([[5]], Sampling(1.0, 1), [0], None)
+    assert sampler.sleep() == {} and (mine.closed, mine.slept) == (1, 1)
+    crew.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 
 from gepa_loop.model.base import Base
 from gepa_loop.model.capture import record
-from gepa_loop.model.fused.decoder import make_decoder
+from gepa_loop.model.fused.decoder import Decoder, make_decoder
 from gepa_loop.model.lora.adapter import Adapter, side_by_side
 from gepa_loop.sampling.base import Completion, Request, Sampling, SelfMeasured
 from gepa_loop.sampling.batches import shared_length
@@ -53,7 +54,6 @@ class CudaSampler:
         self.base = base
         self.batch = batch
         self.share_from = share_from
-        self._decoder = make_decoder(base.model)
         self._stops_K = torch.tensor(base.stop_ids, device=base.device)
         self._adapter: Adapter | None = None
         """What the decoder computes with."""
@@ -69,8 +69,16 @@ class CudaSampler:
         # Without a GPU the kernels run in Triton's interpreter, for tests, and nothing is captured.
         cuda = base.device.type == "cuda"
         self._pool = torch.cuda.graph_pool_handle() if cuda else None
-        self._prefill = Prefill(self._decoder, base.device, self._pool)
         self._processors = torch.cuda.get_device_properties(base.device).multi_processor_count if cuda else 8
+        self._prefill.clear()  # it is there from now on: what is free is measured
+
+    @cached_property
+    def _decoder(self) -> Decoder:
+        return make_decoder(self.base.model)
+
+    @cached_property
+    def _prefill(self) -> Prefill:
+        return Prefill(self._decoder, self.base.device, self._pool)
 
     @torch.no_grad()
     def _write(self, adapter: Adapter | None, narrow: bool) -> None:
@@ -185,8 +193,18 @@ class CudaSampler:
         """The cache stays: the captured graphs hold its addresses."""
         return {}
 
-    def release(self) -> None:
-        """Give the cache's memory back; the next `generate` makes another."""
+    def close(self) -> None:
+        """Give back the copy of the weights, too."""
+        self._graphs.clear()
+        self._buffers = self._writer = self._adapter = None
+        self._ranks, self._wide = 0, False
+        for made in ("_prefill", "_decoder"):
+            self.__dict__.pop(made, None)
+        if self.base.device.type == "cuda":
+            torch.cuda.empty_cache()  # for other processes
+
+    def _release(self) -> None:
+        """Give the cache's memory back; the next `_reserve` makes another."""
         self._graphs.clear()
         self._prefill.clear()
         self._buffers = None
@@ -200,7 +218,7 @@ class CudaSampler:
             slots = have[0] if self._ranks else min(have[0], self.batch)
             # Those of several students would be too many at the length that one of them asks for.
             wanted = max(wanted[0], slots), *map(max, wanted[1:], have[1:])
-            self.release()
+            self._release()
         self._buffers = make_buffers(self._decoder, self.base.model.dtype, wanted)
         return self._buffers
 

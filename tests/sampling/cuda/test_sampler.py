@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -89,18 +91,35 @@ def test_a_cache_that_grows_and_is_used_again_gives_the_same(base: Base) -> None
     first = fused.generate(MIXED[:1], Sampling(1.0, 2), [3], None)
     fused.generate([[*range(5, 75)]], Sampling(1.0, 2), [3], None)
     same(fused.generate(MIXED[:1], Sampling(1.0, 2), [3], None), first)
-    fused.release()
-    same(fused.generate(MIXED[:1], Sampling(1.0, 2), [3], None), first)
 
 
-def test_an_adapter_computes_and_is_taken_out_again(base: Base) -> None:
+def test_what_was_closed_gives_the_same_and_holds_no_copy_of_the_weights(base: Base) -> None:
+    fused, adapter = CudaSampler(base, 4), random_adapter(base)
+    asked = MIXED[:1], Sampling(1.0, 2), [3]
+    first = [fused.generate(*asked, one) for one in (None, adapter)]
+    copy = weakref.ref(fused._decoder)
+    for _ in range(2):
+        fused.close()
+    gc.collect()
+    assert copy() is None
+    # The adapter is written anew, into the new copy.
+    for one, expected in zip((adapter, None), reversed(first), strict=True):
+        same(fused.generate(*asked, one), expected)
+    assert first[0] != first[1]
+
+
+def random_adapter(base: Base) -> Adapter:
     lora = load_config("smoke", env={}).lora
     peft = with_lora(base, lora, 0, None)
     blank = student_adapter(peft)
     remove_lora(peft)
     torch.manual_seed(1)
     tensors = {name: torch.randn_like(tensor) * 0.1 for name, tensor in blank.tensors.items()}
-    adapter = replace(blank, tensors=tensors)
+    return replace(blank, tensors=tensors)
+
+
+def test_an_adapter_computes_and_is_taken_out_again(base: Base) -> None:
+    adapter = random_adapter(base)
     fused, plain = CudaSampler(base, 2), TorchSampler(base, 2)
     before = fused.generate(MIXED[:2], Sampling(1.0, 3), [1, 2], None)
     changed = fused.generate(MIXED[:2], Sampling(1.0, 3), [1, 2], adapter)
