@@ -19,12 +19,12 @@ OPENING = Piece("opening", chores.where, {})
 
 
 @contextmanager
-def crew_of(places: int, **more: float | str) -> Iterator[Crew]:
+def crew_of(places: int, on_gpu: bool = False, **more: float | str) -> Iterator[Crew]:
     """Workers that find the tests' own pieces; `more` of `ClusterConfig`."""
     settings = ClusterConfig.model_validate({"workers": places, **more})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join((str(HELPERS), str(ROOT))))
-        crew = Crew(RayEngine(settings, on_gpu=False), places, OPENING, lambda _: None)
+        crew = Crew(RayEngine(settings, on_gpu), places, OPENING, lambda _: None)
         try:
             yield crew
         finally:

@@ -42,7 +42,8 @@ class CrewSampler:
     """
 
     def __init__(self, crew: Crew, own: Sampler, cuts: bool) -> None:
-        self._crew, self._own = crew, own
+        self._crew = crew
+        self._own: Sampler | None = own
         self._most = crew.places if cuts else 1
         """Calls from which on none of them is cut."""
         self._held: list[_Call] = []
@@ -96,13 +97,15 @@ class CrewSampler:
     def sleep(self) -> SelfMeasured:
         """The command's own gives back what it holds; all of it, once workers answer in its place."""
         if self._crew.open:
-            self._own.close()
-            return {}
-        return self._own.sleep()
+            self.close()
+        return {} if self._own is None else self._own.sleep()
 
     def close(self) -> None:
         """As of `Sampler`."""
-        self._own.close()
+        if self._own is not None:
+            self._own.close()
+        if self._crew.open:
+            self._own = None
 
 
 def shares(rows: int, most: int) -> list[int]:
