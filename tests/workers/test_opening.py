@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hands import Hands, losses
+from hands import Hands, Late, losses
 
 from gepa_loop.cluster.piece import Desk
 from gepa_loop.config.load import load_config
@@ -17,6 +17,7 @@ from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError, EnvironmentFault
 from gepa_loop.lab import Lab, open_lab, without_limits
 from gepa_loop.sampling.base import Sampling
+from gepa_loop.sampling.vllm.sampler import VllmSampler
 from gepa_loop.workers.opening import Workers, check_workers, open_worker, opened_workers
 
 
@@ -52,6 +53,20 @@ def test_a_worker_that_holds_the_same_answers(lab: Lab) -> None:
         assert found == lab.rollouts.completions("", items, 1, Sampling(1.0, 4), "x")
         assert own.crew is workers.crew and losses(said) == []
     finally:
+        workers.close()
+
+
+@pytest.mark.usefixtures("here")
+def test_until_workers_are_there_the_command_answers_but_by_vllm(lab: Lab) -> None:
+    """vLLM would take a share of the card on which a worker starts."""
+    for sampler, answers in ((lab.rollouts.sampler, True), (object.__new__(VllmSampler), False)):
+        late = Late()
+        workers = Workers(late, lab.config, lab.day, trains=False)
+        own = workers.share(
+            replace(lab, rollouts=replace(lab.rollouts, sampler=sampler)), {}, lambda line: None
+        )
+        assert own.crew is not None and (own.crew.own is not None) is answers
+        late.now.set()
         workers.close()
 
 
