@@ -269,17 +269,28 @@ def test_what_is_sent_is_begun_before_it_is_read(lab: Lab) -> None:
         assert read() == [found]
 
 
+class Counted(TorchSampler):
+    closed = slept = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def sleep(self) -> SelfMeasured:
+        self.slept += 1
+        return {"canary": 1.0}
+
+
+def test_the_commands_own_sampler_gives_its_memory_to_workers_that_train(lab: Lab, tmp_path: Path) -> None:
+    with crewed(lab, 1) as (own, _):
+        assert own.crew is not None
+        mine = Counted(lab.base, 4)
+        theirs = replace(own.rollouts, sampler=CrewSampler(own.crew, mine, cuts=False))
+        [one, *_] = pupils(tmp_path, [])
+        train_apart(replace(own, rollouts=theirs), [one], Course(None, before(lab), 2))
+    assert (mine.closed, mine.slept) == (1, 0)
+
+
 def test_the_commands_own_sampler_is_closed_once_workers_answer(lab: Lab) -> None:
-    class Counted(TorchSampler):
-        closed = slept = 0
-
-        def close(self) -> None:
-            self.closed += 1
-
-        def sleep(self) -> SelfMeasured:
-            self.slept += 1
-            return {"canary": 1.0}
-
     mine = Counted(lab.base, 4)
     late = Late(held=lambda: Held(lab))
     crew = Crew(late, 1, Piece("opening", where, {}), lambda _: None)
