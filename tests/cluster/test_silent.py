@@ -1,6 +1,8 @@
 """Workers of a real Ray that say nothing, and a Ray that is not there."""
 
 import os
+import subprocess
+import sys
 from threading import Thread
 
 import chores
@@ -38,6 +40,17 @@ def test_ray_outlives_the_thread_that_asked_for_it_first() -> None:
             assert process != os.getpid()
         finally:
             engine.close()
+
+
+def test_sigterm_is_the_commands_to_handle() -> None:
+    """Ray's own handler would print addresses and abort the process three seconds later."""
+    done = subprocess.run(
+        [sys.executable, HELPERS / "signalled.py"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(HELPERS), str(ROOT)))},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "handled\n", "")
 
 
 def test_an_address_where_no_ray_is_is_an_error() -> None:
