@@ -100,7 +100,9 @@ def open_session(
         notes = [check_origin(one.origin, lab.base.origin, source) for source, one in inputs.adapters.items()]
         if command.rounds and not (finished or flags.dry_run):  # a plan says it among its lines
             notes.append(select_warning(settings))
-        facts, warnings = _print_facts(lab, prompts, notes, caller)
+        shared = [settings.cluster.told(lab.base.device.type == "cuda")]
+        shares = settings.cluster.workers and not finished
+        facts, warnings = _print_facts(lab, prompts, shared if shares else [], notes, caller)
         if command.writes_questions:
             _check_questions(lab, prompts, path, flags, caller)
         if flags.dry_run:
@@ -278,12 +280,15 @@ def _checked_lab(
 
 
 def _print_facts(
-    lab: Lab, prompts: Mapping[str, Candidate], notes: Sequence[str | None], caller: Caller
+    lab: Lab,
+    prompts: Mapping[str, Candidate],
+    shared: Sequence[str],
+    notes: Sequence[str | None],
+    caller: Caller,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Print what was resolved and what to be wary of, and return both."""
     told = (lab.prompt_facts(prompt, source) for source, prompt in prompts.items())
     overlaps = (lab.overlap(candidate, source) for source, candidate in prompts.items())
-    shared = [lab.config.cluster.told(lab.base.device.type == "cuda")] if lab.config.cluster.workers else []
     facts = (*lab.facts(), *shared, *told)
     warnings = (*lab.task.warnings(), *filter(None, overlaps), *filter(None, notes))
     for line in facts:

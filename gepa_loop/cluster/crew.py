@@ -177,30 +177,31 @@ class Crew:
 
     def _serve(self, place: int) -> None:
         """A place's work: a worker, and pieces as long as there are any."""
-        worker: Worker | None = None
         try:
-            worker = self._worker(place)
-            while (job := self._next()) is not None:
-                worker = worker or self._worker(place, job)
-                try:
-                    for message in worker.run(job.piece):
-                        job.box.put((job, "message", message))
-                except WorkerLost as lost:
-                    job.box.put((job, "lost", lost))
-                    _end(worker)
-                    worker = None
-                except Exception as error:  # noqa: BLE001 (raised where the piece is waited for)
-                    job.box.put((job, "failed", error))
-                else:
-                    job.box.put((job, "done", None))
-        except Exception as error:  # noqa: BLE001 (the same, of all that wait)
-            self._give_up(error)
-        finally:
-            if worker is not None:
+            # Nothing is taken before there is a worker for it: another may be free.
+            while (worker := self._worker(place)) is not None:
+                while (job := self._next()) is not None and self._done(job, worker):
+                    pass
                 _end(worker)
+        except Exception as error:  # noqa: BLE001 (raised where a piece is waited for)
+            self._give_up(error)
 
-    def _worker(self, place: int, job: _Job | None = None) -> Worker:
-        """A worker that has opened; while there is none the job that waits for it goes back."""
+    def _done(self, job: _Job, worker: Worker) -> bool:
+        """Whether the worker is still there after a job."""
+        try:
+            for message in worker.run(job.piece):
+                job.box.put((job, "message", message))
+        except WorkerLost as lost:
+            job.box.put((job, "lost", lost))
+            return False
+        except Exception as error:  # noqa: BLE001 (raised where the piece is waited for)
+            job.box.put((job, "failed", error))
+        else:
+            job.box.put((job, "done", None))
+        return True
+
+    def _worker(self, place: int) -> Worker | None:
+        """A worker that has opened; None where the crew is closed."""
         causes: list[str] = []
         while len(causes) < TRIES and not self._closed:
             worker = None
@@ -217,13 +218,11 @@ class Crew:
                 if worker is not None:
                     _end(worker)
             except Exception:
-                if job is not None:
-                    self._give(job, first=True)
                 if worker is not None:
                     _end(worker)
                 raise
-        if job is not None:
-            self._give(job, first=True)
+        if self._closed:
+            return None
         raise EnvironmentFault(
             f"worker {place} cannot be had: {'; '.join(dict.fromkeys(causes))}",
             "Ask for fewer (cluster.workers), or for none: 0.",

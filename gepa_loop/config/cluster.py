@@ -33,4 +33,4 @@ class ClusterConfig(Section):
         """The workers that are asked for, in a line."""
         each = f", {'a GPU' if self.gpus_per_worker == 1 else f'{self.gpus_per_worker} GPUs'} each"
         where = "on this machine" if self.address is None else f"of the cluster {self.address}"
-        return f"workers {self.workers} {where}, by Ray{each if on_gpu else ''}; until they are there the command works alone"
+        return f"workers {self.workers} {where}, by Ray{each if on_gpu else ''}"

@@ -21,7 +21,7 @@ from gepa_loop.start.findings import fault
 from gepa_loop.start.machine import Machine, find_machine
 from gepa_loop.start.power import HINT, loop_power
 from gepa_loop.start.reach import NETWORK_SECONDS, asks_of, find_task
-from gepa_loop.start.room import memory, most_disk
+from gepa_loop.start.room import memory, memory_of_teacher, most_disk
 from gepa_loop.start.services import judge, questions, reflection, tracker
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class _Doctor:
             "teacher": self._teacher,
             "device": self._device,
             "engine": partial(engine, self.config),
-            "memory": lambda: memory(self.config, self._outline, self._taught, self.cwd),
+            "memory": self._memory,
             "disk": self._disk,
             "reflection": partial(reflection, self.config),
             "questions": partial(questions, self.config),
@@ -116,14 +116,18 @@ class _Doctor:
             raise self._outlined
         return self._outlined
 
-    @property
-    def _taught(self) -> Outline | None:
-        """Of a second model that teaches."""
+    def _memory(self) -> Iterator[Finding]:
+        yield from memory(self.config, self._outline, self.cwd)
+        if self.config.teacher.kind == "model":
+            yield from memory_of_teacher(self.config, self._outline, self._taught, self.cwd)
+
+    @cached_property
+    def _taught(self) -> Outline:
+        """Of the second model that teaches."""
         from gepa_loop.model.outline import outline
 
         teacher = self.config.teacher
-        if teacher.kind != "model":
-            return None
+        assert teacher.kind == "model", "it is asked for"
         own = self.config.model.model_copy(update={"name": teacher.name, "template": {}})
         try:
             return outline(own, self._place("teacher"))
@@ -219,7 +223,6 @@ class _Doctor:
             read_adapter(Path(teacher.path))
         elif teacher.kind == "model":
             other = self._taught
-            assert other is not None, "the teacher is a model"
             if other.tokenizer.get_vocab() != self._outline.tokenizer.get_vocab():
                 raise ModelError(
                     f"teacher.name = {teacher.name!r}: its vocabulary is not that of {self.config.model.name}",

@@ -15,6 +15,7 @@ from gepa_loop.cost.reading import tokens_per_second
 from gepa_loop.cost.records import WorthRecord
 from gepa_loop.cost.worth import Took, worth
 from gepa_loop.lab import Lab
+from gepa_loop.model.base import Base
 from gepa_loop.model.device import device_name
 from gepa_loop.model.outline import outline
 from gepa_loop.search.plan import Plan as SearchPlan
@@ -154,6 +155,9 @@ def plan(lab: Lab, command: Command, prompt: Candidate, measure: bool, observer:
     if not trains:
         return made
     observer.stage("measuring how fast the prompt is read")
+    if lab.teacher is not None and lab.teacher.where != lab.base.where:
+        told = f"the teacher's weights take {_gib(lab.teacher):.1f} GiB more, on {lab.teacher.where}"
+        made = replace(made, lines=(*made.lines, told))
     return replace(made, memory=_memory(lab, command), worth=_worth(lab, prompt, made))
 
 
@@ -172,14 +176,18 @@ def _shared(made: Plan, schedule: Schedule) -> Plan:
     )
 
 
+def _gib(model: Base) -> float:
+    return float(sum(one.nbytes for one in model.model.parameters())) / 2**30
+
+
 def _memory(lab: Lab, command: Command) -> Mapping[str, float]:
     """Of one device, the fullest: the command, which holds the models as each worker does, may share it with one."""
     config, teacher = lab.config, lab.teacher
     machine = find_machine(Path.cwd(), config.model.device)
     found = {**least_memory(config, outline(config.model), machine, on_a_worker(config, command))}
     copied = found["weights"]
-    if teacher is not None and teacher.device == lab.base.device:
-        found[TEACHER] = sum(p.nbytes for p in teacher.model.parameters()) / 2**30
+    if teacher is not None and teacher.where == lab.base.where:
+        found[TEACHER] = _gib(teacher)
         copied += found[TEACHER]
     return {**found, COPY: copied} if config.cluster.workers else found
 

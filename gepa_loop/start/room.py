@@ -7,12 +7,12 @@ from pathlib import Path
 
 from gepa_loop.config.teachers import ModelTeacher
 from gepa_loop.config.whole import Config
-from gepa_loop.errors import EnvironmentFault
+from gepa_loop.errors import ConfigError, EnvironmentFault, ModelError
 from gepa_loop.model.base import find_device, resolve_dtype
 from gepa_loop.model.outline import Outline
 from gepa_loop.model.split import SPLIT
 from gepa_loop.stages.counts import students_a_round
-from gepa_loop.start.findings import Finding
+from gepa_loop.start.findings import Finding, fault
 from gepa_loop.start.machine import Machine, cards_of, find_machine
 
 OPTIMISER = 20
@@ -53,32 +53,42 @@ def weights(model: Outline, dtype: str, device: str) -> float:
     return model.parameters * resolve_dtype(dtype, find_device(device)).itemsize / 2**30
 
 
-def memory(config: Config, model: Outline, teacher: Outline | None, cwd: Path) -> Iterator[Finding]:
-    """Whether what a run takes is free.
+def memory(config: Config, model: Outline, cwd: Path) -> Iterator[Finding]:
+    """Whether what a run takes beside a second model is free; runs are written below `cwd`."""
+    machine = find_machine(cwd, config.model.device)
+    parts = least_memory(config, model, machine, students_a_round(config))
+    yield _fits(
+        parts,
+        machine.free_gib,
+        'Take a smaller model or another device (model.device = "split" is all GPUs together), or lower lora.rank, sampling.batch, '
+        "sampling.max_tokens or distill.together.",
+    )
 
-    Args:
-        config: Of the run.
-        model: That is trained.
-        teacher: A second model; where its device is none of the first one's, there.
-        cwd: Where runs are written.
+
+def memory_of_teacher(config: Config, model: Outline, teacher: Outline, cwd: Path) -> Iterator[Finding]:
+    """The same with a second model as teacher: on its own device, or beside the first.
 
     Raises:
-        EnvironmentFault: It is not.
+        ModelError, ConfigError: Its device is none.
     """
-    device = config.model.device
-    machine = find_machine(cwd, device)
-    parts = {**least_memory(config, model, machine, students_a_round(config))}
     settings = config.teacher
-    if teacher is not None and isinstance(settings, ModelTeacher):
+    assert isinstance(settings, ModelTeacher), "the second model is the teacher"
+    try:
         need = weights(teacher, settings.dtype, settings.device)
-        own, other = _cards(device), _cards(settings.device)
-        if own & other:
-            parts[TEACHER] = need
-            machine = machine if own == other else find_machine(cwd, SPLIT)
-        else:
-            free = find_machine(cwd, settings.device).free_gib
-            yield _fits({TEACHER: need}, free, f" on teacher.device = {settings.device!r}")
-    yield _fits(parts, machine.free_gib)
+        own, other = _cards(config.model.device), _cards(settings.device)
+    except (ModelError, ConfigError) as error:
+        raise type(error)(
+            *(text.replace("model.", "teacher.", 1) for text in (str(error), error.hint))
+        ) from error
+    # Where one of them is split, all GPUs.
+    device = settings.device if own == other or not own & other else SPLIT
+    machine = find_machine(cwd, device)
+    parts = {TEACHER: need}
+    if own & other:
+        parts = {**least_memory(config, model, machine, students_a_round(config)), **parts}
+    where = f" on teacher.device = {settings.device!r}"
+    hint = 'Take a smaller teacher, or another device for it (teacher.device; "split" is all GPUs together).'
+    yield _fits(parts, machine.free_gib, hint, where)
 
 
 def _cards(device: str) -> frozenset[int]:
@@ -89,16 +99,12 @@ def _cards(device: str) -> frozenset[int]:
     return frozenset(cards_of(device, torch.cuda.device_count()) if on_gpu else [-1])
 
 
-def _fits(parts: Mapping[str, float], free: float, where: str = "") -> Finding:
+def _fits(parts: Mapping[str, float], free: float, hint: str, where: str = "") -> Finding:
     need = sum(parts.values())
     shown = ", ".join(f"{name} {gib:.1f}" for name, gib in parts.items())
     told = f"at least {need:.1f} GiB ({shown}), {free:.1f} GiB free{where}"
     if need > free:
-        raise EnvironmentFault(
-            f"memory: {told}",
-            'Take a smaller model or another device (model.device = "split" is all GPUs together), or lower lora.rank, sampling.batch, '
-            "sampling.max_tokens or distill.together.",
-        )
+        return fault("memory", EnvironmentFault(f"memory: {told}", hint))
     if need > TIGHT * free:
         return Finding("memory", "note", told, "Passes get smaller as memory gets scarce, and a run slower.")
     return Finding("memory", "ok", told)

@@ -68,15 +68,17 @@ class CrewSampler:
         def completions() -> list[Completion]:
             if call.parts is None:
                 self.send()
-            return [completion for part in call.parts or () for completion in part()]
+            assert call.parts is not None, "it was held back until now"
+            return [completion for part in call.parts for completion in part()]
 
         return completions
 
     def send(self) -> None:
         """As of `Streaming`."""
-        most = (
-            self._most // max(1, len(self._held)) if self._crew.open else 1
-        )  # until then it is answered here
+        most = 1  # as long as it is answered here
+        if self._crew.open:
+            most = self._most // max(1, len(self._held))
+            self.close()
         for call in self._held:
             call.parts = self._given_out(call, most)
         self._held.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from threading import Thread
+from threading import Event, Thread
 
 import chores
 import pytest
@@ -120,6 +120,39 @@ def test_a_piece_that_is_lost_too_often_is_an_error_with_every_cause(crew: Crews
     ) as told:
         list(own.begin([lambda: counting("a", 2)]))
     assert told.value.exit_code == 3 and "cluster.workers" in told.value.hint
+
+
+class Scarce(Hands):
+    """A third worker is long in coming."""
+
+    def __init__(self, fate: Fate) -> None:
+        super().__init__(fate)
+        self.asked, self.there = Event(), Event()
+        self.came_first = False
+
+    def worker(self) -> Hand:
+        if self.made == 2:
+            self.asked.set()
+            self.came_first = not self.there.wait(20)
+        return super().worker()
+
+
+def test_a_piece_that_is_lost_goes_to_a_worker_that_is_there(crew: Crews) -> None:
+    """The other one is busy as it is lost, until a new one is asked for."""
+    lose = lost_at("a", 0, times=1)
+
+    def fate(piece: Piece, number: int) -> str | None:
+        if piece.name == "b":
+            hands.asked.wait(20)
+        return lose(piece, number)
+
+    hands = Scarce(fate)
+    own = crew(hands)
+    while len(own._open) < 2:
+        own.ask(counting("c", 1))()
+    found = list(own.begin([lambda: counting("a", 1), lambda: counting("b", 1)]))
+    hands.there.set()
+    assert sorted(found) == [(0, 0), (1, 0)] and not hands.came_first
 
 
 def test_a_piece_that_got_on_before_it_was_lost_counts_anew(crew: Crews) -> None:

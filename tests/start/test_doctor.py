@@ -19,14 +19,14 @@ import pytest
 from gepa_loop.config.load import load_config, load_what_can_be
 from gepa_loop.config.recipe import DistillConfig
 from gepa_loop.config.tables import ModelConfig, TaskConfig
-from gepa_loop.errors import ConfigError, EnvironmentFault, TaskError
+from gepa_loop.errors import ConfigError, TaskError
 from gepa_loop.model.bundled import random_tiny
 from gepa_loop.model.outline import outline
 from gepa_loop.start.doctor import Finding, examine
 from gepa_loop.start.engine import engine
 from gepa_loop.start.machine import Machine, cards_of
 from gepa_loop.start.reach import find_task
-from gepa_loop.start.room import least_memory, memory, most_disk, weights
+from gepa_loop.start.room import least_memory, memory_of_teacher, most_disk, weights
 
 
 @pytest.fixture(autouse=True)
@@ -126,20 +126,23 @@ def test_memory_and_disk_that_do_not_suffice(tmp_path: Path) -> None:
 
 def test_a_second_model_takes_memory_beside_the_first(tmp_path: Path) -> None:
     [alone] = [one for one in _found(tmp_path) if one.about == "memory"]
-    [beside] = [
-        one
-        for one in _found(tmp_path, "teacher.kind=model", "teacher.name=random:tiny")
-        if one.about == "memory"
-    ]
+    found = _found(tmp_path, "teacher.kind=model", "teacher.name=random:tiny")
+    first, beside = (one for one in found if one.about == "memory")
+    assert first.sentence.partition("),")[0] == alone.sentence.partition("),")[0]
     assert "the teacher's weights" in beside.sentence and "the teacher's weights" not in alone.sentence
     model = outline(ModelConfig(name="random:tiny", dtype="float32", device="cpu"))
     huge = replace(model, parameters=10**13)
     sets = ["model.device=cpu", "model.dtype=float32", "teacher.kind=model", "teacher.name=x/y"]
     config = load_config("smoke", [*sets, "teacher.dtype=bfloat16"], env={}, cwd=tmp_path)
     assert weights(huge, "bfloat16", "cpu") == 2e13 / 2**30
-    with pytest.raises(EnvironmentFault, match=r"the teacher's weights 18626\.5\)"):
-        list(memory(config, model, huge, tmp_path))
-    assert [one.state for one in memory(config, model, model, tmp_path)] == ["ok"]
+    [wrong] = memory_of_teacher(config, model, huge, tmp_path)
+    assert wrong.state == "fault" and "the teacher's weights 18626.5)" in wrong.sentence
+    assert "smaller teacher" in wrong.hint and wrong.code == 3
+    assert [one.state for one in memory_of_teacher(config, model, model, tmp_path)] == ["ok"]
+    away = _faults(
+        _found(tmp_path, "teacher.kind=model", "teacher.name=random:tiny", "teacher.device=cuda:7")
+    )
+    assert "teacher.device = 'cuda:7'" in away["memory"]
 
 
 def test_what_a_split_model_needs_is_known_before_it_is_loaded() -> None:

@@ -53,8 +53,14 @@ class Beside:
 
         return read
 
+    def send(self) -> None:
+        """Nothing was held back."""
+
     def sleep(self) -> SelfMeasured:
         return {}
+
+    def close(self) -> None:
+        self.inner.close()
 
 
 def opened(*sets: str) -> Lab:
