@@ -204,23 +204,20 @@ class Crew:
         """A worker that has opened; None where the crew is closed."""
         causes: list[str] = []
         while len(causes) < TRIES and not self._closed:
-            worker = None
             try:
-                worker = self._workers[place] = self._engine.worker()
-                if self._closed:  # before this one was there to be ended
-                    raise WorkerLost("the command has ended")
-                for message in worker.run(self._opening):
-                    self._opened(message)
-                self._note_opened(place)
-                return worker
+                with contextlib.ExitStack() as otherwise:
+                    worker = self._workers[place] = self._engine.worker()
+                    otherwise.callback(_end, worker)
+                    if self._closed:  # before this one was there to be ended
+                        raise WorkerLost("the command has ended")
+                    for message in worker.run(self._opening):
+                        self._opened(message)
+                    otherwise.pop_all()
             except WorkerLost as lost:
                 causes.append(str(lost))
-                if worker is not None:
-                    _end(worker)
-            except Exception:
-                if worker is not None:
-                    _end(worker)
-                raise
+            else:
+                self._note_opened(place)
+                return worker
         if self._closed:
             return None
         raise EnvironmentFault(

@@ -1,6 +1,6 @@
 """How long work takes that is shared among workers: the schedule, simulated from what one device was measured to take.
 
-By which rules work is shared out the code itself is asked (`workers.answers.shares`, `workers.training.apart` and `shared_out`). What a part
+By which rules work is shared out the code itself is asked (`workers.answers.cut`, `workers.training.apart` and `shared_out`). What a part
 takes is modelled: on a GPU a call of r rows lasts as long as (r + `ALONE`) / r times its share of a call of very many, and on a CPU, where
 calls are not cut, as long as its rows. Left out: what Ray takes, what a worker loads that comes later, and that the slowest row decides.
 """
@@ -11,7 +11,7 @@ import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gepa_loop.workers.answers import shares
+from gepa_loop.workers.answers import cut
 from gepa_loop.workers.training import apart, shared_out
 
 ALONE = 120.0
@@ -72,8 +72,8 @@ class Machines:
         pieces = []
         for start in range(0, len(calls), self.places):
             held = calls[start : start + self.places]
-            most = self.places // len(held) if self.on_gpu else 1
-            pieces += [rows * each * self.longer(part, rows) for rows in held for part in shares(rows, most)]
+            for rows, parts in zip(held, cut(held, self.places if self.on_gpu else 1), strict=True):
+                pieces += [rows * each * self.longer(part, rows) for part in parts]
         return makespan(pieces, self.places)
 
 

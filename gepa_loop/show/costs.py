@@ -13,7 +13,8 @@ from gepa_loop.cost.pace import Pace
 from gepa_loop.cost.records import CostsRecord, ReadingRecord, UsdRecord, WorthRecord
 from gepa_loop.cost.schedule import ALONE, MEASURED
 from gepa_loop.stages.counts import sweep_stages
-from gepa_loop.start.plan import COPY, Plan, PlannedStage
+from gepa_loop.start.plan import Plan, PlannedStage
+from gepa_loop.start.room import COPY
 from gepa_loop.task.judge import dollars
 
 UNKNOWN = "?"

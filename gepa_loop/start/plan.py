@@ -15,9 +15,7 @@ from gepa_loop.cost.reading import tokens_per_second
 from gepa_loop.cost.records import WorthRecord
 from gepa_loop.cost.worth import Took, worth
 from gepa_loop.lab import Lab
-from gepa_loop.model.base import Base
 from gepa_loop.model.device import device_name
-from gepa_loop.model.outline import outline
 from gepa_loop.search.plan import Plan as SearchPlan
 from gepa_loop.search.plan import plan_search, seconds_a_rollout
 from gepa_loop.stages.counts import (
@@ -32,17 +30,13 @@ from gepa_loop.stages.observer import Observer
 from gepa_loop.stages.questions import open_writer
 from gepa_loop.stages.race import rung_steps
 from gepa_loop.stages.search import open_proposer
-from gepa_loop.start.machine import find_machine
 from gepa_loop.start.power import loop_power
-from gepa_loop.start.room import TEACHER, least_memory
+from gepa_loop.start.room import elsewhere, memory_of_command
 from gepa_loop.start.scheduled import COUNTS, STARTING, TRAINING, OnPaper, Schedule, on_a_worker
 from gepa_loop.task.judge import Judge, dollars, messages_for
 from gepa_loop.task.prompts import Candidate
 from gepa_loop.task.readings import Reading
 from gepa_loop.writing.writers import OwnModel
-
-COPY = "the command's copy"
-"""Of the model, beside those of its workers."""
 
 
 @dataclass(frozen=True)
@@ -155,10 +149,9 @@ def plan(lab: Lab, command: Command, prompt: Candidate, measure: bool, observer:
     if not trains:
         return made
     observer.stage("measuring how fast the prompt is read")
-    if lab.teacher is not None and lab.teacher.where != lab.base.where:
-        told = f"the teacher's weights take {_gib(lab.teacher):.1f} GiB more, on {lab.teacher.where}"
-        made = replace(made, lines=(*made.lines, told))
-    return replace(made, memory=_memory(lab, command), worth=_worth(lab, prompt, made))
+    told = (*made.lines, *elsewhere(lab.base, lab.teacher))
+    memory = memory_of_command(lab, on_a_worker(config, command))
+    return replace(made, lines=told, memory=memory, worth=_worth(lab, prompt, made))
 
 
 def _shared(made: Plan, schedule: Schedule) -> Plan:
@@ -174,22 +167,6 @@ def _shared(made: Plan, schedule: Schedule) -> Plan:
         gpus=cluster.gpus,
         on_paper=tuple(one for one in papers if one is not None),
     )
-
-
-def _gib(model: Base) -> float:
-    return float(sum(one.nbytes for one in model.model.parameters())) / 2**30
-
-
-def _memory(lab: Lab, command: Command) -> Mapping[str, float]:
-    """Of one device, the fullest: the command, which holds the models as each worker does, may share it with one."""
-    config, teacher = lab.config, lab.teacher
-    machine = find_machine(Path.cwd(), config.model.device)
-    found = {**least_memory(config, outline(config.model), machine, on_a_worker(config, command))}
-    copied = found["weights"]
-    if teacher is not None and teacher.where == lab.base.where:
-        found[TEACHER] = _gib(teacher)
-        copied += found[TEACHER]
-    return {**found, COPY: copied} if config.cluster.workers else found
 
 
 def _counts(lab: Lab, command: Command, found: SearchPlan | None) -> Mapping[str, int]:

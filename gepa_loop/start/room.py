@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gepa_loop.config.teachers import ModelTeacher
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError, EnvironmentFault, ModelError
 from gepa_loop.model.base import find_device, resolve_dtype
-from gepa_loop.model.outline import Outline
+from gepa_loop.model.outline import Outline, outline
 from gepa_loop.model.split import SPLIT
 from gepa_loop.stages.counts import students_a_round
 from gepa_loop.start.findings import Finding, fault
 from gepa_loop.start.machine import Machine, cards_of, find_machine
+
+if TYPE_CHECKING:
+    from gepa_loop.lab import Lab
+    from gepa_loop.model.base import Base
 
 OPTIMISER = 20
 """Bytes that a student in training has for each parameter of its adapter: weights, gradient, two moments and an average, in float32."""
@@ -23,6 +28,9 @@ TIGHT = 0.8
 
 TEACHER = "the teacher's weights"
 """Of a second model."""
+
+COPY = "the command's copy"
+"""Of the models, beside those of its workers."""
 
 QUESTION = 256
 """Tokens that a question is taken to have, before any is made."""
@@ -51,6 +59,28 @@ def least_memory(config: Config, model: Outline, machine: Machine, most: int) ->
 def weights(model: Outline, dtype: str, device: str) -> float:
     """GiB of a model's."""
     return model.parameters * resolve_dtype(dtype, find_device(device)).itemsize / 2**30
+
+
+def memory_of_command(lab: Lab, most: int) -> Mapping[str, float]:
+    """`least_memory` of the model's device, where it is fullest: the command, which holds the models as each worker does, may share it with one."""
+    config = lab.config
+    machine = find_machine(Path.cwd(), config.model.device)
+    found = {**least_memory(config, outline(config.model), machine, most)}
+    copied = found["weights"]
+    if lab.teacher is not None and lab.teacher.where == lab.base.where:
+        found[TEACHER] = _gib(lab.teacher)
+        copied += found[TEACHER]
+    return {**found, COPY: copied} if config.cluster.workers else found
+
+
+def elsewhere(base: Base, teacher: Base | None) -> Iterator[str]:
+    """What a second model takes that does not lie where the first does, in a line."""
+    if teacher is not None and teacher.where != base.where:
+        yield f"{TEACHER} take {_gib(teacher):.1f} GiB more, on {teacher.where}"
+
+
+def _gib(model: Base) -> float:
+    return float(sum(one.nbytes for one in model.model.parameters())) / 2**30
 
 
 def memory(config: Config, model: Outline, cwd: Path) -> Iterator[Finding]:

@@ -75,18 +75,19 @@ class CrewSampler:
 
     def send(self) -> None:
         """As of `Streaming`."""
-        most = 1  # as long as it is answered here
+        workers = 1  # as long as it is answered here
         if self._crew.open:
-            most = self._most // max(1, len(self._held))
+            workers = self._most
             self.close()
-        for call in self._held:
-            call.parts = self._given_out(call, most)
+        rows = cut([len(call.wanted.prompts) for call in self._held], workers)
+        for call, own in zip(self._held, rows, strict=True):
+            call.parts = self._given_out(call, own)
         self._held.clear()
 
-    def _given_out(self, call: _Call, most: int) -> list[Callable[[], list[Completion]]]:
+    def _given_out(self, call: _Call, rows: Sequence[int]) -> list[Callable[[], list[Completion]]]:
         wanted, asked = call.wanted, []
         adapter = shared_adapter(self._crew, wanted.adapter)
-        for start, end in pairwise(accumulate(shares(len(wanted.prompts), most), initial=0)):
+        for start, end in pairwise(accumulate(rows, initial=0)):
             given = {
                 "prompts": wanted.prompts[start:end],
                 "seeds": wanted.seeds[start:end],
@@ -108,6 +109,11 @@ class CrewSampler:
             self._own.close()
         if self._crew.open:
             self._own = None
+
+
+def cut(calls: Sequence[int], workers: int) -> list[list[int]]:
+    """Rows of the parts of each of these calls, of so many rows each, that are given out together."""
+    return [shares(rows, max(1, workers // len(calls))) for rows in calls]
 
 
 def shares(rows: int, most: int) -> list[int]:

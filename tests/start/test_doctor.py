@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import socket
@@ -20,13 +21,14 @@ from gepa_loop.config.load import load_config, load_what_can_be
 from gepa_loop.config.recipe import DistillConfig
 from gepa_loop.config.tables import ModelConfig, TaskConfig
 from gepa_loop.errors import ConfigError, TaskError
+from gepa_loop.model.base import Base
 from gepa_loop.model.bundled import random_tiny
 from gepa_loop.model.outline import outline
 from gepa_loop.start.doctor import Finding, examine
 from gepa_loop.start.engine import engine
 from gepa_loop.start.machine import Machine, cards_of
 from gepa_loop.start.reach import find_task
-from gepa_loop.start.room import least_memory, memory_of_teacher, most_disk, weights
+from gepa_loop.start.room import elsewhere, least_memory, memory_of_teacher, most_disk, weights
 
 
 @pytest.fixture(autouse=True)
@@ -143,6 +145,13 @@ def test_a_second_model_takes_memory_beside_the_first(tmp_path: Path) -> None:
         _found(tmp_path, "teacher.kind=model", "teacher.name=random:tiny", "teacher.device=cuda:7")
     )
     assert "teacher.device = 'cuda:7'" in away["memory"]
+
+
+def test_a_second_model_that_lies_elsewhere_is_said_apart(tiny: Base) -> None:
+    away = replace(tiny, model=copy.deepcopy(tiny.model).to("meta"))
+    gib = sum(p.nbytes for p in tiny.model.parameters()) / 2**30
+    assert [*elsewhere(tiny, None), *elsewhere(tiny, tiny)] == []
+    assert list(elsewhere(tiny, away)) == [f"the teacher's weights take {gib:.1f} GiB more, on meta"]
 
 
 def test_what_a_split_model_needs_is_known_before_it_is_loaded() -> None:

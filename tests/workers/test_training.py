@@ -23,7 +23,6 @@ from gepa_loop.sampling.plain import TorchSampler
 from gepa_loop.sampling.together import begin_together
 from gepa_loop.task.prompts import NO_PROMPT, Candidate
 from gepa_loop.training.distilled import finish
-from gepa_loop.training.records import MetricsRow
 from gepa_loop.training.trainer import Pupil, train
 from gepa_loop.workers.answers import CrewSampler
 from gepa_loop.workers.mirror import contents
@@ -61,6 +60,9 @@ def crewed(lab: Lab, places: int, fate: Fate = lambda piece, message: None) -> I
     hands = Hands(fate, lambda: Held(open_lab(sets, lab.day).for_training()))
     crew = Crew(hands, places, Piece("opening", where, {}), lambda _: None)
     try:
+        # One that loads its model draws random numbers, which all threads of a process share: none does beside what is tested.
+        while len(crew._open) < places:
+            crew.ask(Piece("open", where, {}))()
         yield (
             replace(
                 lab,
@@ -194,20 +196,14 @@ def test_one_student_on_several_workers_is_trained_here(
     assert apart(places, students, stale) is own
 
 
-def test_a_student_that_is_trained_here_is_answered_for_by_workers(
-    lab: Lab, alone: Path, tmp_path: Path
-) -> None:
-    [one, *_] = pupils(tmp_path, rows := [])
+def test_a_student_that_is_trained_here_is_answered_for_by_workers(lab: Lab, tmp_path: Path) -> None:
+    [one, *_] = pupils(tmp_path / "shared", rows := [])
     with crewed(lab, 2) as (own, hands):
         train(own, [one], stack=None, before=before(lab))
     assert hands.done.count("sampling") > 5 and len(rows) == 5
-    metrics = [
-        read_jsonl(folder / one.candidate.id / "metrics.jsonl", MetricsRow) for folder in (tmp_path, alone)
-    ]
-    # Alone, beside others: the same up to rounding.
-    assert [row["reverse_kl"] for row in metrics[0]] == pytest.approx(
-        [row["reverse_kl"] for row in metrics[1]], rel=1e-3
-    )
+    [same, *_] = pupils(tmp_path / "alone", [])
+    train(lab, [same], stack=None, before=before(lab))
+    assert timeless(tmp_path / "shared") == timeless(tmp_path / "alone")
 
 
 def test_the_sampler_gives_what_the_workers_own_gives(lab: Lab) -> None:

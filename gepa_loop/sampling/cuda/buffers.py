@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gepa_loop.model.capture import record
 from gepa_loop.model.device import free_bytes
 from gepa_loop.model.fused.rows import Past, Rows
 from gepa_loop.sampling.cuda.drawn import Drawn
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gepa_loop.model.fused.decoder import Decoder
+    from gepa_loop.model.lora.adapter import Adapter
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,3 +96,21 @@ class Writer:
     key: tuple[Any, ...]
     factors: list[Tensor]
     write: Callable[[], None]
+
+
+def make_writer(decoder: Decoder, adapter: Adapter, key: tuple[Any, ...], pool: Any) -> Writer:
+    """What writes adapters of this one's shape, which `key` tells: on a GPU one graph, in that pool, instead of a launch for each matrix."""
+    device = decoder.embed_VH.device
+    pairs: dict[str, tuple[Tensor, Tensor]] = {}
+    for module in adapter.modules:
+        a, b = (torch.empty_like(tensor, device=device) for tensor in adapter.pair(module))
+        pairs[module] = a, b
+    factors = [tensor for pair in pairs.values() for tensor in pair]
+
+    def write() -> None:
+        decoder.write(pairs, adapter.scale)
+
+    if device.type == "cpu":
+        return Writer(key, factors, write)
+    graph, _ = record(write, pool)
+    return Writer(key, factors, graph.replay)

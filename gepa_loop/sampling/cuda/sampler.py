@@ -20,7 +20,7 @@ from gepa_loop.model.fused.decoder import Decoder, make_decoder
 from gepa_loop.model.lora.adapter import Adapter, side_by_side
 from gepa_loop.sampling.base import Completion, Request, Sampling, SelfMeasured
 from gepa_loop.sampling.batches import shared_length
-from gepa_loop.sampling.cuda.buffers import Buffers, Writer, fitting_rows, make_buffers
+from gepa_loop.sampling.cuda.buffers import Buffers, Writer, fitting_rows, make_buffers, make_writer
 from gepa_loop.sampling.cuda.draw import draw_rows
 from gepa_loop.sampling.cuda.drawn import completions
 from gepa_loop.sampling.cuda.prefill import Prefill
@@ -92,7 +92,7 @@ class CudaSampler:
             self._prefill.clear()
         key = adapter.rank, adapter.alpha, adapter.modules
         if self._writer is None or self._writer.key != key:
-            self._writer = self._make_writer(adapter, key)
+            self._writer = make_writer(self._decoder, adapter, key, self._pool)
         # Copied to where the captured writer reads: one graph scales and places them all.
         pairs = [tensor for module in adapter.modules for tensor in adapter.pair(module)]
         torch._foreach_copy_(self._writer.factors, pairs, non_blocking=True)
@@ -102,22 +102,6 @@ class CudaSampler:
         """Kernels and captures go to the device that is current, which need not be the model's."""
         device = self.base.device
         return nullcontext() if device.type == "cpu" else torch.cuda.device(device)
-
-    def _make_writer(self, adapter: Adapter, key: tuple[Any, ...]) -> Writer:
-        """What writes adapters of this one's shape: one graph instead of a launch for each matrix."""
-        pairs: dict[str, tuple[Tensor, Tensor]] = {}
-        for module in adapter.modules:
-            a, b = (torch.empty_like(tensor, device=self.base.device) for tensor in adapter.pair(module))
-            pairs[module] = a, b
-        factors = [tensor for pair in pairs.values() for tensor in pair]
-
-        def write() -> None:
-            self._decoder.write(pairs, adapter.scale)
-
-        if self.base.device.type == "cpu":
-            return Writer(key, factors, write)
-        graph, _ = record(write, self._pool)
-        return Writer(key, factors, graph.replay)
 
     @torch.inference_mode()
     def generate(
