@@ -87,13 +87,11 @@ def working(config: Config) -> Iterator[tuple[Lab, dict[str, float]]]:
         if workers is not None:
             lab = workers.share(lab, {}, print)
             few = lab.task.splits["train"][:1]
-            # A call for each, twice: none is done before somebody has opened.
-            calls = [
-                lab.rollouts.begin(NO_PROMPT, few, 1, Sampling(1.0, 4), "x")
-                for _ in range(2 * workers.crew.places)
-            ]
-            for call in calls:
-                call()
+            while workers.crew.open < workers.crew.places:
+                lab.rollouts.completions(
+                    NO_PROMPT, few, 1, Sampling(1.0, 4), "x"
+                )  # raises what keeps them from it
+                time.sleep(0.5)
         yield lab, {"loading": ready, "open": time.monotonic() - began}
 
 

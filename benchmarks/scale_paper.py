@@ -3,7 +3,7 @@
 python -m benchmarks.scale_paper          the table
 python -m benchmarks.scale_paper --draw   and scale.svg
 
-What is measured later goes into results/scale.json, where null stands for it.
+What is measured later goes into results/scale.json; null there stands for what was not.
 """
 
 from __future__ import annotations
@@ -56,30 +56,20 @@ def compared(found: dict[str, Any]) -> Iterator[Line]:
             own = sampling[str(workers)] or {}
             predicted = gpus(workers).asked((int(rows),), seconds / int(rows))
             yield Line(f"sampling: 4B, {rows} rows of 1,024", workers, own.get(rows), predicted)
-    for workers in (1, 2):
-        own = found["step"]["workers"][str(workers)]
-        measured = None if own is None else sum(own.values())
-        yield Line("a step of one student: 4B, C", workers, measured, step_of(found)(1, workers))
-    students = found["students"]
-    alone, train = _trained(students, 0), {n: _trained(students, n) for n in (1, 2)}
-    # Two of four students each: half of one worker's, whatever their steps are made of.
-    from_two = None if train[2] is None else 2 * train[2]
-    for workers in (1, 2):
-        share = None if alone is None else alone / workers
-        yield Line("8 students: 0.5B, tickets, from no workers", workers, train[workers], share)
-    yield Line("8 students: 0.5B, tickets, from two workers", 1, train[1], from_two)
+    own = sum(found["step"]["workers"]["1"].values())
+    yield Line("a step of one student: 4B, C, stale", 1, own, step_of(found, stale=1)(1, 1))
+    # As many students that share their steps on one device as on each of two: half of its time, whatever their steps are made of.
+    seconds = {n: found["students"]["workers"][str(n)] for n in (0, 1, 2)}
+    for what in ("train", "score"):
+        yield Line(f"8 students, 0.5B, tickets: {what}, from none", 1, seconds[1][what], seconds[0][what])
+        yield Line(f"8 students, 0.5B, tickets: {what}, from one", 2, seconds[2][what], seconds[1][what] / 2)
 
 
-def _trained(students: dict[str, Any], workers: int) -> float | None:
-    found = students["workers"][str(workers)]
-    return None if found is None else float(found["train"])
-
-
-def step_of(found: dict[str, Any]) -> Callable[[int, int], float]:
+def step_of(found: dict[str, Any], stale: int = 0) -> Callable[[int, int], float]:
     """Seconds of a step of so many students of case C with so many workers, from that of one student."""
     phases, rows = found["step"]["workers"]["0"], found["step"]["rollouts"]
     turn = Turn(rows, phases["generate"], sum(phases.values()) - phases["generate"])
-    sharing = Sharing(measured=1, at_once=256 // rows, stale=0)
+    sharing = Sharing(measured=1, at_once=256 // rows, stale=stale)
     return lambda students, workers: sharing.seconds(students, turn, gpus(workers))
 
 
@@ -91,7 +81,11 @@ def scored(found: dict[str, Any]) -> Callable[[int, int], float]:
 
 def curves(found: dict[str, Any]) -> dict[str, list[float]]:
     """Name -> how many times as fast as on one GPU, for each of `COUNTS`."""
-    step, score = step_of(found), scored(found)
+    step, stale, score = step_of(found), step_of(found, stale=1), scored(found)
+
+    def beside(students: int, workers: int) -> float:
+        """One GPU is the command's, and has no worker."""
+        return step(students, 1) if workers == 1 else stale(students, workers - 1)
 
     def faster(seconds: Callable[[int, int], float], count: int) -> list[float]:
         return [seconds(count, 1) / seconds(count, workers) for workers in COUNTS]
@@ -102,10 +96,11 @@ def curves(found: dict[str, Any]) -> dict[str, list[float]]:
         "64 students' steps": faster(step, 64),
         "8 students' steps": faster(step, 8),
         "1 student's steps": faster(step, 1),
+        "1 student's steps, stale": faster(beside, 1),
     }
 
 
-COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73")
+COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7")
 """Okabe and Ito's, which the colour-blind can tell apart."""
 
 
@@ -125,19 +120,18 @@ def draw(found: dict[str, Any], picture: Path) -> None:
         panel.plot(
             COUNTS, speeds, color=colour, linewidth=1.6, linestyle=(0, (5, 3)), label=f"{name}, on paper"
         )
-    seconds = found["sampling"]["workers"]
-    panel.plot(
-        [2],
-        [seconds["0"]["128"] / seconds["2"]["128"]],
-        color=COLOURS[1],
-        marker="o",
-        linestyle="none",
-        label="1 call of 128 rows, measured",
+    call, one, eight = (found[what]["workers"] for what in ("sampling", "step", "students"))
+    points = (
+        (call["0"]["128"] / call["2"]["128"], COLOURS[1], "1 call of 128 rows, measured"),
+        (eight["1"]["train"] / eight["2"]["train"], COLOURS[3], "8 students, 0.5B, tickets, measured"),
+        (sum(one["0"].values()) / sum(one["1"].values()), COLOURS[5], "1 student's steps, stale, measured"),
     )
+    for speed, colour, label in points:
+        panel.plot([2], [speed], color=colour, marker="o", linestyle="none", label=label)
     for axis in (panel.xaxis, panel.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:g}")
     panel.set_xticks(COUNTS)
-    panel.set_xlabel("GPUs, a worker each")
+    panel.set_xlabel("GPUs, a worker each; of a stale student the first GPU is the command's")
     panel.set_ylabel("times as fast as one")
     panel.grid(color="#e4e4e4", linewidth=0.8)
     panel.set_axisbelow(True)
@@ -145,7 +139,7 @@ def draw(found: dict[str, Any], picture: Path) -> None:
         panel.spines[side].set_visible(False)
     panel.set_title(
         "4B: calls of 1,024 tokens, steps of 32 rollouts of 2,048 (case C)\n"
-        f"from one H100's seconds; measured on {found['device']} at most"
+        "from the seconds of one GPU; the points were measured on two of one host"
     )
     panel.legend(frameon=False)
     date = {"Date": None} if picture.suffix == ".svg" else {}

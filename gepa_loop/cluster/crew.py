@@ -69,9 +69,9 @@ class Crew:
             thread.start()
 
     @property
-    def open(self) -> bool:
-        """Whether a worker has opened. Until then whoever waits for a piece of `ask` does it, where `own` is there."""
-        return bool(self._open)
+    def open(self) -> int:
+        """Places whose worker has opened. Until there is one, whoever waits for a piece of `ask` does it, where `own` is there."""
+        return len(self._open)
 
     def ask(self, piece: Piece) -> Callable[[], Any]:
         """Give a piece out; what is returned waits for its only message."""
@@ -230,7 +230,7 @@ class Crew:
             if place in self._open:
                 return
             self._open.add(place)
-            if len(self._open) == self.places:
+            if self.open == self.places:
                 self._notes.put(
                     f"{'the worker is' if self.places == 1 else f'all {self.places} workers are'} there"
                 )

@@ -18,8 +18,8 @@ ALONE = 120.0
 """Rows by which a call on a GPU lasts longer than its own, as a token has a latency: of a 4B model on an H100, 1,024 tokens, 64 rows took 7.06 s and
 128 rows 9.52 s, so that each row adds .038 s to 4.6 s, which are as many as 120 add (benchmarks/NOTES.md). Of a smaller model it is more."""
 
-START_SECONDS = {"cuda": 27.3, "cpu": 18.7}
-"""From when the command has loaded until all workers can work, by device: 34.1 s less 6.8 s with a 0.5B model on two H100s; 21.6 s less 2.9 s
+START_SECONDS = {"cuda": 29.0, "cpu": 18.7}
+"""From when the command has loaded until all workers can work, by device: 27.3, 29.1 and 29.7 s with a 0.5B model on two H100s and two H200s; 18.7 s
 with a tiny one and two workers on two cores."""
 
 MEASURED = 2

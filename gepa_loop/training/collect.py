@@ -107,6 +107,12 @@ def asked(config: Config, rollouts: Rollouts, step: int) -> Request:
     return rollouts.wanted(prompts, items, config.distill.group, f"train/{step}")
 
 
+def asks_once(config: Config, recorded: Recorded | None) -> bool:
+    """Whether nothing is sampled for a step beyond `asked`: no group by the teacher, and none is drawn again."""
+    share = on_policy_share(config.distill, config.objective, config.teacher)
+    return not config.objective.redraws and (share == 1 or recorded is not None)
+
+
 def collect(
     config: Config,
     rollouts: Rollouts,

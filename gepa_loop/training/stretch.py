@@ -18,7 +18,7 @@ from gepa_loop.training.agreement import divergences, reply_groups
 from gepa_loop.training.checkpoint import Checkpoint, optimizer_moments
 from gepa_loop.training.checks import Check
 from gepa_loop.training.clock import Clock
-from gepa_loop.training.collect import Collected, asked, collect, plan_step
+from gepa_loop.training.collect import Collected, asked, asks_once, collect, plan_step
 from gepa_loop.training.metrics import metrics, samples
 from gepa_loop.training.optimizer import learning_rate
 from gepa_loop.training.passes import Passes
@@ -31,13 +31,24 @@ Reached = tuple[Checkpoint, MetricsRow]
 """The state at a check, which is not saved yet, and the last step's row."""
 
 
-Ahead = Callable[[], dict[tuple[int, bool], tuple[Rollouts, list[Completion] | Diverged]]]
-"""Waits for what students were asked: whose -> who answered, and what."""
+Key = tuple[int, bool]
 
 
-def _key(course: Course) -> tuple[int, bool]:
+def _key(course: Course) -> Key:
     """A student, and what it is asked for: in a warm start other items than after it."""
     return id(course), course.warm
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What students were asked for."""
+
+    whose: tuple[Key, ...]
+    read: Callable[[], dict[Key, tuple[Rollouts, list[Completion] | Diverged]]]
+    """Waits for who answered, and what."""
+
+
+NOTHING = Asked((), dict)
 
 
 @dataclass
@@ -82,14 +93,19 @@ class Training:
         rollouts, settings, device = self.lab.rollouts, self.lab.config.distill, self.lab.base.device
         step, checked, going = courses[0].start.step, False, list(courses)
         reached: dict[int, Reached] = {}
-        ahead: Ahead = dict
+        ahead = NOTHING
         while going and not checked:
             for course in going:
                 if course.row is not None:
                     course.progress(course.row)
             clock = Clock(device, len(going))
-            # 1. The students answer, or their teachers do.
-            collected = self._collect(going, step, ahead)
+            # 1. The students answer, or their teachers do. What the next step reads is asked for behind it, so that nobody who samples
+            # beside this process is ever idle, and is sampled beside this step's update, by the students before it.
+            now_asked = self._with_others(ahead, going, step)
+            overlaps = settings.stale and not self._checked(step + 1)
+            behind = all(asks_once(course.now, course.student.record) for course in going)
+            ahead = self._ask(going, step + 1) if overlaps and behind else NOTHING
+            collected = self._collect(going, step, now_asked)
             going = [course for course in going if course.harm is None]
             measured = rollouts.sampler.sleep()
             if len(going) > 1:
@@ -98,9 +114,8 @@ class Training:
             if not going:
                 break
 
-            # What the next step reads is sampled beside this one's update, by the students before it.
-            overlaps = settings.stale and not self._checked(step + 1)
-            ahead = self._ask(going, step + 1) if overlaps else dict
+            if overlaps and not behind:
+                ahead = self._ask(going, step + 1)
 
             # 2. The teachers read; the students move.
             now = [course.now for course in going]
@@ -155,27 +170,33 @@ class Training:
         settings = self.lab.config.distill
         return step % settings.check_every == 0 or step == settings.steps
 
-    def _ask(self, courses: Sequence[Course], step: int) -> Ahead:
+    def _ask(self, courses: Sequence[Course], step: int) -> Asked:
         """Ask students, as they are now, for their rollouts of a step."""
         rollouts, device = self.lab.rollouts, self.lab.base.device
         own = [rollouts.by(course.student.whole(device)) for course in courses]
         wanted = [asked(course.now, rows, step) for course, rows in zip(courses, own, strict=True)]
         horizon = plan_step(courses[0].now, rollouts, step).sampling
         begun = begin_together(rollouts.sampler, wanted, horizon)
-        keys = [_key(course) for course in courses]
-        return lambda: {key: (rows, answered) for key, rows, answered in zip(keys, own, begun(), strict=True)}
+        keys = tuple(_key(course) for course in courses)
+        return Asked(keys, lambda: dict(zip(keys, zip(own, begun(), strict=True), strict=True)))
 
-    def _collect(self, courses: Sequence[Course], step: int, ahead: Ahead) -> list[Collected]:
+    def _with_others(self, ahead: Asked, courses: Sequence[Course], step: int) -> Asked:
+        """What was asked before the last update, and now of who was not asked then, or has ended its warm start since."""
+        missing = [course for course in courses if _key(course) not in ahead.whose]
+        if not missing:
+            return ahead
+        more = self._ask(missing, step)
+        return Asked((*ahead.whose, *more.whose), lambda: {**ahead.read(), **more.read()})
+
+    def _collect(self, courses: Sequence[Course], step: int, asked_for: Asked) -> list[Collected]:
         """The rollouts of each student; who cannot answer takes note of why and has none.
 
         Args:
             courses: Of the students.
             step: Counted from 0.
-            ahead: What was asked before the last update; who was not is asked now, and so is who has ended its warm start meanwhile.
+            asked_for: What all of them were asked.
         """
-        stack, there = self.students[0].stack, ahead()
-        if missing := [course for course in courses if _key(course) not in there]:
-            there |= self._ask(missing, step)()
+        stack, there = self.students[0].stack, asked_for.read()
         found = []
         for course in courses:
             rows, answered = there[_key(course)]

@@ -80,17 +80,26 @@ def sums(rows: list[dict[str, Any]]) -> list[tuple[float, float]]:
     return [(row["loss"], row["grad_norm"]) for row in rows]
 
 
-def test_the_next_step_is_asked_for_before_the_update_and_read_after_it(tmp_path: Path) -> None:
+def test_the_next_step_is_asked_for_behind_this_one_and_read_after_its_update(tmp_path: Path) -> None:
     lab = opened()
     sampler = Beside(lab.rollouts.sampler)
     trained(replace(lab, rollouts=replace(lab.rollouts, sampler=sampler)), tmp_path)
     half = len(sampler.noted) // 2
     for noted in (sampler.noted[:half], sampler.noted[half:]):
-        # Step 1, by the student as it is; step 2 by the same one, before its update; step 3 by that of step 1. Then the check.
+        # Steps 1 and 2, by the student as it is; with step 2 read only after the update, and asked for step 3 before that. Then the check.
         kinds, students = [kind for kind, _ in noted], [who for _, who in noted]
-        assert kinds == ["asked", "read", "asked", "read", "asked", "read", "asked", "read"]
-        assert students[0] == students[2] and len({students[0], students[4], students[6]}) == 3
+        assert kinds == ["asked", "asked", "read", "asked", "read", "read", "asked", "read"]
+        assert students[0] == students[1] and len({students[0], students[3], students[6]}) == 3
+        assert students[2:6] == [students[0], students[3], students[0], students[3]]
     assert sampler.noted[half][1] == sampler.noted[half - 1][1], "the student that was checked goes on"
+
+
+def test_what_a_step_draws_again_is_not_kept_waiting_by_the_next_step(tmp_path: Path) -> None:
+    lab = opened("objective.type=grpo", "objective.redraw=1", "distill.steps=2", "distill.check_every=2")
+    sampler = Beside(lab.rollouts.sampler)
+    trained(replace(lab, rollouts=replace(lab.rollouts, sampler=sampler)), tmp_path)
+    kinds = [kind for kind, _ in sampler.noted]
+    assert kinds == ["asked", "read", "asked", "read", "asked", "read"], "two steps, and the check"
 
 
 def test_where_nothing_samples_beside_it_the_sums_are_the_same(tmp_path: Path) -> None:
