@@ -34,6 +34,8 @@ class Hands:
         self.lock, self.made, self.ended, self.shared = Lock(), 0, 0, 0
         self.done: list[str] = []
         """Names of the pieces that workers began."""
+        self.messages: dict[str, int] = {}
+        """How many a piece of this name tells, at its last time."""
         self.closed = Event()
 
     def worker(self) -> Hand:
@@ -78,6 +80,7 @@ class Hand:
         with self.hands.lock:  # one at a time: random numbers are made from what all threads share
             self.hands.done.append(piece.name)
             perform(pickle.loads(pickle.dumps(piece)), self.desk, lambda one: told.append(pickle.dumps(one)))
+            self.hands.messages[piece.name] = len(told)
         for number, message in enumerate([*told, None]):
             if self.hands.closed.is_set():
                 raise WorkerLost("the command has ended")

@@ -144,7 +144,10 @@ def learn(
     until: int | None,
     finishes: bool,
 ) -> None:
-    """Train students; tells ("row", (whose, row of metrics.jsonl)), and ("files", of each what is new) whenever they are saved."""
+    """Train students; tells ("row", (whose, row of metrics.jsonl)), and ("files", of each what is new) whenever they are saved.
+
+    Those that a worker before has ended, which was lost with another, stay as they are.
+    """
     from gepa_loop.training.distilled import ended, finish
 
     lab, below = sheet.on(desk.held.lab), adapter_of(desk, stack)
@@ -153,7 +156,10 @@ def learn(
         pupils = [
             Pupil(one, folder, partial(_tell_row, tell, n))
             for n, (one, folder) in enumerate(zip(candidates, folders, strict=True))
+            if not (folder / "result.json").exists()
         ]
+        if not pupils:
+            return
 
         def saved() -> None:
             tell(("files", [mirror.news() for mirror in mirrors]))
@@ -161,9 +167,9 @@ def learn(
         reached = train(lab, pupils, stack=below, before=before, until=until, saved=saved)
         saved()
         if finishes:
-            for checkpoint, folder in zip(reached, folders, strict=True):
+            for checkpoint, pupil in zip(reached, pupils, strict=True):
                 if ended(checkpoint, lab.config.distill):
-                    finish(lab, checkpoint, folder, below)
+                    finish(lab, checkpoint, pupil.folder, below)
                     saved()
 
 

@@ -15,7 +15,7 @@ from hands import Fate, Hands, Late, losses
 from gepa_loop.cluster.crew import Crew
 from gepa_loop.cluster.piece import Piece
 from gepa_loop.config.load import load_config
-from gepa_loop.errors import Diverged
+from gepa_loop.errors import Diverged, EnvironmentFault
 from gepa_loop.lab import Lab, open_lab
 from gepa_loop.run.files import read_json, read_jsonl
 from gepa_loop.sampling.base import Request, Sampling, SelfMeasured
@@ -159,6 +159,31 @@ def test_they_are_the_same_where_a_worker_is_lost_on_the_way(
         "by message 6 the check after step 2 had come back, and nobody begins anew"
     )
     assert timeless(tmp_path) == timeless(alone)
+
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_who_was_ended_before_its_worker_was_lost_is_not_trained_again(
+    lab: Lab, alone: Path, tmp_path: Path, times: int
+) -> None:
+    lost = list[int]()
+
+    def fate(piece: Piece, number: int) -> str | None:
+        # Told before the loss: all but the files with which the second of two students ends.
+        if piece.name.count(",") and len(lost) < times and number == hands.messages[piece.name] - 1:
+            lost.append(number)
+            return "struck"
+        return None
+
+    with crewed(lab, 2, fate) as (own, hands):
+        rows: list[tuple[str, int]] = []
+        call = Course(None, before(lab), None, finish=True)
+        if times == 1:
+            train_apart(own, pupils(tmp_path, rows), call)
+            assert lost and timeless(tmp_path) == timeless(alone)
+        else:
+            with pytest.raises(EnvironmentFault, match="3 workers were lost with it: struck"):
+                train_apart(own, pupils(tmp_path, rows), call)
+    assert lost and len(rows) == len(set(rows))
 
 
 def test_what_training_raises_names_the_runs_folder(tmp_path: Path) -> None:
