@@ -35,6 +35,9 @@ from gepa_loop.task.sources import settle
 from gepa_loop.training.records import MetricsRow
 from gepa_loop.workers.opening import opened_workers
 
+PATIENCE = 600.0
+"""Seconds in which all workers must have opened."""
+
 
 class Silent:
     """An observer that hears nothing."""
@@ -90,8 +93,10 @@ def working(config: Config) -> Iterator[tuple[Lab, dict[str, float]]]:
             while workers.crew.open < workers.crew.places:
                 lab.rollouts.completions(
                     NO_PROMPT, few, 1, Sampling(1.0, 4), "x"
-                )  # raises what keeps them from it
+                )  # raises what keeps all from it
                 time.sleep(0.5)
+                if time.monotonic() - began > PATIENCE:
+                    raise SystemExit(f"{workers.crew.open} of {workers.crew.places} workers have opened")
         yield lab, {"loading": ready, "open": time.monotonic() - began}
 
 

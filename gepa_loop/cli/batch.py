@@ -13,7 +13,7 @@ import typer
 
 from gepa_loop.errors import ConfigError
 from gepa_loop.jobs.records import COMMANDS, TaskRecord
-from gepa_loop.outside.redact import told
+from gepa_loop.outside.redact import key_in
 
 if TYPE_CHECKING:
     from gepa_loop.config.whole import Config
@@ -77,6 +77,11 @@ def slurm_options(texts: Sequence[str]) -> dict[str, str | bool]:
             if key in SET_HERE or key in INSIDE:
                 why = SET_HERE.get(key, "sbatch has no such option")
                 raise ConfigError(f"--slurm {text}: {key} cannot be set: {why}", EXAMPLE)
+            if key == "signal" and not re.fullmatch(r"([BR]:)?(SIG)?TERM@\d+", value, re.IGNORECASE):
+                raise ConfigError(
+                    f"--slurm {text}: signal = {value}: a run saves itself at SIGTERM",
+                    "Example: --slurm signal=TERM@120, two minutes before its time ends",
+                )
             if key == "nodes" and value != "1":
                 raise ConfigError(
                     f"--slurm {text}: nodes = {value}: a run is made on one node", "Leave it out."
@@ -85,15 +90,38 @@ def slurm_options(texts: Sequence[str]) -> dict[str, str | bool]:
     return found
 
 
+def check_gpus(options: Mapping[str, str | bool], config: Config) -> None:
+    """Raise ConfigError where a job is given fewer GPUs than its workers have."""
+    given, wanted = str(options.get("gpus_per_node", "")), config.cluster.gpus
+    count = given.rpartition(":")[2]
+    if config.cluster.workers and count.isdecimal() and int(count) < wanted:
+        raise ConfigError(
+            f"--slurm gpus={given}: cluster.workers = {config.cluster.workers} with {config.cluster.gpus_per_worker} GPUs each need {wanted}",
+            "Ask for more GPUs, or for fewer workers.",
+        )
+
+
 def setup_lines(lines: Sequence[str]) -> list[str]:
     """Lines of shell for the script; ConfigError where one sets a key, which would stand in it."""
     for line in lines:
-        words = line.split()
-        plain = [word for word in words if "$" not in word]
-        if told(plain) != shlex.join(plain):
-            name = next((word.partition("=")[0] for word in words if "=" in word), line)
-            raise ConfigError(f"--setup: {name}: a key would stand in the script", KEYS)
+        _check_keys("--setup", line)
     return list(lines)
+
+
+def prefix_words(prefix: str) -> list[str]:
+    """The words of a command that begins the job's; ConfigError where one is a key, or a quote is not closed."""
+    _check_keys("--prefix", prefix)
+    try:
+        return shlex.split(prefix)
+    except ValueError as error:
+        raise ConfigError(
+            f"--prefix {prefix}: {str(error)[0].lower()}{str(error)[1:]}", "Close its quotes."
+        ) from None
+
+
+def _check_keys(source: str, text: str) -> None:
+    if (name := key_in(text)) is not None:
+        raise ConfigError(f"{source}: {name}: a key would stand in the script", KEYS)
 
 
 KEYS = "Set it in the shell that submits: a job has its environment."
@@ -172,8 +200,7 @@ def checked(context: typer.Context, command: str, words: Sequence[str]) -> Check
     """
     if command not in COMMANDS:
         raise ConfigError(f"submit {command}: it makes no run", f"Commands that do: {', '.join(COMMANDS)}.")
-    if told(words) != shlex.join(words):
-        raise ConfigError("submit: a key or a password would stand in the script", KEYS)
+    _check_keys("submit", " ".join(words))
     assert context.parent is not None  # it is the program itself
     group: Any = context.parent.command
     inner = group.get_command(context.parent, command).make_context(
@@ -193,10 +220,16 @@ def checked(context: typer.Context, command: str, words: Sequence[str]) -> Check
 def _loaded(command: str, words: list[str], given: Mapping[str, Any]) -> Checked:
     from gepa_loop.cli.options import with_setting
     from gepa_loop.config.load import load_config
+    from gepa_loop.workers.opening import check_workers
 
     race = given.get("race")
     sets = with_setting(given["sets"], "race.on", None if race is None else str(race.value == "on").lower())
-    for key, name in (("track.kind", "track"), ("loop.rounds", "rounds"), ("distill.questions", "questions")):
+    for key, name in (
+        ("track.kind", "track"),
+        ("loop.rounds", "rounds"),
+        ("distill.questions", "questions"),
+        ("cluster.workers", "workers"),
+    ):
         sets = with_setting(sets, key, given.get(name))
     source, cells = given["config"], []
     if command == "sweep":
@@ -207,6 +240,7 @@ def _loaded(command: str, words: list[str], given: Mapping[str, Any]) -> Checked
         source = grid_source(grid, source)
         cells = list(cell_configs(grid, source, sets, given["seeds"]))
     config = load_config(source, sets)
+    check_workers(config, cells=command == "sweep", own=False)
     if command == "evaluate":
         from gepa_loop.serving.finished import student_at
         from gepa_loop.stages.score import check_split, subject

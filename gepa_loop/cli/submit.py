@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -69,7 +68,7 @@ def submit(
     json_file: JsonOption = None,
 ) -> None:
     """Run a command as a job of a Slurm cluster; one that is preempted or out of time goes on by itself."""
-    from gepa_loop.cli.batch import checked, seeds_of, setup_lines, slurm_options
+    from gepa_loop.cli.batch import check_gpus, checked, prefix_words, seeds_of, setup_lines, slurm_options
     from gepa_loop.jobs.folder import SCRIPT, job_folder, read_job, write_job
     from gepa_loop.jobs.script import Node, Work, script_text
     from gepa_loop.jobs.slurm import states
@@ -78,8 +77,9 @@ def submit(
     from gepa_loop.session import shown
 
     seeds = seeds_of(array, command)
-    node = Node(slurm_options(slurm or ()), shlex.split(prefix or ""), setup_lines(setup or ()))
+    node = Node(slurm_options(slurm or ()), prefix_words(prefix or ""), setup_lines(setup or ()))
     found = checked(context, command, words or ())
+    check_gpus(node.options, found.config)
     name = found.name(run_name)
     tasks, folder = found.tasks(name, seeds), job_folder(name)
     is_array = seeds is not None or command == "sweep"

@@ -8,6 +8,7 @@ that knows sbatch which is used, `_make_sbatch_string`, and its names of files.
 from __future__ import annotations
 
 import inspect
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from gepa_loop.errors import ConfigError
 from gepa_loop.jobs.folder import no_submitit
-from gepa_loop.outside.redact import redacted
+from gepa_loop.outside.redact import keys_within
 
 WARNING = "TERM@60"
 """A minute before the time ends, SIGTERM to what `srun` started: the run is saved. (Slurm looks once a minute, so that it may come up to a
@@ -96,10 +97,10 @@ def script_text(work: Work, node: Node) -> str:
         srun_args=srun,
         **known,
     )
-    if redacted(text) != text:
+    if names := keys_within(text, os.environ):
         raise ConfigError(
-            "a key would stand in the job's script",
-            "Leave it in the environment, which a job has from the shell that submits it.",
+            f"what {', '.join(names)} holds would stand in the job's script",
+            "Leave it in the environment, which a job has from the shell that submits it; a variable that holds no key needs another name.",
         )
     return text + "\n"
 

@@ -14,7 +14,15 @@ SHORTEST = 8
 LONGEST = 4_000
 """Characters of a message; its middle is left out beyond."""
 
-_NAMES = re.compile(r"(key|token|secret|password|passwd|credentials?)$", re.IGNORECASE)
+_SECRET = "(?:key|token|secret|password|passwd|credentials?)"
+_NAMES = re.compile(f"{_SECRET}$", re.IGNORECASE)
+_LITERAL = re.compile(
+    rf"""([\w.-]*{_SECRET})["']?\s*[=:]\s*["']?(?![\s"'$]|$)"""  # api_key="sk-1", but not api_key="$KEY"
+    rf"|(?<!\S)(--[\w-]*{_SECRET})\s+[\"']?(?![\s\"'$-]|$)"
+    r"|\b(bearer)\s+(?!\$)\S"
+    r"|\b(sk-|hf_|gh[pous]_|github_pat_|glpat-|xox[abp]-|AKIA)[\w-]{8}",
+    re.IGNORECASE,
+)
 _USERINFO = re.compile(r"(?<=://)[^\s/@'\"]*@")
 _CONTROL = re.compile(
     r"[^\n\t\x20-\x7e\xa0-\U0010ffff]|[\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -31,6 +39,26 @@ def has_password(url: str) -> bool:
     return re.match(r"[a-z][a-z0-9+.-]*://[^\s/@]*@", url, re.IGNORECASE) is not None
 
 
+def key_in(text: str) -> str | None:
+    """What gives a key away in words for a shell: the name that it is given to, or how it begins; None where there is none.
+
+    What a shell puts in itself, after a `$`, is no key.
+    """
+    found = _LITERAL.search(text)
+    if found is not None:
+        return next(group for group in found.groups() if group)
+    return "an address with a password" if _USERINFO.search(text) else None
+
+
+def keys_within(text: str, env: Mapping[str, str]) -> list[str]:
+    """Variables that hold keys which stand in a text."""
+    return [
+        name
+        for name, value in env.items()
+        if names_a_secret(name) and len(key := value.strip()) >= SHORTEST and key in text
+    ]
+
+
 def redacted(text: str, env: Mapping[str, str] | None = None) -> str:
     """A text without users and passwords of addresses and without the values of variables that hold keys.
 
@@ -38,8 +66,8 @@ def redacted(text: str, env: Mapping[str, str] | None = None) -> str:
         text: What is to be shown; others' words in it may repeat a key.
         env: The environment; None takes the process's own.
     """
-    named = (os.environ if env is None else env).items()
-    keys = [key for name, value in named if names_a_secret(name) and len(key := value.strip()) >= SHORTEST]
+    known = os.environ if env is None else env
+    keys = [known[name].strip() for name in keys_within(text, known)]
     for key in sorted(keys, key=len, reverse=True):  # a key may begin with another
         text = text.replace(key, HIDDEN)
     return _USERINFO.sub(f"{HIDDEN}@", text)
@@ -49,8 +77,10 @@ def told(words: Sequence[str]) -> str:
     """A command as a line for a shell, without secrets, those of settings (`KEY=VALUE`) included."""
     shown = []
     for word in words:
-        key, equals, _ = word.partition("=")
-        shown.append(f"{key}={HIDDEN}" if equals and names_a_secret(key) else word)
+        found = _LITERAL.search(word)
+        shown.append(
+            word if found is None else f"{word[: found.end() if found[1] else found.start()]}{HIDDEN}"
+        )
     return redacted(shlex.join(shown))
 
 

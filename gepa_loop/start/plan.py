@@ -149,7 +149,7 @@ def plan(lab: Lab, command: Command, prompt: Candidate, measure: bool, observer:
     if not trains:
         return made
     observer.stage("measuring how fast the prompt is read")
-    told = (*made.lines, *elsewhere(lab.base, lab.teacher))
+    told = (*made.lines, *elsewhere(lab.base, lab.teacher, lab.config.cluster.workers))
     memory = memory_of_command(lab, on_a_worker(config, command))
     return replace(made, lines=told, memory=memory, worth=_worth(lab, prompt, made))
 

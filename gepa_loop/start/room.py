@@ -73,10 +73,11 @@ def memory_of_command(lab: Lab, most: int) -> Mapping[str, float]:
     return {**found, COPY: copied} if config.cluster.workers else found
 
 
-def elsewhere(base: Base, teacher: Base | None) -> Iterator[str]:
-    """What a second model takes that does not lie where the first does, in a line."""
+def elsewhere(base: Base, teacher: Base | None, workers: int) -> Iterator[str]:
+    """What a second model takes that does not lie where the first does, in a line; the command has it as each of its workers does."""
     if teacher is not None and teacher.where != base.where:
-        yield f"{TEACHER} take {_gib(teacher):.1f} GiB more, on {teacher.where}"
+        twice = f", and as much for the command's own beside that of one of {workers} workers"
+        yield f"{TEACHER} take {_gib(teacher):.1f} GiB more, on {teacher.where}{twice if workers else ''}"
 
 
 def _gib(model: Base) -> float:

@@ -101,11 +101,12 @@ class Training:
             clock = Clock(device, len(going))
             # 1. The students answer, or their teachers do. What the next step reads is asked for behind it, so that nobody who samples
             # beside this process is ever idle, and is sampled beside this step's update, by the students before it.
-            now_asked = self._with_others(ahead, going, step)
+            this = self._with_others(ahead, going, step)
             overlaps = settings.stale and not self._checked(step + 1)
             behind = all(asks_once(course.now, course.student.record) for course in going)
             ahead = self._ask(going, step + 1) if overlaps and behind else NOTHING
-            collected = self._collect(going, step, now_asked)
+            collected = self._collect(going, step, this)
+            del this  # it holds the adapters that answered
             going = [course for course in going if course.harm is None]
             measured = rollouts.sampler.sleep()
             if len(going) > 1:

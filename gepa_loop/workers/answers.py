@@ -86,7 +86,8 @@ class CrewSampler:
 
     def _given_out(self, call: _Call, rows: Sequence[int]) -> list[Callable[[], list[Completion]]]:
         wanted, asked = call.wanted, []
-        adapter = shared_adapter(self._crew, wanted.adapter)
+        # In a warm start students are asked nothing, and their adapters need not be sent.
+        adapter = shared_adapter(self._crew, wanted.adapter) if rows else None
         for start, end in pairwise(accumulate(rows, initial=0)):
             given = {
                 "prompts": wanted.prompts[start:end],

@@ -141,7 +141,17 @@ def test_a_name_is_made_of_all_that_is_said(shell: Shell, cwd: Path) -> None:
         ([*LOOP, "--slurm", "teardown=rm"], "teardown cannot be set: sbatch has no such option"),
         ([*LOOP, "--slurm", "comment=a\nrm"], "cannot stand in a script"),
         ([*LOOP, "--setup", "export HF_TOKEN=hf_1234"], "--setup: HF_TOKEN: a key would stand"),
-        ([*LOOP, "--set", "task.options.api_key=1234"], "a key or a password would stand in the script"),
+        ([*LOOP, "--setup", "login --token hf_12"], "--setup: --token: a key would stand"),
+        ([*LOOP, "--set", "task.options.api_key=1234"], "submit: task.options.api_key: a key would stand in"),
+        ([*LOOP, "--set", 'task.options={api_key="12"}'], "submit: api_key: a key would stand in the script"),
+        ([*LOOP, "--prefix", "run -e A_KEY=12 image"], "--prefix: A_KEY: a key would stand in the script"),
+        ([*SWEEP, "--set", "cluster.workers=2"], "cluster.workers = 2: workers do not share a sweep"),
+        (
+            [*LOOP, "--workers", "2", "--slurm", "gpus=h100:1"],
+            "--slurm gpus=h100:1: cluster.workers = 2 with 1",
+        ),
+        ([*LOOP, "--slurm", "signal=USR1@60"], "signal = USR1@60: a run saves itself at SIGTERM"),
+        ([*LOOP, "--prefix", "a 'b"], "--prefix a 'b: no closing quotation"),
     ],
 )
 def test_what_is_wrong_is_found_now(
@@ -170,6 +180,7 @@ def test_options_of_slurm() -> None:
         "exclusive": True,
     }
     assert slurm_options(["nodes=1"]) == {"nodes": "1"} and slurm_options([]) == {}
+    assert slurm_options(["signal=B:TERM@120"]) == {"signal": "B:TERM@120"}
 
 
 def test_a_line_before_it_may_read_a_key(shell: Shell) -> None:

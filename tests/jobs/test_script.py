@@ -67,7 +67,7 @@ def test_no_environment_no_key_no_pickle(cwd: Path, monkeypatch: pytest.MonkeyPa
         and "_submit" not in text
     )
     for node, words in ((Node({"comment": "sk-123456789"}), LOOP), (Node({}), [*LOOP, "sk-123456789"])):
-        with pytest.raises(ConfigError, match="a key would stand"):
+        with pytest.raises(ConfigError, match="what SOME_API_KEY holds would stand"):
             script_text(Work("a", cwd, words), node)
 
 

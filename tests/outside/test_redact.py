@@ -14,7 +14,7 @@ import pytest
 from anthropic_api import MODEL, anthropic_api
 
 from gepa_loop.cli import run
-from gepa_loop.outside.redact import printable, redacted, told
+from gepa_loop.outside.redact import key_in, printable, redacted, told
 
 MARK = "marker-0123456789"
 """Part of every key here."""
@@ -281,3 +281,28 @@ def test_a_command_is_told_without_secrets() -> None:
     words = ["gepa-loop", "sweep", "--grid", "x=[0, 8],1", "--set", "task.options.api_key=k-12"]
     assert told(words) == "gepa-loop sweep --grid 'x=[0, 8],1' --set 'task.options.api_key=***'"
     assert told([]) == ""
+    assert told(["--set=a.api_key=1", 'x={token="1"}']) == "'--set=a.api_key=***' 'x={token=\"***'"
+    assert told(["sk-ant-12345678"]) == "'***'"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("run -e ANTHROPIC_API_KEY=sk-1 image", "ANTHROPIC_API_KEY"),
+        ('--set task.options={api_key="sk-1"}', "api_key"),
+        ("--set=task.options.password=1234", "task.options.password"),
+        ("huggingface-cli login --token hf_x", "--token"),
+        ("export A=1;HF_TOKEN=hf_x", "HF_TOKEN"),
+        ('curl -H "Authorization: Bearer sk-1"', "Bearer"),
+        ("echo hf_abcdefgh", "hf_"),
+        ("pip install --index-url https://me:word@host/x", "an address with a password"),
+        ("run -e ANTHROPIC_API_KEY image", None),
+        ("export HF_TOKEN=$(cat ~/token)", None),
+        ('login --token "$HF_TOKEN"', None),
+        ("login --token $HF_TOKEN", None),
+        ("--set sampling.max_tokens=24 --set task.name=task-risk-assessment", None),
+        ("module load cuda/12.4 && export X_KEY=", None),
+    ],
+)
+def test_what_gives_a_key_away_in_words_for_a_shell(text: str, name: str | None) -> None:
+    assert key_in(text) == name

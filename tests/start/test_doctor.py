@@ -150,8 +150,11 @@ def test_a_second_model_takes_memory_beside_the_first(tmp_path: Path) -> None:
 def test_a_second_model_that_lies_elsewhere_is_said_apart(tiny: Base) -> None:
     away = replace(tiny, model=copy.deepcopy(tiny.model).to("meta"))
     gib = sum(p.nbytes for p in tiny.model.parameters()) / 2**30
-    assert [*elsewhere(tiny, None), *elsewhere(tiny, tiny)] == []
-    assert list(elsewhere(tiny, away)) == [f"the teacher's weights take {gib:.1f} GiB more, on meta"]
+    assert [*elsewhere(tiny, None, 0), *elsewhere(tiny, tiny, 2)] == []
+    assert list(elsewhere(tiny, away, 0)) == [f"the teacher's weights take {gib:.1f} GiB more, on meta"]
+    assert "on meta, and as much for the command's own beside that of one of 2" in next(
+        elsewhere(tiny, away, 2)
+    )
 
 
 def test_what_a_split_model_needs_is_known_before_it_is_loaded() -> None:
