@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from gepa_loop.cluster.piece import Desk, Piece, Shared, perform
 from gepa_loop.cluster.worker import Engine, Worker, WorkerLost, WorkerRefused
-from gepa_loop.errors import EnvironmentFault
+from gepa_loop.errors import EnvironmentFault, GepaLoopError
 
 TRIES = 3
 """How often a piece is given out, and how often a place asks for a worker, before that counts as a fault."""
@@ -210,8 +210,7 @@ class Crew:
                     otherwise.callback(_end, worker)
                     if self._closed:  # before this one was there to be ended
                         raise WorkerLost("the command has ended")
-                    for message in worker.run(self._opening):
-                        self._opened(message)
+                    self._open_at(worker)
                     otherwise.pop_all()
             except WorkerLost as lost:
                 causes.append(str(lost))
@@ -224,6 +223,16 @@ class Crew:
             f"worker {place} cannot be had: {'; '.join(dict.fromkeys(causes))}",
             "Ask for fewer (cluster.workers), or for none: 0.",
         )
+
+    def _open_at(self, worker: Worker) -> None:
+        """Have a worker open; what it lacks is a fault of its machine, not of what the command was given."""
+        try:
+            for message in worker.run(self._opening):
+                self._opened(message)
+        except WorkerRefused:
+            raise
+        except GepaLoopError as error:
+            raise EnvironmentFault(f"a worker cannot open: {error}", error.hint) from error
 
     def _note_opened(self, place: int) -> None:
         with self._turn:

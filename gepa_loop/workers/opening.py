@@ -184,7 +184,7 @@ def open_worker(
         os.chdir(cwd)
     except OSError as error:
         raise EnvironmentFault(
-            f"a worker cannot use {cwd}: {error.strerror}",
+            f"{cwd}: {error.strerror}",
             "Its machine must have the command's files under the same path.",
         ) from None
     sweep_copies()

@@ -259,6 +259,13 @@ def test_an_opening_that_is_refused_ends_all_places(crew: Crews) -> None:
     assert told.value.hint == "Copy it." and "a" not in hands.done
 
 
+def test_what_a_worker_lacks_is_a_fault_of_its_machine(crew: Crews) -> None:
+    crew.made.append(own := Crew(Hands(), 1, Piece("opening", chores.refuse, {}), lambda _: None))
+    with pytest.raises(EnvironmentFault, match=r"^a worker cannot open: all is spent$") as told:
+        own.ask(counting("a", 1))()
+    assert told.value.hint == "Spend less."
+
+
 def test_a_value_is_shared_once_and_is_one_object_for_each_worker(crew: Crews) -> None:
     hands, made = Hands(), list[int]()
     own = crew(hands, 1)
