@@ -42,7 +42,7 @@ def jobs_status(
     found: dict[str, list[TaskLine]] = {}
     for one in [name] if name is not None else known_jobs():
         record = job_of(one)
-        told, why = states(record["job_ids"][-1])
+        told, why = states(record["job_ids"][-1], len(record["tasks"]))
         found[one] = task_lines(record, told)
         unknown += [why] if why and any(line.said != "done" for line in found[one]) else []
     answer: JobsAnswer = {
@@ -89,11 +89,12 @@ def jobs_logs(
     record = job_of(name)
     last = len(record["tasks"]) - 1
     if (task is None and last > 0) or (task or 0) > last:
+        asked = "" if task is None else f"--task {task}: "
         raise ConfigError(
-            f"job {name} has tasks 0 to {last}", f"Name one: gepa-loop jobs logs {name} --task 0"
+            f"{asked}job {name} has tasks 0 to {last}", f"Name one: gepa-loop jobs logs {name} --task 0"
         )
     path = log_of(name, record, task or 0)
-    if not path.exists():
+    if not (path.exists() or follow):
         raise RunDirectoryError(
             f"{path}: nothing was written yet", f"The job may wait: gepa-loop jobs status {name}"
         )
@@ -102,7 +103,8 @@ def jobs_logs(
     if json_file == STANDARD_OUTPUT:
         return
     if follow:
-        subprocess.run(["tail", "-n", "+1", "-F", str(path)], check=False)
+        # What it says is that a file is not there yet, or no more.
+        subprocess.run(["tail", "-n", "+1", "-F", str(path)], stderr=subprocess.DEVNULL, check=False)
         return
     to = reader(json_file)
     with path.open(encoding="utf-8", errors="replace") as lines:

@@ -9,7 +9,6 @@ import typer
 from gepa_loop.cli import complete
 from gepa_loop.cli.answer import STANDARD_OUTPUT, give, head, reader
 from gepa_loop.cli.options import JsonOption, NameOption, say_next
-from gepa_loop.errors import RunDirectoryError
 
 if TYPE_CHECKING:
     from gepa_loop.cli.records.jobs import SubmittedAnswer
@@ -71,7 +70,7 @@ def submit(
     from gepa_loop.cli.batch import check_gpus, checked, prefix_words, seeds_of, setup_lines, slurm_options
     from gepa_loop.jobs.folder import SCRIPT, job_folder, read_job, write_job
     from gepa_loop.jobs.script import Node, Work, script_text
-    from gepa_loop.jobs.slurm import states
+    from gepa_loop.jobs.slurm import check_ended
     from gepa_loop.jobs.slurm import submit as hand_over
     from gepa_loop.run.files import write_text
     from gepa_loop.session import shown
@@ -101,11 +100,8 @@ def submit(
         return
     before = read_job(name)
     numbers = before["job_ids"] if before is not None else []
-    if numbers and any(one.live for one in states(numbers[-1])[0].values()):
-        raise RunDirectoryError(
-            f"job {name} waits or runs already, as {numbers[-1]}",
-            f"Wait for it (`gepa-loop jobs status {name}`), end it (`scancel {numbers[-1]}`), or choose another --run-name.",
-        )
+    if before is not None:
+        check_ended(name, numbers[-1], len(before["tasks"]))
     write_text(folder / SCRIPT, text)
     number = hand_over(folder / SCRIPT)
     write_job(

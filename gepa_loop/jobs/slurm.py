@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gepa_loop.errors import EnvironmentFault
+from gepa_loop.errors import EnvironmentFault, RunDirectoryError
 from gepa_loop.jobs.folder import no_submitit
 
 PATIENCE = 30.0
 """Seconds that a command of Slurm's may take."""
 
-WAITING = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "STOPPED", "RESIZING")
+WAITING = (
+    *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "STOPPED", "RESIZING"),
+    *("REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "SIGNALING", "STAGE_OUT"),
+)
 """States of what is to go on by itself."""
 
 
@@ -64,22 +67,55 @@ def submit(script: Path) -> str:
         ) from None
 
 
-def states(job: str) -> tuple[dict[str, Told], str]:
+def states(job: str, tasks: int) -> tuple[dict[str, Told], str]:
     """What Slurm says of the tasks of a job.
+
+    Args:
+        job: Its number.
+        tasks: How many it has.
 
     Returns:
         Task (`12`, of an array `12_0`) -> what is said of it, of those that it knows; and why there are none, in words.
     """
     # The controller knows what lives and what ended minutes ago, accounting the rest where a cluster has it.
     shown = _ask(["scontrol", "--oneliner", "show", "job", job])
-    if not isinstance(shown, str) and shown.returncode == 0 and (found := _of_controller(shown.stdout)):
+    found: dict[str, Told] = {}
+    if not isinstance(shown, str) and shown.returncode == 0:
+        found = _of_controller(shown.stdout)
+    if len(found) >= tasks:
         return found, ""
     fields = "--format=JobID,State,ExitCode,Reason"
     counted = _ask(["sacct", f"--jobs={job}", "--allocations", "--parsable2", fields])
-    if not isinstance(counted, str) and counted.returncode == 0 and (found := _read(counted.stdout)):
+    if not isinstance(counted, str) and counted.returncode == 0:
+        found = {**_read(counted.stdout), **found}
+    if found:
         return found, ""
     said = [one if isinstance(one, str) else _words(one) for one in (shown, counted)]
-    return {}, f"Slurm no longer knows job {job}: {'; '.join(dict.fromkeys(filter(None, said)))}"
+    return {}, f"Slurm does not know job {job}: {'; '.join(dict.fromkeys(filter(None, said)))}"
+
+
+GONE = "invalid job id"
+"""The controller's word, in lower case, for a job that has ended long ago."""
+
+
+def check_ended(name: str, job: str, tasks: int) -> None:
+    """See that a job neither waits nor runs.
+
+    Raises:
+        RunDirectoryError: It does.
+        EnvironmentFault: Slurm does not say.
+    """
+    found, why = states(job, tasks)
+    if any(one.live for one in found.values()):
+        raise RunDirectoryError(
+            f"job {name} waits or runs already, as {job}",
+            f"Wait for it (`gepa-loop jobs status {name}`), end it (`scancel {job}`), or choose another --run-name.",
+        )
+    if not found and GONE not in why.lower():
+        raise EnvironmentFault(
+            f"job {name} may wait or run already, as {job}: {why}",
+            "Try again once Slurm answers, or choose another --run-name.",
+        )
 
 
 def _of_controller(text: str) -> dict[str, Told]:

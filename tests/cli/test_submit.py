@@ -202,6 +202,9 @@ def test_the_same_again(shell: Shell, slurm: FakeSlurm) -> None:
     slurm.says("scontrol", controller(41, "RUNNING"))
     code, _, err = shell("submit", *LOOP, "--run-name", "n")
     assert code == 6 and "job n waits or runs already, as 41" in err and "scancel 41" in err
+    slurm.says("scontrol", err="Unable to contact slurm controller", code=1)
+    code, _, err = shell("submit", *LOOP, "--run-name", "n")
+    assert code == 3 and "job n may wait or run already, as 41" in err and "Unable to contact" in err
     slurm.says("scontrol", controller(41, "TIMEOUT"))
     slurm.says("sbatch", "Submitted batch job 52\n")
     assert shell("submit", *LOOP, "--run-name", "n")[:2] == (
@@ -278,7 +281,7 @@ def test_a_job_that_slurm_forgot(cwd: Path, shell: Shell, slurm: FakeSlurm) -> N
     slurm.says("scontrol", err="Invalid job id specified", code=1)
     slurm.says("sacct", err="Slurm accounting storage is disabled", code=1)
     code, said, _ = shell("jobs", "status", "n")
-    assert code == 0 and said.startswith("warning: Slurm no longer knows job 41: Invalid job id specified;")
+    assert code == 0 and said.startswith("warning: Slurm does not know job 41: Invalid job id specified;")
     assert "0 41 - n not begun" in said
     _looped(cwd, "n", 0.5)
     said = shell("jobs", "status", "n")[1]
@@ -289,7 +292,8 @@ def test_logs(cwd: Path, shell: Shell) -> None:
     assert shell("submit", *LOOP, "--array", "seeds=2", "--run-name", "n")[0] == 0
     code, _, err = shell("jobs", "logs", "n")
     assert code == 2 and "job n has tasks 0 to 1" in err and "--task 0" in err
-    assert shell("jobs", "logs", "n", "--task", "2")[0] == 2
+    code, _, err = shell("jobs", "logs", "n", "--task", "2")
+    assert code == 2 and "--task 2: job n has tasks 0 to 1" in err
     code, _, err = shell("jobs", "logs", "n", "--task", "1")
     assert code == 6 and "41_1_0_log.out: nothing was written yet" in err
     (cwd / "runs/.jobs/n/41_1_0_log.out").write_bytes(b"one\x1b[2J [red]two\n\xff\n")

@@ -38,7 +38,7 @@ def test_without_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFault, match="no Slurm on this machine") as caught:
         submit(tmp_path / "job.sh")
     assert caught.value.exit_code == 3 and "login node" in caught.value.hint
-    found, why = states("41")
+    found, why = states("41", 1)
     assert found == {} and "scontrol" in why and "sacct" in why
 
 
@@ -47,7 +47,7 @@ def test_tasks_that_wait_together_and_one_that_ended(slurm: FakeSlurm) -> None:
     ended = controller(5, "FAILED", ArrayJobId=4, ArrayTaskId=0, ExitCode="3:0")
     last = controller(6, "PENDING", ArrayJobId=4, ArrayTaskId="7%3")
     slurm.says("scontrol", waiting + ended + last)
-    found, why = states("4")
+    found, why = states("4", 5)
     held = Told("PENDING", "0:0", "Resources")
     assert found == {
         "4_0": Told("FAILED", "3:0", ""),
@@ -63,15 +63,21 @@ def test_tasks_that_wait_together_and_one_that_ended(slurm: FakeSlurm) -> None:
 def test_what_the_controller_forgot_accounting_knows(slurm: FakeSlurm) -> None:
     slurm.says("scontrol", err="Invalid job id specified", code=1)
     slurm.says("sacct", f"{HEAD}9|CANCELLED by 1000|0:15|None\n")
-    assert states("9") == ({"9": Told("CANCELLED", "0:15", "")}, "")
+    assert states("9", 1) == ({"9": Told("CANCELLED", "0:15", "")}, "")
     assert slurm.asked[1].startswith("sacct --jobs=9 --allocations")
+
+
+def test_tasks_that_the_controller_forgot_while_others_run(slurm: FakeSlurm) -> None:
+    slurm.says("scontrol", controller(6, "RUNNING", ArrayJobId=4, ArrayTaskId=1))
+    slurm.says("sacct", f"{HEAD}4_0|TIMEOUT|0:0|None\n4_1|PENDING|0:0|None\n")
+    assert states("4", 2)[0] == {"4_0": Told("TIMEOUT", "0:0", ""), "4_1": Told("RUNNING", "0:0", "")}
 
 
 def test_a_cluster_without_accounting(slurm: FakeSlurm) -> None:
     slurm.says("scontrol", err="slurm_load_jobs error: Invalid job id specified\n", code=1)
     slurm.says("sacct", err="Slurm accounting storage is disabled\n", code=1)
-    found, why = states("9")
+    found, why = states("9", 1)
     assert found == {}
     assert why == (
-        "Slurm no longer knows job 9: slurm_load_jobs error: Invalid job id specified; Slurm accounting storage is disabled"
+        "Slurm does not know job 9: slurm_load_jobs error: Invalid job id specified; Slurm accounting storage is disabled"
     )

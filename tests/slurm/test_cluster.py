@@ -60,7 +60,7 @@ def _submit(cwd: Path, *words: str) -> str:
 
 
 def _states(job: str) -> dict[str, str]:
-    return {task: one.state for task, one in states(job)[0].items()}
+    return {task: one.state for task, one in states(job, 1)[0].items()}
 
 
 def _ended(job: str) -> bool:
