@@ -8,7 +8,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,17 @@ def start(cwd: Path, *args: str) -> subprocess.Popen[str]:
         # A background job of a shell, as these tests may be, hands on that Ctrl-C is ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process and those have started."""
+    parents: dict[int, int] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # The name, in brackets, may have blanks in it.
+            parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
+    own = [child for child, parent in parents.items() if parent == pid]
+    return own + [one for child in own for one in descendants(child)]
 
 
 def killed_when(reached: Callable[[], bool], cwd: Path, *args: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import ladder
 import pytest
-from processes import start
+from processes import descendants, start
 
 SETS = [
     *ladder.SETS,
@@ -114,15 +114,25 @@ def test_workers_that_are_killed_cost_their_pieces(alone: Path, tmp_path: Path) 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
+    ("number", "all_", "exit_code"),
+    [
+        (signal.SIGTERM, False, 143),
+        (signal.SIGTERM, True, 143),  # as Slurm sends it: to Ray's processes, too
+        (signal.SIGINT, False, 130),
+        (signal.SIGINT, True, 130),  # as a terminal does
+        (signal.SIGKILL, False, -9),
+    ],
 )
 def test_a_command_that_is_ended_leaves_no_worker_and_goes_on_without(
-    alone: Path, tmp_path: Path, number: signal.Signals, exit_code: int
+    alone: Path, tmp_path: Path, number: signal.Signals, all_: bool, exit_code: int
 ) -> None:
     left: list[int] = []
 
     def end(process: subprocess.Popen[str]) -> None:
         left.extend(workers_in(tmp_path))
+        for pid in descendants(process.pid) if all_ else []:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
         process.send_signal(number)
 
     code, _, err = while_running(tmp_path, end, "--workers", "2")
