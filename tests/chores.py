@@ -57,6 +57,10 @@ def run_out(desk: object, tell: Tell) -> None:
     raise MemoryError
 
 
+def break_gpu(desk: object, tell: Tell) -> None:
+    raise RuntimeError("CUDA error: an illegal memory access was encountered\nSearch for it.")
+
+
 def be_silent(desk: object, tell: Tell) -> None:
     tell("begun")
     time.sleep(600)  # ended long before

@@ -76,6 +76,10 @@ class Hand:
         except BaseException as error:  # noqa: BLE001 (its process cannot show it)
             if (fault := memory_fault(error)) is not None:
                 box.put(Said("lost", WorkerLost(str(fault), fault.hint)))
+            elif isinstance(error, RuntimeError) and str(error).startswith("CUDA error"):
+                # Nothing more can be computed on it by this process; another may.
+                cause = str(error).partition("\n")[0]
+                box.put(Said("lost", WorkerLost(f"its GPU failed: {cause}")))
             else:
                 box.put(Said("failed", RuntimeError(f"in a worker, {piece.name}:\n{traceback.format_exc()}")))
         else:

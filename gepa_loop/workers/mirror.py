@@ -7,6 +7,7 @@ anywhere: whatever process reads the folder finds a student from which training 
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,8 +28,9 @@ Files = Mapping[str, bytes | None]
 """Path below a folder, with slashes -> content; None where it is gone."""
 
 
-COPIES = "gepa-loop-worker-"
-"""Begins the names of temporary folders with copies, before the number of their process."""
+COPIES = f"gepa-loop-worker-{platform.node()}_"
+"""Begins the names of temporary folders with copies, before the number of their process: machines may share the place of such folders, and
+numbers of processes are a machine's own."""
 
 
 @contextmanager

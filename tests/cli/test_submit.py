@@ -283,6 +283,8 @@ def test_a_job_that_slurm_forgot(cwd: Path, shell: Shell, slurm: FakeSlurm) -> N
     code, said, _ = shell("jobs", "status", "n")
     assert code == 0 and said.startswith("warning: Slurm does not know job 41: Invalid job id specified;")
     assert "0 41 - n not begun" in said
+    slurm.says("sbatch", "Submitted batch job 52\n")
+    assert shell("submit", *LOOP, "--run-name", "n")[0] == 0, "it has ended long ago"
     _looped(cwd, "n", 0.5)
     said = shell("jobs", "status", "n")[1]
     assert "warning" not in said and said.endswith("next: gepa-loop jobs collect n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import chores
@@ -59,11 +59,24 @@ def test_the_piece_of_a_worker_that_dies_is_done_by_another(
     assert capfd.readouterr() == ("", ""), "neither Ray nor a worker writes into the terminal"
 
 
-def test_a_worker_without_memory_is_lost_with_its_piece(crew: Crew) -> None:
+@pytest.mark.parametrize(
+    ("chore", "why", "hint"),
+    [
+        (chores.run_out, "out of memory: no more can be had", "sampling.batch"),
+        (
+            chores.break_gpu,
+            "its GPU failed: CUDA error: an illegal memory access was encountered",
+            "workers to 0",
+        ),
+    ],
+)
+def test_a_worker_that_can_do_no_more_is_lost_with_its_piece(
+    crew: Crew, chore: Callable[..., None], why: str, hint: str
+) -> None:
     crew.say = lambda _: None
-    with pytest.raises(EnvironmentFault, match="3 workers were lost with it: out of memory") as told:
-        crew.ask(Piece("a", chores.run_out, {}))()
-    assert "sampling.batch" in told.value.hint
+    with pytest.raises(EnvironmentFault, match=f"3 workers were lost with it: {why}$") as told:
+        crew.ask(Piece("a", chore, {}))()
+    assert hint in told.value.hint
 
 
 class Elsewhere:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -157,6 +158,8 @@ def test_copies_of_ended_processes_are_deleted(tmp_path: Path, monkeypatch: pyte
     left.mkdir()
     (left / "file").touch()
     with scratch() as own:
+        of_another_machine = tmp_path / f"gepa-loop-worker-{platform.node()}-2_{process.pid}-x"
+        of_another_machine.mkdir()
         sweep_copies()
-        assert own.exists() and not left.exists()
+        assert own.exists() and not left.exists() and of_another_machine.exists()
     assert not own.exists()
