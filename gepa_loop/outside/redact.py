@@ -17,10 +17,11 @@ LONGEST = 4_000
 _SECRET = "(?:key|token|secret|password|passwd|credentials?)"
 _NAMES = re.compile(f"{_SECRET}$", re.IGNORECASE)
 _LITERAL = re.compile(
-    rf"""([\w.-]*{_SECRET})["']?\s*[=:]\s*["']?(?![\s"'$]|$)"""  # api_key="sk-1", but not api_key="$KEY"
+    # api_key="sk-1" and "api_key": "sk-1", but not api_key="$KEY", nor a prompt's "say one token: yes"
+    rf"""([\w.-]*{_SECRET})(?:["']?\s*=|["']\s*:|:(?=\S))\s*["']?(?![\s"'$]|$)"""
     rf"|(?<!\S)(--[\w-]*{_SECRET})\s+[\"']?(?![\s\"'$-]|$)"
-    r"|\b(bearer)\s+(?!\$)\S"
-    r"|\b(sk-|hf_|gh[pous]_|github_pat_|glpat-|xox[abp]-|AKIA)[\w-]{8}",
+    r"|\b(authorization|x-[\w-]*(?:key|token))\s*:\s*(?:(?:bearer|basic|token)\s+)?(?![\s$]|bearer|basic|token)"
+    r"|\b(sk-|hf_|gh[pous]_|github_pat_|glpat-|xox[abp]-|AKIA)[\w-]{16}",
     re.IGNORECASE,
 )
 _USERINFO = re.compile(r"(?<=://)[^\s/@'\"]*@")

@@ -282,7 +282,7 @@ def test_a_command_is_told_without_secrets() -> None:
     assert told(words) == "gepa-loop sweep --grid 'x=[0, 8],1' --set 'task.options.api_key=***'"
     assert told([]) == ""
     assert told(["--set=a.api_key=1", 'x={token="1"}']) == "'--set=a.api_key=***' 'x={token=\"***'"
-    assert told(["sk-ant-12345678"]) == "'***'"
+    assert told(["sk-ant-1234567890abcdef"]) == "'***'"
 
 
 @pytest.mark.parametrize(
@@ -293,8 +293,10 @@ def test_a_command_is_told_without_secrets() -> None:
         ("--set=task.options.password=1234", "task.options.password"),
         ("huggingface-cli login --token hf_x", "--token"),
         ("export A=1;HF_TOKEN=hf_x", "HF_TOKEN"),
-        ('curl -H "Authorization: Bearer sk-1"', "Bearer"),
-        ("echo hf_abcdefgh", "hf_"),
+        ('curl -H "Authorization: Bearer sk-1"', "Authorization"),
+        ("curl -H 'X-Api-Key: 12'", "X-Api-Key"),
+        ("""--set task.options={"api_key": "12"}""", "api_key"),
+        ("echo hf_abcdefghabcdefgh", "hf_"),
         ("pip install --index-url https://me:word@host/x", "an address with a password"),
         ("run -e ANTHROPIC_API_KEY image", None),
         ("export HF_TOKEN=$(cat ~/token)", None),
@@ -302,6 +304,11 @@ def test_a_command_is_told_without_secrets() -> None:
         ("login --token $HF_TOKEN", None),
         ("--set sampling.max_tokens=24 --set task.name=task-risk-assessment", None),
         ("module load cuda/12.4 && export X_KEY=", None),
+        ('curl -H "Authorization: Bearer $TOKEN"', None),
+        (
+            "--set optimize.seed_prompt=Say one token: yes or no. The key: be short. A bearer of sk-learn-models",
+            None,
+        ),
     ],
 )
 def test_what_gives_a_key_away_in_words_for_a_shell(text: str, name: str | None) -> None:
