@@ -149,10 +149,14 @@ def _without_files(sweep: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_run_that_is_told_to_end_goes_on_by_itself(cwd: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    job = _submit(cwd, *LOOP, *LONG, "--run-name", "n")
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_run_that_is_told_to_end_goes_on_by_itself(
+    cwd: Path, capsys: pytest.CaptureFixture[str], workers: str
+) -> None:
+    job = _submit(cwd, *LOOP, *LONG, "--workers", workers, "--run-name", "n")
     wait_until(_trains(cwd, "n"), "some steps")
-    _slurm("scancel", "--signal=TERM", job)  # as where its time ends: the steps are told, the script is not
+    # As where its time ends: all processes of the steps are told, Ray's among them, the script is not.
+    _slurm("scancel", "--signal=TERM", job)
     _goes_on(cwd, "n", job)
     before = _steps(cwd, "n")
     wait_until(lambda: len(_steps(cwd, "n")) > len(before), "more steps")
