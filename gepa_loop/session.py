@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -93,7 +94,8 @@ def open_session(
         caller.facts.print(f"track {settings.track.kind} runs {file}", highlight=False)
     finished = not flags.fresh and _finished(command, settings.loop, path)
     check_reach(settings, command.searches and not finished)
-    day = None if flags.fresh else _begun(path)
+    # Once, for the command and its workers: midnight may come while they load.
+    day = (None if flags.fresh else _begun(path)) or str(datetime.date.today())
     check_workers(settings, command.cells, inputs.task is not None)
     with opened_workers(settings, day, command.trains, finished or flags.dry_run) as workers:
         lab = _checked_lab(command, settings, prompts, inputs, day, caller)
@@ -240,7 +242,7 @@ def _checked_lab(
     settings: Config,
     prompts: Mapping[str, Candidate],
     inputs: Inputs,
-    day: str | None,
+    day: str,
     caller: Caller,
 ) -> Lab:
     from gepa_loop.lab import open_lab
