@@ -13,7 +13,7 @@ import typer
 
 from gepa_loop.errors import ConfigError
 from gepa_loop.jobs.records import COMMANDS, TaskRecord
-from gepa_loop.outside.redact import key_in
+from gepa_loop.outside.redact import key_in, told
 
 if TYPE_CHECKING:
     from gepa_loop.config.whole import Config
@@ -201,6 +201,8 @@ def checked(context: typer.Context, command: str, words: Sequence[str]) -> Check
     if command not in COMMANDS:
         raise ConfigError(f"submit {command}: it makes no run", f"Commands that do: {', '.join(COMMANDS)}.")
     _check_keys("submit", " ".join(words))
+    if told(words) != shlex.join(words):
+        raise ConfigError("submit: a key or a password would stand in the script", KEYS)
     assert context.parent is not None  # it is the program itself
     group: Any = context.parent.command
     inner = group.get_command(context.parent, command).make_context(

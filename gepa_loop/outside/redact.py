@@ -78,6 +78,10 @@ def told(words: Sequence[str]) -> str:
     """A command as a line for a shell, without secrets, those of settings (`KEY=VALUE`) included."""
     shown = []
     for word in words:
+        key, equals, _ = word.partition("=")
+        if equals and names_a_secret(key):  # whatever it is: what a shell puts in is there by now
+            shown.append(f"{key}={HIDDEN}")
+            continue
         found = _LITERAL.search(word)
         shown.append(
             word if found is None else f"{word[: found.end() if found[1] else found.start()]}{HIDDEN}"

@@ -144,6 +144,7 @@ def test_a_name_is_made_of_all_that_is_said(shell: Shell, cwd: Path) -> None:
         ([*LOOP, "--setup", "login --token hf_12"], "--setup: --token: a key would stand"),
         ([*LOOP, "--set", "task.options.api_key=1234"], "submit: task.options.api_key: a key would stand in"),
         ([*LOOP, "--set", 'task.options={api_key="12"}'], "submit: api_key: a key would stand in the script"),
+        ([*LOOP, "--set", "task.options.password=$ecret"], "submit: a key or a password would stand in"),
         ([*LOOP, "--prefix", "run -e A_KEY=12 image"], "--prefix: A_KEY: a key would stand in the script"),
         ([*SWEEP, "--set", "cluster.workers=2"], "cluster.workers = 2: workers do not share a sweep"),
         (

@@ -281,6 +281,7 @@ def test_a_command_is_told_without_secrets() -> None:
     words = ["gepa-loop", "sweep", "--grid", "x=[0, 8],1", "--set", "task.options.api_key=k-12"]
     assert told(words) == "gepa-loop sweep --grid 'x=[0, 8],1' --set 'task.options.api_key=***'"
     assert told([]) == ""
+    assert told(["task.options.password=$ecret"]) == "'task.options.password=***'"
     assert told(["--set=a.api_key=1", 'x={token="1"}']) == "'--set=a.api_key=***' 'x={token=\"***'"
     assert told(["sk-ant-1234567890abcdef"]) == "'***'"
 
