@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -193,3 +196,30 @@ def test_a_run_that_is_preempted_goes_on_by_itself(
     assert ("back into the queue; the run goes on" in log) == (partition == "grace")
     _slurm("scancel", job)
     wait_until(lambda: _ended(job), "the end")
+
+
+CONTAINER = (
+    *("podman", "--cgroup-manager", "cgroupfs", "--runtime", "runc", "run", "--rm", "--network", "host"),
+    *("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"),
+)
+
+
+def test_a_job_in_a_container_is_told_and_goes_on(cwd: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if shutil.which("podman") is None or shutil.which("runc") is None:
+        pytest.skip("no podman and runc: apt-get install podman runc")
+    path = f"PATH={Path(sys.executable).parent}:/usr/bin:/bin"
+    # The image is this machine's own files, of which the container has a copy that it can write.
+    own = ["-v", f"{cwd}:{cwd}", "-w", str(cwd), "-e", path, "-e", "PYTHONPATH", "--rootfs", "/:O"]
+    prefix = shlex.join([*CONTAINER, *own])
+    job = _submit(cwd, *LOOP, *LONG, "--run-name", "n", "--prefix", prefix)
+    wait_until(_trains(cwd, "n"), "some steps")
+    _slurm("scancel", "--signal=TERM", job)
+    _goes_on(cwd, "n", job)
+    before = _steps(cwd, "n")
+    wait_until(lambda: len(_steps(cwd, "n")) > len(before), "more steps")
+    log = _log(cwd, "n", capsys)
+    assert "ended by SIGTERM; what was finished is saved" in log and "continuing after step" in log
+    # podman loses the SIGTERM that follows scancel's SIGCONT at once: it is killed when Slurm has waited long enough.
+    _slurm("scancel", job)
+    wait_until(lambda: _ended(job), "the end")
+    assert _states(job) == {job: "CANCELLED"}
