@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from gepa_loop.cluster.piece import Desk
 from gepa_loop.errors import BudgetReached
 
 Tell = Callable[[object], None]
@@ -32,6 +33,10 @@ def add(desk: object, tell: Tell, a: int, b: int) -> None:
 
 def same(desk: object, tell: Tell, value: object) -> None:
     tell(id(value))
+
+
+def held(desk: Desk, tell: Tell) -> None:
+    tell(desk.held)
 
 
 def refuse(desk: object, tell: Tell) -> None:

@@ -33,6 +33,8 @@ class _Job:
     made: Callable[[], Piece]
     box: SimpleQueue[Event]
     piece: Piece
+    elsewhere: bool = False
+    """Whoever waits for it computes meanwhile: it is for a worker with a device of its own, if there is one."""
     lost: list[WorkerLost] = field(default_factory=list)
     """Workers, one after the other."""
 
@@ -44,10 +46,10 @@ class Crew:
         engine: Makes them.
         places: How many work at a time.
         opening: The first piece of each worker.
-        opened: Called in its thread with what the opening told.
+        opened: Called in its thread with what the opening told; returns whether the worker computes on a device of the command's.
     """
 
-    def __init__(self, engine: Engine, places: int, opening: Piece, opened: Callable[[Any], None]) -> None:
+    def __init__(self, engine: Engine, places: int, opening: Piece, opened: Callable[[Any], bool]) -> None:
         self.places = places
         self.say: Callable[[str], None] = lambda _: None
         """Is told of lost workers, in the thread of whoever waits for the piece."""
@@ -56,10 +58,14 @@ class Crew:
         self._engine, self._opening, self._opened = engine, opening, opened
         self._open: set[int] = set()
         """Places whose worker has opened."""
+        self._serving = set(range(places))
+        """Those that have not given up."""
+        self._beside: set[int] = set()
+        """Those whose worker computes on a device of the command's."""
         self._workers: dict[int, Worker] = {}
         self._waiting: deque[_Job] = deque()
         self._turn = Condition()
-        self._serving, self._closed = places, False
+        self._closed = False
         self._fault: Exception | None = None
         """Why the last place that gave up has done so."""
         self._notes: SimpleQueue[str] = SimpleQueue()
@@ -73,9 +79,19 @@ class Crew:
         """Places whose worker has opened. Until there is one, whoever waits for a piece of `ask` does it, where `own` is there."""
         return len(self._open)
 
-    def ask(self, piece: Piece) -> Callable[[], Any]:
-        """Give a piece out; what is returned waits for its only message."""
-        job = _Job(0, lambda: piece, SimpleQueue(), piece)
+    @property
+    def elsewhere(self) -> int:
+        """Places that compute on other devices than the command, as far as is known; all, where none does."""
+        return len(self._serving - self._beside) or self.places
+
+    def ask(self, piece: Piece, elsewhere: bool = False) -> Callable[[], Any]:
+        """Give a piece out; what is returned waits for its only message.
+
+        Args:
+            piece: For any worker.
+            elsewhere: For one that computes on another device than the command, as long as there is one.
+        """
+        job = _Job(0, lambda: piece, SimpleQueue(), piece, elsewhere)
         self._give(job)
 
         def answer() -> Any:
@@ -159,7 +175,7 @@ class Crew:
                 self._waiting.appendleft(job)
             else:
                 self._waiting.append(job)
-            self._turn.notify()
+            self._turn.notify_all()
 
     def _taken_back(self, job: _Job) -> bool:
         """Whether a piece was still waiting, and is no more."""
@@ -169,22 +185,29 @@ class Crew:
             self._waiting.remove(job)
             return True
 
-    def _next(self) -> _Job | None:
+    def _next(self, place: int) -> _Job | None:
         with self._turn:
-            while not (self._waiting or self._closed):
+            while not self._closed:
+                job = next((one for one in self._waiting if self._takes(place, one)), None)
+                if job is not None:
+                    self._waiting.remove(job)
+                    return job
                 self._turn.wait()
-            return None if self._closed else self._waiting.popleft()
+            return None
+
+    def _takes(self, place: int, job: _Job) -> bool:
+        return not (job.elsewhere and place in self._beside and self._serving - self._beside)
 
     def _serve(self, place: int) -> None:
         """A place's work: a worker, and pieces as long as there are any."""
         try:
             # Nothing is taken before there is a worker for it: another may be free.
             while (worker := self._worker(place)) is not None:
-                while (job := self._next()) is not None and self._done(job, worker):
+                while (job := self._next(place)) is not None and self._done(job, worker):
                     pass
                 _end(worker)
         except Exception as error:  # noqa: BLE001 (raised where a piece is waited for)
-            self._give_up(error)
+            self._give_up(place, error)
 
     def _done(self, job: _Job, worker: Worker) -> bool:
         """Whether the worker is still there after a job."""
@@ -210,7 +233,7 @@ class Crew:
                     otherwise.callback(_end, worker)
                     if self._closed:  # before this one was there to be ended
                         raise WorkerLost("the command has ended")
-                    self._open_at(worker)
+                    self._open_at(place, worker)
                     otherwise.pop_all()
             except WorkerLost as lost:
                 causes.append(str(lost))
@@ -224,11 +247,14 @@ class Crew:
             "Ask for fewer (cluster.workers), or for none: 0.",
         )
 
-    def _open_at(self, worker: Worker) -> None:
+    def _open_at(self, place: int, worker: Worker) -> None:
         """Have a worker open; what it lacks is a fault of its machine, not of what the command was given."""
         try:
             for message in worker.run(self._opening):
-                self._opened(message)
+                beside = self._opened(message)
+                with self._turn:
+                    (self._beside.add if beside else self._beside.discard)(place)
+                    self._turn.notify_all()
         except WorkerRefused:
             raise
         except GepaLoopError as error:
@@ -244,14 +270,15 @@ class Crew:
                     f"{'the worker is' if self.places == 1 else f'all {self.places} workers are'} there"
                 )
 
-    def _give_up(self, error: Exception) -> None:
+    def _give_up(self, place: int, error: Exception) -> None:
         """A place ends; those that wait learn it where it was the last one, or where others may be as wrong."""
         with self._turn:
             if isinstance(self._fault, WorkerRefused):
                 return
-            self._serving = 0 if isinstance(error, WorkerRefused) else self._serving - 1
+            self._serving -= self._serving if isinstance(error, WorkerRefused) else {place}
             self._fault = error
-            self._notes.put(f"{error}; {self._serving} of {self.places} go on")
+            self._notes.put(f"{error}; {len(self._serving)} of {self.places} go on")
+            self._turn.notify_all()
             while not self._serving and self._waiting:
                 job = self._waiting.popleft()
                 job.box.put((job, "failed", error))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gepa_loop.workers.answers import cut
 from gepa_loop.workers.training import apart, shared_out
@@ -118,10 +118,11 @@ class Sharing:
         return self._call(students * turn.rows, turn, machines) + students * turn.moving
 
     def _by_all(self, turn: Turn, machines: Machines) -> float:
-        """All workers answer what one student is asked, and the command moves it."""
+        """All workers answer what one student is asked, and the command moves it, on the device of one of them: the others answer meanwhile."""
         each = self._call(turn.rows, turn, machines) / max(1, turn.rows)
-        sampling = machines.asked([turn.rows], each)
-        return max(sampling, turn.moving) if self.stale else sampling + turn.moving
+        if self.stale and machines.places > 1:
+            return max(replace(machines, places=machines.places - 1).asked([turn.rows], each), turn.moving)
+        return machines.asked([turn.rows], each) + turn.moving
 
     def _call(self, rows: int, turn: Turn, machines: Machines) -> float:
         """Seconds of a call of so many rows on one machine."""

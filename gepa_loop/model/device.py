@@ -20,6 +20,14 @@ def device_name(device: torch.device) -> str:
     return f"{cores} CPU {'core' if cores == 1 else 'cores'}"
 
 
+def cards_under(model: PreTrainedModel) -> frozenset[str]:
+    """The GPUs that a model lies on, by marks that no other GPU has, on whatever machine."""
+    import torch
+
+    devices = {parameter.device for parameter in model.parameters()}
+    return frozenset(str(torch.cuda.get_device_properties(d).uuid) for d in devices if d.type == "cuda")
+
+
 def free_bytes(device: torch.device) -> int:
     """What of a GPU's memory this process can have: what is free, and what it holds without using it."""
     import torch

@@ -43,6 +43,8 @@ class Request:
     """One for each prompt."""
     adapter: Adapter | None
     """What stands on the base model."""
+    elsewhere: bool = False
+    """Whoever asks computes meanwhile: where a sampler has several devices, it is for those that are not the asker's."""
 
 
 class SelfMeasured(TypedDict, total=False):

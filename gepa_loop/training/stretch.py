@@ -104,7 +104,7 @@ class Training:
             this = self._with_others(ahead, going, step)
             overlaps = settings.stale and not self._checked(step + 1)
             behind = all(asks_once(course.now, course.student.record) for course in going)
-            ahead = self._ask(going, step + 1) if overlaps and behind else NOTHING
+            ahead = self._ask(going, step + 1, elsewhere=True) if overlaps and behind else NOTHING
             collected = self._collect(going, step, this)
             del this  # it holds the adapters that answered
             going = [course for course in going if course.harm is None]
@@ -116,7 +116,7 @@ class Training:
                 break
 
             if overlaps and not behind:
-                ahead = self._ask(going, step + 1)
+                ahead = self._ask(going, step + 1, elsewhere=True)
 
             # 2. The teachers read; the students move.
             now = [course.now for course in going]
@@ -171,11 +171,14 @@ class Training:
         settings = self.lab.config.distill
         return step % settings.check_every == 0 or step == settings.steps
 
-    def _ask(self, courses: Sequence[Course], step: int) -> Asked:
-        """Ask students, as they are now, for their rollouts of a step."""
+    def _ask(self, courses: Sequence[Course], step: int, *, elsewhere: bool = False) -> Asked:
+        """Ask students, as they are now, for their rollouts of a step; `elsewhere` as of `Request`."""
         rollouts, device = self.lab.rollouts, self.lab.base.device
         own = [rollouts.by(course.student.whole(device)) for course in courses]
-        wanted = [asked(course.now, rows, step) for course, rows in zip(courses, own, strict=True)]
+        wanted = [
+            replace(asked(course.now, rows, step), elsewhere=elsewhere)
+            for course, rows in zip(courses, own, strict=True)
+        ]
         horizon = plan_step(courses[0].now, rollouts, step).sampling
         begun = begin_together(rollouts.sampler, wanted, horizon)
         keys = tuple(_key(course) for course in courses)

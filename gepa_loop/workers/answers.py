@@ -77,7 +77,8 @@ class CrewSampler:
         """As of `Streaming`."""
         workers = 1  # as long as it is answered here
         if self._crew.open:
-            workers = self._most
+            apart = any(call.wanted.elsewhere for call in self._held)
+            workers = min(self._most, self._crew.elsewhere) if apart else self._most
             self.close()
         rows = cut([len(call.wanted.prompts) for call in self._held], workers)
         for call, own in zip(self._held, rows, strict=True):
@@ -95,7 +96,7 @@ class CrewSampler:
                 "sampling": call.sampling,
                 "adapter": adapter,
             }
-            asked.append(self._crew.ask(Piece("sampling", answer, given)))
+            asked.append(self._crew.ask(Piece("sampling", answer, given), wanted.elsewhere))
         return asked
 
     def sleep(self) -> SelfMeasured:

@@ -19,6 +19,7 @@ from gepa_loop.config.teachers import ModelTeacher
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError, EnvironmentFault
 from gepa_loop.lab import Lab, open_lab
+from gepa_loop.model.device import cards_under
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.model.split import SPLIT
 from gepa_loop.sampling.vllm.sampler import VllmSampler
@@ -34,6 +35,16 @@ class Held:
     lab: Lab
     adapters: dict[int, tuple[object, Adapter]] = field(default_factory=dict)
     """Those that it was sent, by their values: see `answers.adapter_of`."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a worker says of itself."""
+
+    identity: Mapping[str, object]
+    """Of its lab."""
+    cards: frozenset[str]
+    """GPUs that it samples on."""
 
 
 def check_workers(config: Config, cells: bool, own: bool) -> None:
@@ -86,7 +97,7 @@ class Workers:
 
     def __init__(self, engine: Engine, config: Config, day: str | None, trains: bool) -> None:
         self._engine = engine
-        self._expected: Future[Mapping[str, object]] = Future()
+        self._expected: Future[Opened] = Future()
         given = {
             "config": config,
             "day": day or str(datetime.date.today()),
@@ -108,7 +119,10 @@ class Workers:
         """
         self.crew.say = say
         if not self._expected.done():
-            self._expected.set_result(lab.identity(**marks))
+            own = cards_under(lab.base.model)
+            if lab.teacher is not None:
+                own |= cards_under(lab.teacher.model)
+            self._expected.set_result(Opened(lab.identity(**marks), own))
         # vLLM would have to start here first, beside a worker's on the same card.
         if not isinstance(lab.rollouts.sampler, VllmSampler):
             self.crew.own = Desk(self._engine.fetch, Held(lab))
@@ -120,20 +134,21 @@ class Workers:
         self._expected.cancel()
         self.crew.close()
 
-    def _check(self, found: Mapping[str, object]) -> None:
-        """Compare a worker with the command, in the thread of its place.
+    def _check(self, found: Opened) -> bool:
+        """Compare a worker with the command, in the thread of its place; returns whether they share a GPU.
 
         Raises:
             WorkerRefused: They differ.
         """
         expected = self._expected.result()
         differ = [
-            f"{key}: {found.get(key)!r} there, {value!r} here"
-            for key, value in expected.items()
-            if found.get(key) != value
+            f"{key}: {found.identity.get(key)!r} there, {value!r} here"
+            for key, value in expected.identity.items()
+            if found.identity.get(key) != value
         ]
         if differ:
             raise WorkerRefused(f"a worker has not what the command has: {'; '.join(differ)}", SAME)
+        return bool(found.cards & expected.cards)
 
 
 @contextmanager
@@ -179,7 +194,7 @@ def open_worker(
     places: tuple[str, ...],
     threads: int,
 ) -> None:
-    """Load what the command has; tells the identity of it."""
+    """Load what the command has; tells what is `Opened`."""
     try:
         os.chdir(cwd)
     except OSError as error:
@@ -195,7 +210,7 @@ def open_worker(
     if trains:
         lab = lab.for_training()
     desk.held = Held(lab)
-    tell(lab.identity(**code_marks(config, None)))
+    tell(Opened(lab.identity(**code_marks(config, None)), cards_under(lab.base.model)))
 
 
 def _take_last_card() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import count
 from threading import Event, Thread
 
 import chores
@@ -176,6 +177,67 @@ def test_that_all_workers_are_there_is_said_once(crew: Crews) -> None:
     for name in "ab":
         own.ask(counting(name, 1))()
     assert said == ["all 2 workers are there", "a: struck 1; it is given out again"]
+
+
+class Numbered(Hands):
+    """Its workers say how many of them came before."""
+
+    def __init__(self, fate: Fate = lambda piece, message: None) -> None:
+        super().__init__(fate, count().__next__)
+
+
+def crew_beside(hands: Hands, beside: set[int], places: int) -> Crew:
+    """Workers of these numbers compute where the command does."""
+    own = Crew(hands, places, Piece("opening", chores.held, {}), lambda number: number in beside)
+    while own.open < places:
+        own.ask(counting("c", 1))()
+    return own
+
+
+def test_what_is_asked_beside_a_computation_goes_to_a_worker_elsewhere() -> None:
+    own = crew_beside(Numbered(), {0, 2}, 3)
+    asked = [own.ask(Piece("a", chores.held, {}), elsewhere=True) for _ in range(6)]
+    assert own.elsewhere == 1 and [answer() for answer in asked] == [1] * 6
+    own.close()
+
+
+def test_where_no_worker_is_elsewhere_any_does_it() -> None:
+    own = crew_beside(Numbered(), {0, 1}, 2)
+    assert own.elsewhere == 2 and own.ask(Piece("a", chores.held, {}), elsewhere=True)() in (0, 1)
+    own.close()
+
+
+def test_where_the_last_worker_elsewhere_is_gone_one_beside_does_it() -> None:
+    """It is lost with the piece, and the one in its place, with number 2, computes beside the command."""
+
+    def fate(piece: Piece, number: int) -> str | None:
+        if piece.name == "a" and not gone:
+            gone.append(piece)
+            return "struck"
+        return None
+
+    gone = list[Piece]()
+    own = crew_beside(Numbered(fate), {0, 2}, 2)
+    assert own.ask(Piece("a", chores.held, {}), elsewhere=True)() in (0, 2) and gone
+    assert own.elsewhere == 2
+    own.close()
+
+
+def test_where_no_worker_elsewhere_can_be_had_any_more_one_beside_does_it() -> None:
+    class Few(Numbered):
+        def worker(self) -> Hand:
+            with self.lock:
+                if self.made == 2:
+                    raise WorkerLost("no room")
+            return super().worker()
+
+    def fate(piece: Piece, number: int) -> str | None:
+        return "struck" if piece.name == "a" and hands.made == 2 and not hands.ended else None
+
+    hands = Few(fate)
+    own = crew_beside(hands, {0}, 2)
+    assert own.ask(Piece("a", chores.held, {}), elsewhere=True)() == 0
+    own.close()
 
 
 def test_what_a_piece_raises_is_raised_where_it_is_read(crew: Crews) -> None:

@@ -28,6 +28,8 @@ class Beside:
     def __init__(self, inner: Sampler) -> None:
         self.inner = inner
         self.noted: list[tuple[str, str | None]] = []
+        self.elsewhere: list[bool] = []
+        """Of what it was asked."""
 
     def generate(
         self,
@@ -41,6 +43,7 @@ class Beside:
     def begin(self, wanted: Request, sampling: Sampling) -> Waiting:
         who = None if wanted.adapter is None else wanted.adapter.fingerprint
         self.noted.append(("asked", who))
+        self.elsewhere.append(wanted.elsewhere)
         done = (
             []
             if not wanted.prompts
@@ -92,6 +95,8 @@ def test_the_next_step_is_asked_for_behind_this_one_and_read_after_its_update(tm
         assert students[0] == students[1] and len({students[0], students[3], students[6]}) == 3
         assert students[2:6] == [students[0], students[3], students[0], students[3]]
     assert sampler.noted[half][1] == sampler.noted[half - 1][1], "the student that was checked goes on"
+    # The command waits for the first step's and for a check, and computes beside what is between them.
+    assert sampler.elsewhere == [False, True, True, False] * 2
 
 
 def test_what_a_step_draws_again_is_not_kept_waiting_by_the_next_step(tmp_path: Path) -> None:

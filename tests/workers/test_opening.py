@@ -16,9 +16,10 @@ from gepa_loop.config.tables import JudgeConfig
 from gepa_loop.config.whole import Config
 from gepa_loop.errors import ConfigError, EnvironmentFault
 from gepa_loop.lab import Lab, open_lab, without_limits
+from gepa_loop.model.device import cards_under
 from gepa_loop.sampling.base import Sampling
 from gepa_loop.sampling.vllm.sampler import VllmSampler
-from gepa_loop.workers.opening import Workers, check_workers, open_worker, opened_workers
+from gepa_loop.workers.opening import Opened, Workers, check_workers, open_worker, opened_workers
 
 
 def when_refused(workers: Workers) -> None:
@@ -145,3 +146,16 @@ def test_without_workers_there_are_none_and_where_nothing_is_to_be_done() -> Non
         assert workers is None
     with opened_workers(smoke("cluster.workers=2"), None, trains=True, idle=True) as workers:
         assert workers is None
+
+
+def test_a_worker_on_a_card_of_the_commands_is_beside_it(lab: Lab) -> None:
+    workers = Workers(Late(), lab.config, lab.day, trains=True)
+    try:
+        workers._expected.set_result(Opened({"a": 1}, frozenset({"GPU-1", "GPU-2"})))
+        assert [workers._check(Opened({"a": 1}, frozenset({card}))) for card in ("GPU-1", "GPU-3")] == [
+            True,
+            False,
+        ]
+        assert cards_under(lab.base.model) == frozenset(), "on a CPU nothing is said of cores"
+    finally:
+        workers.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +272,21 @@ def test_calls_are_cut_where_fewer_are_asked_for_than_there_are_workers(lab: Lab
 
         assert [pieces(calls) for calls in (1, 2, 3, 6, 7)] == [3, 2, 3, 6, 9]
         assert pieces(1, together=True) == 3
+
+
+def test_a_call_beside_a_computation_is_cut_for_the_workers_elsewhere(lab: Lab) -> None:
+    hands, numbers = Hands(held=lambda: Held(lab)), count()
+    # Of three workers the first two that open compute elsewhere.
+    crew = Crew(hands, 3, Piece("opening", where, {}), lambda _: next(numbers) == 2)
+    cutting = CrewSampler(crew, lab.rollouts.sampler, cuts=True)
+    while crew.open < 3:
+        crew.ask(Piece("open", where, {}))()
+    for elsewhere, parts in ((True, 2), (False, 3)):
+        before = hands.done.count("sampling")
+        wanted = Request([[5, 6, 7]] * 130, range(130), None, elsewhere)
+        assert len(cutting.begin(wanted, Sampling(1.0, 1))()) == 130
+        assert hands.done.count("sampling") - before == parts
+    crew.close()
 
 
 def test_what_is_sent_is_begun_before_it_is_read(lab: Lab) -> None:
