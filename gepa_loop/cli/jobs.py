@@ -154,13 +154,23 @@ def jobs_collect(name: JobArgument, json_file: JsonOption = None) -> None:
 
 
 def _finished(name: str, record: JobRecord) -> tuple[dict[int, Path], list[str]]:
-    """The finished runs of a job by their seeds, and the names of the others."""
+    """The finished runs of a job by their seeds, and the names of the others: one that is to go on has the result of before."""
+    from gepa_loop.jobs.folder import task_id
     from gepa_loop.jobs.gather import result_file
+    from gepa_loop.jobs.slurm import states
 
-    place = Path.cwd() / "runs"
+    place, tasks = Path.cwd() / "runs", record["tasks"]
+    told, _ = states(record["job_ids"][-1], len(tasks))
+    going = {
+        number for number in range(len(tasks)) if (one := told.get(task_id(record, number))) and one.goes_on
+    }
     # One without a seed of its own stands alone.
-    runs = {one["seed"] or 0: place / one["run"] for one in record["tasks"]}
-    done = {seed: run for seed, run in runs.items() if result_file(record["run_command"], run).exists()}
+    runs = {one["seed"] or 0: place / one["run"] for one in tasks}
+    done = {
+        seed: run
+        for number, (seed, run) in enumerate(runs.items())
+        if number not in going and result_file(record["run_command"], run).exists()
+    }
     if not done:
         raise RunDirectoryError(
             f"job {name}: no run is finished", f"See how far they are: gepa-loop jobs status {name}"

@@ -38,6 +38,11 @@ class Told:
         """Whether it waits or runs."""
         return self.state in WAITING
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether its run may still write: its processes have not ended."""
+        return self.live and self.state != "COMPLETING"
+
 
 def submit(script: Path) -> str:
     """Hand a script to Slurm; returns the job's number.

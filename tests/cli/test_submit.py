@@ -262,6 +262,13 @@ def test_how_far_and_what_over_seeds(cwd: Path, shell: Shell, slurm: FakeSlurm) 
 
     for seed, student in ((1, 0.75), (2, 1.0)):
         _looped(cwd, f"n-s{seed}", student)
+    found = _answer(shell("jobs", "collect", "n", "--json", "-")[1], jobs.CollectedAnswer, "jobs collect")
+    assert found["missing"] == ["n-s1", "n-s2", "n-s3"], "what they found before they were submitted again"
+    ends = [controller(43, "COMPLETING", ArrayJobId=41, ArrayTaskId=1), waiting.replace("1-3%4", "3")]
+    slurm.says(
+        "scontrol",
+        "".join([controller(41 + n, "COMPLETED", ArrayJobId=41, ArrayTaskId=n) for n in (0, 2)] + ends),
+    )
     code, said, err = shell("jobs", "collect", "n", "--json", "-")
     found = _answer(said, jobs.CollectedAnswer, "jobs collect")
     assert (code, found["seeds"], found["missing"]) == (0, [0, 1, 2], ["n-s3"])
@@ -273,6 +280,7 @@ def test_how_far_and_what_over_seeds(cwd: Path, shell: Shell, slurm: FakeSlurm) 
     assert gain["p"] == pytest.approx(0.0742, abs=1e-4) and found["over_seeds"]["base"]["ci"] is None
     # One without a student is counted where it has something, and not where it has not.
     _looped(cwd, "n-s3", None)
+    slurm.says("scontrol", err="Invalid job id specified", code=1)
     said = shell("jobs", "collect", "n")[1]
     assert "loop over 4 seeds" in said and "student (3 of 4 seeds have one)" in said
 
