@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from gepa_loop.run.files import TEMPORARY, write_bytes
+from gepa_loop.run.files import TEMPORARY, disk_errors, write_bytes
 
 RECORDS = "state.json", "result.json"
 """Files that say what else is there: a checkpoint's, a distillation's."""
@@ -35,8 +35,10 @@ numbers of processes are a machine's own."""
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A temporary folder for copies."""
-    with tempfile.TemporaryDirectory(prefix=f"{COPIES}{os.getpid()}-") as folder:
+    """A temporary folder for copies; EnvironmentFault where none can be made."""
+    with disk_errors(Path(tempfile.gettempdir())):
+        made = tempfile.TemporaryDirectory(prefix=f"{COPIES}{os.getpid()}-")
+    with made as folder:
         yield Path(folder)
 
 
@@ -58,11 +60,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def lay_out(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Make a folder of what `contents` gave of another."""
-    for name, data in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+    """Make a folder of what `contents` gave of another; EnvironmentFault where it cannot be written."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True)
+        for name, data in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
 
 
 @dataclass

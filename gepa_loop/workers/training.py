@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from gepa_loop.cluster.piece import Desk, Piece, Tell
-from gepa_loop.errors import GepaLoopError
+from gepa_loop.errors import EnvironmentFault, GepaLoopError
 from gepa_loop.lab import Lab
 from gepa_loop.model.lora.adapter import Adapter
 from gepa_loop.task.items import Item, Task
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from gepa_loop.training.records import MetricsRow
 
 T = TypeVar("T")
+
+OWN_DISK = "It keeps copies of its students' folders there while they train: free some space, or have TMPDIR name another place before Ray starts."
 
 
 @dataclass(frozen=True)
@@ -179,15 +182,16 @@ def _tell_row(tell: Tell, whose: int, row: MetricsRow) -> None:
 
 @contextmanager
 def _copies(files: Sequence[Mapping[str, bytes]], places: Sequence[str]) -> Iterator[list[Path]]:
-    """Folders with these files; an error that names one of them names the run's in its place."""
+    """Folders with these files; an error that names one of them names the run's in its place, unless it is the worker's disk."""
     with scratch() as place_of_copies:
         folders = [place_of_copies / f"{n:02d}" for n in range(len(files))]
-        for folder, own in zip(folders, files, strict=True):
-            folder.mkdir()
-            lay_out(folder, own)
         try:
+            for folder, own in zip(folders, files, strict=True):
+                lay_out(folder, own)
             yield folders
         except GepaLoopError as error:
+            if isinstance(error.__cause__, OSError) and str(place_of_copies) in str(error):
+                raise EnvironmentFault(f"a worker on {platform.node()}: {error}", OWN_DISK) from None
             for folder, place in zip(folders, places, strict=True):
                 error.args = (str(error).replace(str(folder), place),)
                 error.hint = error.hint.replace(str(folder), place)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gepa_loop.errors import EnvironmentFault
 from gepa_loop.model.lora.adapter import LORA_A, LORA_B, PREFIX, Adapter
 from gepa_loop.model.origin import Origin
 from gepa_loop.run.files import append_jsonl, write_json
@@ -163,3 +164,13 @@ def test_copies_of_ended_processes_are_deleted(tmp_path: Path, monkeypatch: pyte
         sweep_copies()
         assert own.exists() and not left.exists() and of_another_machine.exists()
     assert not own.exists()
+
+
+def test_a_disk_without_room_for_copies_is_the_environments_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(EnvironmentFault, match=f"cannot write {tmp_path}/copy: "):
+        lay_out(tmp_path / "copy", {"a": b"", "a/b": b""})
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(EnvironmentFault, match="nowhere: No such file"), scratch():
+        pass

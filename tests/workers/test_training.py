@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -192,6 +193,17 @@ def test_what_training_raises_names_the_runs_folder(tmp_path: Path) -> None:
     with crewed(wild, 1) as (own, _), pytest.raises(Diverged, match=f"is kept in {tmp_path}") as told:
         train_apart(own, pupils(tmp_path, []), Course(None, before(wild), None))
     assert "gepa-loop-worker-" not in f"{told.value} {told.value.hint}" and "distill.lr" in told.value.hint
+
+
+def test_a_disk_that_a_worker_cannot_write_to_is_named_as_its_own(lab: Lab, tmp_path: Path) -> None:
+    """A file is in the way of the checkpoints, here and so in the copy."""
+    [one, *_] = pupils(tmp_path, [])
+    one.folder.mkdir()
+    one.checkpoints.write_bytes(b"")
+    said = rf"^a worker on {platform.node()}: cannot write \S*gepa-loop-worker-\S*: "
+    with crewed(lab, 1) as (own, _), pytest.raises(EnvironmentFault, match=said) as told:
+        train_apart(own, [one], Course(None, before(lab), None))
+    assert "TMPDIR" in told.value.hint
 
 
 def test_workers_train_on_the_items_of_the_round_and_of_the_run(lab: Lab, tmp_path: Path) -> None:
