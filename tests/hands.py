@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator
-from threading import Event, Lock
+from threading import Event, Lock, current_thread
 from typing import Any
 
 from gepa_loop.cluster.piece import Desk, Piece, perform
@@ -34,6 +34,8 @@ class Hands:
         self.lock, self.made, self.ended, self.shared = Lock(), 0, 0, 0
         self.done: list[str] = []
         """Names of the pieces that workers began."""
+        self.places: list[str] = []
+        """The thread of the place at which each of these was begun."""
         self.messages: dict[str, int] = {}
         """How many a piece of this name tells, at its last time."""
         self.closed = Event()
@@ -79,6 +81,7 @@ class Hand:
         told: list[bytes] = []
         with self.hands.lock:  # one at a time: random numbers are made from what all threads share
             self.hands.done.append(piece.name)
+            self.hands.places.append(current_thread().name)
             perform(pickle.loads(pickle.dumps(piece)), self.desk, lambda one: told.append(pickle.dumps(one)))
             self.hands.messages[piece.name] = len(told)
         for number, message in enumerate([*told, None]):

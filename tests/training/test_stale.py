@@ -105,6 +105,7 @@ def test_what_a_step_draws_again_is_not_kept_waiting_by_the_next_step(tmp_path: 
     trained(replace(lab, rollouts=replace(lab.rollouts, sampler=sampler)), tmp_path)
     kinds = [kind for kind, _ in sampler.noted]
     assert kinds == ["asked", "read", "asked", "read", "asked", "read"], "two steps, and the check"
+    assert sampler.elsewhere == [False, True, False]
 
 
 def test_where_nothing_samples_beside_it_the_sums_are_the_same(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
+from threading import current_thread
 from typing import Any
 
 import pytest
@@ -287,9 +287,14 @@ def test_calls_are_cut_where_fewer_are_asked_for_than_there_are_workers(lab: Lab
 
 
 def test_a_call_beside_a_computation_is_cut_for_the_workers_elsewhere(lab: Lab) -> None:
-    hands, numbers = Hands(held=lambda: Held(lab)), count()
+    hands, beside = Hands(held=lambda: Held(lab)), list[str]()
+
+    def opened(_: object) -> bool:
+        beside.append(current_thread().name)
+        return len(beside) == 3
+
     # Of three workers the first two that open compute elsewhere.
-    crew = Crew(hands, 3, Piece("opening", where, {}), lambda _: next(numbers) == 2)
+    crew = Crew(hands, 3, Piece("opening", where, {}), opened)
     cutting = CrewSampler(crew, lab.rollouts.sampler, cuts=True)
     while crew.open < 3:
         crew.ask(Piece("open", where, {}))()
@@ -298,6 +303,8 @@ def test_a_call_beside_a_computation_is_cut_for_the_workers_elsewhere(lab: Lab) 
         wanted = Request([[5, 6, 7]] * 130, range(130), None, elsewhere)
         assert len(cutting.begin(wanted, Sampling(1.0, 1))()) == 130
         assert hands.done.count("sampling") - before == parts
+        asked = [place for name, place in zip(hands.done, hands.places, strict=True) if name == "sampling"]
+        assert not elsewhere or beside[2] not in asked
     crew.close()
 
 
