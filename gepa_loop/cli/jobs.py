@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gepa_loop.cli.records.jobs import CollectedAnswer, JobsAnswer, LogAnswer, TaskAnswer
     from gepa_loop.jobs.records import JobRecord
     from gepa_loop.show.jobs import TaskLine
+    from gepa_loop.show.terminal import Terminal
 
 JobArgument = Annotated[
     str,
@@ -58,7 +59,7 @@ def jobs_status(
             to.print("no job was submitted from this folder", highlight=False)
         return
     to.print(tasks_table(found[name]), soft_wrap=False)
-    done = all(line.said == "done" for line in found[name])
+    done = all(line.said == "done" and not (line.told and line.told.live) for line in found[name])
     say_next("jobs", "collect" if done else "logs", name, to=to)
 
 
@@ -141,7 +142,7 @@ def jobs_collect(name: JobArgument, json_file: JsonOption = None) -> None:
         to.print(f"report: {shown(report)}", highlight=False)
         say_next("runs", "cells", path.name, to=to)
         return
-    done, missing = _finished(name, record)
+    done, missing = _finished(name, record, to)
     found = over_runs(record["run_command"], done)
     over = {key: one.as_dict() for key, one in found.items()}
     answer |= {"seeds": sorted(done), "missing": missing, "over_seeds": over}
@@ -153,16 +154,18 @@ def jobs_collect(name: JobArgument, json_file: JsonOption = None) -> None:
     say_next("runs", to=to)
 
 
-def _finished(name: str, record: JobRecord) -> tuple[dict[int, Path], list[str]]:
+def _finished(name: str, record: JobRecord, to: Terminal) -> tuple[dict[int, Path], list[str]]:
     """The finished runs of a job by their seeds, and the names of the others: one that is to go on has the result of before."""
     from gepa_loop.jobs.folder import task_id
     from gepa_loop.jobs.gather import result_file
-    from gepa_loop.jobs.slurm import states
+    from gepa_loop.jobs.slurm import is_silent, states
 
     place, tasks = Path.cwd() / "runs", record["tasks"]
-    told, _ = states(record["job_ids"][-1], len(tasks))
+    told, why = states(record["job_ids"][-1], len(tasks))
+    if is_silent(why):
+        warn([f"{why}; a run that is to go on is counted with what it found before"], to)
     going = {
-        number for number in range(len(tasks)) if (one := told.get(task_id(record, number))) and one.goes_on
+        number for number in range(len(tasks)) if (one := told.get(task_id(record, number))) and one.live
     }
     # One without a seed of its own stands alone.
     runs = {one["seed"] or 0: place / one["run"] for one in tasks}

@@ -60,8 +60,8 @@ class Crew:
         """Places whose worker has opened."""
         self._serving = set(range(places))
         """Those that have not given up."""
-        self._beside: set[int] = set()
-        """Those whose worker computes on a device of the command's."""
+        self._elsewhere: set[int] = set()
+        """Those whose worker, which has opened and was not lost, computes on other devices than the command."""
         self._workers: dict[int, Worker] = {}
         self._waiting: deque[_Job] = deque()
         self._turn = Condition()
@@ -81,15 +81,15 @@ class Crew:
 
     @property
     def elsewhere(self) -> int:
-        """Places that compute on other devices than the command, as far as is known; all, where none does."""
-        return len(self._serving - self._beside) or self.places
+        """Places that compute on other devices than the command at present; all, where none does."""
+        return len(self._elsewhere) or self.places
 
     def ask(self, piece: Piece, elsewhere: bool = False) -> Callable[[], Any]:
         """Give a piece out; what is returned waits for its only message.
 
         Args:
             piece: For any worker.
-            elsewhere: For one that computes on another device than the command, as long as there is one.
+            elsewhere: For one that computes on another device than the command, as long as one is there.
         """
         job = _Job(0, lambda: piece, SimpleQueue(), piece, elsewhere)
         self._give(job)
@@ -196,25 +196,31 @@ class Crew:
             return None
 
     def _takes(self, place: int, job: _Job) -> bool:
-        return not (job.elsewhere and place in self._beside and self._serving - self._beside)
+        return not job.elsewhere or place in self._elsewhere or not self._elsewhere
+
+    def _note_where(self, place: int, elsewhere: bool) -> None:
+        with self._turn:
+            (self._elsewhere.add if elsewhere else self._elsewhere.discard)(place)
+            self._turn.notify_all()
 
     def _serve(self, place: int) -> None:
         """A place's work: a worker, and pieces as long as there are any."""
         try:
             # Nothing is taken before there is a worker for it: another may be free.
             while (worker := self._worker(place)) is not None:
-                while (job := self._next(place)) is not None and self._done(job, worker):
+                while (job := self._next(place)) is not None and self._done(job, place, worker):
                     pass
                 _end(worker)
         except Exception as error:  # noqa: BLE001 (raised where a piece is waited for)
             self._give_up(place, error)
 
-    def _done(self, job: _Job, worker: Worker) -> bool:
+    def _done(self, job: _Job, place: int, worker: Worker) -> bool:
         """Whether the worker is still there after a job."""
         try:
             for message in worker.run(job.piece):
                 job.box.put((job, "message", message))
         except WorkerLost as lost:
+            self._note_where(place, elsewhere=False)
             job.box.put((job, "lost", lost))
             return False
         except Exception as error:  # noqa: BLE001 (raised where the piece is waited for)
@@ -250,15 +256,12 @@ class Crew:
     def _open_at(self, place: int, worker: Worker) -> None:
         """Have a worker open; what it lacks is a fault of its machine, not of what the command was given."""
         try:
-            for message in worker.run(self._opening):
-                beside = self._opened(message)
-                with self._turn:
-                    (self._beside.add if beside else self._beside.discard)(place)
-                    self._turn.notify_all()
+            beside = [self._opened(message) for message in worker.run(self._opening)]
         except WorkerRefused:
             raise
         except GepaLoopError as error:
             raise EnvironmentFault(f"a worker cannot open: {error}", error.hint) from error
+        self._note_where(place, elsewhere=not any(beside))
 
     def _note_opened(self, place: int) -> None:
         with self._turn:
@@ -278,7 +281,6 @@ class Crew:
             self._serving -= self._serving if isinstance(error, WorkerRefused) else {place}
             self._fault = error
             self._notes.put(f"{error}; {len(self._serving)} of {self.places} go on")
-            self._turn.notify_all()
             while not self._serving and self._waiting:
                 job = self._waiting.popleft()
                 job.box.put((job, "failed", error))

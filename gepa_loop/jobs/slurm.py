@@ -38,11 +38,6 @@ class Told:
         """Whether it waits or runs."""
         return self.state in WAITING
 
-    @property
-    def goes_on(self) -> bool:
-        """Whether its run may still write: its processes have not ended."""
-        return self.live and self.state != "COMPLETING"
-
 
 def submit(script: Path) -> str:
     """Hand a script to Slurm; returns the job's number.
@@ -101,6 +96,11 @@ def states(job: str, tasks: int) -> tuple[dict[str, Told], str]:
 
 GONE = "invalid job id"
 """The controller's word, in lower case, for a job that has ended long ago."""
+
+
+def is_silent(why: str) -> bool:
+    """Whether a Slurm that is here did not say where a job is, by what `states` says; a job that it has forgotten has ended."""
+    return bool(why) and GONE not in why.lower() and shutil.which("scontrol") is not None
 
 
 def check_ended(name: str, job: str, tasks: int) -> None:

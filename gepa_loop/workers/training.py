@@ -77,10 +77,10 @@ class Course:
 
 
 def apart(places: int, students: int, stale: int) -> bool:
-    """Whether students are trained by workers, each by one; else the command trains one, and all workers answer its questions.
+    """Whether students are trained by workers, each by one; else the command trains one, and workers answer its questions.
 
     That a step is sampled by several saves little of it (`answers.LEAST`), so it is for one student alone; and one worker samples for it where
-    that is done beside its updates.
+    that is done beside its updates. Those on the command's GPU do not sample then, as long as there are others.
 
     Args:
         places: How many workers there are.

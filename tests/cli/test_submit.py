@@ -264,7 +264,7 @@ def test_how_far_and_what_over_seeds(cwd: Path, shell: Shell, slurm: FakeSlurm) 
         _looped(cwd, f"n-s{seed}", student)
     found = _answer(shell("jobs", "collect", "n", "--json", "-")[1], jobs.CollectedAnswer, "jobs collect")
     assert found["missing"] == ["n-s1", "n-s2", "n-s3"], "what they found before they were submitted again"
-    ends = [controller(43, "COMPLETING", ArrayJobId=41, ArrayTaskId=1), waiting.replace("1-3%4", "3")]
+    ends = [controller(43, "FAILED", ArrayJobId=41, ArrayTaskId=1), waiting.replace("1-3%4", "3")]
     slurm.says(
         "scontrol",
         "".join([controller(41 + n, "COMPLETED", ArrayJobId=41, ArrayTaskId=n) for n in (0, 2)] + ends),
@@ -280,9 +280,17 @@ def test_how_far_and_what_over_seeds(cwd: Path, shell: Shell, slurm: FakeSlurm) 
     assert gain["p"] == pytest.approx(0.0742, abs=1e-4) and found["over_seeds"]["base"]["ci"] is None
     # One without a student is counted where it has something, and not where it has not.
     _looped(cwd, "n-s3", None)
+    said = shell("jobs", "status", "n")[1]
+    assert "PENDING" in said and said.endswith("next: gepa-loop jobs logs n"), "n-s3 is to go on"
     slurm.says("scontrol", err="Invalid job id specified", code=1)
     said = shell("jobs", "collect", "n")[1]
-    assert "loop over 4 seeds" in said and "student (3 of 4 seeds have one)" in said
+    assert "loop over 4 seeds" in said and "student (3 of 4 seeds have one)" in said and "warning" not in said
+    for command in ("scontrol", "sacct"):
+        slurm.says(command, err="Unable to contact slurm controller", code=1)
+    said = shell("jobs", "collect", "n")[1]
+    assert (
+        "Unable to contact slurm controller; a run that is to go on is counted" in said and "4 seeds" in said
+    )
 
 
 def test_a_job_that_slurm_forgot(cwd: Path, shell: Shell, slurm: FakeSlurm) -> None:

@@ -198,6 +198,8 @@ def test_what_is_asked_beside_a_computation_goes_to_a_worker_elsewhere() -> None
     own = crew_beside(Numbered(), {0, 2}, 3)
     asked = [own.ask(Piece("a", chores.held, {}), elsewhere=True) for _ in range(6)]
     assert own.elsewhere == 1 and [answer() for answer in asked] == [1] * 6
+    # One after the other, with all others waiting.
+    assert [own.ask(Piece("a", chores.held, {}), elsewhere=True)() for _ in range(6)] == [1] * 6
     own.close()
 
 
@@ -207,37 +209,46 @@ def test_where_no_worker_is_elsewhere_any_does_it() -> None:
     own.close()
 
 
-def test_where_the_last_worker_elsewhere_is_gone_one_beside_does_it() -> None:
-    """It is lost with the piece, and the one in its place, with number 2, computes beside the command."""
+class Pending(Numbered):
+    """From the third worker on they are long in coming."""
 
-    def fate(piece: Piece, number: int) -> str | None:
-        if piece.name == "a" and not gone:
-            gone.append(piece)
-            return "struck"
-        return None
+    def __init__(self, fate: Fate) -> None:
+        super().__init__(fate)
+        self.free = Event()
 
-    gone = list[Piece]()
-    own = crew_beside(Numbered(fate), {0, 2}, 2)
-    assert own.ask(Piece("a", chores.held, {}), elsewhere=True)() in (0, 2) and gone
-    assert own.elsewhere == 2
-    own.close()
+    def worker(self) -> Hand:
+        if self.made >= 2:
+            self.free.wait(60)
+        return super().worker()
 
 
-def test_where_no_worker_elsewhere_can_be_had_any_more_one_beside_does_it() -> None:
-    class Few(Numbered):
-        def worker(self) -> Hand:
-            with self.lock:
-                if self.made == 2:
-                    raise WorkerLost("no room")
-            return super().worker()
+def struck_once(name: str) -> Fate:
+    left = [name]
+    return lambda piece, number: "struck" if piece.name in left and left.pop() else None
 
-    def fate(piece: Piece, number: int) -> str | None:
-        return "struck" if piece.name == "a" and hands.made == 2 and not hands.ended else None
 
-    hands = Few(fate)
+def test_as_long_as_the_only_worker_elsewhere_is_gone_one_beside_does_it() -> None:
+    hands = Pending(struck_once("a"))
     own = crew_beside(hands, {0}, 2)
-    assert own.ask(Piece("a", chores.held, {}), elsewhere=True)() == 0
+    asked = [own.ask(Piece("a", chores.held, {}), elsewhere=True) for _ in range(3)]
+    assert [answer() for answer in asked] == [0] * 3 and own.elsewhere == 2
+    hands.free.set()
+    while own.elsewhere == 2:
+        own.ask(counting("c", 1))()
+    assert own.ask(Piece("a", chores.held, {}), elsewhere=True)() == 2, "it is there again"
     own.close()
+
+
+def test_a_worker_that_comes_in_the_place_of_another_may_be_elsewhere_or_beside() -> None:
+    own = crew_beside(Numbered(struck_once("b")), {0, 1}, 2)
+    own.ask(counting("b", 1))()
+    while own.elsewhere == 2:
+        own.ask(counting("c", 1))()
+    assert [own.ask(Piece("a", chores.held, {}), elsewhere=True)() for _ in range(4)] == [2] * 4
+    own.close()
+    other = crew_beside(Numbered(struck_once("a")), {0, 2}, 2)
+    assert other.ask(Piece("a", chores.held, {}), elsewhere=True)() in (0, 2) and other.elsewhere == 2
+    other.close()
 
 
 def test_what_a_piece_raises_is_raised_where_it_is_read(crew: Crews) -> None:

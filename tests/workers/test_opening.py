@@ -149,7 +149,8 @@ def test_without_workers_there_are_none_and_where_nothing_is_to_be_done() -> Non
 
 
 def test_a_worker_on_a_card_of_the_commands_is_beside_it(lab: Lab) -> None:
-    workers = Workers(Late(), lab.config, lab.day, trains=True)
+    late = Late()
+    workers = Workers(late, lab.config, lab.day, trains=True)
     try:
         workers._expected.set_result(Opened({"a": 1}, frozenset({"GPU-1", "GPU-2"})))
         assert [workers._check(Opened({"a": 1}, frozenset({card}))) for card in ("GPU-1", "GPU-3")] == [
@@ -158,4 +159,5 @@ def test_a_worker_on_a_card_of_the_commands_is_beside_it(lab: Lab) -> None:
         ]
         assert cards_under(lab.base.model) == frozenset(), "on a CPU nothing is said of cores"
     finally:
+        late.now.set()
         workers.close()
