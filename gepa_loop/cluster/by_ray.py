@@ -253,7 +253,7 @@ def _begin(address: str | None) -> None:
             where = f"cluster.address = {address!r}: no Ray there"
         raise EnvironmentFault(
             f"{where}: {str(error).strip().partition(chr(10))[0]}",
-            "Start one with `ray start --head`, or set cluster.workers to 0 to do without.",
+            "Start one with `ray start --head`, or set cluster.workers to 0 to do without. One that asks for a token needs its ~/.ray/auth_token here.",
         ) from error
 
 

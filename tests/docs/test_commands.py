@@ -18,8 +18,11 @@ PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 
 
 def lines() -> Iterator[tuple[str, str]]:
-    """(page, line) of the shell's fences, without comments."""
+    """(page, line) of the shell's fences, without comments, and what job files run of this program."""
     for page in PAGES:
+        for fence in re.findall(r"^```yaml\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+            for line in re.findall(r"^  (gepa-loop .*)", fence, re.MULTILINE):
+                yield page.name, line
         for fence in re.findall(r"^```sh\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL):
             for line in fence.replace("\\\n", " ").splitlines():
                 if words := shlex.split(line, comments=True):
