@@ -100,6 +100,19 @@ def _steps(cwd: Path, name: str) -> list[int]:
     return [row["step"] for row in rows]
 
 
+def _told(cwd: Path, name: str, job: str) -> list[int]:
+    """Tell a run to end as where its time ends, and wait until it has gone on; returns its steps of before.
+
+    All processes of the job's steps are told, Ray's among them, the script is not.
+    """
+    wait_until(_trains(cwd, name), "some steps")
+    _slurm("scancel", "--signal=TERM", job)
+    _goes_on(cwd, name, job)
+    before = _steps(cwd, name)
+    wait_until(lambda: len(_steps(cwd, name)) > len(before), "more steps")
+    return before
+
+
 def _log(cwd: Path, name: str, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
     assert run(["jobs", "logs", name]) == 0
@@ -157,12 +170,7 @@ def test_a_run_that_is_told_to_end_goes_on_by_itself(
     cwd: Path, capsys: pytest.CaptureFixture[str], workers: str
 ) -> None:
     job = _submit(cwd, *LOOP, *LONG, "--workers", workers, "--run-name", "n")
-    wait_until(_trains(cwd, "n"), "some steps")
-    # As where its time ends: all processes of the steps are told, Ray's among them, the script is not.
-    _slurm("scancel", "--signal=TERM", job)
-    _goes_on(cwd, "n", job)
-    before = _steps(cwd, "n")
-    wait_until(lambda: len(_steps(cwd, "n")) > len(before), "more steps")
+    before = _told(cwd, "n", job)
     log = _log(cwd, "n", capsys)
     assert (
         "ended by SIGTERM; what was finished is saved. Continue with:\n  gepa-loop loop --config smoke" in log
@@ -212,11 +220,7 @@ def test_a_job_in_a_container_is_told_and_goes_on(cwd: Path, capsys: pytest.Capt
     own = ["-v", f"{cwd}:{cwd}", "-w", str(cwd), "-e", path, "-e", "PYTHONPATH", "--rootfs", "/:O"]
     prefix = shlex.join([*CONTAINER, *own])
     job = _submit(cwd, *LOOP, *LONG, "--run-name", "n", "--prefix", prefix)
-    wait_until(_trains(cwd, "n"), "some steps")
-    _slurm("scancel", "--signal=TERM", job)
-    _goes_on(cwd, "n", job)
-    before = _steps(cwd, "n")
-    wait_until(lambda: len(_steps(cwd, "n")) > len(before), "more steps")
+    _told(cwd, "n", job)
     log = _log(cwd, "n", capsys)
     assert "ended by SIGTERM; what was finished is saved" in log and "continuing after step" in log
     # podman loses the SIGTERM that follows scancel's SIGCONT at once: it is killed when Slurm has waited long enough.
