@@ -61,5 +61,6 @@ def view(
         address = f"{address_of(host, listener.getsockname()[1])}/"
         count = len(all_runs(folder))
         runs = "1 run" if count == 1 else f"{count} runs"
+        listener.listen()  # before anybody reads where
         out.print(f"{address} shows {runs} of {folder}; Ctrl-C ends it", highlight=False)
         serve_until_ended(app(folder, host), listener)

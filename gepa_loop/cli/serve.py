@@ -90,6 +90,7 @@ def _serve_here(finished: Finished, serving: Serving, why: str) -> None:
             f"student of prompt {named(finished.prompt.id)} on {talker.base.name}; sampler {talker.engine}; not vLLM: {why}",
             highlight=False,
         )
+        listener.listen()  # before anybody reads where
         _say_address(serving.host, listener.getsockname()[1], list(endpoint.models))
         serve_until_ended(endpoint.app(), listener)
 

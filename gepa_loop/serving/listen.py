@@ -30,7 +30,6 @@ def serve_until_ended(app: Starlette, listener: socket.socket) -> None:
     """Answer at a socket until Ctrl-C; what was printed before is written first."""
     import uvicorn
 
-    listener.listen()  # before anybody reads where
     sys.stdout.flush()
     uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
 
