@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -316,3 +319,24 @@ def test_ctrl_c_ends_it(folder: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in stderr
+
+
+NEVER_SERVES = """
+import sys, types
+from gepa_loop.cli import main
+server = types.SimpleNamespace(run=lambda sockets: sys.stdin.read())
+sys.modules["uvicorn"] = types.SimpleNamespace(Config=lambda *words, **options: None, Server=lambda config: server)
+main()
+"""
+
+
+def test_whoever_asks_at_once_is_heard(folder: Path) -> None:
+    """The address is read before anything serves."""
+    words = [sys.executable, "-c", NEVER_SERVES, "view", "--port", "0"]
+    with subprocess.Popen(
+        words, cwd=folder.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        address = httpx.URL(process.stdout.readline().split(" ", 1)[0])
+        socket.create_connection((address.host, address.port or 0), timeout=60).close()
+        process.communicate("", timeout=60)
